@@ -17,13 +17,14 @@ from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.factory import open_chain
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
 from engram.provisioning.akash.provider import Providers
-from engram.provisioning.akash.provider_addresses import UnusableAddress, vet_node
+from engram.provisioning.akash.provider_addresses import vet_node
 from engram.provisioning.akash.provider_model import ForwardedPort, LeaseStatus, ServiceStatus, readiness
 from engram.provisioning.akash.rules import NotReady, ProviderFailed, Ready
 from engram.provisioning.akash.sending import TTL_S, Rejected, Sender, SendingSettings
 from engram.provisioning.akash.sending_rules import Taken
 from engram.provisioning.akash.transactions import Outgoing, Subject
 from engram.provisioning.errors import Unavailable
+from engram.provisioning.node_addresses import UnusableAddress
 from tests.provisioning.akash.deployments import S, a_row
 from tests.provisioning.akash.worlds import KEY
 
