@@ -255,8 +255,9 @@ class AkashSettings(Section, frozen=True):
         "https://rest-akash.ecostake.com",
         "https://akash-rest.publicnode.com",
     )
-    """REST endpoints of the chain. With two or more, none alone is believed that something is not there, that
-    a lease has ended, or where a provider is and by which certificate."""
+    """REST endpoints of the chain. With two or more, none alone is believed in what costs money or a memory: that
+    something is not there, that a lease has ended or costs otherwise, who a provider is, what became of a transaction.
+    With three, one that lies is outvoted."""
     chain_id: str = "akashnet-2"
     """AKASH_CHAIN_ID"""
     key_file: str = ""

@@ -171,7 +171,8 @@ def balance_(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
 
     async def read(http: HttpClient) -> BalanceShown:
         chain = open_chain(settings, _owner(settings), http, SystemClock())
-        return BalanceShown(chain.owner, await chain.balance("uakt") / 1e6, await chain.balance("uact") / 1e6)
+        akt, act = [min(await chain.balance(denom)) / 1e6 for denom in ("uakt", "uact")]
+        return BalanceShown(chain.owner, akt, act)
 
     shown = _on_chain(read)
     output.record(shown, json=show.json)
