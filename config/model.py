@@ -303,6 +303,8 @@ class AkashSettings(Section, frozen=True):
     """Fees are paid in AKT: below this there is an alarm."""
     alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
     """Deployments are paid in ACT: below this, less what sold sessions still need, there is an alarm."""
+    akt_usd: Annotated[float, Meta(ge=0.001, le=1_000_000)] = 1.0
+    """What an AKT counts for where costs are told, in US dollars: what you pay for it. Fees are paid in AKT."""
     mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
     refunds what comes to less. 0: none."""

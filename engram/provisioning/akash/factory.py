@@ -118,6 +118,7 @@ def make_parts(
         orphan_age_s=akash.orphan_age_s,
         alarm_akt=akash.alarm_akt,
         alarm_act=akash.alarm_act,
+        akt_usd=akash.akt_usd,
         mint_akt=akash.mint_akt,
         max_deposit_act=akash.max_deposit_act,
     )

@@ -50,7 +50,9 @@ class WalletWatch:
             _log.error("akash_akt_low", balance=akt, alarm=parts.alarm_akt, address=parts.chain.owner)
         if act - owed < parts.alarm_act:
             _log.error("akash_act_low", balance=act, owed=owed, alarm=parts.alarm_act, address=parts.chain.owner)
-        margin = costs.margin(await parts.ledger.read(lambda c: costs.of_sessions(c, now, now - MARGIN_OVER_S)))
+        margin = costs.margin(
+            await parts.ledger.read(lambda c: costs.of_sessions(c, now, now - MARGIN_OVER_S)), parts.akt_usd
+        )
         if margin is not None:
             parts.metrics.akash_margin.set(margin)
         await self._minting.look(too_little=at_most - owed < parts.alarm_act)
