@@ -110,27 +110,32 @@ def _gpu(nvml: ModuleType, index: int) -> Gpu:
 
 def _instances(nvml: ModuleType, handle: object, values: _Values) -> tuple[MigInstance, ...]:
     most = values.read("mig_instances", lambda: int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle))) or 0
-    found = []
+    found: list[MigInstance] = []
     for index in range(most):
         try:
-            slice_ = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
         except nvml.NVMLError_NotFound:
             continue
         except nvml.NVMLError as error:
             values.reasons[f"mig_instances[{index}]"] = str(error)
             continue
-        of_slice = _Values(nvml)
-        memory = of_slice.read("memory", lambda slice_=slice_: _memory(nvml, slice_))
-        found.append(
-            MigInstance(
-                uuid=of_slice.read("uuid", lambda slice_=slice_: as_text(nvml.nvmlDeviceGetUUID(slice_))),
-                name=of_slice.read("name", lambda slice_=slice_: as_text(nvml.nvmlDeviceGetName(slice_))),
-                memory_total_bytes=memory[0] if memory else None,
-                memory_free_bytes=memory[1] if memory else None,
-            )
-        )
-        values.reasons.update({f"mig_instances[{index}].{field}": why for field, why in of_slice.reasons.items()})
+        instance, reasons = _instance(nvml, part)
+        found.append(instance)
+        values.reasons.update({f"mig_instances[{index}].{field}": why for field, why in reasons.items()})
     return tuple(found)
+
+
+def _instance(nvml: ModuleType, handle: object) -> tuple[MigInstance, dict[str, str]]:
+    values = _Values(nvml)
+    memory = values.read("memory", lambda: _memory(nvml, handle))
+    total, free = memory or (None, None)
+    instance = MigInstance(
+        uuid=values.read("uuid", lambda: as_text(nvml.nvmlDeviceGetUUID(handle))),
+        name=values.read("name", lambda: as_text(nvml.nvmlDeviceGetName(handle))),
+        memory_total_bytes=total,
+        memory_free_bytes=free,
+    )
+    return instance, values.reasons
 
 
 def _memory(nvml: ModuleType, handle: object) -> tuple[int, int]:

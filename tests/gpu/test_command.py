@@ -13,7 +13,7 @@ def _run(*words: str, folder: Path | None = None, machine: str = "plain") -> sub
     environ = os.environ | {"ENGRAM_TEST_NVML": machine}
     if folder is not None:
         environ["LD_LIBRARY_PATH"] = str(folder)
-    command = [Path(sys.executable).with_name("engram"), "gpu", *words]
+    command = [str(Path(sys.executable).with_name("engram")), "gpu", *words]
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
 

@@ -8,7 +8,7 @@ from engram.gpu import GpuInfo, GpuReader, clear_gpu_memory, get_available_memor
 
 
 async def test_callers_that_come_at_once_share_one_look() -> None:
-    looks = []
+    looks: list[None] = []
 
     def look() -> GpuInfo:
         looks.append(None)
@@ -34,7 +34,8 @@ async def test_an_answer_is_looked_up_again_once_it_is_old() -> None:
 
 
 async def test_a_driver_that_hangs_costs_one_thread_and_is_read_again_when_it_has_come_back() -> None:
-    hanging, looks = threading.Event(), []
+    hanging = threading.Event()
+    looks: list[None] = []
 
     def look() -> GpuInfo:
         looks.append(None)
