@@ -106,16 +106,16 @@ def _committed(chain: OnChain | None, reached: str) -> Line:
 def _open(project: Path | None, *, local: bool) -> Line:
     if project is None:
         return Line(OPEN_SOURCE, "to do", "name the folder of the source: --project FOLDER")
-    licences = [path for path in project.glob("LICEN[CS]E*") if path.is_file()]
+    licenses = [path for path in project.glob("LICEN[CS]E*") if path.is_file()]
     readme = project / "README.md"
     text = readme.read_text("utf-8", "replace") if readme.is_file() else ""
-    if not licences:
+    if not licenses:
         return Line(OPEN_SOURCE, "to do", f"{project} has no LICENSE file")
     repository = re.search(r"^Repository: *(\S+)", text, re.MULTILINE)
     if repository is None or _URL.fullmatch(repository[1].strip("<>")) is None:
-        words = f"{licences[0].name} is there; publish the source and write `Repository: https://…` into README.md"
+        words = f"{licenses[0].name} is there; publish the source and write `Repository: https://…` into README.md"
         return Line(OPEN_SOURCE, "later" if local else "to do", words)
-    return Line(OPEN_SOURCE, "good", f"{licences[0].name}; {repository[1].strip('<>')}")
+    return Line(OPEN_SOURCE, "good", f"{licenses[0].name}; {repository[1].strip('<>')}")
 
 
 def _incentive(chain: OnChain | None) -> Line:

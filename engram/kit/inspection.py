@@ -179,10 +179,10 @@ def _answers(health: Response) -> Finding:
 
 def _clock(health: Response) -> Finding:
     try:
-        theirs = email.utils.parsedate_to_datetime(health.headers["date"]).timestamp()
+        its_time_s = email.utils.parsedate_to_datetime(health.headers["date"]).timestamp()
     except (KeyError, ValueError):
         return Finding("clock", True, "its answers have no Date, so its clock cannot be seen")
-    ahead_s = theirs - time.time()
+    ahead_s = its_time_s - time.time()
     if abs(ahead_s) <= SKEW_S:
         return Finding("clock", True, "its clock agrees with this machine's")
     return Finding("clock", False, f"its clock is {ahead_s:+.0f} s off: synchronize it (chrony, systemd-timesyncd)")
