@@ -2,6 +2,8 @@
 
 import base64
 import random
+import time
+import uuid
 from typing import Any
 
 import msgspec
@@ -16,7 +18,7 @@ from tests.http.harness import Answer
 from tests.http.servers import bare, echo
 from tests.proxy.backends import answer, backend
 from tests.proxy.harness import AUTH, Proxied, calling, proxying, settings_for
-from tests.proxy.signing import EVE, head, headers_of, raw, signed
+from tests.proxy.signing import ALICE, BOB, EVE, head, headers_of, raw, signed
 from tests.sampling import NIGHTLY, SEED
 
 TAKEN = ("epistula-v2", "dippy", "epistula-v1", "x-epistula")
@@ -205,6 +207,19 @@ async def test_bodies_of_any_size_arrive_whole(size: int, digest: bool) -> None:
         assert (got.status, got.body == body) == (200, True)
         await proxied.end()
         assert proxied.state.spool.held == 0
+
+
+async def test_our_own_requests_are_passed_on_while_they_arrive() -> None:
+    body = b"x" * 300_000
+    ours = epistula.sign_request(ALICE, body, uuid=str(uuid.uuid4()), receiver=BOB.public_key, now_ns=time.time_ns())
+    async with backend("hang") as servers, proxying(settings_for(servers.port)) as proxied, calling(proxied) as client:
+        await client.send(head("POST", "/train", len(body), ours) + body[:70_000])
+        with trio.fail_after(5):
+            await servers.began.wait()
+        assert proxied.state.spool.held == 0
+    assert "Content-Digest" not in epistula.sign_request(
+        ALICE, b"", uuid=str(uuid.uuid4()), receiver=BOB.public_key, now_ns=time.time_ns()
+    )
 
 
 async def test_spooled_bodies_share_a_quota_and_give_it_back() -> None:

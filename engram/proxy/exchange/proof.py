@@ -13,8 +13,8 @@ from typing import Final
 import trio
 
 from engram.hotkeys import Claim, SignedRequest, prove
+from engram.hotkeys.content_digest import BadDigest, sha256_of
 from engram.proxy.exchange.bodies import Body, LiveBody, MemoryBody, SpooledBody, next_part, require_pace, too_large
-from engram.proxy.exchange.digests import BadDigest, sha256_of
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Refusal
 from engram.proxy.exchange.spool import Spool
