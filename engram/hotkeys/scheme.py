@@ -117,6 +117,14 @@ class Scheme(msgspec.Struct, frozen=True):
     """Methods whose requests may be received again: they change nothing, and two honest ones may be one message."""
     max_body_bytes: int = 262_144
     """Larger bodies are refused by a scheme whose fields must be read from the body before anything is believed."""
+    carriers: dict[str | bytes, Part] = {}
+    """Made from `headers`: their names as text and as bytes."""
+
+    def __post_init__(self) -> None:
+        both: dict[str | bytes, Part] = {}
+        for name, part in self.headers.items():
+            both[name] = both[name.encode("ascii")] = part
+        msgspec.structs.force_setattr(self, "carriers", both)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -138,8 +146,8 @@ class SignedRequest(msgspec.Struct, frozen=True):
     public_key: PublicKey
     timestamp_ms: int
     version: int
-    message_sha256: bytes
-    """sha256 of the signed message, whatever a header's spelling."""
+    message: bytes
+    """What was signed, whatever a header's spelling."""
     skew_ms: int = 0
     """The sender's timestamp minus our clock."""
     uuid: str = ""
@@ -150,6 +158,11 @@ class SignedRequest(msgspec.Struct, frozen=True):
     def hotkey(self) -> str:
         """The sender's SS58 address."""
         return encode(self.public_key)
+
+    @property
+    def message_sha256(self) -> bytes:
+        """The sha256 of the signed message."""
+        return hashlib.sha256(self.message).digest()
 
     @property
     def replay_key(self) -> bytes:
@@ -299,25 +312,21 @@ def spelled(name: str) -> str:
 
 def _one_of_each(scheme: Scheme, headers: Headers) -> Values:
     values: Values = {}
-    parts = scheme.headers
+    carriers, prefixes = scheme.carriers, scheme.prefixes
     for name, raw_value in headers:
-        part = parts.get(_lower(name))
-        if part is None:
+        part = carriers.get(name)
+        if part is None and (name.islower() or (part := carriers.get(name.lower())) is None):
             continue
+        assert part is not None
         if part in values:
             raise AuthError("duplicate_header", f"{_text(name)} was sent more than once")
-        value = _text(raw_value)
-        if (prefix := scheme.prefixes.get(part)) is not None:
+        value = raw_value.decode("latin-1") if isinstance(raw_value, bytes) else raw_value
+        if prefixes and (prefix := prefixes.get(part)) is not None:
             if value[: len(prefix)].lower() != prefix.lower():
                 raise AuthError("malformed", f"{_text(name)} does not start with {prefix!r}")
             value = value[len(prefix) :]
         values[part] = value
     return values
-
-
-@lru_cache(maxsize=1_024)
-def _lower(name: str | bytes) -> str:
-    return _text(name).lower()
 
 
 def _text(header: str | bytes) -> str:
@@ -456,7 +465,7 @@ def prove(claim: Claim, *, method: str, raw_path: bytes, body: bytes = b"", body
                 public_key=claim.public_key,
                 timestamp_ms=claim.timestamp_ms,
                 version=signable.version,
-                message_sha256=hashlib.sha256(message).digest(),
+                message=message,
                 skew_ms=claim.skew_ms,
                 uuid=signable.uuid,
                 receiver=claim.receiver,
