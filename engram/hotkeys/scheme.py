@@ -378,6 +378,8 @@ def _values_of(scheme: Scheme, fields: Mapping[str, JsonValue]) -> Values:
 
 def _demand(scheme: Scheme, values: Values, carriers: Mapping[str, Part]) -> None:
     """Raise unless all required fields that these carriers hold are present."""
+    if scheme.required <= values.keys() and all(values.values()):
+        return
     for part in _AS_DEMANDED:
         if part in scheme.required and not values.get(part) and part in carriers.values():
             open_elsewhere = part == "receiver" and not scheme.names_receiver
@@ -425,13 +427,19 @@ def _claim(
     timestamp_ms = scheme.unit.to_ms(timestamp)
     skew_ms = timestamp_ms - now_ms
     signature = _signature(scheme, values, skew_ms)
-    public_key = _key(scheme, "hotkey", scheme.hotkey, values["hotkey"], skew_ms)
+    try:
+        public_key = scheme.hotkey(values["hotkey"])
+    except MalformedHotkey as error:
+        raise AuthError("malformed", f"{_name(scheme, 'hotkey')}: {error}", skew_ms) from None
     uuid = values.get("uuid", "")
     if uuid and scheme.uuid.match(uuid) is None:
         raise AuthError("malformed", f"{_name(scheme, 'uuid')} is not a UUID", skew_ms)
     receiver: PublicKey | None = None
     if text := values.get("receiver"):
-        receiver = _key(scheme, "receiver", decode, text, skew_ms)
+        try:
+            receiver = decode(text)
+        except MalformedHotkey as error:
+            raise AuthError("malformed", f"{_name(scheme, 'receiver')}: {error}", skew_ms) from None
         if receiver != self_key:
             raise AuthError("signed_for_mismatch", "the request was signed for another receiver", skew_ms)
     check_window(timestamp_ms, now_ms, past_ms=scheme.past_ms, future_ms=scheme.future_ms, not_before_ms=not_before_ms)
@@ -494,13 +502,6 @@ def _signature(scheme: Scheme, values: Values, skew_ms: int) -> bytes:
         if again is None or again.group(1).lower() != digits.lower():
             raise AuthError("malformed", f"{_name(scheme, 'second_signature')} is another signature", skew_ms)
     return bytes.fromhex(digits)
-
-
-def _key(scheme: Scheme, part: Part, parse: Callable[[str], PublicKey], text: str, skew_ms: int) -> PublicKey:
-    try:
-        return parse(text)
-    except MalformedHotkey as error:
-        raise AuthError("malformed", f"{_name(scheme, part)}: {error}", skew_ms) from None
 
 
 def _skew_text(skew_ms: int, allowed_ms: int) -> str:

@@ -44,15 +44,12 @@ class Verifier:
         raising; it is asked before the signature is checked, so it must look only, and take nothing from the key.
         `judge` asks both from the thread that it runs in. Names of schemes must differ: raises ValueError.
         """
-        self._schemes = [
-            (scheme, {name.encode("ascii") for name, part in scheme.headers.items() if part in scheme.required})
-            for scheme in schemes
-        ]
         if len({scheme.name for scheme in schemes}) != len(schemes):
             raise ValueError("two schemes of one verifier bear one name")
         self._by_name = {scheme.name: scheme for scheme in schemes}
         self._by_signature: dict[bytes, list[tuple[Scheme, set[bytes]]]] = {}
-        for scheme, needed in self._schemes:
+        for scheme in schemes:
+            needed = {name.encode("ascii") for name, part in scheme.headers.items() if part in scheme.required}
             for name, part in scheme.headers.items():
                 if part == "signature":
                     self._by_signature.setdefault(name.encode("ascii"), []).append((scheme, needed))
