@@ -230,6 +230,13 @@ TABLE: Final = (
         "engram_proxy_metagraph_age_seconds",
         "Age of the metagraph that authorizes callers; -1: none was read.",
     ),
+    Metric("proxy_min_stake", "gauge", "engram_proxy_min_stake", "Stake above which a validator may call."),
+    Metric(
+        "proxy_min_stake_age",
+        "gauge",
+        "engram_proxy_min_stake_age_seconds",
+        "Age of that threshold where it is read from a URL; -1: it stands in the settings.",
+    ),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
 
@@ -312,6 +319,8 @@ class Metrics:
     proxy_jobs: Gauge
     proxy_settings: Counter
     proxy_metagraph_age: Gauge
+    proxy_min_stake: Gauge
+    proxy_min_stake_age: Gauge
     loop_lag: Histogram
 
     def __init__(self) -> None:

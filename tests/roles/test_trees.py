@@ -68,6 +68,7 @@ root                      one_for_one
   chain                   disable
   jobs
   checks                  disable
+  min_stake               disable
   reloading               disable
   ops
   proxy
@@ -94,7 +95,7 @@ def drawn(spec: SupervisorSpec) -> str:
 def shared(**settings: Any) -> Any:
     """What the trees read when they are written down; nothing of it is started."""
     double = MagicMock(spec=Shared)
-    for name in ("registry", "metrics", "clock", "ids", "ledger"):
+    for name in ("registry", "metrics", "clock", "ids", "ledger", "http"):
         setattr(double, name, MagicMock())
     double.settings = Settings(**settings)
     return double
