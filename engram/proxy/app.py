@@ -194,8 +194,10 @@ class ProxyApp:
         started: RunningJob | None = None
         try:
             key = _idempotency_key(request)
-            taken.append(await state.admission.place(request))
-            begun = await state.jobs.begin(plan, Undertaking(request, matched, body, taken), key)
+            begun = None if key is None else await state.jobs.known(request, key)
+            if begun is None:
+                taken.append(await state.admission.place(request))
+                begun = await state.jobs.begin(plan, Undertaking(request, matched, body, taken), key)
             if isinstance(begun, RunningJob) and begun.request is request:
                 started = begun
         except LedgerError as error:

@@ -105,7 +105,7 @@ class State:
         settings = plan.settings
         self._plan = plan
         self.admission.change(settings.limits)
-        self.spool.change(settings.bodies.spool_bytes)
+        self.spool.change(settings.bodies)
         self.jobs.change(settings.jobs)
         self.capacity.change(settings.capacity)
 

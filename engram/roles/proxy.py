@@ -98,7 +98,7 @@ class _Parts:
         self.state = State(
             chain=view,
             admission=Admission(own.limits),
-            spool=Spool(role.spool_folder, own.bodies.spool_bytes),
+            spool=Spool(role.spool_folder, own.bodies),
             jobs=Jobs(p.ledger, p.clock, p.ids, own.jobs),
             capacity=Capacity(own.capacity),
             clock=p.clock,

@@ -222,6 +222,7 @@ TABLE: Final = (
     ),
     Metric("proxy_places", "gauge", "engram_proxy_places", "Requests passed on, and waiting for it.", ("state",)),
     Metric("proxy_spool_bytes", "gauge", "engram_proxy_spool_bytes", "Bytes of bodies that wait for their proof."),
+    Metric("proxy_body_memory_bytes", "gauge", "engram_proxy_body_memory_bytes", "Bytes of bodies in memory."),
     Metric("proxy_jobs", "gauge", "engram_proxy_jobs", "Jobs that run now."),
     Metric("proxy_settings", "counter", "engram_proxy_settings", "Readings of changed settings.", ("outcome",)),
     Metric(
@@ -316,6 +317,7 @@ class Metrics:
     proxy_backend_in_flight: Gauge
     proxy_places: Gauge
     proxy_spool_bytes: Gauge
+    proxy_body_memory_bytes: Gauge
     proxy_jobs: Gauge
     proxy_settings: Counter
     proxy_metagraph_age: Gauge

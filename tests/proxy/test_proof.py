@@ -209,6 +209,41 @@ async def test_bodies_of_any_size_arrive_whole(size: int, digest: bool) -> None:
         assert proxied.state.spool.held == 0
 
 
+async def test_bodies_share_the_memory_and_go_to_files_when_it_is_used_up() -> None:
+    body = b"x" * 60_000
+    bodies = BodySettings(memory_bytes=100_000, memory_bytes_in_all=150_000)
+    async with backend("wait", answer()) as servers, proxying(settings_for(servers.port, bodies=bodies)) as proxied:
+        spool = proxied.state.spool
+        async with calling(proxied) as one, calling(proxied) as two:
+            await one.send(signed("/train", body))
+            await servers.began.wait()
+            assert (spool.held_in_memory, spool.held) == (60_000, 0)
+            await two.send(signed("/train", body))
+            with trio.fail_after(5):
+                while servers.requests < 2:
+                    await trio.lowlevel.checkpoint()
+            assert (spool.held_in_memory, spool.held) == (60_000, 60_000), "an address has half of it"
+            assert "engram_proxy_body_memory_bytes" in proxied.state.metrics.render().decode()
+            servers.go_on.set()
+            assert ((await one.read()).status, (await two.read()).status) == (200, 200)
+        await proxied.ended(2)
+        assert (spool.held_in_memory, spool.held) == (0, 0)
+
+
+async def test_a_body_that_carries_its_signature_is_refused_where_memory_is_used_up() -> None:
+    bodies = BodySettings(memory_bytes_in_all=1_000)
+    auth = msgspec.structs.replace(AUTH, schemes=("epistula-v1",))
+    body, headers = epistula.sign_v1(ALICE, {"x": "y" * 600}, now_ns=time.time_ns(), receiver=BOB.public_key)
+    async with (
+        bare(echo) as server,
+        proxying(settings_for(server.port, bodies=bodies, auth=auth)) as proxied,
+        calling(proxied) as client,
+    ):
+        got = await client.ask(raw("POST", "/inference", body, headers))
+        assert (got.status, got.json()["code"]) == (503, "spool_full")
+        assert proxied.state.spool.held_in_memory == 0
+
+
 async def test_our_own_requests_are_passed_on_while_they_arrive() -> None:
     body = b"x" * 300_000
     ours = epistula.sign_request(ALICE, body, uuid=str(uuid.uuid4()), receiver=BOB.public_key, now_ns=time.time_ns())

@@ -91,6 +91,7 @@ def measure(state: State) -> None:
     metrics.proxy_places.labels("taken").set(state.admission.places.taken)
     metrics.proxy_places.labels("waiting").set(state.admission.places.waiting)
     metrics.proxy_spool_bytes.set(state.spool.held)
+    metrics.proxy_body_memory_bytes.set(state.spool.held_in_memory)
     metrics.proxy_jobs.set(len(state.jobs))
     metrics.proxy_min_stake.set(state.policy.min_stake)
     read_s = state.threshold_age_s

@@ -140,6 +140,8 @@ class BodySettings(Section, frozen=True):
     """MAX_REQUEST_SIZE."""
     memory_bytes: Size = 262_144
     """A body without Content-Digest up to this size waits for its proof in memory, a longer one in a file."""
+    memory_bytes_in_all: Size = 67_108_864
+    """Bytes of all bodies in memory together, one address at most half; beyond it shorter ones go to a file too."""
     spool_dir: str = ""
     """Folder of these files; empty: `spool` in the data folder."""
     spool_bytes: Size = 4_294_967_296

@@ -126,7 +126,8 @@ def _limits(settings: ProxySettings) -> Iterator[str]:
     )
     yield (
         f"Bodies over {settings.bodies.memory_bytes} bytes without Content-Digest wait for their proof on disk, "
-        f"{settings.bodies.spool_bytes} bytes in all."
+        f"{settings.bodies.spool_bytes} bytes in all; shorter ones in memory, {settings.bodies.memory_bytes_in_all} "
+        "bytes in all, and then on disk too."
     )
 
 
