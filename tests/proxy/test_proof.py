@@ -21,7 +21,9 @@ from tests.proxy.harness import AUTH, Proxied, calling, proxying, settings_for
 from tests.proxy.signing import ALICE, BOB, EVE, head, headers_of, raw, signed
 from tests.sampling import NIGHTLY, SEED
 
-TAKEN = ("epistula-v2", "dippy", "epistula-v1", "x-epistula")
+TAKEN = ("epistula-v2", "dippy", "apex", "epistula-v1", "x-epistula")
+TAKEN_FOR = {"hone-v1": ("hone",)}
+"""Both are version 1 by their headers; a miner takes one of them."""
 
 
 def settings_of(vector: dict[str, Any], port: int) -> ProxySettings:
@@ -29,7 +31,7 @@ def settings_of(vector: dict[str, Any], port: int) -> ProxySettings:
         miner_hotkey=vector["self_hotkey"],
         chain_endpoint="",
         allowed_senders=tuple(ss58.encode(key) for key in senders(vector)),
-        schemes=TAKEN,
+        schemes=TAKEN_FOR.get(vector["scheme"], TAKEN),
     )
     return settings_for(port, auth=auth, paths=("/inference", "/train", "/capacity-of-others"))
 
@@ -45,11 +47,7 @@ async def sent(proxied: Proxied, vector: dict[str, Any]) -> Answer:
         return await client.ask(head(method, vector["path"], length, None, *lines) + body)
 
 
-@pytest.mark.parametrize(
-    "vector",
-    [each for each in VECTORS if each["scheme"] not in ("apex", "hone-v1")],
-    ids=lambda vector: str(vector["id"]),
-)
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: str(vector["id"]))
 async def test_every_recorded_request_gets_its_verdict(vector: dict[str, Any]) -> None:
     async with bare(echo) as server:
         clock = ManualClock(vector["now_ms"] / 1000)
@@ -69,6 +67,24 @@ async def test_every_recorded_request_gets_its_verdict(vector: dict[str, Any]) -
                 known = {"not_permitted": "no_authority"}
                 assert got.status in (400, 401, 403), got.body
                 assert got.json()["code"] in {known.get(reason, reason) for reason in reasons} | {"bad_request"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme"),
+    [("apex-no-uuid", "apex"), ("hone-v1-valid-sorted", "hone"), ("hone-v1-valid-unsorted", "hone")],
+)
+async def test_dialects_pass_as_their_originals_take_them_where_that_is_switched_on(kind: str, scheme: str) -> None:
+    vector = BY_ID[kind]
+    async with bare(echo) as server:
+        strict = settings_of(vector, server.port)
+        auth = msgspec.structs.replace(strict.auth, schemes=(scheme,), lenient_schemes=(scheme,))
+        settings = msgspec.structs.replace(strict, auth=auth)
+        async with proxying(settings, clock=ManualClock(vector["now_ms"] / 1000)) as proxied:
+            proxied.state.plan.verifier._started_ms = 0
+            got = await sent(proxied, vector)
+            assert (got.status, got.body) == (200, base64.b64decode(vector["body_b64"]))
+            again = await sent(proxied, vector)
+            assert (again.status, again.json()["code"]) == (401, "replay")
 
 
 MUTATIONS = 10_000 if NIGHTLY else 400
