@@ -255,8 +255,9 @@ class AkashSettings(Section, frozen=True):
         "https://rest-akash.ecostake.com",
         "https://akash-rest.publicnode.com",
     )
-    """REST endpoints of the chain. With two or more, none alone is believed that something is not there, that
-    a lease has ended, or where a provider is and by which certificate."""
+    """REST endpoints of the chain. With two or more, none alone is believed in what costs money or a memory: that
+    something is not there, that a lease has ended or costs otherwise, who a provider is, what became of a transaction.
+    With three, one that lies is outvoted."""
     chain_id: str = "akashnet-2"
     """AKASH_CHAIN_ID"""
     key_file: str = ""
@@ -302,6 +303,8 @@ class AkashSettings(Section, frozen=True):
     """Fees are paid in AKT: below this there is an alarm."""
     alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
     """Deployments are paid in ACT: below this, less what sold sessions still need, there is an alarm."""
+    akt_usd: Annotated[float, Meta(ge=0.001, le=1_000_000)] = 1.0
+    """What an AKT counts for where costs are told, in US dollars: what you pay for it. Fees are paid in AKT."""
     mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
     refunds what comes to less. 0: none."""
