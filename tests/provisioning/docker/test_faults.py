@@ -9,9 +9,8 @@ import trio
 
 from config.model import DockerSettings, MinerSettings, ProvisioningSettings, Settings
 from engram.hotkeys import Keypair, wallet
-from engram.provisioning import NodeSpec, Offers, Rejected, Unavailable, Unknown
-from engram.provisioning.docker import backend as docker
-from engram.provisioning.docker import endings, engine, images
+from engram.provisioning import NoCapacity, NodeSpec, Offers, Rejected, Unavailable, Unknown
+from engram.provisioning.docker import endings, engine, holdings, images, removing
 from engram.provisioning.docker import factory as factories
 from engram.provisioning.docker.backend import DockerBackend
 from tests.fakes.engine import EngineDouble, dropped, said
@@ -101,7 +100,7 @@ async def test_a_container_that_runs_without_a_process_is_dead(bench: Bench) -> 
 
 
 async def test_a_removal_that_takes_its_time_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(holdings, "LOOK_EVERY_S", 0.01)
     spec = bench.spec()
     await bench.backend.launch(spec)
     bench.double.removing_for = 5
@@ -111,8 +110,8 @@ async def test_a_removal_that_takes_its_time_is_waited_for(bench: Bench, monkeyp
 
 
 async def test_a_removal_that_never_ends_is_of_unknown_outcome(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(docker, "REMOVE_S", 0.2)
+    monkeypatch.setattr(holdings, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(removing, "REMOVE_S", 0.2)
     spec = bench.spec()
     await bench.backend.launch(spec)
     bench.double.removing_for = 1_000_000
@@ -123,7 +122,7 @@ async def test_a_removal_that_never_ends_is_of_unknown_outcome(bench: Bench, mon
 async def test_a_launch_waits_for_a_container_of_its_name_that_is_being_removed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(holdings, "LOOK_EVERY_S", 0.01)
     spec = bench.spec()
     await bench.backend.launch(spec)
     bench.double.removing_for = 3
@@ -135,9 +134,9 @@ async def test_a_launch_waits_for_a_container_of_its_name_that_is_being_removed(
 
 
 async def test_what_the_engine_never_creates_is_not_started(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(holdings, "LOOK_EVERY_S", 0.01)
     bench.double.before["create"] = [lambda: said(500, {"message": "no space left on device"})] * 3
-    with pytest.raises(Unavailable, match="no space left"):
+    with pytest.raises(NoCapacity, match="no space left"):
         await bench.backend.launch(bench.spec())
     bench.double.before["create"] = [lambda: said(400, {"message": "invalid mount"})]
     with pytest.raises(Rejected, match="invalid mount"):
