@@ -3,50 +3,20 @@
 import json
 from pathlib import Path
 
-import msgspec
 import pytest
 import trio
 
-from config.model import DockerSettings, MinerSettings, ProvisioningSettings, Settings
-from engram.hotkeys import Keypair, wallet
-from engram.provisioning import NoCapacity, NodeSpec, Offers, Rejected, Unavailable, Unknown
+from config.model import DockerSettings, Settings
+from engram.provisioning import NoCapacity, Offers, Rejected, Unavailable, Unknown
 from engram.provisioning.docker import endings, engine, holdings, images, removing
 from engram.provisioning.docker import factory as factories
 from engram.provisioning.docker.backend import DockerBackend
-from tests.fakes.engine import EngineDouble, dropped, said
+from tests.fakes.engine import dropped, said
 from tests.fakes.responder import Answer
 from tests.provisioning import contract
 from tests.provisioning.conftest import MakePorts
+from tests.provisioning.docker.doubled import NAME, Bench
 from tests.provisioning.test_local import a_spec
-
-NAME = f"engram-{contract.token('t1')}"
-
-
-class Bench:
-    """A backend whose engine is the double."""
-
-    def __init__(self, folder: Path, double: EngineDouble, backend: DockerBackend) -> None:
-        self.folder, self.double, self.backend = folder, double, backend
-
-    def spec(self) -> NodeSpec:
-        key = self.folder / "key"
-        if not key.exists():
-            wallet.write_hotkey_file(key, Keypair.generate())
-        public_key = wallet.read_hotkey_file(key).public_key
-        return msgspec.structs.replace(a_spec(), hotkey=public_key, hotkey_file=str(key))
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, nursery: trio.Nursery, backend_ports: MakePorts) -> Bench:
-    double = EngineDouble()
-    settings = Settings(
-        provisioning=ProvisioningSettings(backends=("docker",), miner_image="engram-node:latest"),
-        docker=DockerSettings(host=await double.serve(nursery), places=3),
-        miner=MinerSettings(embedder="hash"),
-    )
-    backend = factories.docker_backend(backend_ports(settings))
-    assert isinstance(backend, DockerBackend)
-    return Bench(tmp_path, double, backend)
 
 
 async def test_a_creation_that_is_refused_after_it_was_done_is_taken(bench: Bench) -> None:
