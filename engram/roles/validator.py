@@ -106,6 +106,7 @@ class ValidatorPorts:
                 concurrency=at.concurrency,
                 deadline_s=at.deadline_s,
                 keep_rounds=at.history_rounds,
+                planted_rounds=at.planted_rounds,
                 share_scores=at.share_scores,
                 private_allowed=at.private_addresses,
                 blacklist=frozenset(ss58.decode(entry.partition(" ")[0]) for entry in at.blacklist),
