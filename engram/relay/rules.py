@@ -22,13 +22,13 @@ idempotency key, so an entry whose outcome is unknown is sent again, the same by
 
 import enum
 import hashlib
-import json
 from collections.abc import Mapping
 from random import Random
 from typing import assert_never
 
 import msgspec
 
+from engram.relay.canonical import canonical_json
 from engram.relay.model import (
     Answered,
     Entry,
@@ -180,14 +180,6 @@ def log_status(outcome: Outcome) -> str:
             return "unknown"
         case _:
             assert_never(outcome)
-
-
-def canonical_json(document: object) -> bytes:
-    """Compact JSON with sorted keys, ASCII, and floats as Python writes them: what all hashes are over.
-
-    Raises ValueError for NaN and infinities, which JSON has not.
-    """
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def stable_scores(scores: Mapping[str, MinerScore]) -> bytes:

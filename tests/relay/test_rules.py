@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engram.relay.canonical import canonical_json
 from engram.relay.model import Answered, EntryState, MinerScore, NodeMemory, Outcome, Unknown, Unreachable
 from engram.relay.rules import (
     RetryPolicy,
     backoff_s,
-    canonical_json,
     decide,
     describe,
     log_status,
