@@ -27,9 +27,12 @@ from random import Random
 from typing import assert_never
 
 import msgspec
+from msgspec import UnsetType
 
 from engram.relay.canonical import canonical_json
 from engram.relay.model import (
+    SCHEMA_VERSION,
+    SCHEMA_VERSION_2,
     Answered,
     Entry,
     EntryState,
@@ -39,6 +42,7 @@ from engram.relay.model import (
     NodeMemory,
     Outcome,
     ScoresPayload,
+    SignedRoot,
     Unknown,
     Unreachable,
 )
@@ -197,20 +201,22 @@ def stable_scores(scores: Mapping[str, MinerScore]) -> bytes:
 
 
 def stable_nodes(nodes: Mapping[str, NodeMemory]) -> bytes:
-    """Return the nodes as they are hashed: shares and percentages to 6 digits, latency to 3."""
-    return canonical_json(
-        {
-            hotkey: {
-                "vectors": node.vectors,
-                "root_hex": node.root_hex,
-                "queries_today": node.queries_today,
-                "p50_latency_ms": _latency(node.p50_latency_ms),
-                "proof_rate": _share(node.proof_rate),
-                "uptime_pct": _share(node.uptime_pct),
-            }
-            for hotkey, node in nodes.items()
-        }
-    )
+    """Return the nodes as they are hashed: shares and percentages to 6 digits, latency to 3, roots where they are."""
+    return canonical_json({hotkey: _stable_node(node) for hotkey, node in nodes.items()})
+
+
+def _stable_node(node: NodeMemory) -> dict[str, object]:
+    stable: dict[str, object] = {
+        "vectors": node.vectors,
+        "root_hex": node.root_hex,
+        "queries_today": node.queries_today,
+        "p50_latency_ms": _latency(node.p50_latency_ms),
+        "proof_rate": _share(node.proof_rate),
+        "uptime_pct": _share(node.uptime_pct),
+    }
+    if not isinstance(node.root, UnsetType):
+        stable["root"] = None if node.root is None else msgspec.structs.asdict(node.root)
+    return stable
 
 
 def output_hash(stable: bytes) -> str:
@@ -249,8 +255,13 @@ def scores_payload(
 def memory_payload(
     nodes: Mapping[str, NodeMemory], *, netuid: int, block: int, source: str, round_ts: float
 ) -> MemoryPayload:
-    """Return the payload of managed nodes, by node hotkey. `source` keeps nonces of one millisecond apart."""
+    """Return the payload of managed nodes, by node hotkey: engram-v2 when they bear roots (or null for one).
+
+    `source` keeps nonces of one millisecond apart.
+    """
+    with_roots = any(not isinstance(node.root, UnsetType) for node in nodes.values())
     return MemoryPayload(
+        schema_version=SCHEMA_VERSION_2 if with_roots else SCHEMA_VERSION,
         netuid=netuid,
         block=block,
         round_ts=round_ts,
@@ -273,15 +284,16 @@ def gap_payload(entry: Entry, netuid: int, reason: str, ts: float) -> GapPayload
     )
 
 
-def memory_of(stats: Mapping[str, object], root_hex: str | None = None) -> NodeMemory:
+def memory_of(stats: Mapping[str, object], root: SignedRoot | None = None) -> NodeMemory:
     """Return what is relayed of a node's own /stats; what is missing or not a number counts as unknown."""
     return NodeMemory(
         vectors=_count(stats.get("vectors")),
-        root_hex=root_hex,
+        root_hex=None if root is None else root.root_hex,
         queries_today=_count(stats.get("queries_today")),
         p50_latency_ms=_figure(stats.get("p50_latency_ms")),
         proof_rate=_figure(stats.get("proof_rate")),
         uptime_pct=_figure(stats.get("uptime_pct")),
+        root=root,
     )
 
 

@@ -65,6 +65,7 @@ from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
 from engram.relay.chain_heads import guard_of
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
+from engram.relay.roots import NodeRoots
 from engram.relay.rounds import RoundLosses, RoundPorts
 from engram.roles.hints import GatewayHints
 from engram.roles.shared import LEDGER, Shared
@@ -282,6 +283,7 @@ class GatewayPorts:
             losses=self._losses,
             block_hash=self._subnets.hash_of,
             bound=settings.relay.pending_max,
+            ask_root=NodeRoots(p.http, p.clock, settings.stats.timeout_s),
         )
 
     def _control(self) -> Callable[[Context], Awaitable[None]]:
