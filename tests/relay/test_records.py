@@ -62,7 +62,7 @@ def test_the_same_nonce_is_queued_once(ledger: InlineLedger) -> None:
 
 
 def test_the_outbox_is_bounded(ledger: InlineLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "OPEN_BOUND", 2)
+    monkeypatch.setattr("engram.relay.records.outbox.OPEN_BOUND", 2)
     queue(ledger, 1, 2)
     assert write(ledger, lambda c: records.enqueue(c, payload(3), NOW)) is Enqueued.REFUSED
     assert len(states(ledger)) == 2
@@ -72,7 +72,7 @@ def test_the_outbox_is_bounded(ledger: InlineLedger, monkeypatch: pytest.MonkeyP
 
 def test_dead_letters_take_no_room_of_those_that_wait(ledger: InlineLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     """10,000 of them silently ended the relay."""
-    monkeypatch.setattr(records, "OPEN_BOUND", 2)
+    monkeypatch.setattr("engram.relay.records.outbox.OPEN_BOUND", 2)
     abandoned(ledger, 1)
     abandoned(ledger, 2)
     queue(ledger, 3, 4)
@@ -191,6 +191,25 @@ def test_delivered_entries_are_forgotten_after_a_week_and_dead_letters_never(led
     assert write(ledger, lambda c: records.purge(c, NOW + 10 * week)) == 2
     assert states(ledger) == ["abandoned"]
     assert write(ledger, lambda c: records.dlq_show(c, 2))[1] == []
+
+
+def test_counters_say_what_is_kept_in_every_state(ledger: InlineLedger) -> None:
+    def counted() -> dict[str, int]:
+        return {state: count for state, count in write(ledger, records.count_by_state).items() if count}
+
+    queue(ledger, 1, 2, 3)
+    attempt(ledger, Answered(200))
+    assert counted() == {"pending": 2, "delivered": 1}
+    parked = attempt(ledger, Answered(400))
+    assert counted() == {"pending": 2, "delivered": 1, "abandoned": 1}, "a gap marker waits in its place"
+    write(ledger, lambda c: records.dlq_discard(c, parked.id, NOW))
+    assert counted() == {"pending": 2, "delivered": 1, "discarded": 1}
+    marker = write(ledger, lambda c: records.due(c, NOW))
+    assert marker is not None
+    write(ledger, lambda c: records.withdraw(c, marker, "reorganized", NOW))
+    assert counted() == {"pending": 1, "delivered": 1, "discarded": 1, "withdrawn": 1}
+    assert write(ledger, lambda c: records.purge(c, NOW + 8 * 86_400.0)) == 3
+    assert counted() == {"pending": 1}
 
 
 def test_only_the_entry_whose_block_was_looked_at_is_claimed(ledger: InlineLedger) -> None:

@@ -131,6 +131,7 @@ async def test_what_a_full_outbox_refuses_is_logged_and_counted(
     ledger: InlineLedger, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "NODES_A_PAYLOAD", 1)
+    monkeypatch.setattr("engram.relay.records.outbox.OPEN_BOUND", 2)
     monkeypatch.setattr(relay_records, "OPEN_BOUND", 2)
     feeding = Feeding(ledger)
     for number in range(5):
