@@ -60,6 +60,10 @@ class Prepared:
         found: tuple[Any, ...] | None = self._run(connection, parameters).fetchone()
         return found
 
+    def rows(self, connection: Connection, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        """Return all rows' values in their order. Raises sqlalchemy.exc.DBAPIError."""
+        return self._run(connection, parameters).fetchall()
+
     def change(self, connection: Connection, parameters: Mapping[str, object]) -> int:
         """Run the statement; return how many rows it changed. Raises sqlalchemy.exc.DBAPIError."""
         return self._run(connection, parameters).rowcount

@@ -143,9 +143,14 @@ def after(door: Door, outcome: Outcome, now: float, policy: RetryPolicy, rng: Ra
         case Blame.MOMENT:
             return door if door.is_open else msgspec.structs.replace(door, opens_at=now)
         case Blame.RECEIVER:
-            return Door(door.shut + 1, now + backoff_s(door.shut, policy, rng), describe(outcome))
+            return shut(door, outcome, now, policy, rng)
         case unhandled:
             assert_never(unhandled)
+
+
+def shut(door: Door, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random) -> Door:
+    """Return the door after an outcome that speaks against the receiver."""
+    return Door(door.shut + 1, now + backoff_s(door.shut, policy, rng), describe(outcome))
 
 
 def backoff_s(failures: int, policy: RetryPolicy, rng: Random) -> float:

@@ -257,9 +257,11 @@ class GatewayPorts:
 
     def _emitter(self) -> EmitterPorts:
         p, settings, chain = self._p, self._p.settings.relay, self._p.settings.chain
+        receiver = Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None
         return EmitterPorts(
             ledger=p.ledger,
-            receiver=Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None,
+            receiver=receiver,
+            ask_terms=receiver.ask_terms if receiver else None,
             signer=PayloadSigner.of(self._keypair),
             policy=RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s),
             clock=p.clock,

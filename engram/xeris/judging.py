@@ -32,9 +32,9 @@ from engram.relay import is_signed
 from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, SignedRoot
 from engram.relay.roots import RootRefused, require_root
 from engram.relay.rules import output_hash, signed_hash, stable_nodes, stable_scores
+from engram.relay.schemas import TAKEN
 
 SKEW_S: Final = 120.0
-SCHEMAS: Final = (SCHEMA_VERSION, SCHEMA_VERSION_2)
 _STATUS: Final[Mapping[str, int]] = {
     "schema": 422,
     "from_the_future": 425,
@@ -126,14 +126,17 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     quorum: int
 
 
-def read(body: bytes, now: float, keep_s: float) -> Submission:
-    """Return the payload in `body`, its form, hashes and signatures checked. Raises Refused."""
+def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[str]] = TAKEN) -> Submission:
+    """Return the payload in `body`, its form, hashes and signatures checked. Raises Refused.
+
+    `taken` has the versions of each kind that this receiver takes.
+    """
     try:
         document = wire.decode(body, dict[str, Any])
         found = wire.convert(document, _Signed)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("schema", f"not a payload of the relay: {error}") from None
-    _require_schema(found)
+    _require_schema(found, taken)
     if found.round_ts > now + SKEW_S:
         raise Refused("from_the_future", f"round_ts is {found.round_ts - now:.0f} s ahead of this clock: send it later")
     if found.round_ts < now - keep_s:
@@ -165,9 +168,7 @@ def read(body: bytes, now: float, keep_s: float) -> Submission:
     )
 
 
-def _require_schema(found: _Signed) -> None:
-    if found.schema_version not in SCHEMAS:
-        raise Refused("schema", f"schema_version {found.schema_version[:40]!r} is none of {', '.join(SCHEMAS)}")
+def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> None:
     if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53:
         raise Refused("schema", "netuid or block is out of range")
     missing = {
@@ -175,8 +176,11 @@ def _require_schema(found: _Signed) -> None:
         "memory": found.nodes is None,
         "gap": found.parked is None or found.reason is None,
     }
-    if found.kind not in missing:
-        raise Refused("schema", f"kind {found.kind[:40]!r} is none of {', '.join(missing)}")
+    if found.kind not in missing or found.kind not in taken:
+        raise Refused("schema", f"kind {found.kind[:40]!r} is none of {', '.join(taken)}")
+    if found.schema_version not in taken[found.kind]:
+        text = f"schema_version {found.schema_version[:40]!r} of {found.kind} is none of {', '.join(taken[found.kind])}"
+        raise Refused("schema", f"{text} (GET /schemas)")
     if missing[found.kind]:
         raise Refused("schema", f"a payload of kind {found.kind} has not its output")
     for name, node in (found.nodes or {}).items():

@@ -1,6 +1,6 @@
 """Takes one submission: checks, keeps and acknowledges it, in one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, final
 
 import msgspec
@@ -11,6 +11,7 @@ from engram.api.xeris import Acknowledged
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
 from engram.ledger import Ledger
+from engram.relay.schemas import TAKEN
 from engram.xeris import judging, records
 from engram.xeris.judging import Known, Refused, Submission
 
@@ -38,6 +39,7 @@ class XerisReceiver:
         gateways: frozenset[PublicKey],
         quorum: int,
         keep_s: float,
+        taken: Mapping[str, Collection[str]] = TAKEN,
         judged: Callable[[str], None] = lambda code: None,
     ) -> None:
         """`judged` is called with `accepted`, `repeated`, or the code of a refusal."""
@@ -45,8 +47,11 @@ class XerisReceiver:
         self._keypair = keypair
         self._clock = clock
         self._gateways = gateways
-        self._quorum = quorum
+        self.quorum = quorum
+        """Distinct validators that must have signed scores."""
         self._keep_s = keep_s
+        self.taken = taken
+        """The versions of each kind that are taken."""
         self._judged = judged
 
     async def take(self, body: bytes) -> Taken:
@@ -70,7 +75,7 @@ class XerisReceiver:
         return self._checked(body)
 
     def _checked(self, body: bytes) -> Submission:
-        submission = judging.read(body, self._clock.now(), self._keep_s)
+        submission = judging.read(body, self._clock.now(), self._keep_s, self.taken)
         if submission.signer in self._gateways:
             judging.require_roots(submission)
         return submission
@@ -86,7 +91,7 @@ class XerisReceiver:
                 signed_before=records.signed_before(connection, submission),
                 permits=records.permits_at(connection, submission.netuid, submission.block),
                 gateways=self._gateways,
-                quorum=self._quorum,
+                quorum=self.quorum,
             ),
         )
         at = self._clock.now()
