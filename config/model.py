@@ -367,6 +367,9 @@ class RelaySettings(Section, frozen=True):
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
 
 
+SchemaVersion = Literal["engram-v1", "engram-v2"]
+
+
 class XerisSettings(Section, frozen=True):
     """A receiver of what gateways and validators relay."""
 
@@ -380,6 +383,8 @@ class XerisSettings(Section, frozen=True):
     """Distinct validators that must have signed a scores payload."""
     keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
     """Days for which payloads are kept; older ones are refused."""
+    schema_versions: tuple[SchemaVersion, ...] = ("engram-v1", "engram-v2")
+    """Which versions of payloads it takes, as it says at GET /schemas."""
 
 
 class ValidatorSettings(Section, frozen=True):
