@@ -1,4 +1,4 @@
-"""Whether a worker's hotkey is registered, before it is shown to an orchestrator. Nothing here registers: that costs."""
+"""Whether a worker's hotkey is registered, before an orchestrator sees it. Nothing here registers it: that costs."""
 
 from typing import Final
 

@@ -70,6 +70,13 @@ class Echo:
         self.holds.setdefault(name, trio.Event()).set()
 
 
+async def eventually(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+    """Wait until what the other side of a socket or a process brings about holds."""
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110 -- no event crosses
+            await trio.sleep(0.001)
+
+
 class Stopping:
     """A supervised job's context."""
 

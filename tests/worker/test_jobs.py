@@ -2,14 +2,14 @@
 
 from typing import Any
 
-import msgspec
 import trio
+import trio.lowlevel
 
-from engram.ledger import open_inline
+from engram.ledger import LedgerUnavailable, open_inline
 from engram.worker import records
 from engram.worker.errors import JobFailed, OutcomeUnknown
-from engram.worker.model import WorkerJob
-from tests.worker.harness import FAST, Echo, orchestrating, working
+from engram.worker.model import JobCounts, WorkerJob
+from tests.worker.harness import Echo, eventually, orchestrating, working
 
 
 def job(job_id: str, payload: Any = None, kind: str = "inference") -> dict[str, Any]:
@@ -25,7 +25,7 @@ async def test_a_job_with_an_id_runs_once_however_often_it_is_sent() -> None:
             for _ in range(3):
                 nursery.start_soon(lambda: _append(answers, session.call("job", job("a", {"hold": "x"}))))
             while len(echo.runs) < 1:
-                await trio.sleep(0)
+                await trio.lowlevel.checkpoint()
             answers.append(await session.call("job", job("a", {"hold": "other"})))
             echo.let_go("x")
         await orchestrator.settled("a")
@@ -48,9 +48,7 @@ async def test_what_is_beyond_the_places_waits_and_what_is_beyond_that_is_refuse
             for number in range(6):
                 sent = {"type": "inference", "payload": {"hold": "x", "n": number}}
                 nursery.start_soon(lambda s=sent: _append(answers, session.call("job", s)))  # type: ignore[misc]
-            with trio.fail_after(5):
-                while bench.service.runner.in_flight < 6:
-                    await trio.sleep(0.001)
+            await eventually(lambda: bench.service.runner.in_flight == 6)
             assert (len(echo.runs), bench.service.runner.running) == (4, 4)
             full = {"error": "Worker is full", "retry_after_s": 5}
             assert await session.call("job", {"type": "inference"}) == full
@@ -76,10 +74,8 @@ async def test_results_never_acknowledged_are_sent_again_and_never_run_again() -
         orchestrator.acknowledges = True
         async with working(orchestrator.url, kinds, ledger=ledger) as bench:  # another process, the same ledger
             await orchestrator.settled("a")
-            with trio.fail_after(5):
-                while bench.service.runner.unacknowledged:
-                    await trio.sleep(0.001)
-        assert await ledger.read(records.counts) == records.JobCounts(acknowledged=1)
+            await eventually(lambda: not bench.service.runner.unacknowledged)
+        assert await ledger.read(records.counts) == JobCounts(acknowledged=1)
         assert (len(echo.runs), orchestrator.desk.contradictions) == (1, [])
     ledger.close()
 
@@ -93,13 +89,9 @@ async def test_a_job_that_ran_when_the_process_ended_is_told_as_unknown_or_run_a
             await orchestrator.connected()
             await orchestrator.post(job("a", {"hold": "x"}))
             await orchestrator.post(job("b", {"hold": "x"}, "training"))
-            with trio.fail_after(5):
-                while len(echo.runs) + len(sure.runs) < 2:
-                    await trio.sleep(0.001)
+            await eventually(lambda: len(echo.runs) + len(sure.runs) == 2)
             await orchestrator.post(job("c", {"hold": "x"}))  # waits for a place
-            with trio.fail_after(5):
-                while len(await ledger.read(lambda c: records.unfinished(c, orchestrator.url))) < 3:
-                    await trio.sleep(0.001)
+            await eventually(lambda: len(ledger.write_now(lambda c: records.unfinished(c, orchestrator.url))) == 3)
         echo.let_go("x")
         sure.let_go("x")
         async with working(orchestrator.url, kinds, ledger=ledger):
@@ -131,13 +123,9 @@ async def test_the_end_waits_for_running_jobs_and_their_acknowledgements() -> No
     ):
         session = await orchestrator.connected()
         await orchestrator.post(job("runs", {"hold": "x"}))
-        with trio.fail_after(5):
-            while not echo.runs:
-                await trio.sleep(0.001)
+        await eventually(lambda: bool(echo.runs))
         await orchestrator.post(job("waits", 2))
-        with trio.fail_after(5):
-            while bench.service.runner.in_flight < 2:
-                await trio.sleep(0.001)
+        await eventually(lambda: bench.service.runner.in_flight == 2)
         bench.context.stop_requested.set()
         refused = await session.call("job", {"type": "inference", "payload": 3})
         assert refused == {"error": "Worker is stopping", "retry_after_s": 30}
@@ -145,7 +133,7 @@ async def test_the_end_waits_for_running_jobs_and_their_acknowledgements() -> No
         echo.let_go("x")
         await bench.stop()
         assert await orchestrator.settled("runs") == [{"hold": "x"}]
-        assert await ledger.read(records.counts) == records.JobCounts(accepted=1, acknowledged=1)
+        assert await ledger.read(records.counts) == JobCounts(accepted=1, acknowledged=1)
         async with working(orchestrator.url, {"inference": echo}, ledger=ledger):
             assert await orchestrator.settled("waits") == [2]
     ledger.close()
@@ -172,6 +160,8 @@ class Faulty:
                 return object()
             case "number":
                 return 2**80
+            case _:
+                pass
         return sent.payload
 
 
@@ -201,9 +191,7 @@ async def test_results_count_as_delivered_by_the_acknowledgement_where_there_is_
     async with orchestrating() as orchestrator, working(orchestrator.url, ledger=ledger, results="ack") as bench:
         session = await orchestrator.connected()
         assert await session.call("job", job("a", 1)) == 1
-        with trio.fail_after(5):
-            while (await ledger.read(records.counts)).acknowledged < 1:
-                await trio.sleep(0.001)
+        await eventually(lambda: ledger.write_now(records.counts).acknowledged == 1)
         assert (bench.service.runner.unacknowledged, orchestrator.desk.deliveries) == (0, {})
         assert await session.call("job", job("a", 1)) == 1
     ledger.close()
@@ -226,8 +214,6 @@ async def test_a_ledger_that_takes_nothing_refuses_and_forgets() -> None:
         session = await orchestrator.connected()
 
         def fail() -> None:
-            from engram.ledger import LedgerUnavailable
-
             raise LedgerUnavailable("the disk is full")
 
         ledger.before_commit = fail
@@ -247,5 +233,5 @@ async def test_ended_jobs_are_forgotten_when_their_time_is_over() -> None:
         await orchestrator.settled("a")
         await trio.sleep(0.002)  # a clock of the machine
         await bench.service.runner._sweep()
-        assert await ledger.read(records.counts) == records.JobCounts()
+        assert await ledger.read(records.counts) == JobCounts()
     ledger.close()
