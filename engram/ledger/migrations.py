@@ -87,6 +87,10 @@ def _relay_counts_what_it_keeps(connection: Connection) -> None:
     _script(connection, "relay_counts.sql")
 
 
+def _workers_keep_jobs(connection: Connection) -> None:
+    _script(connection, "worker_jobs.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -100,4 +104,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _receivers_keep_payloads,
     _sessions_know_their_store,
     _relay_counts_what_it_keeps,
+    _workers_keep_jobs,
 )
