@@ -66,6 +66,7 @@ from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
 from engram.relay.chain_heads import guard_of
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
+from engram.relay.roots import NodeRoots
 from engram.relay.rounds import RoundLosses, RoundPorts
 from engram.roles.hints import GatewayHints
 from engram.roles.shared import LEDGER, Shared
@@ -258,9 +259,11 @@ class GatewayPorts:
 
     def _emitter(self) -> EmitterPorts:
         p, settings, chain = self._p, self._p.settings.relay, self._p.settings.chain
+        receiver = Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None
         return EmitterPorts(
             ledger=p.ledger,
-            receiver=Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None,
+            receiver=receiver,
+            ask_terms=receiver.ask_terms if receiver else None,
             signer=PayloadSigner.of(self._keypair),
             policy=RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s),
             clock=p.clock,
@@ -284,6 +287,7 @@ class GatewayPorts:
             losses=self._losses,
             block_hash=self._subnets.hash_of,
             bound=settings.relay.pending_max,
+            ask_root=NodeRoots(p.http, p.clock, settings.stats.timeout_s),
         )
 
     def _control(self) -> Callable[[Context], Awaitable[None]]:
