@@ -7,7 +7,7 @@ from typing import Final, final
 import structlog
 import trio
 
-from engram.provisioning.akash import records, rules
+from engram.provisioning.akash import events, records
 from engram.provisioning.akash.chain_model import Lease
 from engram.provisioning.akash.escrow import Escrows
 from engram.provisioning.akash.model import Deployment, DeploymentState
@@ -183,13 +183,13 @@ class Watching:
     async def _look_at_provider(self, row: Deployment) -> None:
         status = await self._parts.providers.status(row, self._parts.service, self._parts.port)
         match status:
-            case rules.Ready():
+            case events.Ready():
                 self.forget(row.dseq)
-            case rules.NotReady(text):
+            case events.NotReady(text):
                 before = self._not_running.get(row.dseq, 0)
                 self._not_running[row.dseq] = before + 1
                 if before + 1 == DOWN_AFTER and row.stopped_at is None:
                     _log.warning("akash_node_down", dseq=row.dseq, provider=row.provider, reason=text[:200])
                     self._exited(row.token)
-            case rules.ProviderFailed():  # only the node's own /health says whether it serves
+            case events.ProviderFailed():  # only the node's own /health says whether it serves
                 pass
