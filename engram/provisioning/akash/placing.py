@@ -204,8 +204,9 @@ class Placing:
         if last is not None and (not is_close or last.state in (TxState.OPEN, TxState.INCLUDED)):
             async with self._parts.sender.turn():
                 event = await self._chain.event_of(row, await self._parts.sender.follow(last))
-            if last.state is TxState.OPEN or not isinstance(event, events.NotIncluded):
+            if not (is_close and last.state is TxState.INCLUDED and isinstance(event, events.NotIncluded)):
                 return event
+            # It was said to be closed, and is not: it is closed again.
         if not is_close:  # the commit that made the state wrote a transaction
             raise AssertionError(f"deployment {row.dseq} is {row.state} without a transaction")
         await trio.sleep(_CLOSE_PAUSES_S[min(row.tries, len(_CLOSE_PAUSES_S) - 1)])

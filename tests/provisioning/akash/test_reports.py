@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from engram.provisioning import Rejected
-from engram.provisioning.akash import records, transactions
+from engram.provisioning.akash import records, tables, transactions
 from engram.provisioning.akash.backend import AkashBackend
 from engram.provisioning.akash.cosmos import Coin
 from engram.provisioning.akash.messages import AccountDeposit, Deposit, EscrowID, EscrowScope
@@ -366,3 +366,34 @@ async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_the
         await made.backend.destroy(row.token)
         assert len(made.double.chain.state.deployments) == 1
         assert made.active() == []
+
+
+async def test_a_gateway_that_was_killed_when_its_create_had_expired_signs_another_one() -> None:
+    """The certainty that it is not on chain was committed, and the next transaction was not."""
+    async with world() as made:
+        for node in made.double.faults.nodes:
+            node.broadcast_lost = 10_000
+        async with trio.open_nursery() as nursery:
+            launching = trio.CancelScope()
+
+            async def launch() -> None:
+                with launching:
+                    await made.backend.launch(made.spec())
+
+            nursery.start_soon(launch)
+            await until(lambda: any(node.sent for node in made.double.nodes))
+            launching.cancel()
+        (row,) = made.rows()
+        made.ledger.write_now(
+            lambda c: c.execute(tables.transactions.update().values(state=str(TxState.EXPIRED))).rowcount
+        )
+        for node in made.double.faults.nodes:
+            node.broadcast_lost = 0
+        await made.backend.launch(made.spec())
+        assert [each.dseq for each in made.rows()] == [row.dseq]
+        sent = made.ledger.write_now(lambda c: transactions.of_deployment(c, row.dseq))
+        assert [(one.subject, one.state) for one in sent] == [
+            (Subject.CREATE, TxState.EXPIRED),
+            (Subject.CREATE, TxState.INCLUDED),
+            (Subject.LEASE, TxState.INCLUDED),
+        ]
