@@ -174,7 +174,7 @@ class Chain:
 
         def said(found: m.LeasesAnswer) -> Hashable:
             return frozenset(
-                (lease.lease.id.provider, lease.is_serving, lease.ends_at, lease.price) for lease in found.leases or ()
+                (lease.lease.id, lease.is_serving, lease.ends_at, lease.price) for lease in found.leases or ()
             )
 
         return (await self._reads.agreed(f"{_MARKET}/leases/list?{query}", m.LeasesAnswer, said)).leases or ()

@@ -10,7 +10,7 @@ from typing import Annotated, Final, TypeAlias
 import msgspec
 
 from engram.provisioning.akash.cosmos_model import Coin, Pagination, Small, Unsigned, Whole, amount_of
-from engram.provisioning.akash.model import PICO, Bid, pico_of
+from engram.provisioning.akash.model import PICO, Bid, Deployment, pico_of
 
 _MOST: Final = (1 << 63) - 1
 
@@ -163,6 +163,11 @@ class Lease(msgspec.Struct, frozen=True):
     @property
     def dseq(self) -> int:
         return int(self.lease.id.dseq)
+
+    def is_of(self, row: Deployment) -> bool:
+        """Return whether this is the lease of the bid that was taken; an order that opens again has another one."""
+        shown = self.lease.id
+        return (self.dseq, shown.gseq, shown.oseq, shown.provider) == (row.dseq, row.gseq, row.oseq, row.provider)
 
     @property
     def price(self) -> int:

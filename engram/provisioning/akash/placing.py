@@ -255,7 +255,7 @@ class Placing:
         Only what the chain shows as closed is closed: what an endpoint does not show may be too new for it.
         """
         shown = await self._parts.chain.leases_agreed(row.dseq)
-        leases = [one for one in shown if one.lease.id.provider == row.provider]
+        leases = [one for one in shown if one.is_of(row)]
         if not leases or any(lease.is_serving for lease in leases):
             return None
         info = await self._parts.chain.deployment_agreed(row.dseq)

@@ -97,8 +97,7 @@ class Transacting:
                 if info is not None and info.hash == row.hash:
                     return events.Exists()
             case Subject.LEASE:
-                ours = [one for one in await chain.leases_agreed(row.dseq) if one.lease.id.provider == row.provider]
-                if any(lease.is_serving for lease in ours):
+                if any(lease.is_of(row) and lease.is_serving for lease in await chain.leases_agreed(row.dseq)):
                     return events.Exists()
             case Subject.CLOSE if refusal is Refusal.GONE:
                 if not await self._is_gone(row, None):
