@@ -50,7 +50,8 @@ def buy_killed_at(gateway: GatewayProcess, buyer: Buyer, point: str, timeout: fl
             buyer.wait(gateway.url, bought, "stopped")
     except (OSError, AssertionError, KeyError, ValueError):
         pass
-    assert gateway.wait() == -9, f"{point} was not passed"
+    status = gateway.wait()
+    assert status == -9, f"{point} was not passed: {status}\n{gateway.log()[-4_000:]}"
     gateway.start()
     if not buyer.payment:
         buyer.quote(gateway.url)
