@@ -23,6 +23,11 @@ MOST_KEYS: Final = 16
 KEYS_WITHIN_S: Final = 86_400.0
 
 
+MOST_MISSED: Final = 3
+"""Looks in a row at which something that serves does not say who it is, a minute apart; then it is taken for another.
+A node that answers nothing at all is noticed earlier, by the polls."""
+
+
 class Verdict(StrEnum):
     """What an introduction is worth."""
 
