@@ -87,6 +87,10 @@ def _relay_counts_what_it_keeps(connection: Connection) -> None:
     _script(connection, "relay_counts.sql")
 
 
+def _validators_find_a_quorum(connection: Connection) -> None:
+    _script(connection, "relay_quorum.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -100,4 +104,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _receivers_keep_payloads,
     _sessions_know_their_store,
     _relay_counts_what_it_keeps,
+    _validators_find_a_quorum,
 )

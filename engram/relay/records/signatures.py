@@ -26,14 +26,24 @@ def may_sign(
         netuid=netuid, kind=kind, block=block, source=source, signer=signer, output_hash=output_hash, at=now
     )
     connection.execute(intent.on_conflict_do_nothing())
-    held = select(relay_signatures.c.output_hash).where(
-        relay_signatures.c.netuid == netuid,
-        relay_signatures.c.kind == kind,
-        relay_signatures.c.block == block,
-        relay_signatures.c.source == source,
-        relay_signatures.c.signer == signer,
+    held = signed_hash_of(connection, netuid=netuid, kind=kind, block=block, source=source, signer=signer)
+    return held == output_hash
+
+
+def signed_hash_of(
+    connection: Connection, *, netuid: int, kind: str, block: int, source: str, signer: str
+) -> str | None:
+    """Return the output_hash that was committed to; None when there is none."""
+    found: str | None = connection.scalar(
+        select(relay_signatures.c.output_hash).where(
+            relay_signatures.c.netuid == netuid,
+            relay_signatures.c.kind == kind,
+            relay_signatures.c.block == block,
+            relay_signatures.c.source == source,
+            relay_signatures.c.signer == signer,
+        )
     )
-    return connection.scalar(held) == output_hash
+    return found
 
 
 def may_sign_entry(connection: Connection, entry: Entry, now: float) -> bool:
