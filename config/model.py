@@ -255,8 +255,9 @@ class AkashSettings(Section, frozen=True):
         "https://rest-akash.ecostake.com",
         "https://akash-rest.publicnode.com",
     )
-    """REST endpoints of the chain. With two or more, none alone is believed that something is not there, that
-    a lease has ended, or where a provider is and by which certificate."""
+    """REST endpoints of the chain. With two or more, none alone is believed in what costs money or a memory: that
+    something is not there, that a lease has ended or costs otherwise, who a provider is, what became of a transaction.
+    With three, one that lies is outvoted."""
     chain_id: str = "akashnet-2"
     """AKASH_CHAIN_ID"""
     key_file: str = ""
@@ -302,6 +303,8 @@ class AkashSettings(Section, frozen=True):
     """Fees are paid in AKT: below this there is an alarm."""
     alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
     """Deployments are paid in ACT: below this, less what sold sessions still need, there is an alarm."""
+    akt_usd: Annotated[float, Meta(ge=0.001, le=1_000_000)] = 1.0
+    """What an AKT counts for where costs are told, in US dollars: what you pay for it. Fees are paid in AKT."""
     mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
     refunds what comes to less. 0: none."""
@@ -380,6 +383,9 @@ class RelaySettings(Section, frozen=True):
     """Share of the miners that only one of two validators may have measured."""
 
 
+SchemaVersion = Literal["engram-v1", "engram-v2"]
+
+
 class XerisSettings(Section, frozen=True):
     """A receiver of what gateways and validators relay."""
 
@@ -393,6 +399,8 @@ class XerisSettings(Section, frozen=True):
     """Distinct validators that must have signed a scores payload."""
     keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
     """Days for which payloads are kept; older ones are refused."""
+    schema_versions: tuple[SchemaVersion, ...] = ("engram-v1", "engram-v2")
+    """Which versions of payloads it takes, as it says at GET /schemas."""
 
 
 class ValidatorSettings(Section, frozen=True):

@@ -106,6 +106,7 @@ class ValidatorPorts:
                 concurrency=at.concurrency,
                 deadline_s=at.deadline_s,
                 keep_rounds=at.history_rounds,
+                planted_rounds=at.planted_rounds,
                 share_scores=at.share_scores,
                 private_allowed=at.private_addresses,
                 blacklist=frozenset(ss58.decode(entry.partition(" ")[0]) for entry in at.blacklist),
@@ -154,9 +155,11 @@ class ValidatorPorts:
         relay = settings.relay
         guard = guard_of(settings.chain, nodes, p.clock, relay.confirmations)
         self.quorum = ValidatorQuorum(p, keypair, self.subnets, guard)
+        receiver = Receiver(p.http, relay.url, relay.timeout_s) if relay.url else None
         self.emitter = EmitterPorts(
             ledger=p.ledger,
-            receiver=Receiver(p.http, relay.url, relay.timeout_s) if relay.url else None,
+            receiver=receiver,
+            ask_terms=receiver.ask_terms if receiver else None,
             signer=PayloadSigner.of(keypair),
             policy=RetryPolicy(relay.attempts, relay.backoff_min_s, relay.backoff_max_s),
             clock=p.clock,

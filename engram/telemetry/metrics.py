@@ -230,6 +230,7 @@ TABLE: Final = (
     ),
     Metric("proxy_places", "gauge", "engram_proxy_places", "Requests passed on, and waiting for it.", ("state",)),
     Metric("proxy_spool_bytes", "gauge", "engram_proxy_spool_bytes", "Bytes of bodies that wait for their proof."),
+    Metric("proxy_body_memory_bytes", "gauge", "engram_proxy_body_memory_bytes", "Bytes of bodies in memory."),
     Metric("proxy_jobs", "gauge", "engram_proxy_jobs", "Jobs that run now."),
     Metric("proxy_settings", "counter", "engram_proxy_settings", "Readings of changed settings.", ("outcome",)),
     Metric(
@@ -237,6 +238,13 @@ TABLE: Final = (
         "gauge",
         "engram_proxy_metagraph_age_seconds",
         "Age of the metagraph that authorizes callers; -1: none was read.",
+    ),
+    Metric("proxy_min_stake", "gauge", "engram_proxy_min_stake", "Stake above which a validator may call."),
+    Metric(
+        "proxy_min_stake_age",
+        "gauge",
+        "engram_proxy_min_stake_age_seconds",
+        "Age of that threshold where it is read from a URL; -1: it stands in the settings.",
     ),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
@@ -319,9 +327,12 @@ class Metrics:
     proxy_backend_in_flight: Gauge
     proxy_places: Gauge
     proxy_spool_bytes: Gauge
+    proxy_body_memory_bytes: Gauge
     proxy_jobs: Gauge
     proxy_settings: Counter
     proxy_metagraph_age: Gauge
+    proxy_min_stake: Gauge
+    proxy_min_stake_age: Gauge
     loop_lag: Histogram
 
     def __init__(self) -> None:

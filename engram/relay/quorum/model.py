@@ -142,6 +142,19 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: float
 
 
+class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate as an operator sees it."""
+
+    epoch: int
+    block: int
+    state: str
+    output_hash: str
+    signers: int
+    """Keys that have signed, our own among them."""
+    reason: str | None
+    updated_at: float
+
+
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     """Scores that enough validators have signed; the first of an epoch that was heard of."""
 

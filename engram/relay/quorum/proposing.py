@@ -31,7 +31,7 @@ from engram.relay.signer import PayloadSigner
 from engram.telemetry.metrics import Metrics
 
 LOOK_S: Final = 3.0
-ASKED_AT_ONCE: Final = 16
+AT_ONCE: Final = 16
 
 _log = structlog.get_logger("engram.relay")
 
@@ -138,7 +138,7 @@ class Proposing:
         ports = self._ports
         peers = [] if ports.terms.quorum == 1 else list(ports.peers())
         have = records.signers_of(proposed)
-        room = trio.CapacityLimiter(ASKED_AT_ONCE)
+        room = trio.CapacityLimiter(AT_ONCE)
         async with trio.open_nursery() as nursery:
             for peer in peers:
                 if ss58.encode(peer.hotkey) not in have and (proposed.signed_hash, peer.hotkey) not in self._refused:

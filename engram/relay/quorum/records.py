@@ -13,6 +13,7 @@ from engram.relay.quorum.model import (
     Bundle,
     Candidate,
     CandidateState,
+    CandidateSummary,
     Cosignature,
     Difference,
     Evidence,
@@ -20,7 +21,7 @@ from engram.relay.quorum.model import (
     Proposal,
 )
 from engram.relay.records import enqueue, may_sign
-from engram.relay.records.signatures import signed_hash_of
+from engram.relay.records.signatures import signed_output
 from engram.relay.signer import Signed
 from engram.relay.tables import relay_bundles, relay_candidates, relay_evidence
 
@@ -61,6 +62,22 @@ def candidates(connection: Connection, limit: int) -> list[Candidate]:
     return [_candidate(row) for row in connection.execute(query).mappings()]
 
 
+def summaries(connection: Connection, limit: int) -> list[CandidateSummary]:
+    """Return the newest candidates for the operator, the newest first."""
+    return [
+        CandidateSummary(
+            epoch=found.epoch,
+            block=found.block,
+            state=str(found.state),
+            output_hash=found.output_hash,
+            signers=len(found.cosignatures) + (found.signed is not None),
+            reason=found.reason,
+            updated_at=found.updated_at,
+        )
+        for found in candidates(connection, limit)
+    ]
+
+
 def propose(
     connection: Connection, found: Candidate, hotkey: str, sign: Callable[[bytes], Signed], now: float
 ) -> Candidate:
@@ -99,7 +116,7 @@ def commit_to(connection: Connection, netuid: int, block: int, hotkey: str, outp
 
 def committed(connection: Connection, netuid: int, block: int, hotkey: str) -> str | None:
     """Return the output_hash that a key has signed for a block, as far as is known here."""
-    return signed_hash_of(connection, netuid=netuid, kind=KIND, block=block, source="", signer=hotkey)
+    return signed_output(connection, netuid=netuid, kind=KIND, block=block, source="", signer=hotkey)
 
 
 def add_cosignature(connection: Connection, found: Candidate, cosignature: Cosignature, now: float) -> Candidate:

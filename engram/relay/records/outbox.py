@@ -3,14 +3,16 @@
 from collections.abc import Callable, Collection, Iterable
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, or_, select, text
+from sqlalchemy import Connection, delete, func, select
 
-from engram.ledger.sql import one_of, upsert
+from engram.ledger.sql import one_of
 from engram.relay.model import Enqueued, Entry, EntryState, Outcome, Payload, ScoresPayload, Unknown
+from engram.relay.negotiation import Fitted, Terms, fitted, not_taken
+from engram.relay.records import statements
 from engram.relay.records.rows import entry_of, move
 from engram.relay.records.signatures import may_sign_entry
 from engram.relay.records.streams import COUNTER_OF, add, change, count, left, stream_of
-from engram.relay.rules import RETRY_AFTER_MAX_S, Decision, gap_payload, log_status
+from engram.relay.rules import Decision, gap_payload, log_status
 from engram.relay.signer import Signed
 from engram.relay.tables import relay_log, relay_outbox, relay_signatures, relay_streams
 
@@ -20,8 +22,6 @@ operator alone and do not count."""
 DELIVERED_KEPT_S = 7 * 86_400.0
 LOG_KEPT_S = 30 * 86_400.0
 _OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
-_FURTHEST_S = 2 * RETRY_AFTER_MAX_S
-"""No attempt is ever planned further ahead: one that seems to be was planned before the wall clock went back."""
 _PURGED_AT_ONCE = 10_000
 _GAP = "gap"
 
@@ -63,10 +63,9 @@ def enqueue(
         "seq": stream.next_seq,
         "block_hash": block_hash,
     }
-    written = connection.execute(upsert(relay_outbox).values(values).on_conflict_do_nothing())
-    if written.rowcount != 1:
+    if statements.INSERT_ENTRY.change(connection, values) != 1:
         return Enqueued.KNOWN
-    change(connection, stream.id, next_seq=relay_streams.c.next_seq + 1, pending=relay_streams.c.pending + 1)
+    statements.STREAM_GREW.change(connection, {"stream": stream.id})
     add(connection, "pending", 1)
     return Enqueued.QUEUED
 
@@ -75,40 +74,62 @@ def claim(
     connection: Connection,
     now: float,
     sign: Callable[[bytes], Signed],
-    busy: Collection[int] = (),
     *,
-    only: int | None = None,
-) -> Entry | None:
-    """Return the first entry of the stream that has waited longest, now `sending` and signed; None when none is due.
+    room: int = 1,
+    only: Collection[int] | None = None,
+    terms: Terms | None = None,
+) -> list[Entry]:
+    """Return the next entries of at most `room` streams, now `sending` and signed; longest waiting streams first.
 
-    Streams in `busy` have an entry under way. With `only`, None when another entry is next. An entry is signed once:
-    its second attempt sends the same bytes. One whose signature would be the second for its block and source, over
-    another hash, is withdrawn instead.
+    A stream with an entry under way is left out. With `only`, no other entries are taken than those. An entry is
+    signed once: its second attempt sends the same bytes. One whose signature would be the second for its block and
+    source, over another hash, is withdrawn instead. With `terms`, what is signed is the form that the receiver takes;
+    a payload that it takes in no form is parked.
     """
-    while (entry := next_entry(connection, now, busy)) is not None and only in (None, entry.id):
-        if entry.signed and entry.signed_hash:
-            signed = Signed(entry.signed, entry.signed_hash)
-        elif may_sign_entry(connection, entry, now):
-            signed = sign(entry.payload)
-        else:
+    claimed: list[Entry] = []
+    while len(claimed) < room:
+        found = due(connection, now, room - len(claimed))
+        taken = [entry for entry in found if only is None or entry.id in only]
+        entries = [_taken(connection, entry, now, sign, terms) for entry in taken]
+        claimed += [entry for entry in entries if entry is not None]
+        if None not in entries:  # one that was withdrawn or parked has another behind it
+            break
+    return claimed
+
+
+def _taken(
+    connection: Connection, entry: Entry, now: float, sign: Callable[[bytes], Signed], terms: Terms | None
+) -> Entry | None:
+    """Return the entry signed and `sending`; None when it may not be sent."""
+    signed = Signed(entry.signed or b"", entry.signed_hash or "")
+    if not (entry.signed and entry.signed_hash):
+        form = Fitted(entry.payload, entry.output_hash) if terms is None else fitted(entry.kind, entry.payload, terms)
+        if form is None:
+            assert terms is not None
+            _park_unsent(connection, entry, not_taken(entry.kind, terms), now)
+            return None
+        entry = msgspec.structs.replace(entry, output_hash=form.output_hash)
+        if not may_sign_entry(connection, entry, now):
             withdraw(connection, entry, "another payload of this block was signed before", now)
-            continue
-        claimed = msgspec.structs.replace(
-            entry,
-            signed=signed.body,
-            signed_hash=signed.signed_hash,
-            state=EntryState.SENDING,
-            attempts=entry.attempts + 1,
-            updated_at=now,
-        )
-        move(connection, claimed, EntryState.PENDING)
-        return claimed
-    return None
+            return None
+        signed = sign(form.payload)
+    claimed = msgspec.structs.replace(
+        entry,
+        signed=signed.body,
+        signed_hash=signed.signed_hash,
+        state=EntryState.SENDING,
+        attempts=entry.attempts + 1,
+        updated_at=now,
+    )
+    move(connection, claimed, EntryState.PENDING)
+    return claimed
 
 
-def due(connection: Connection, now: float, busy: Collection[int] = ()) -> Entry | None:
-    """Return the entry that `claim` would take next."""
-    return next_entry(connection, now, busy)
+def due(connection: Connection, now: float, most: int = 1) -> list[Entry]:
+    """Return the entries that `claim` would take next: the first of each due stream without one under way."""
+    found = statements.DUE_STREAMS.rows(connection, {"now": now, "furthest": now + statements.FURTHEST_S, "most": most})
+    heads = (head(connection, stream_id, (EntryState.PENDING,)) for (stream_id,) in found)
+    return [entry for entry in heads if entry is not None]
 
 
 def settle(connection: Connection, entry: Entry, outcome: Outcome, decision: Decision, now: float) -> bool:
@@ -130,22 +151,22 @@ def settle(connection: Connection, entry: Entry, outcome: Outcome, decision: Dec
     if not move(connection, decided, EntryState.SENDING):
         return False
     status = log_status(outcome)
-    connection.execute(
-        insert(relay_log).values(
-            outbox_id=entry.id,
-            output_hash=entry.output_hash,
-            block=entry.block,
-            status=status,
-            http_status=getattr(outcome, "http_status", None),
-            at=now,
-        )
-    )
+    line = {
+        "outbox_id": entry.id,
+        "output_hash": entry.output_hash,
+        "block": entry.block,
+        "status": status,
+        "http_status": getattr(outcome, "http_status", None),
+        "at": now,
+    }
+    statements.LOG.insert(connection, line)
     add(connection, "ok" if status == "ok" else "failed", 1)
     match state:
         case EntryState.PENDING:
             change(connection, entry.stream_id, next_attempt_at=decision.next_attempt_at)
         case EntryState.DELIVERED:
-            left(connection, entry, now, last_ok_at=now, last_ok_hash=entry.output_hash)
+            done = {"stream": entry.stream_id, "now": now, "hash": entry.output_hash}
+            statements.STREAM_DELIVERED.change(connection, done)
         case EntryState.ABANDONED:
             left(connection, entry, now, parked=relay_streams.c.parked + 1)
             _mark_gap(connection, entry, decision.reason, now)
@@ -163,6 +184,18 @@ def withdraw(connection: Connection, entry: Entry, reason: str, now: float) -> b
     return True
 
 
+def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) -> None:
+    """Park an entry that was never sent, behind a gap marker; a marker itself is discarded."""
+    state = EntryState.DISCARDED if entry.kind == _GAP else EntryState.ABANDONED
+    parked = msgspec.structs.replace(entry, state=state, last_reason=reason, updated_at=now)
+    move(connection, parked, EntryState.PENDING)
+    if state is EntryState.DISCARDED:
+        left(connection, entry, now)
+        return
+    left(connection, entry, now, parked=relay_streams.c.parked + 1)
+    _mark_gap(connection, entry, reason, now)
+
+
 def postpone(connection: Connection, entry: Entry, until: float) -> None:
     """Let the stream of an entry wait until then (unix seconds): its block is not final enough."""
     change(connection, entry.stream_id, next_attempt_at=until)
@@ -178,13 +211,10 @@ def interrupted(connection: Connection, decide: Callable[[Entry, Outcome], Decis
     return len(entries)
 
 
-def next_attempt_at(connection: Connection, busy: Collection[int] = ()) -> float | None:
-    """Return when the next attempt is due (unix seconds), None when nothing waits."""
-    query = select(func.min(relay_streams.c.next_attempt_at)).where(
-        relay_streams.c.pending > text("0"), relay_streams.c.id.not_in(list(busy))
-    )
-    found: float | None = connection.scalar(query)
-    return found
+def next_attempt_at(connection: Connection) -> float | None:
+    """Return when the next attempt is due (unix seconds), None when nothing waits that is not under way."""
+    found = statements.NEXT_ATTEMPT.values(connection, {})
+    return None if found is None else float(found[0])
 
 
 def purge(connection: Connection, now: float) -> int:
@@ -206,32 +236,10 @@ def purge(connection: Connection, now: float) -> int:
     return gone.rowcount
 
 
-def next_entry(connection: Connection, now: float, busy: Collection[int]) -> Entry | None:
-    """Return the first entry of the stream that has waited longest, outside of `busy`; None when none is due."""
-    is_due = or_(relay_streams.c.next_attempt_at <= now, relay_streams.c.next_attempt_at > now + _FURTHEST_S)
-    query = (
-        select(relay_streams.c.id)
-        .where(relay_streams.c.pending > text("0"), is_due, relay_streams.c.id.not_in(list(busy)))
-        .order_by(relay_streams.c.next_attempt_at, relay_streams.c.id)
-        .limit(1)
-    )
-    stream_id = connection.scalar(query)
-    return None if stream_id is None else head(connection, stream_id, (EntryState.PENDING,))
-
-
 def head(connection: Connection, stream_id: int, states: Iterable[EntryState]) -> Entry | None:
     """Return the first entry of a stream that is in one of the states."""
-    found = []
-    for state in states:
-        query = (
-            select(relay_outbox)
-            .where(relay_outbox.c.stream_id == stream_id, relay_outbox.c.state == str(state))
-            .order_by(relay_outbox.c.seq, relay_outbox.c.id)
-            .limit(1)
-        )
-        row = connection.execute(query).mappings().first()
-        if row is not None:
-            found.append(entry_of(row))
+    rows = [statements.HEAD.first(connection, {"stream": stream_id, "state": str(state)}) for state in states]
+    found = [entry_of(row) for row in rows if row is not None]
     return min(found, key=lambda entry: (entry.seq, entry.id), default=None)
 
 
@@ -253,6 +261,6 @@ def _mark_gap(connection: Connection, entry: Entry, reason: str, now: float) -> 
         "stream_id": entry.stream_id,
         "seq": entry.seq,
     }
-    if connection.execute(upsert(relay_outbox).values(values).on_conflict_do_nothing()).rowcount == 1:
+    if statements.INSERT_ENTRY.change(connection, values | {"block_hash": None}) == 1:
         change(connection, entry.stream_id, pending=relay_streams.c.pending + 1)
         add(connection, "pending", 1)

@@ -1,29 +1,35 @@
 """Rows of the outbox and its log to entries, and back."""
 
-from sqlalchemy import Connection, RowMapping, and_, select, update
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, select
 
 from engram.relay.errors import NoSuchEntry
 from engram.relay.model import Entry, EntryState, LogLine
+from engram.relay.records import statements
 from engram.relay.records.streams import COUNTER_OF, add
 from engram.relay.tables import relay_outbox
 
 
 def move(connection: Connection, entry: Entry, leaves: EntryState) -> bool:
     """Write an entry that leaves a state, and count it; False when it is in another state by now."""
-    done = connection.execute(
-        update(relay_outbox)
-        .where(and_(relay_outbox.c.id == entry.id, relay_outbox.c.state == leaves.value))
-        .values(
-            signed=entry.signed,
-            signed_hash=entry.signed_hash,
-            state=entry.state.value,
-            attempts=entry.attempts,
-            next_attempt_at=entry.next_attempt_at,
-            last_reason=entry.last_reason,
-            updated_at=entry.updated_at,
-        )
+    done = statements.MOVE_ENTRY.change(
+        connection,
+        {
+            "entry": entry.id,
+            "leaves": leaves.value,
+            "output_hash": entry.output_hash,
+            "signed": entry.signed,
+            "signed_hash": entry.signed_hash,
+            "state": entry.state.value,
+            "attempts": entry.attempts,
+            "next_attempt_at": entry.next_attempt_at,
+            "last_reason": entry.last_reason,
+            "updated_at": entry.updated_at,
+        },
     )
-    if done.rowcount != 1:
+    if done != 1:
         return False
     if COUNTER_OF[leaves] != COUNTER_OF[entry.state]:
         add(connection, COUNTER_OF[leaves], -1)
@@ -39,7 +45,7 @@ def entry_by_id(connection: Connection, entry_id: int) -> Entry:
     return entry_of(row)
 
 
-def entry_of(row: RowMapping) -> Entry:
+def entry_of(row: Mapping[Any, Any]) -> Entry:
     """Return the entry of a row."""
     return Entry(
         id=row["id"],
@@ -62,6 +68,6 @@ def entry_of(row: RowMapping) -> Entry:
     )
 
 
-def line_of(row: RowMapping) -> LogLine:
+def line_of(row: Mapping[Any, Any]) -> LogLine:
     """Return the line of a row of the log."""
     return LogLine(row["outbox_id"], row["output_hash"], row["block"], row["status"], row["http_status"], row["at"])

@@ -6,9 +6,9 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, select, update
 
-from engram.ledger.sql import upsert
 from engram.relay.model import Entry, EntryState, Stream
-from engram.relay.tables import relay_counts, relay_streams
+from engram.relay.records import statements
+from engram.relay.tables import relay_streams
 
 COUNTER_OF: Final[Mapping[EntryState, str]] = {
     EntryState.PENDING: "pending",
@@ -30,14 +30,15 @@ class StreamRow(msgspec.Struct, frozen=True):
 
 def stream_of(connection: Connection, netuid: int, kind: str, signer: str, now: float) -> StreamRow:
     """Return the stream, created when it is new."""
-    made = upsert(relay_streams).values(
-        netuid=netuid, kind=kind, signer=signer, next_seq=1, pending=0, parked=0, next_attempt_at=now
-    )
-    connection.execute(made.on_conflict_do_nothing())
-    query = select(relay_streams.c.id, relay_streams.c.next_seq).where(
-        relay_streams.c.netuid == netuid, relay_streams.c.kind == kind, relay_streams.c.signer == signer
-    )
-    return StreamRow(*connection.execute(query).one())
+    key = {"netuid": netuid, "kind": kind, "signer": signer}
+    found = statements.STREAM.values(connection, key)
+    if found is None:
+        statements.NEW_STREAM.insert(
+            connection, key | {"next_seq": 1, "pending": 0, "parked": 0, "next_attempt_at": now}
+        )
+        found = statements.STREAM.values(connection, key)
+        assert found is not None, "it was inserted a moment ago"
+    return StreamRow(*found)
 
 
 def change(connection: Connection, stream_id: int, **values: object) -> None:
@@ -53,16 +54,13 @@ def left(connection: Connection, entry: Entry, now: float, **values: object) -> 
 
 def count(connection: Connection, name: str) -> int:
     """Return a counter: one of COUNTER_OF, or the attempts that were `ok` or `failed`."""
-    return connection.scalar(select(relay_counts.c.value).where(relay_counts.c.name == name)) or 0
+    found = statements.COUNT.values(connection, {"name": name})
+    return 0 if found is None else int(found[0])
 
 
 def add(connection: Connection, name: str, change: int) -> None:
     """Change a counter."""
-    connection.execute(
-        upsert(relay_counts)
-        .values(name=name, value=change)
-        .on_conflict_do_update(index_elements=["name"], set_={"value": relay_counts.c.value + change})
-    )
+    statements.ADD.change(connection, {"name": name, "value": change})
 
 
 def count_by_state(connection: Connection) -> dict[str, int]:
