@@ -130,6 +130,14 @@ TABLE: Final = (
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
+    Metric("relay_verdicts", "counter", "engram_relay_verdicts", "Proposals of others, judged.", ("verdict",)),
+    Metric(
+        "relay_candidates",
+        "counter",
+        "engram_relay_candidates",
+        "Own scores that were relayed with a quorum, or were not.",
+        ("state",),
+    ),
     Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
     Metric(
         "validator_round_seconds",
@@ -293,6 +301,8 @@ class Metrics:
     relay_held_back: Gauge
     relay_withdrawn: Counter
     relay_not_queued: Counter
+    relay_verdicts: Counter
+    relay_candidates: Counter
     validator_rounds: Counter
     validator_round_seconds: Histogram
     validator_weights: Counter
