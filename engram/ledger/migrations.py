@@ -83,6 +83,10 @@ def _sessions_know_their_store(connection: Connection) -> None:
     _script(connection, "session_store.sql")
 
 
+def _submissions_are_paid_and_logged(connection: Connection) -> None:
+    _script(connection, "paid_submissions.sql")
+
+
 def _relay_counts_what_it_keeps(connection: Connection) -> None:
     _script(connection, "relay_counts.sql")
 
@@ -99,5 +103,6 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _nodes_sign_by_session_keys,
     _receivers_keep_payloads,
     _sessions_know_their_store,
+    _submissions_are_paid_and_logged,
     _relay_counts_what_it_keeps,
 )

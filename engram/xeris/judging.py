@@ -17,6 +17,8 @@
 | scores: every signer held a permit then                      | `no_permit`        | 422    |
 | scores: enough distinct signers                              | `quorum`           | 422    |
 
+Where submissions cost money, 402 `payment_required` comes before all of these (selling.py).
+
 403 says something about the settings of gateway and receiver, so an emitter keeps its payloads; 425 means: again later.
 """
 
@@ -36,6 +38,7 @@ from engram.relay.schemas import TAKEN
 
 SKEW_S: Final = 120.0
 _STATUS: Final[Mapping[str, int]] = {
+    "payment_required": 402,
     "schema": 422,
     "from_the_future": 425,
     "too_old": 410,
