@@ -58,6 +58,7 @@ from engram.provisioning.enrollment import Enrollment, EnrollmentPorts
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.foreign_secrets import foreign_secrets
 from engram.provisioning.hotkey_ring import HotkeyRing
+from engram.provisioning.node_addresses import node_client
 from engram.provisioning.placement import Standing
 from engram.provisioning.processes import listening_ports
 from engram.relay import PayloadSigner, RetryPolicy
@@ -111,6 +112,7 @@ class GatewayPorts:
         url = (lambda: embedded.url) if embedded is not None else (lambda: named)
         self.payments = self._payments(url, refund_key)
         self.supported = self._supported(url)
+        self._nodes = node_client(settings, p.http)
         self._ring = HotkeyRing(p.folder / node_keys.FOLDER, self._password_of)
         self._enrollment = self._enrolling()
         self.certifier = CertifierPorts(
@@ -207,7 +209,7 @@ class GatewayPorts:
         p, settings = self._p, self._p.settings.provisioning
         return Enrollment(
             EnrollmentPorts(
-                http=p.http,
+                http=self._nodes,
                 ledger=p.ledger,
                 instants=self._instants,
                 ring=self._ring,
@@ -240,7 +242,7 @@ class GatewayPorts:
         async def ask(endpoint: str) -> node_model.NodeStats:
             if self._enrollment.is_suspect(endpoint):
                 raise BadAnswer("something answers there by a key that is not the node's")
-            return await ask_stats(p.http, endpoint, settings)
+            return await ask_stats(self._nodes, endpoint, settings)
 
         return StatsPorts(
             ledger=p.ledger,
@@ -251,7 +253,7 @@ class GatewayPorts:
             rng=p.rng,
             hints=self._hints,
             metrics=p.metrics,
-            prove=Prover(p.http, self._keypair, settings, p.clock, p.rng),
+            prove=Prover(self._nodes, self._keypair, settings, p.clock, p.rng),
             block=lambda: self._subnets.block,
         )
 

@@ -24,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from engram.chain.epochs import Epoch
 from engram.chain.model import Metagraph, SubnetParameters
 
 OUR_VERSION: Final = 1
@@ -49,14 +50,6 @@ class Due(StrEnum):
     DUE = "due"
 
 
-class Epoch(msgspec.Struct, frozen=True):
-    """An epoch of a subnet, as its blocks go: `first_block` to `last_block`, both of it."""
-
-    index: int
-    first_block: int
-    last_block: int
-
-
 class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What `due` decides on."""
 
@@ -75,21 +68,6 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     unsettled: bool = False
     """Weights whose outcome is not known may still be included: others sent now could share their epoch."""
     version: int = OUR_VERSION
-
-
-def epoch_of(block: int, netuid: int, tempo: int) -> Epoch:
-    """Return the epoch of a block by the schedule that runtimes keep without state: epochs of tempo + 1 blocks.
-
-    Source: subtensor, `blocks_until_next_epoch`. An epoch ends with the block at which
-    (block + netuid + 1) % (tempo + 1) is 0.
-
-    >>> epoch_of(359 - 450 % 361 + 361, 450, 360).index - epoch_of(359 - 450 % 361 + 360, 450, 360).index
-    0
-    """
-    length = tempo + 1
-    index = (block + netuid + 1) // length
-    first = index * length - netuid - 1
-    return Epoch(index, max(0, first), first + length - 1)
 
 
 def due(known: Known) -> Due:

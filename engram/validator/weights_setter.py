@@ -18,6 +18,7 @@ import trio
 from sqlalchemy import Connection
 
 from engram import kill_points
+from engram.chain.epochs import epoch_of
 from engram.chain.errors import (
     ChainError,
     EndpointBusy,
@@ -116,7 +117,7 @@ class WeightsSetter:
                 rounds=round_records.closed_rounds(connection, ports.netuid, ports.boot),
                 epoch=None
                 if metagraph is None
-                else rules.epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo),
+                else epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo),
                 last_sent_epoch=weight_records.last_sent_epoch(connection, ports.netuid, own),
                 unsettled=_is_unsettled(weight_records.sent_weights(connection, ports.netuid, own, 1), metagraph),
                 version=ports.version,
@@ -134,7 +135,7 @@ class WeightsSetter:
             scores, replaced = await ports.ledger.read(lambda c: self._aligned(c, last, metagraph))
             if replaced:
                 _log.warning("uids_replaced", uids=replaced, reason="another hotkey holds them now: weight 0")
-            epoch = rules.epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo)
+            epoch = epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo)
             now = msgspec.structs.replace(known, metagraph=metagraph, age_s=0.0, scores=scores, epoch=epoch)
             if (verdict := rules.due(now)) is not Due.DUE:
                 return verdict, ""

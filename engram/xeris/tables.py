@@ -48,6 +48,21 @@ submissions = Table(
 )
 Index("ix_xeris_submissions_at", submissions.c.at)
 
+signatures = Table(
+    "xeris_signatures",
+    metadata,
+    Column("signer", LargeBinary, primary_key=True),  # of an accepted payload, co-signers too
+    Column("netuid", Integer, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("block", Integer, primary_key=True),
+    Column("source", Text, primary_key=True),  # empty for scores: of a block there is one output, whoever proposed it
+    Column("output_hash", Text, nullable=False),
+    Column("at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+Index("ix_xeris_signatures_at", signatures.c.at)
+
 permits = Table(
     "xeris_permits",
     metadata,

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engram.chain.epochs import Epoch, epoch_of
 from engram.validator import agreement, due, peers, planting, scoring, standing
-from engram.validator.due import Due, Epoch, Known
+from engram.validator.due import Due, Known
 from engram.validator.model import Miner
 from engram.validator.planting import Candidate, Habits, Signing
 from engram.validator.scoring import Parts
@@ -206,7 +207,7 @@ def known(**changed: object) -> Known:
         "hotkey": OWN.public_key,
         "scores": {1: 0.5},
         "rounds": 1,
-        "epoch": due.epoch_of(1_000, NETUID, 10),
+        "epoch": epoch_of(1_000, NETUID, 10),
         "last_sent_epoch": None,
     }
     return Known(**given | changed)  # type: ignore[arg-type]
@@ -236,14 +237,14 @@ UPDATED_NOW = (msgspec.structs.replace(neuron(0, OWN, None, permit=True), last_u
         ({"rounds": 0}, Due.NO_ROUND),
         ({"scores": {}}, Due.NO_SCORES),
         ({"scores": {1: 0.0, 2: math.nan, 3: math.inf}}, Due.NO_SCORES),
-        ({"last_sent_epoch": due.epoch_of(1_000, NETUID, 10).index}, Due.SET),
-        ({"last_sent_epoch": due.epoch_of(1_000, NETUID, 10).index - 1}, Due.DUE),
+        ({"last_sent_epoch": epoch_of(1_000, NETUID, 10).index}, Due.SET),
+        ({"last_sent_epoch": epoch_of(1_000, NETUID, 10).index - 1}, Due.DUE),
         ({"metagraph": of_graph(neurons=UPDATED_NOW)}, Due.SET),
         ({"metagraph": of_graph(neurons=UPDATED_NOW, commit_reveal_weights_enabled=True)}, Due.SET),
         (
             {
                 "metagraph": of_graph(neurons=UPDATED_NOW, commit_reveal_weights_enabled=True),
-                "last_sent_epoch": due.epoch_of(1_000, NETUID, 10).index - 1,
+                "last_sent_epoch": epoch_of(1_000, NETUID, 10).index - 1,
             },
             Due.RATE_LIMITED,
         ),
@@ -258,9 +259,9 @@ def test_weights_are_due_only_when_nothing_speaks_against_it(changed: dict[str, 
 
 @given(st.integers(0, 10_000_000), st.integers(0, 1_000), st.integers(1, 1_000))
 def test_every_block_is_in_its_epoch_and_the_next_epoch_begins_after_it(block: int, netuid: int, tempo: int) -> None:
-    epoch = due.epoch_of(block, netuid, tempo)
+    epoch = epoch_of(block, netuid, tempo)
     assert epoch.first_block <= block <= epoch.last_block
-    assert due.epoch_of(epoch.last_block + 1, netuid, tempo) == Epoch(
+    assert epoch_of(epoch.last_block + 1, netuid, tempo) == Epoch(
         epoch.index + 1, epoch.last_block + 1, epoch.last_block + 1 + tempo
     )
 

@@ -79,7 +79,7 @@ class Setter:
             )
             for each in found:
                 standing = Standing(ema=scores[each.uid], rounds=1)
-                miner_records.keep(connection, Known(hotkey=each.hotkey, uid=each.uid, standing=standing), 1.0)
+                miner_records.keep(connection, [Known(hotkey=each.hotkey, uid=each.uid, standing=standing)], 1.0)
             round_records.close_round(connection, opened.id, [], RoundState.CLOSED, 2.0)
 
         await self.ledger.write(write)
@@ -165,6 +165,7 @@ async def test_an_extrinsic_that_is_lost_is_sent_again_only_when_it_can_no_longe
         assert await at.look() in (Due.SET, Due.UNSETTLED)
         assert len(await at.sent()) == 1
         at.chain.drop_submissions = False
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=Sender([at.chain], waiting=QUICK))
         for _ in range(70):
             at.chain.seal()
         await at.look()

@@ -19,6 +19,7 @@ from engram.control.commands import DiscardDeadLetter, ListDeadLetters, RetryDea
 from engram.control.model import DeadLetterRow
 from engram.ledger import LEDGER_FILE
 from engram.relay import records
+from engram.relay.quorum import records as quorum
 from engram.xeris import submissions
 
 T = TypeVar("T")
@@ -60,6 +61,31 @@ _STREAMS = (
     Column("next try", "next_attempt_at", moment),
     Column("last delivered", "last_ok_at", moment),
 )
+_EVIDENCE = (
+    Column("at", "at", moment),
+    Column("proposer", "proposer"),
+    Column("refused by", "judge"),
+    Column("block", "block"),
+    Column("verdict", "verdict"),
+    Column("reason", "reason"),
+)
+_CANDIDATES = (
+    Column("epoch", "epoch"),
+    Column("block", "block"),
+    Column("state", "state"),
+    Column("output hash", "output_hash"),
+    Column("signers", "signers"),
+    Column("reason", "reason"),
+    Column("updated", "updated_at", moment),
+)
+_BUNDLES = (
+    Column("epoch", "epoch"),
+    Column("block", "block"),
+    Column("proposer", "proposer"),
+    Column("signers", "signers"),
+    Column("output hash", "output_hash"),
+    Column("at", "at", moment),
+)
 Number = Annotated[int, Parameter(converter=whole, help="Its id, as `engram relay dlq list` shows it.")]
 _FORMATS = {"created_at": moment, "updated_at": moment, "next_attempt_at": moment}
 
@@ -96,6 +122,43 @@ def streams(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """List the streams: what waits and what is parked in each, and when its next payload is tried."""
     settings = sources.load().settings
     output.rows(_read(settings, records.streams), _STREAMS, json=show.json)
+
+
+@app.command(help_epilogue="Example: `engram relay evidence --last 20 --json`")
+def evidence(
+    *,
+    last: Annotated[int, Parameter(converter=whole, help="How many refusals, the newest first.")] = 50,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """List proposals that a validator refused to sign: whose, who refused, and why.
+
+    As JSON each has the values that differ, and the payload as its proposer signed it.
+    """
+    output.rows(_read(sources.load().settings, lambda c: quorum.evidence(c, last)), _EVIDENCE, json=show.json)
+
+
+@app.command(help_epilogue="Example: `engram relay proposals`")
+def proposals(
+    *,
+    last: Annotated[int, Parameter(converter=whole, help="How many epochs, the newest first.")] = 20,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """List this validator's own scores by epoch: whether they were proposed, and how many have signed them."""
+    found = _read(sources.load().settings, lambda c: quorum.summaries(c, last))
+    output.rows(found, _CANDIDATES, json=show.json)
+
+
+@app.command(help_epilogue="Example: `engram relay bundles`")
+def bundles(
+    *,
+    last: Annotated[int, Parameter(converter=whole, help="How many epochs, the newest first.")] = 20,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """List the scores that left with enough signatures, whoever proposed them."""
+    output.rows(_read(sources.load().settings, lambda c: quorum.bundles(c, last)), _BUNDLES, json=show.json)
 
 
 def _read(settings: Settings, query: Callable[[Connection], T]) -> T:

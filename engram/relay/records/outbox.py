@@ -35,10 +35,12 @@ def enqueue(
     bound: int | None = None,
     block_hash: bytes | None = None,
     signer: str = "",
+    signed: Signed | None = None,
 ) -> Enqueued:
     """Queue a payload at the end of its stream, unless its nonce is known already or `bound` (OPEN_BOUND) entries wait.
 
-    The caller reports a refusal. `block_hash` is that of the payload's block: should another block become final, the
+    The caller reports a refusal. With `signed` the entry is sent as it was signed by `signer` (ss58), which has
+    committed to its hash. `block_hash` is that of the payload's block: should another block become final, the
     payload is withdrawn.
     """
     if count(connection, "pending") >= (OPEN_BOUND if bound is None else bound):
@@ -51,6 +53,8 @@ def enqueue(
         "output_hash": payload.output_hash,
         "block": payload.block,
         "payload": msgspec.json.encode(payload),
+        "signed": None if signed is None else signed.body,
+        "signed_hash": None if signed is None else signed.signed_hash,
         "state": EntryState.PENDING.value,
         "attempts": 0,
         "next_attempt_at": now,
