@@ -87,6 +87,10 @@ def _relay_counts_what_it_keeps(connection: Connection) -> None:
     _script(connection, "relay_counts.sql")
 
 
+def _workers_keep_jobs(connection: Connection) -> None:
+    _script(connection, "worker_jobs.sql")
+
+
 def _validators_find_a_quorum(connection: Connection) -> None:
     _script(connection, "relay_quorum.sql")
 
@@ -112,6 +116,7 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _receivers_keep_payloads,
     _sessions_know_their_store,
     _relay_counts_what_it_keeps,
+    _workers_keep_jobs,
     _validators_find_a_quorum,
     _receivers_know_all_signers,
     _submissions_are_paid_and_logged,

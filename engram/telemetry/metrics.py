@@ -154,6 +154,20 @@ TABLE: Final = (
     Metric(
         "xeris_judged", "counter", "engram_xeris_judged", "Payloads that were submitted to this receiver.", ("code",)
     ),
+    Metric("worker_connected", "gauge", "engram_worker_connected", "1 while the orchestrator is connected."),
+    Metric(
+        "worker_connections", "counter", "engram_worker_connections", "Connections to the orchestrator.", ("outcome",)
+    ),
+    Metric("worker_jobs", "counter", "engram_worker_jobs", "Jobs that ended.", ("kind", "outcome")),
+    Metric("worker_job_seconds", "histogram", "engram_worker_job_seconds", "Jobs, while they ran.", ("kind",), _SLOW),
+    Metric("worker_refused", "counter", "engram_worker_refused", "Jobs that were refused."),
+    Metric("worker_in_flight", "gauge", "engram_worker_in_flight", "Jobs now in a state.", ("state",)),
+    Metric(
+        "worker_unacknowledged",
+        "gauge",
+        "engram_worker_unacknowledged",
+        "Results that the orchestrator has not acknowledged.",
+    ),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
     Metric(
@@ -295,6 +309,13 @@ class Metrics:
     validator_due: Gauge
     validator_planted: Gauge
     xeris_judged: Counter
+    worker_connected: Gauge
+    worker_connections: Counter
+    worker_jobs: Counter
+    worker_job_seconds: Histogram
+    worker_refused: Counter
+    worker_in_flight: Gauge
+    worker_unacknowledged: Gauge
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge
