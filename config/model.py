@@ -363,6 +363,8 @@ class RelaySettings(Section, frozen=True):
     """Payloads that may wait to be sent; what is refused beyond it is logged and counted."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
     """Streams that are sent to the receiver at once; within a stream there is one payload at a time."""
+    log_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
+    """Days for which the log of all attempts is kept."""
     confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
     quorum: Annotated[int, Meta(ge=1, le=64)] = 2
@@ -401,6 +403,14 @@ class XerisSettings(Section, frozen=True):
     """Days for which payloads are kept; older ones are refused."""
     schema_versions: tuple[SchemaVersion, ...] = ("engram-v1", "engram-v2")
     """Which versions of payloads it takes, as it says at GET /schemas."""
+    log_days: Annotated[int, Meta(ge=1, le=3_650)] = 90
+    """Days for which the log of submissions is kept, refused ones too."""
+    submission_usd: Annotated[float, Meta(ge=0, le=1_000)] = 0.0
+    """What an accepted payload costs its signer, paid beforehand by `payments` (x402); 0: nothing."""
+    submissions_a_payment: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
+    """So many submissions are bought at once."""
+    public_url: str = ""
+    """Where it is reached from outside, for offers; empty: the address it listens on."""
 
 
 class ValidatorSettings(Section, frozen=True):

@@ -99,6 +99,10 @@ def _receivers_know_all_signers(connection: Connection) -> None:
     _script(connection, "xeris_signatures.sql")
 
 
+def _submissions_are_paid_and_logged(connection: Connection) -> None:
+    _script(connection, "paid_submissions.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -115,4 +119,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _workers_keep_jobs,
     _validators_find_a_quorum,
     _receivers_know_all_signers,
+    _submissions_are_paid_and_logged,
 )

@@ -160,6 +160,7 @@ class ValidatorPorts:
             ledger=p.ledger,
             receiver=receiver,
             ask_terms=receiver.ask_terms if receiver else None,
+            log_kept_s=relay.log_days * 86_400.0,
             signer=PayloadSigner.of(keypair),
             policy=RetryPolicy(relay.attempts, relay.backoff_min_s, relay.backoff_max_s),
             clock=p.clock,

@@ -41,6 +41,12 @@ def stored(connection: Connection, kind: str, nonce: str, signer: PublicKey) -> 
     return None if row is None else (row[0], row[1])
 
 
+def is_accepted(connection: Connection, signer: PublicKey, signed_hash: str) -> bool:
+    """Return whether this payload of this signer was accepted before."""
+    query = select(accepted.c.id).where(accepted.c.signed_hash == signed_hash, accepted.c.signer == signer).limit(1)
+    return connection.scalar(query) is not None
+
+
 def signed_before(connection: Connection, submission: Submission) -> str | None:
     """Return another output_hash that one of the payload's signers has signed for its subnet, kind, block and source.
 

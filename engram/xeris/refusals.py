@@ -17,6 +17,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 REFUSALS: Final = (
+    Refusal("payment_required", 402, "is of a signer that has no submission left, where submissions cost money"),
     Refusal("schema", 422, "is no payload of a schema that is known"),
     Refusal("from_the_future", 425, "is more than two minutes ahead of the receiver's clock"),
     Refusal("too_old", 410, "is older than `xeris.keep_days`"),

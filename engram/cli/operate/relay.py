@@ -20,6 +20,7 @@ from engram.control.model import DeadLetterRow
 from engram.ledger import LEDGER_FILE
 from engram.relay import records
 from engram.relay.quorum import records as quorum
+from engram.xeris import submissions
 
 T = TypeVar("T")
 
@@ -42,6 +43,14 @@ _LINES = (
     Column("block", "block"),
     Column("status", "status"),
     Column("output hash", "output_hash"),
+)
+_SUBMISSIONS = (
+    Column("at", "at", moment),
+    Column("verdict", "verdict"),
+    Column("kind", "kind"),
+    Column("block", "block"),
+    Column("signer", "signer"),
+    Column("reason", "reason"),
 )
 _STREAMS = (
     Column("stream", "id"),
@@ -93,12 +102,18 @@ def status(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
 @app.command(name="log", help_epilogue="Example: `engram relay log --last 100`")
 def show_log(
     *,
-    last: Annotated[int, Parameter(converter=whole, help="How many attempts, the newest first.")] = 50,
+    last: Annotated[int, Parameter(converter=whole, help="How many lines, the newest first.")] = 50,
+    received: Annotated[
+        bool, Parameter(negative="", help="What this receiver was sent (`xeris`), refused submissions too.")
+    ] = False,
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> None:
-    """List the newest attempts to deliver a payload."""
+    """List the newest attempts to deliver a payload, or the newest submissions to a receiver."""
     settings = sources.load().settings
+    if received:
+        output.rows(_read(settings, lambda c: submissions.newest(c, last)), _SUBMISSIONS, json=show.json)
+        return
     output.rows(_read(settings, lambda c: records.log_lines(c, last)), _LINES, json=show.json)
 
 

@@ -21,7 +21,8 @@ OPEN_BOUND = 200_000
 operator alone and do not count."""
 DELIVERED_KEPT_S = 7 * 86_400.0
 LOG_KEPT_S = 30 * 86_400.0
-_OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
+OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
+"""States of entries that are purged in time."""
 _PURGED_AT_ONCE = 10_000
 _GAP = "gap"
 
@@ -217,10 +218,10 @@ def next_attempt_at(connection: Connection) -> float | None:
     return None if found is None else float(found[0])
 
 
-def purge(connection: Connection, now: float) -> int:
-    """Forget at most 10,000 entries that were over 7 days ago, and as many log lines of 30 days ago; returns how many
-    entries went."""
-    over = one_of(relay_outbox.c.state, _OVER)
+def purge(connection: Connection, now: float, log_kept_s: float = LOG_KEPT_S) -> int:
+    """Forget at most 10,000 entries that were over 7 days ago, and as many log lines older than `log_kept_s`; return
+    how many entries went."""
+    over = one_of(relay_outbox.c.state, OVER)
     old = (
         select(relay_outbox.c.id).where(over, relay_outbox.c.updated_at < now - DELIVERED_KEPT_S).limit(_PURGED_AT_ONCE)
     )
@@ -230,7 +231,7 @@ def purge(connection: Connection, now: float) -> int:
     for state, entries in connection.execute(by_state).all():
         add(connection, COUNTER_OF[EntryState(state)], -entries)
     gone = connection.execute(delete(relay_outbox).where(relay_outbox.c.id.in_(old)))
-    lines = select(relay_log.c.id).where(relay_log.c.at < now - LOG_KEPT_S).limit(_PURGED_AT_ONCE)
+    lines = select(relay_log.c.id).where(relay_log.c.at < now - log_kept_s).limit(_PURGED_AT_ONCE)
     connection.execute(delete(relay_log).where(relay_log.c.id.in_(lines)))
     connection.execute(delete(relay_signatures).where(relay_signatures.c.at < now - LOG_KEPT_S))
     return gone.rowcount
