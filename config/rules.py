@@ -17,6 +17,7 @@
 | nodes on Akash: a key that signs, endpoints, an image by its digest, a gateway that they reach | or none starts |
 | a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
 | lower bounds are below their upper ones | or nothing fits between |
+| a worker has an orchestrator, on mainnet by https, and a kind of jobs | or there is nothing to do |
 | network and facilitator fit the environment (see `MEANT`) | or real money is taken under looser rules |
 
 What each rule looks at depends on the roles that share the process: a miner takes no money.
@@ -31,7 +32,7 @@ from urllib.parse import urlsplit
 import msgspec
 from Crypto.Hash import keccak
 
-from config.addresses import announced_at, is_http_url, is_loopback, is_public
+from config.addresses import announced_at, is_base_url, is_http_url, is_loopback, is_public
 from config.engines import engine_at, is_local
 from config.environment import variable_of
 from config.errors import ConfigError, Problem
@@ -457,6 +458,20 @@ def _validator(settings: Settings) -> Iterator[Forbidden]:
             yield Forbidden("validator.blacklist", f"{entry!r} does not begin with a hotkey (ss58), a space, and why")
 
 
+def _worker(settings: Settings) -> Iterator[Forbidden]:
+    at = settings.worker
+    if not at.orchestrator_url:
+        yield Forbidden("worker.orchestrator_url", "is missing: where jobs come from")
+    elif not is_base_url(at.orchestrator_url) or urlsplit(at.orchestrator_url).path not in ("", "/"):
+        yield Forbidden("worker.orchestrator_url", "has more than a host and port; a path is worker.socketio_path")
+    elif settings.environment == "mainnet" and not at.orchestrator_url.startswith("https://"):
+        yield Forbidden("worker.orchestrator_url", "is not https: whoever is on the way could send jobs")
+    if at.backoff_min_s > at.backoff_max_s:
+        yield Forbidden("worker.backoff_min_s", "is more than worker.backoff_max_s")
+    if not (at.inference_url or at.training_url or at.kinds):
+        yield Forbidden("worker.inference_url", "is missing, as are training_url and kinds: no job could be run")
+
+
 _RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "gateway": (
         _recipient,
@@ -478,6 +493,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
     ),
     "facilitator": (_facilitator_doors,),
     "validator": (_validator, _relay_backoff, _chain_reset),
+    "worker": (_worker,),
     "miner": (_miner_signatures, _embedding_server, _announcement),
 }
 

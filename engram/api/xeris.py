@@ -34,6 +34,20 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     code: str
 
 
+class TakenSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of payload that is taken."""
+
+    kind: str
+    versions: list[str]
+    """Each is a `schema_version`; the newest last."""
+
+
+class Schemas(msgspec.Struct, frozen=True, kw_only=True):
+    """What is taken; the JSON Schema of each kind is at /schemas/{kind}."""
+
+    schemas: list[TakenSchema]
+
+
 class Intelligence(msgspec.Struct, frozen=True, kw_only=True):
     """An accepted payload. `state` is `accepted`; times are unix seconds."""
 
@@ -100,6 +114,14 @@ ONE: Final = Route(
     Response(200, "The payload.", Intelligence),
     others=(Response(404, "There is none of this hash.", Failure),),
 )
+TAKEN: Final = Route(
+    "schemas",
+    "GET",
+    "/schemas",
+    "Which kinds and versions of payloads are taken; an emitter picks from these.",
+    NoBody,
+    Response(200, "The kinds.", Schemas),
+)
 SCHEMAS: Final = Route(
     "schema",
     "GET",
@@ -113,4 +135,4 @@ HEALTH: Final = Route(
     "health", "GET", "/health", "Whether it is up", NoBody, Response(200, "It is.", Health), probe=True
 )
 
-ROUTES: Final = (SUBMIT, LIST, ONE, SCHEMAS, HEALTH)
+ROUTES: Final = (SUBMIT, LIST, ONE, TAKEN, SCHEMAS, HEALTH)

@@ -83,6 +83,14 @@ def _sessions_know_their_store(connection: Connection) -> None:
     _script(connection, "session_store.sql")
 
 
+def _relay_counts_what_it_keeps(connection: Connection) -> None:
+    _script(connection, "relay_counts.sql")
+
+
+def _workers_keep_jobs(connection: Connection) -> None:
+    _script(connection, "worker_jobs.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -95,4 +103,6 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _nodes_sign_by_session_keys,
     _receivers_keep_payloads,
     _sessions_know_their_store,
+    _relay_counts_what_it_keeps,
+    _workers_keep_jobs,
 )

@@ -6,6 +6,7 @@ then certified: the certificate is sent to the node, which shows it to its clien
 
 import base64
 import secrets
+from collections import OrderedDict
 from typing import Final, final
 
 import msgspec
@@ -77,6 +78,8 @@ class Enrollment:
         self._suspects = _Recent()
         self._starting = _Recent()
         """Tokens of nodes that are not ready yet and need not be asked again until they are."""
+        self._missed: OrderedDict[str, int] = OrderedDict()
+        """By token: how often in a row what serves there has not said who it is."""
 
     async def is_healthy(self, endpoint: str, token: str) -> bool:
         """Return whether the node of that launch answers there, is ready, and has shown a key that it may have.
@@ -107,7 +110,8 @@ class Enrollment:
     async def attend(self, endpoint: str, token: str, *, launching: bool, introduced: bool = True) -> bool:
         """Return whether the node there shows a key that the launch may have; certify it when that is due.
 
-        True as well when it cannot be asked now while it serves: polls notice silence. Raises nothing.
+        True as well when it does not answer while it serves, `MOST_MISSED - 1` times in a row: polls notice silence,
+        but not a silence about this question alone. Raises nothing.
         """
         now = self._p.instants.now()
         found = await self._p.ledger.read(lambda c: session_keys.launch(c, token, now, self._p.launch_timeout_s))
@@ -117,6 +121,7 @@ class Enrollment:
             return found.expected.has_hotkey
         try:
             shown, certificate = await self._introduced(endpoint, found.expected)
+            self._missed.pop(token, None)
             verdict = Verdict.WRONG_KEY
             if shown is not None:
                 verdict = rules.judge(shown, found.expected, launching=launching)
@@ -128,7 +133,7 @@ class Enrollment:
             return True
         except HttpError as error:
             _log.debug("node_not_attended", node=token, reason=str(error))
-            return not launching
+            return not launching and not self._is_missing(endpoint, token)
         except NodeKeyError as error:
             _log.error("node_key_not_opened", node=token, reason=str(error))
             return False
@@ -136,6 +141,17 @@ class Enrollment:
     def is_suspect(self, endpoint: str) -> bool:
         """Return whether something there showed a key that the node may not have, and was not healthy since."""
         return endpoint in self._suspects
+
+    def _is_missing(self, endpoint: str, token: str) -> bool:
+        """Count one more look without an answer; return whether they are too many."""
+        missed = self._missed[token] = self._missed.pop(token, 0) + 1
+        if len(self._missed) > _REMEMBERED:
+            self._missed.popitem(last=False)
+        if missed < rules.MOST_MISSED:
+            return False
+        self._suspects.add(endpoint)
+        _log.error("node_does_not_introduce_itself", node=token, endpoint=endpoint, looks=missed)
+        return True
 
     def _note(self, endpoint: str, token: str, verdict: Verdict) -> None:
         if verdict not in rules.TRUSTED:

@@ -22,6 +22,11 @@ MOST_KEYS: Final = 16
 """Session keys of one launch."""
 
 
+MOST_MISSED: Final = 3
+"""Looks in a row at which something that serves does not say who it is, a minute apart; then it is taken for another.
+A node that answers nothing at all is noticed earlier, by the polls."""
+
+
 class Verdict(StrEnum):
     """What an introduction is worth."""
 

@@ -26,7 +26,7 @@ Index("ix_relay_streams_due", relay_streams.c.next_attempt_at, sqlite_where=rela
 relay_counts = Table(
     "relay_counts",
     metadata,
-    Column("name", Text, primary_key=True),  # pending | parked | ok | failed
+    Column("name", Text, primary_key=True),  # of entries by state, and of attempts: streams.py
     Column("value", Integer, nullable=False),
     sqlite_strict=True,
 )

@@ -153,9 +153,11 @@ class ValidatorPorts:
         for state in (SentState.SET, SentState.REFUSED, SentState.UNKNOWN):
             p.metrics.validator_weights.labels(state)
         relay = settings.relay
+        receiver = Receiver(p.http, relay.url, relay.timeout_s) if relay.url else None
         self.emitter = EmitterPorts(
             ledger=p.ledger,
-            receiver=Receiver(p.http, relay.url, relay.timeout_s) if relay.url else None,
+            receiver=receiver,
+            ask_terms=receiver.ask_terms if receiver else None,
             signer=PayloadSigner.of(keypair),
             policy=RetryPolicy(relay.attempts, relay.backoff_min_s, relay.backoff_max_s),
             clock=p.clock,

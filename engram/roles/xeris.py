@@ -16,6 +16,7 @@ from engram.chain.sync.fork_folder import ForkFolder
 from engram.chain.sync.subnets import Subnets
 from engram.hotkeys import Keypair, ss58, wallet
 from engram.ledger import LedgerError
+from engram.relay.schemas import TAKEN
 from engram.roles.process import spare
 from engram.roles.shared import LEDGER, Shared
 from engram.telemetry.loop_lag import loop_lag_job
@@ -45,6 +46,11 @@ def tree(p: Shared, keypair: Keypair) -> SupervisorSpec:
         gateways=frozenset(ss58.decode(address) for address in at.gateways),
         quorum=at.quorum,
         keep_s=keep_s,
+        taken={
+            kind: kept
+            for kind, versions in TAKEN.items()
+            if (kept := tuple(version for version in versions if version in at.schema_versions))
+        },
         judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
     )
     listener = p.listener("xeris", at.host, at.port)

@@ -146,6 +146,20 @@ TABLE: Final = (
     Metric(
         "xeris_judged", "counter", "engram_xeris_judged", "Payloads that were submitted to this receiver.", ("code",)
     ),
+    Metric("worker_connected", "gauge", "engram_worker_connected", "1 while the orchestrator is connected."),
+    Metric(
+        "worker_connections", "counter", "engram_worker_connections", "Connections to the orchestrator.", ("outcome",)
+    ),
+    Metric("worker_jobs", "counter", "engram_worker_jobs", "Jobs that ended.", ("kind", "outcome")),
+    Metric("worker_job_seconds", "histogram", "engram_worker_job_seconds", "Jobs, while they ran.", ("kind",), _SLOW),
+    Metric("worker_refused", "counter", "engram_worker_refused", "Jobs that were refused."),
+    Metric("worker_in_flight", "gauge", "engram_worker_in_flight", "Jobs now in a state.", ("state",)),
+    Metric(
+        "worker_unacknowledged",
+        "gauge",
+        "engram_worker_unacknowledged",
+        "Results that the orchestrator has not acknowledged.",
+    ),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
     Metric(
@@ -222,6 +236,7 @@ TABLE: Final = (
     ),
     Metric("proxy_places", "gauge", "engram_proxy_places", "Requests passed on, and waiting for it.", ("state",)),
     Metric("proxy_spool_bytes", "gauge", "engram_proxy_spool_bytes", "Bytes of bodies that wait for their proof."),
+    Metric("proxy_body_memory_bytes", "gauge", "engram_proxy_body_memory_bytes", "Bytes of bodies in memory."),
     Metric("proxy_jobs", "gauge", "engram_proxy_jobs", "Jobs that run now."),
     Metric("proxy_settings", "counter", "engram_proxy_settings", "Readings of changed settings.", ("outcome",)),
     Metric(
@@ -229,6 +244,13 @@ TABLE: Final = (
         "gauge",
         "engram_proxy_metagraph_age_seconds",
         "Age of the metagraph that authorizes callers; -1: none was read.",
+    ),
+    Metric("proxy_min_stake", "gauge", "engram_proxy_min_stake", "Stake above which a validator may call."),
+    Metric(
+        "proxy_min_stake_age",
+        "gauge",
+        "engram_proxy_min_stake_age_seconds",
+        "Age of that threshold where it is read from a URL; -1: it stands in the settings.",
     ),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
@@ -277,6 +299,13 @@ class Metrics:
     validator_due: Gauge
     validator_planted: Gauge
     xeris_judged: Counter
+    worker_connected: Gauge
+    worker_connections: Counter
+    worker_jobs: Counter
+    worker_job_seconds: Histogram
+    worker_refused: Counter
+    worker_in_flight: Gauge
+    worker_unacknowledged: Gauge
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge
@@ -309,9 +338,12 @@ class Metrics:
     proxy_backend_in_flight: Gauge
     proxy_places: Gauge
     proxy_spool_bytes: Gauge
+    proxy_body_memory_bytes: Gauge
     proxy_jobs: Gauge
     proxy_settings: Counter
     proxy_metagraph_age: Gauge
+    proxy_min_stake: Gauge
+    proxy_min_stake_age: Gauge
     loop_lag: Histogram
 
     def __init__(self) -> None:

@@ -62,6 +62,10 @@ def xeris_app(
             return json_answer(api.Failure(error="no payload of this hash was accepted", code="not_found"), 404)
         return _shown(found)
 
+    async def taken(_: Call[NoBody, None]) -> api.Schemas:
+        kinds = receiver.taken.items()
+        return api.Schemas(schemas=[api.TakenSchema(kind=kind, versions=list(versions)) for kind, versions in kinds])
+
     async def schema(call: Call[NoBody, None]) -> Answer:
         found = SCHEMAS.get(call.path("name"))
         if found is None:
@@ -76,6 +80,7 @@ def xeris_app(
     endpoints.bind(api.SUBMIT, submit)
     endpoints.bind(api.LIST, listed)
     endpoints.bind(api.ONE, one)
+    endpoints.bind(api.TAKEN, taken)
     endpoints.bind(api.SCHEMAS, schema)
     endpoints.bind(api.HEALTH, health)
     endpoints.require_all(api.ROUTES)

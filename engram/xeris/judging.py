@@ -12,6 +12,7 @@
 | the nonce is new; the same payload: the stored answer        | `nonce_used`       | 409    |
 | the signer signed no other output for this block             | `equivocation`     | 409    |
 | memory: the signer is one of `xeris.gateways`                | `unknown_gateway`  | 403    |
+| memory of a known gateway: each node signed its root         | `root`             | 422    |
 | scores: permits at the payload's block are known             | `permits_unknown`  | 425    |
 | scores: every signer held a permit then                      | `no_permit`        | 422    |
 | scores: enough distinct signers                              | `quorum`           | 422    |
@@ -23,15 +24,17 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec import UnsetType
 
 from engram import wire
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
 from engram.relay import is_signed
-from engram.relay.model import MinerScore, NodeMemory
+from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, SignedRoot
+from engram.relay.roots import RootRefused, require_root
 from engram.relay.rules import output_hash, signed_hash, stable_nodes, stable_scores
+from engram.relay.schemas import TAKEN
 
 SKEW_S: Final = 120.0
-SCHEMAS: Final = ("engram-v1", "engram-v2")
 _STATUS: Final[Mapping[str, int]] = {
     "schema": 422,
     "from_the_future": 425,
@@ -43,6 +46,7 @@ _STATUS: Final[Mapping[str, int]] = {
     "nonce_used": 409,
     "equivocation": 409,
     "unknown_gateway": 403,
+    "root": 422,
     "permits_unknown": 425,
     "no_permit": 422,
     "quorum": 422,
@@ -101,6 +105,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     signed_hash: str
     document: bytes
     """As it came."""
+    nodes: Mapping[str, NodeMemory] = {}
 
     @property
     def keys(self) -> frozenset[PublicKey]:
@@ -121,14 +126,17 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     quorum: int
 
 
-def read(body: bytes, now: float, keep_s: float) -> Submission:
-    """Return the payload in `body`, its form, hashes and signatures checked. Raises Refused."""
+def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[str]] = TAKEN) -> Submission:
+    """Return the payload in `body`, its form, hashes and signatures checked. Raises Refused.
+
+    `taken` has the versions of each kind that this receiver takes.
+    """
     try:
         document = wire.decode(body, dict[str, Any])
         found = wire.convert(document, _Signed)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("schema", f"not a payload of the relay: {error}") from None
-    _require_schema(found)
+    _require_schema(found, taken)
     if found.round_ts > now + SKEW_S:
         raise Refused("from_the_future", f"round_ts is {found.round_ts - now:.0f} s ahead of this clock: send it later")
     if found.round_ts < now - keep_s:
@@ -156,12 +164,11 @@ def read(body: bytes, now: float, keep_s: float) -> Submission:
         cosigners=_cosigners(found, signer, signed_hash(unsigned)),
         signed_hash=found.signed_hash,
         document=body,
+        nodes=found.nodes or {},
     )
 
 
-def _require_schema(found: _Signed) -> None:
-    if found.schema_version not in SCHEMAS:
-        raise Refused("schema", f"schema_version {found.schema_version[:40]!r} is none of {', '.join(SCHEMAS)}")
+def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> None:
     if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53:
         raise Refused("schema", "netuid or block is out of range")
     missing = {
@@ -169,10 +176,20 @@ def _require_schema(found: _Signed) -> None:
         "memory": found.nodes is None,
         "gap": found.parked is None or found.reason is None,
     }
-    if found.kind not in missing:
-        raise Refused("schema", f"kind {found.kind[:40]!r} is none of {', '.join(missing)}")
+    if found.kind not in missing or found.kind not in taken:
+        raise Refused("schema", f"kind {found.kind[:40]!r} is none of {', '.join(taken)}")
+    if found.schema_version not in taken[found.kind]:
+        text = f"schema_version {found.schema_version[:40]!r} of {found.kind} is none of {', '.join(taken[found.kind])}"
+        raise Refused("schema", f"{text} (GET /schemas)")
     if missing[found.kind]:
         raise Refused("schema", f"a payload of kind {found.kind} has not its output")
+    for name, node in (found.nodes or {}).items():
+        if isinstance(node.root, UnsetType) is not (found.schema_version == SCHEMA_VERSION):
+            text = f"a node has a root (or null) in {SCHEMA_VERSION_2} and none in {SCHEMA_VERSION}"
+            raise Refused("schema", f"{text}: node {name[:60]}")
+        signed = node.root.root_hex if isinstance(node.root, SignedRoot) else None
+        if found.schema_version != SCHEMA_VERSION and node.root_hex != signed:
+            raise Refused("schema", f"root_hex of node {name[:60]} is not that of its root")
 
 
 def _stable(found: _Signed) -> bytes | None:
@@ -197,6 +214,16 @@ def _cosigners(found: _Signed, signer: PublicKey, digest: str) -> tuple[PublicKe
             raise Refused("cosignature", f"{ss58.encode(key)} has signed twice: two spellings of a key are one key")
         keys.append(key)
     return tuple(keys)
+
+
+def require_roots(submission: Submission) -> None:
+    """Check the root that each node signed; two verifications a node. Raises Refused."""
+    for name, node in submission.nodes.items():
+        if isinstance(node.root, SignedRoot):
+            try:
+                require_root(ss58.decode(name), node.root, submission.round_ts)
+            except (MalformedHotkey, RootRefused) as refused:
+                raise Refused("root", f"the root of node {name[:60]} does not hold: {refused}") from None
 
 
 def judge(submission: Submission, known: Known) -> None:

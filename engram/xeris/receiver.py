@@ -1,17 +1,22 @@
 """Takes one submission: checks, keeps and acknowledges it, in one transaction."""
 
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, final
 
 import msgspec
+import trio
 from sqlalchemy import Connection
 
 from engram.api.xeris import Acknowledged
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
 from engram.ledger import Ledger
+from engram.relay.schemas import TAKEN
 from engram.xeris import judging, records
 from engram.xeris.judging import Known, Refused, Submission
+
+LARGE_BYTES: Final = 16_384
+"""A larger payload is checked in a thread: 64 miners, or eight nodes with the roots that they signed."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -34,6 +39,7 @@ class XerisReceiver:
         gateways: frozenset[PublicKey],
         quorum: int,
         keep_s: float,
+        taken: Mapping[str, Collection[str]] = TAKEN,
         judged: Callable[[str], None] = lambda code: None,
     ) -> None:
         """`judged` is called with `accepted`, `repeated`, or the code of a refusal."""
@@ -41,8 +47,11 @@ class XerisReceiver:
         self._keypair = keypair
         self._clock = clock
         self._gateways = gateways
-        self._quorum = quorum
+        self.quorum = quorum
+        """Distinct validators that must have signed scores."""
         self._keep_s = keep_s
+        self.taken = taken
+        """The versions of each kind that are taken."""
         self._judged = judged
 
     async def take(self, body: bytes) -> Taken:
@@ -51,13 +60,25 @@ class XerisReceiver:
         Raises Refused, LedgerUnavailable, CommitUnknown.
         """
         try:
-            submission = judging.read(body, self._clock.now(), self._keep_s)
+            submission = await self._read(body)
             taken = await self._ledger.write(lambda connection: self._kept(connection, submission))
         except Refused as refused:
             self._judged(refused.code)
             raise
         self._judged("repeated" if taken.repeated else "accepted")
         return taken
+
+    async def _read(self, body: bytes) -> Submission:
+        """Check form, hashes and signatures; in a thread what takes longer than a moment of the loop."""
+        if len(body) > LARGE_BYTES:
+            return await trio.to_thread.run_sync(self._checked, body)
+        return self._checked(body)
+
+    def _checked(self, body: bytes) -> Submission:
+        submission = judging.read(body, self._clock.now(), self._keep_s, self.taken)
+        if submission.signer in self._gateways:
+            judging.require_roots(submission)
+        return submission
 
     def _kept(self, connection: Connection, submission: Submission) -> Taken:
         held = records.stored(connection, submission.kind, submission.nonce, submission.signer)
@@ -70,7 +91,7 @@ class XerisReceiver:
                 signed_before=records.signed_before(connection, submission),
                 permits=records.permits_at(connection, submission.netuid, submission.block),
                 gateways=self._gateways,
-                quorum=self._quorum,
+                quorum=self.quorum,
             ),
         )
         at = self._clock.now()

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -17,6 +17,7 @@ from engram.relay import RelayStatus, RetryPolicy, is_signed, records
 from engram.relay.actor import EmitterPorts, RelayEmitter
 from engram.relay.finality import Finality, FinalityGuard
 from engram.relay.model import Answered, MinerScore, Outcome, Unknown, Unreachable
+from engram.relay.negotiation import NotKnown, Terms
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
 from engram.relay.rules import scores_payload
@@ -43,8 +44,9 @@ class ReceiverDouble:
     async def submit(self, signed: Signed) -> Outcome:
         self.sent.append(signed)
         self.times.append(trio.current_time())
+        number = len(self.sent)
         await trio.sleep(self.hangs_s)
-        return self.next_outcome(len(self.sent))
+        return self.next_outcome(number)
 
     @property
     def blocks(self) -> list[int]:
@@ -65,7 +67,10 @@ def receiver() -> ReceiverDouble:
 
 @asynccontextmanager
 async def emitting(
-    ledger: InlineLedger, receiver: ReceiverDouble | None, guard: FinalityGuard | None = None
+    ledger: InlineLedger,
+    receiver: ReceiverDouble | None,
+    guard: FinalityGuard | None = None,
+    ask_terms: Callable[[], Awaitable[Terms | NotKnown]] | None = None,
 ) -> AsyncIterator[ActorRef]:
     metrics = receiver.metrics if receiver else Metrics()
     ports = EmitterPorts(
@@ -78,6 +83,7 @@ async def emitting(
         metrics=metrics,
         losses=RoundLosses(metrics),
         guard=guard,
+        ask_terms=ask_terms,
     )
     start = ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")
     spec, registry = SupervisorSpec("root", [start], intensity=Intensity(3, 5.0)), Registry()
@@ -207,7 +213,7 @@ async def test_after_an_entry_that_was_not_confirmed_nothing_later_of_its_stream
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
 ) -> None:
     """informalsystems/hermes#3540, #2670"""
-    receiver.next_outcome = lambda attempt: Answered(503) if receiver.blocks[-1] == 1001 else Answered(200)
+    receiver.next_outcome = lambda attempt: Answered(503) if receiver.blocks[attempt - 1] == 1001 else Answered(200)
     queue(ledger, 1, 2)
     other = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=1.0)
     write(ledger, lambda c: records.enqueue(c, other, TrioClock().now()))

@@ -277,6 +277,11 @@ class Lease(msgspec.Struct, frozen=True):
         return int(self.lease.id.dseq)
 
     @property
+    def price(self) -> int:
+        """picoACT a block; 0 where it is in another coin."""
+        return amount_of((self.lease.price,), "uact")
+
+    @property
     def is_serving(self) -> bool:
         """Active, or with notice given: it still serves and is still paid."""
         return self.lease.state in ("active", "reclaiming")

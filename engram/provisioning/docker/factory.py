@@ -29,6 +29,7 @@ def docker_backend(ports: BackendPorts) -> NodeBackend:
     setup = DockerSetup(
         settings=settings,
         ledger_id=ports.ledger_id,
+        ids=ports.ids,
         place=place(settings),
         with_hotkey=with_hotkey,
         lite_memory_bytes=lite.memory_bytes,

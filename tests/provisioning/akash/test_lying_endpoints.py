@@ -16,7 +16,8 @@ from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.endpoints import Head, believed
 from engram.provisioning.akash.factory import open_chain
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
-from engram.provisioning.akash.sending import Rejected, Sender, SendingSettings
+from engram.provisioning.akash.sending import Sender, SendingSettings
+from engram.provisioning.akash.signing import Rejected, Signing, SigningSettings
 from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
 from engram.provisioning.errors import Unavailable
 from tests.provisioning.akash.worlds import KEY
@@ -87,7 +88,9 @@ def chain_of(http: Several, at: float = NOW_S) -> Chain:
 
 
 def sender_of(chain: Chain) -> Sender:
-    return Sender(chain, KEY, open_inline(), At(), SendingSettings(chain_id="akashnet-2", look_s=0.01))
+    ledger = open_inline()
+    signing = Signing(chain, KEY, ledger, At(), SigningSettings(chain_id="akashnet-2"))
+    return Sender(chain, signing, ledger, At(), SendingSettings(look_s=0.01))
 
 
 async def prepared(http: Several) -> Outgoing:
@@ -164,7 +167,7 @@ def test_which_heads_are_believed() -> None:
 async def test_an_endpoint_that_refuses_or_answers_with_garbage_is_passed_over(trouble: Callable[[], Response]) -> None:
     strange = honest() | {"balances/": trouble, "deployments/info": trouble, "accounts/": trouble, "simulate": trouble}
     chain = chain_of(Several(strange, honest()))
-    assert await chain.balance("uact") == 7_000_000
+    assert await chain.balance("uact") == (7_000_000, 7_000_000)
     found = await chain_of(Several(strange, honest())).deployment(7)
     assert found is not None
     assert found.is_active

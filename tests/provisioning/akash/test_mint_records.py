@@ -28,13 +28,13 @@ async def _until(here: World, minting: Minting, state: str) -> None:
 
 async def test_a_mint_that_no_endpoint_has_indexed_yet_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(settings=MINTS) as here:
-        minting, asked = Minting(here.parts), here.parts.chain.transaction
+        minting, asked = Minting(here.parts), here.parts.chain.answers_of
         unknown = [None, None]
 
-        async def transaction(name: str) -> Any:
+        async def answers_of(name: str) -> Any:
             return unknown.pop() if unknown else await asked(name)
 
-        monkeypatch.setattr(here.parts.chain, "transaction", transaction)
+        monkeypatch.setattr(here.parts.chain, "answers_of", answers_of)
         before = here.balance()
         await minting.look(too_little=True)
         assert _states(here) == ["sent"]
