@@ -44,7 +44,7 @@ _MOST_DOUBLINGS: Final = 6
 _JITTER: Final = 0.5
 
 Phase = Literal["waiting", "connecting", "authenticating", "serving"]
-GpuReader = Callable[[], Awaitable[object]]
+ReadGpu = Callable[[], Awaitable[object]]
 """Returns the `gpu_info` of this machine: JSON."""
 _unpack: Final = wire.msgpack_decoder(object)
 
@@ -101,7 +101,7 @@ class Link:
         rng: random.Random,
         settings: WorkerSettings,
         runner: JobRunner,
-        gpu: GpuReader,
+        gpu: ReadGpu,
         connected: Callable[[str], None],
     ) -> None:
         """Take `connected`, which is told of each attempt how it ended: `open`, `lost` or `refused`."""
