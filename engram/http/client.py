@@ -26,6 +26,7 @@ from engram.http.sending import Body, Exchange, Patience, Trailers, uploading
 from engram.http.targets import CHUNKED, Target
 from engram.http.transport import Transport
 from engram.http.unix import dial_unix
+from engram.http.websocket_client import WebSocketClient, open_websocket
 
 __all__ = ["Answer", "BadAnswer", "HttpClient", "HttpError", "Interrupted", "NotSent", "Response", "TooLarge"]
 
@@ -198,6 +199,30 @@ class HttpClient:
                     yield Answer(await exchange.head(), exchange)
         finally:
             self._close(target, exchange, keep=keep)
+
+    async def websocket(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        connect_s: float = 3.0,
+        answer_s: float = 10.0,
+        max_bytes: int = 1_000_000,
+    ) -> WebSocketClient:
+        """Open a WebSocket at a http(s) URL, on a connection of its own; close it after use.
+
+        `answer_s` runs from the connection to the handshake's answer; a message may have `max_bytes`. Raises NotSent,
+        Interrupted and BadAnswer (refused, or no WebSocket).
+        """
+        secure = targets.target(url).secure
+        return await open_websocket(
+            url,
+            headers=(headers or {}).items(),
+            tls=(self._tls or await self._system_tls()) if secure else None,
+            connect_s=connect_s,
+            answer_s=answer_s,
+            max_bytes=max_bytes,
+        )
 
     @property
     def idle_connections(self) -> int:

@@ -266,6 +266,7 @@ class GatewayPorts:
             ledger=p.ledger,
             receiver=receiver,
             ask_terms=receiver.ask_terms if receiver else None,
+            log_kept_s=settings.log_days * 86_400.0,
             signer=PayloadSigner.of(self._keypair),
             policy=RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s),
             clock=p.clock,

@@ -75,7 +75,7 @@ def neuron(uid: int, keypair: Keypair, url: str | None, *, coldkey: int = 0, per
     axon = None
     if url is not None:
         host, _, port = url.removeprefix("http://").rpartition(":")
-        axon = Axon(ip=host, port=int(port), version=1, protocol=4, block=1)
+        axon = Axon(ip=host.strip("[]"), port=int(port), version=1, protocol=4, block=1)
     return Neuron(
         uid=uid,
         hotkey=keypair.public_key,

@@ -1,7 +1,7 @@
 """Planted records, their matters and signers in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
@@ -140,6 +140,24 @@ def count_planted(connection: Connection, hotkey: bytes | None = None) -> dict[s
     if hotkey is not None:
         query = query.where(planted.c.hotkey == hotkey)
     return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def fates(connection: Connection, hotkey: bytes, limit: int) -> list[dict[str, Any]]:
+    """Return what became of a miner's newest planted records, newest first, by the names of reports.PlantRow."""
+    query = (
+        select(
+            func.coalesce(planted.c.cid, "").label("cid"),
+            planted.c.state,
+            planted.c.planted_round,
+            planted.c.delete_round,
+            planted.c.plant_at.label("sent_at"),
+            func.coalesce(planted.c.reason, "").label("reason"),
+        )
+        .where(planted.c.hotkey == hotkey)
+        .order_by(planted.c.id.desc())
+        .limit(limit)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def set_plant(
