@@ -117,6 +117,14 @@ class Scheme(msgspec.Struct, frozen=True):
     """Methods whose requests may be received again: they change nothing, and two honest ones may be one message."""
     max_body_bytes: int = 262_144
     """Larger bodies are refused by a scheme whose fields must be read from the body before anything is believed."""
+    carriers: dict[str | bytes, Part] = {}
+    """Made from `headers`: their names as text and as bytes."""
+
+    def __post_init__(self) -> None:
+        both: dict[str | bytes, Part] = {}
+        for name, part in self.headers.items():
+            both[name] = both[name.encode("ascii")] = part
+        msgspec.structs.force_setattr(self, "carriers", both)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -311,25 +319,21 @@ def spelled(name: str) -> str:
 
 def _one_of_each(scheme: Scheme, headers: Headers) -> Values:
     values: Values = {}
-    parts = scheme.headers
+    carriers, prefixes = scheme.carriers, scheme.prefixes
     for name, raw_value in headers:
-        part = parts.get(_lower(name))
-        if part is None:
+        part = carriers.get(name)
+        if part is None and (name.islower() or (part := carriers.get(name.lower())) is None):
             continue
+        assert part is not None
         if part in values:
             raise AuthError("duplicate_header", f"{_text(name)} was sent more than once")
-        value = _text(raw_value)
-        if (prefix := scheme.prefixes.get(part)) is not None:
+        value = raw_value.decode("latin-1") if isinstance(raw_value, bytes) else raw_value
+        if prefixes and (prefix := prefixes.get(part)) is not None:
             if value[: len(prefix)].lower() != prefix.lower():
                 raise AuthError("malformed", f"{_text(name)} does not start with {prefix!r}")
             value = value[len(prefix) :]
         values[part] = value
     return values
-
-
-@lru_cache(maxsize=1_024)
-def _lower(name: str | bytes) -> str:
-    return _text(name).lower()
 
 
 def _text(header: str | bytes) -> str:
@@ -381,6 +385,8 @@ def _values_of(scheme: Scheme, fields: Mapping[str, JsonValue]) -> Values:
 
 def _demand(scheme: Scheme, values: Values, carriers: Mapping[str, Part]) -> None:
     """Raise unless all required fields that these carriers hold are present."""
+    if scheme.required <= values.keys() and all(values.values()):
+        return
     for part in _AS_DEMANDED:
         if part in scheme.required and not values.get(part) and part in carriers.values():
             open_elsewhere = part == "receiver" and not scheme.names_receiver
@@ -411,13 +417,19 @@ def _claim(
     timestamp_ms = scheme.unit.to_ms(timestamp)
     skew_ms = timestamp_ms - now_ms
     signature = _signature(scheme, values, skew_ms)
-    public_key = _key(scheme, "hotkey", scheme.hotkey, values["hotkey"], skew_ms)
+    try:
+        public_key = scheme.hotkey(values["hotkey"])
+    except MalformedHotkey as error:
+        raise AuthError("malformed", f"{_name(scheme, 'hotkey')}: {error}", skew_ms) from None
     uuid = values.get("uuid", "")
     if uuid and scheme.uuid.match(uuid) is None:
         raise AuthError("malformed", f"{_name(scheme, 'uuid')} is not a UUID", skew_ms)
     receiver: PublicKey | None = None
     if text := values.get("receiver"):
-        receiver = _key(scheme, "receiver", decode, text, skew_ms)
+        try:
+            receiver = decode(text)
+        except MalformedHotkey as error:
+            raise AuthError("malformed", f"{_name(scheme, 'receiver')}: {error}", skew_ms) from None
         if receiver != self_key:
             raise AuthError("signed_for_mismatch", "the request was signed for another receiver", skew_ms)
     check_window(timestamp_ms, now_ms, past_ms=scheme.past_ms, future_ms=scheme.future_ms, not_before_ms=not_before_ms)
@@ -482,13 +494,6 @@ def _signature(scheme: Scheme, values: Values, skew_ms: int) -> bytes:
         if again is None or again.group(1).lower() != digits.lower():
             raise AuthError("malformed", f"{_name(scheme, 'second_signature')} is another signature", skew_ms)
     return bytes.fromhex(digits)
-
-
-def _key(scheme: Scheme, part: Part, parse: Callable[[str], PublicKey], text: str, skew_ms: int) -> PublicKey:
-    try:
-        return parse(text)
-    except MalformedHotkey as error:
-        raise AuthError("malformed", f"{_name(scheme, part)}: {error}", skew_ms) from None
 
 
 def _skew_text(skew_ms: int, allowed_ms: int) -> str:

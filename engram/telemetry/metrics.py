@@ -130,6 +130,14 @@ TABLE: Final = (
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
+    Metric("relay_verdicts", "counter", "engram_relay_verdicts", "Proposals of others, judged.", ("verdict",)),
+    Metric(
+        "relay_candidates",
+        "counter",
+        "engram_relay_candidates",
+        "Own scores that were relayed with a quorum, or were not.",
+        ("state",),
+    ),
     Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
     Metric(
         "validator_round_seconds",
@@ -145,6 +153,28 @@ TABLE: Final = (
     Metric("validator_planted", "gauge", "engram_validator_planted", "Planted records now in a state.", ("state",)),
     Metric(
         "xeris_judged", "counter", "engram_xeris_judged", "Payloads that were submitted to this receiver.", ("code",)
+    ),
+    Metric("worker_connected", "gauge", "engram_worker_connected", "1 while the orchestrator is connected."),
+    Metric(
+        "worker_connections", "counter", "engram_worker_connections", "Connections to the orchestrator.", ("outcome",)
+    ),
+    Metric("worker_jobs", "counter", "engram_worker_jobs", "Jobs that ended.", ("kind", "outcome"), loop_only=True),
+    Metric(
+        "worker_job_seconds",
+        "histogram",
+        "engram_worker_job_seconds",
+        "Jobs, while they ran.",
+        ("kind",),
+        _SLOW,
+        loop_only=True,
+    ),
+    Metric("worker_refused", "counter", "engram_worker_refused", "Jobs that were refused."),
+    Metric("worker_in_flight", "gauge", "engram_worker_in_flight", "Jobs now in a state.", ("state",)),
+    Metric(
+        "worker_unacknowledged",
+        "gauge",
+        "engram_worker_unacknowledged",
+        "Results that the orchestrator has not acknowledged.",
     ),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
@@ -222,6 +252,7 @@ TABLE: Final = (
     ),
     Metric("proxy_places", "gauge", "engram_proxy_places", "Requests passed on, and waiting for it.", ("state",)),
     Metric("proxy_spool_bytes", "gauge", "engram_proxy_spool_bytes", "Bytes of bodies that wait for their proof."),
+    Metric("proxy_body_memory_bytes", "gauge", "engram_proxy_body_memory_bytes", "Bytes of bodies in memory."),
     Metric("proxy_jobs", "gauge", "engram_proxy_jobs", "Jobs that run now."),
     Metric("proxy_settings", "counter", "engram_proxy_settings", "Readings of changed settings.", ("outcome",)),
     Metric(
@@ -229,6 +260,13 @@ TABLE: Final = (
         "gauge",
         "engram_proxy_metagraph_age_seconds",
         "Age of the metagraph that authorizes callers; -1: none was read.",
+    ),
+    Metric("proxy_min_stake", "gauge", "engram_proxy_min_stake", "Stake above which a validator may call."),
+    Metric(
+        "proxy_min_stake_age",
+        "gauge",
+        "engram_proxy_min_stake_age_seconds",
+        "Age of that threshold where it is read from a URL; -1: it stands in the settings.",
     ),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
@@ -271,12 +309,21 @@ class Metrics:
     relay_held_back: Gauge
     relay_withdrawn: Counter
     relay_not_queued: Counter
+    relay_verdicts: Counter
+    relay_candidates: Counter
     validator_rounds: Counter
     validator_round_seconds: Histogram
     validator_weights: Counter
     validator_due: Gauge
     validator_planted: Gauge
     xeris_judged: Counter
+    worker_connected: Gauge
+    worker_connections: Counter
+    worker_jobs: loop_metrics.Counter
+    worker_job_seconds: loop_metrics.Histogram
+    worker_refused: Counter
+    worker_in_flight: Gauge
+    worker_unacknowledged: Gauge
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge
@@ -309,9 +356,12 @@ class Metrics:
     proxy_backend_in_flight: Gauge
     proxy_places: Gauge
     proxy_spool_bytes: Gauge
+    proxy_body_memory_bytes: Gauge
     proxy_jobs: Gauge
     proxy_settings: Counter
     proxy_metagraph_age: Gauge
+    proxy_min_stake: Gauge
+    proxy_min_stake_age: Gauge
     loop_lag: Histogram
 
     def __init__(self) -> None:

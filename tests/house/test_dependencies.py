@@ -36,7 +36,7 @@ def imported(*roots: str) -> Iterator[tuple[str, str]]:
 def declared() -> set[str]:
     """Of the gateway's own set, and of every extra that adds a part to it."""
     extras = PROJECT["optional-dependencies"]
-    parts = [extras[name] for name in ("node", "chain", "qdrant", "parquet")]
+    parts = [extras[name] for name in ("node", "chain", "gpu", "qdrant", "parquet")]
     return {normal(line) for lines in (PROJECT["dependencies"], *parts) for line in lines}
 
 

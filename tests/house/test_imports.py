@@ -14,9 +14,11 @@ EXCEPTIONS = {
     "actors/testing.py": "a module of trio that is not public, for deterministic runs alone",
     "engram/clock.py": "the SDK's clients without a loop need a clock, and no trio",
     "engram/chain/submit/substrate.py": "extra `chain`",
+    "engram/gpu/nvml.py": "extra `gpu`",
     "engram/memory/embed/minilm.py": "extra `node`",
     "engram/memory/embed/minilm_graph.py": "onnx, where weights are made",
     "engram/miner/node.py": "extra `qdrant`",
+    "engram/worker/kinds.py": "kinds of jobs that the operator names",
 }
 COMMANDS = "engram/cli/"
 """A command's module is read for the help of its whole group, so what a command needs is imported when it runs."""
