@@ -172,7 +172,8 @@ from tests.http.servers import bare, echo
 async def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    async with bare(echo, Limits(max_connections=10_000, patience=Patience(idle_s=20, head_s=10, body_s=10))) as running:
+    patience = Patience(idle_s=20, head_s=10, body_s=10)
+    async with bare(echo, Limits(max_connections=10_000, patience=patience)) as running:
         print(running.port, flush=True)
         await trio.sleep_forever()
 trio.run(main)
