@@ -279,6 +279,11 @@ def test_what_connection_names_in_an_answer_stays_too() -> None:
     assert lines == [(b"x-end", b"2")]
 
 
+def test_a_backends_own_permission_for_pages_does_not_reach_them() -> None:
+    lines = answer_lines([(b"access-control-allow-origin", b"*"), (b"access-control-allow-credentials", b"true")])
+    assert lines == []
+
+
 # Digests.
 
 
