@@ -24,6 +24,7 @@ ROLES: Final = {
     "validator": "engram.roles.validator",
     "proxy": "engram.roles.proxy",
     "xeris": "engram.roles.xeris",
+    "worker": "engram.roles.worker",
 }
 """In the order in which roles of one process start."""
 

@@ -210,6 +210,9 @@ _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "akash.endpoints": _chain_urls,
         "relay.url": _url,
         "miner.hub_url": _url,
+        "worker.orchestrator_url": _url,
+        "worker.inference_url": _url,
+        "worker.training_url": _url,
     }
 )
 """Checks beyond the type; each raises ValueError saying what would be valid."""

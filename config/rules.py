@@ -17,6 +17,7 @@
 | nodes on Akash: a key that signs, endpoints, an image by its digest, a gateway that they reach | or none starts |
 | a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
 | lower bounds are below their upper ones | or nothing fits between |
+| a worker has an orchestrator, on mainnet by https, and a kind of jobs | or there is nothing to do |
 | network and facilitator fit the environment (see `MEANT`) | or real money is taken under looser rules |
 
 What each rule looks at depends on the roles that share the process: a miner takes no money.
@@ -31,7 +32,7 @@ from urllib.parse import urlsplit
 import msgspec
 from Crypto.Hash import keccak
 
-from config.addresses import announced_at, is_http_url, is_loopback, is_public
+from config.addresses import announced_at, is_base_url, is_http_url, is_loopback, is_public
 from config.engines import engine_at, is_local
 from config.environment import variable_of
 from config.errors import ConfigError, Problem
@@ -229,6 +230,13 @@ def _relay_backoff(settings: Settings) -> Iterator[Forbidden]:
             "relay.backoff_min_s",
             f"is {relay.backoff_min_s:g}; it must be no more than relay.backoff_max_s ({relay.backoff_max_s:g})",
         )
+
+
+def _relay_peers(settings: Settings) -> Iterator[Forbidden]:
+    for entry in settings.relay.peers:
+        hotkey, _, url = entry.partition(" ")
+        if not _HOTKEY.fullmatch(hotkey) or not is_http_url(url):
+            yield Forbidden("relay.peers", f"{entry!r} is not a hotkey (ss58), a space, and an http or https URL")
 
 
 def _environment_of_the_money(settings: Settings) -> Iterator[Forbidden]:
@@ -457,6 +465,20 @@ def _validator(settings: Settings) -> Iterator[Forbidden]:
             yield Forbidden("validator.blacklist", f"{entry!r} does not begin with a hotkey (ss58), a space, and why")
 
 
+def _worker(settings: Settings) -> Iterator[Forbidden]:
+    at = settings.worker
+    if not at.orchestrator_url:
+        yield Forbidden("worker.orchestrator_url", "is missing: where jobs come from")
+    elif not is_base_url(at.orchestrator_url) or urlsplit(at.orchestrator_url).path not in ("", "/"):
+        yield Forbidden("worker.orchestrator_url", "has more than a host and port; a path is worker.socketio_path")
+    elif settings.environment == "mainnet" and not at.orchestrator_url.startswith("https://"):
+        yield Forbidden("worker.orchestrator_url", "is not https: whoever is on the way could send jobs")
+    if at.backoff_min_s > at.backoff_max_s:
+        yield Forbidden("worker.backoff_min_s", "is more than worker.backoff_max_s")
+    if not (at.inference_url or at.training_url or at.kinds):
+        yield Forbidden("worker.inference_url", "is missing, as are training_url and kinds: no job could be run")
+
+
 _RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "gateway": (
         _recipient,
@@ -477,7 +499,8 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _chain_reset,
     ),
     "facilitator": (_facilitator_doors,),
-    "validator": (_validator, _relay_backoff, _chain_reset),
+    "validator": (_validator, _relay_backoff, _relay_peers, _chain_reset),
+    "worker": (_worker,),
     "miner": (_miner_signatures, _embedding_server, _announcement),
 }
 

@@ -15,7 +15,7 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 
-ROLES: Final = ("gateway", "miner", "validator", "facilitator", "proxy", "xeris")
+ROLES: Final = ("gateway", "miner", "validator", "facilitator", "proxy", "xeris", "worker")
 """As they are listed; composition.ROLES says where each is."""
 
 

@@ -130,6 +130,14 @@ TABLE: Final = (
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
+    Metric("relay_verdicts", "counter", "engram_relay_verdicts", "Proposals of others, judged.", ("verdict",)),
+    Metric(
+        "relay_candidates",
+        "counter",
+        "engram_relay_candidates",
+        "Own scores that were relayed with a quorum, or were not.",
+        ("state",),
+    ),
     Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
     Metric(
         "validator_round_seconds",
@@ -145,6 +153,28 @@ TABLE: Final = (
     Metric("validator_planted", "gauge", "engram_validator_planted", "Planted records now in a state.", ("state",)),
     Metric(
         "xeris_judged", "counter", "engram_xeris_judged", "Payloads that were submitted to this receiver.", ("code",)
+    ),
+    Metric("worker_connected", "gauge", "engram_worker_connected", "1 while the orchestrator is connected."),
+    Metric(
+        "worker_connections", "counter", "engram_worker_connections", "Connections to the orchestrator.", ("outcome",)
+    ),
+    Metric("worker_jobs", "counter", "engram_worker_jobs", "Jobs that ended.", ("kind", "outcome"), loop_only=True),
+    Metric(
+        "worker_job_seconds",
+        "histogram",
+        "engram_worker_job_seconds",
+        "Jobs, while they ran.",
+        ("kind",),
+        _SLOW,
+        loop_only=True,
+    ),
+    Metric("worker_refused", "counter", "engram_worker_refused", "Jobs that were refused."),
+    Metric("worker_in_flight", "gauge", "engram_worker_in_flight", "Jobs now in a state.", ("state",)),
+    Metric(
+        "worker_unacknowledged",
+        "gauge",
+        "engram_worker_unacknowledged",
+        "Results that the orchestrator has not acknowledged.",
     ),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
@@ -279,12 +309,21 @@ class Metrics:
     relay_held_back: Gauge
     relay_withdrawn: Counter
     relay_not_queued: Counter
+    relay_verdicts: Counter
+    relay_candidates: Counter
     validator_rounds: Counter
     validator_round_seconds: Histogram
     validator_weights: Counter
     validator_due: Gauge
     validator_planted: Gauge
     xeris_judged: Counter
+    worker_connected: Gauge
+    worker_connections: Counter
+    worker_jobs: loop_metrics.Counter
+    worker_job_seconds: loop_metrics.Histogram
+    worker_refused: Counter
+    worker_in_flight: Gauge
+    worker_unacknowledged: Gauge
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge

@@ -28,6 +28,9 @@ def test_the_settings_that_are_urls_are_these() -> None:
         "payments.facilitator_url",
         "payments.rpc_url",
         "relay.url",
+        "worker.inference_url",
+        "worker.orchestrator_url",
+        "worker.training_url",
     ]
 
 

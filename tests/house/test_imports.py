@@ -18,6 +18,7 @@ EXCEPTIONS = {
     "engram/memory/embed/minilm.py": "extra `node`",
     "engram/memory/embed/minilm_graph.py": "onnx, where weights are made",
     "engram/miner/node.py": "extra `qdrant`",
+    "engram/worker/kinds.py": "kinds of jobs that the operator names",
 }
 COMMANDS = "engram/cli/"
 """A command's module is read for the help of its whole group, so what a command needs is imported when it runs."""
