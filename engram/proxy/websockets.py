@@ -24,7 +24,7 @@ from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.passing import GONE_IN
 from engram.proxy.exchange.refusing import Gone, Refusal, answer, unreached
 from engram.proxy.exchange.transfer import require_closed
-from engram.proxy.exchange.websocket_backend import ABNORMAL, Rejected, WebSocketBackend
+from engram.proxy.exchange.websocket_backend import ABNORMAL, RefusedHandshake, WebSocketBackend
 from engram.proxy.plan import Plan
 from engram.proxy.routing import Matched
 from engram.proxy.state import State
@@ -89,7 +89,7 @@ class Tunnel:
                     group.failed(server, refusal.message)
                     raise
                 group.succeeded(server)
-                if isinstance(accepted, Rejected):
+                if isinstance(accepted, RefusedHandshake):
                     request.code = "done"
                     await answer(request, accepted.status, accepted.body, answer_lines(accepted.lines))
                     return
