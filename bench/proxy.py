@@ -67,7 +67,8 @@ class Served:
         if not line:
             raise RuntimeError(f"{words} did not start: exit status {self.process.wait(30)}")
         ready = json.loads(line)
-        self.port = int(ready["port"]) if "port" in ready else int(ready["proxy_url"].rpartition(":")[2])
+        url = ready.get("proxy_url") or ready.get("ops_url", "")
+        self.port = int(ready["port"] if "port" in ready else url.rpartition(":")[2])
         self.pid = self.process.pid
 
 

@@ -363,8 +363,26 @@ class RelaySettings(Section, frozen=True):
     """Payloads that may wait to be sent; what is refused beyond it is logged and counted."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
     """Streams that are sent to the receiver at once; within a stream there is one payload at a time."""
+    log_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
+    """Days for which the log of all attempts is kept."""
     confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
+    quorum: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Validators that must have signed scores before they are relayed, this one among them. 1: it relays its own alone,
+    which a receiver sees."""
+    peers: tuple[str, ...] = ()
+    """Where other validators are asked for their signature, in the place of the addresses that they announce on the
+    chain: a hotkey (ss58), a space, and a URL."""
+    turn_blocks: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    """Blocks after which the next validator proposes its scores."""
+    compare_blocks: Annotated[int, Meta(ge=1, le=10_000)] = 150
+    """A proposal is held against the own rounds that are at most so many blocks away."""
+    recall_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.25
+    """How far a proposed recall may lie outside what was measured."""
+    proof_rate_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    latency_tolerance_ms: Annotated[float, Meta(ge=0, le=60_000)] = 500.0
+    missing_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    """Share of the miners that only one of two validators may have measured."""
 
 
 SchemaVersion = Literal["engram-v1", "engram-v2"]
@@ -385,12 +403,24 @@ class XerisSettings(Section, frozen=True):
     """Days for which payloads are kept; older ones are refused."""
     schema_versions: tuple[SchemaVersion, ...] = ("engram-v1", "engram-v2")
     """Which versions of payloads it takes, as it says at GET /schemas."""
+    log_days: Annotated[int, Meta(ge=1, le=3_650)] = 90
+    """Days for which the log of submissions is kept, refused ones too."""
+    submission_usd: Annotated[float, Meta(ge=0, le=1_000)] = 0.0
+    """What an accepted payload costs its signer, paid beforehand by `payments` (x402); 0: nothing."""
+    submissions_a_payment: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
+    """So many submissions are bought at once."""
+    public_url: str = ""
+    """Where it is reached from outside, for offers; empty: the address it listens on."""
 
 
 class ValidatorSettings(Section, frozen=True):
     """A validator: how it asks miners, and whether it sets weights."""
 
     netuid: Netuid = 450
+    host: str = "127.0.0.1"
+    port: Port = 9500
+    """Where other validators ask for signatures on their scores; served while `relay.url` is set and `relay.quorum` is
+    above 1. 0 takes a free port."""
     hotkey_file: str = ""
     """The validator's hotkey: a wallet file of mode 0600, plain or encrypted."""
     hotkey_password_file: str = ""

@@ -74,6 +74,7 @@ _GROUPS: Final = (
     ("relay", "operate.relay", "What is relayed to another network."),
     ("registry", "chain.registry", "Endpoints of miners, as committed on the chain."),
     ("validator", "operate.validator", "What a validator has found of its miners; where its weights stand."),
+    ("worker", "worker.command", "What a worker is doing, and the jobs that it keeps."),
     ("subnet", "chain.subnet", "Register a hotkey on a subnet, show its status, announce a node, set weights."),
 )
 """Name of the group, its module, its help."""

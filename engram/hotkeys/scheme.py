@@ -135,8 +135,11 @@ class Claim(msgspec.Struct, frozen=True):
     signature: bytes
     timestamp_ms: int
     skew_ms: int
-    signable: Signable
-    """Without method, path and body."""
+    version: int
+    values: Values
+    """As spelled by the sender."""
+    fields: Mapping[str, JsonValue]
+    read: ReadObject | None
     receiver: PublicKey | None = None
 
 
@@ -147,22 +150,24 @@ class SignedRequest(msgspec.Struct, frozen=True):
     timestamp_ms: int
     version: int
     message: bytes
-    """What was signed, whatever a header's spelling."""
+    """The bytes that were signed."""
     skew_ms: int = 0
     """The sender's timestamp minus our clock."""
     uuid: str = ""
     receiver: PublicKey | None = None
     scheme: str = ""
+    timestamp: str = ""
+    """As spelled by the sender; an answer is signed over it."""
+
+    @property
+    def message_sha256(self) -> bytes:
+        """The sha256 of the signed message, the same whatever the spelling of a header."""
+        return hashlib.sha256(self.message).digest()
 
     @property
     def hotkey(self) -> str:
         """The sender's SS58 address."""
         return encode(self.public_key)
-
-    @property
-    def message_sha256(self) -> bytes:
-        """The sha256 of the signed message."""
-        return hashlib.sha256(self.message).digest()
 
     @property
     def replay_key(self) -> bytes:
@@ -193,7 +198,8 @@ def verify_signed(
     _demand(scheme, values, scheme.headers)
     if scheme.fields:
         values |= _values_of(scheme, _glance(scheme, body))
-    signed = _judge(scheme, values, method, raw_path, body, {}, now_ms, self_key, not_before_ms, admit)
+    claim = _claim(scheme, values, {}, now_ms, self_key, not_before_ms, admit, None)
+    signed = prove(claim, method=method, raw_path=raw_path, body=body)
     if scheme.fields:
         try:
             parse_object(body)
@@ -238,7 +244,8 @@ def verify_fields(
     read = fields if isinstance(fields, ReadObject) else None
     found = fields.fields if isinstance(fields, ReadObject) else fields
     values = _values_of(scheme, found)
-    return _judge(scheme, values, "", raw_path, b"", found, now_ms, self_key, not_before_ms, admit, read)
+    claim = _claim(scheme, values, found, now_ms, self_key, not_before_ms, admit, read)
+    return prove(claim, method="", raw_path=raw_path)
 
 
 def sign_headers(
@@ -393,23 +400,6 @@ _AS_DEMANDED: Final[tuple[Part, ...]] = ("signature", "hotkey", "timestamp", "uu
 # --- judging -----------------------------------------------------------------------------------------------------
 
 
-def _judge(
-    scheme: Scheme,
-    values: Values,
-    method: str,
-    raw_path: bytes,
-    body: bytes,
-    fields: Mapping[str, JsonValue],
-    now_ms: int,
-    self_key: PublicKey | None,
-    not_before_ms: int,
-    admit: Callable[[PublicKey], None] | None,
-    read: ReadObject | None = None,
-) -> SignedRequest:
-    claim = _claim(scheme, values, fields, now_ms, self_key, not_before_ms, admit, read)
-    return prove(claim, method=method, raw_path=raw_path, body=body)
-
-
 def _claim(
     scheme: Scheme,
     values: Values,
@@ -445,19 +435,7 @@ def _claim(
     check_window(timestamp_ms, now_ms, past_ms=scheme.past_ms, future_ms=scheme.future_ms, not_before_ms=not_before_ms)
     if admit is not None:
         admit(public_key)
-    signable = Signable(
-        method="",
-        raw_path=b"",
-        body=b"",
-        timestamp=timestamp,
-        version=version,
-        hotkey=values["hotkey"],
-        uuid=uuid,
-        receiver=values.get("receiver", ""),
-        fields=fields,
-        read=read,
-    )
-    return Claim(scheme, public_key, signature, timestamp_ms, skew_ms, signable, receiver)
+    return Claim(scheme, public_key, signature, timestamp_ms, skew_ms, version, values, fields, read, receiver)
 
 
 def prove(claim: Claim, *, method: str, raw_path: bytes, body: bytes = b"", body_hash: str = "") -> SignedRequest:
@@ -465,19 +443,33 @@ def prove(claim: Claim, *, method: str, raw_path: bytes, body: bytes = b"", body
 
     Raises AuthError.
     """
-    scheme = claim.scheme
-    signable = msgspec.structs.replace(claim.signable, method=method, raw_path=raw_path, body=body, body_hash=body_hash)
+    scheme, values = claim.scheme, claim.values
+    uuid = values.get("uuid", "")
+    signable = Signable(
+        method,
+        raw_path,
+        body,
+        values["timestamp"],
+        claim.version,
+        values["hotkey"],
+        uuid,
+        values.get("receiver", ""),
+        claim.fields,
+        claim.read,
+        body_hash,
+    )
     for message in scheme.messages(signable):
         if verify(claim.public_key, message, claim.signature, allow_wrapped=scheme.allow_wrapped):
             return SignedRequest(
-                public_key=claim.public_key,
-                timestamp_ms=claim.timestamp_ms,
-                version=signable.version,
-                message=message,
-                skew_ms=claim.skew_ms,
-                uuid=signable.uuid,
-                receiver=claim.receiver,
-                scheme=scheme.name,
+                claim.public_key,
+                claim.timestamp_ms,
+                claim.version,
+                message,
+                claim.skew_ms,
+                uuid,
+                claim.receiver,
+                scheme.name,
+                values["timestamp"],
             )
     text = f"the signature is not this hotkey's over this {scheme.name} request"
     raise AuthError("bad_signature", text, claim.skew_ms)

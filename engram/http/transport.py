@@ -124,6 +124,29 @@ class Transport:
             self.broken = True
             raise
 
+    def write_now(self, *parts: bytes) -> int | None:
+        """Pass what the kernel takes without waiting; return how many bytes that were, None for all of them.
+
+        The rest must be written next, by `write_rest`.
+        """
+        if self.broken:
+            return None
+        try:
+            return self._sent_at_once(parts)
+        except OSError:
+            self.broken = True
+            return None
+
+    async def write_rest(self, parts: tuple[bytes, ...], sent: int) -> None:
+        """Write all but the first `sent` bytes, as `write` does."""
+        try:
+            await self._send(parts, sent)
+        except (OSError, Late, trio.ClosedResourceError, trio.BrokenResourceError):
+            self.broken = True
+        except BaseException:
+            self.broken = True
+            raise
+
     def _sent_at_once(self, parts: tuple[bytes, ...]) -> int | None:
         """Return how many bytes the kernel took without waiting, None for all of them. Raises OSError."""
         try:

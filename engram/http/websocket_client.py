@@ -6,6 +6,7 @@ container, which servers give in no other way, are read by `read_texts`.
 
 import ssl
 from collections.abc import Iterable
+from math import inf
 from typing import Final, TypeAlias, final
 
 import trio
@@ -81,10 +82,10 @@ class WebSocketClient:
             await self._read()
         return None
 
-    async def send(self, *messages: Content) -> bool:
+    async def send(self, *messages: Content, within_s: float = inf) -> bool:
         """Send messages in this order, with none of another task between them; return False when the server is gone.
 
-        Waits while the server takes no more: give it a deadline.
+        A server that takes no more within that time is taken for gone: the connection is closed.
         """
         data = []
         for message in messages:
@@ -93,9 +94,36 @@ class WebSocketClient:
                 data.append(self._wire.send(event))
             except LocalProtocolError:
                 return False
-        async with self._sending:
-            await self._transport.write(*data)
-        return not self._transport.broken
+        parts = tuple(data)
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            return await self._send_in_turn(parts, within_s)
+        try:
+            sent = self._transport.write_now(*parts)
+            if sent is not None:
+                return await self._send_rest(parts, sent, within_s)
+            return not self._transport.broken
+        finally:
+            self._sending.release()
+
+    async def _send_in_turn(self, parts: tuple[bytes, ...], within_s: float) -> bool:
+        with trio.move_on_after(within_s):
+            async with self._sending:
+                await self._transport.write_rest(parts, 0)
+            return not self._transport.broken
+        return self._give_up(within_s)
+
+    async def _send_rest(self, parts: tuple[bytes, ...], sent: int, within_s: float) -> bool:
+        with trio.move_on_after(within_s):
+            await self._transport.write_rest(parts, sent)
+            return not self._transport.broken
+        return self._give_up(within_s)
+
+    def _give_up(self, within_s: float) -> bool:
+        self.closed = self.closed or f"the server took nothing for {within_s:g} s"
+        self.abort()
+        return False
 
     async def close(self) -> None:
         """Send a close frame, within a second, and close the connection."""

@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Delete, Insert, Select, Update
 from sqlalchemy.dialects import sqlite
 
 from engram.durable.driver import sqlite3
-from engram.ledger.lane import Row
 
+Row: TypeAlias = dict[str, object]
 Statement: TypeAlias = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
 _DIALECT: Final = sqlite.dialect(paramstyle="named")

@@ -48,6 +48,8 @@ class EnrollmentPorts(msgspec.Struct, frozen=True, kw_only=True):
     launch_timeout_s: float
     secrets: NodeSecrets = NodeSecrets()
     """What is sent to nodes on machines of others, whose providers can read it there."""
+    given: frozenset[str] = session_keys.GIVEN
+    """The backends whose nodes have their hotkeys."""
 
 
 @final
@@ -114,7 +116,8 @@ class Enrollment:
         but not a silence about this question alone. Raises nothing.
         """
         now = self._p.instants.now()
-        found = await self._p.ledger.read(lambda c: session_keys.launch(c, token, now, self._p.launch_timeout_s))
+        start_s, given = self._p.launch_timeout_s, self._p.given
+        found = await self._p.ledger.read(lambda c: session_keys.launch(c, token, now, start_s, given))
         if found is None:
             return False
         if not introduced:
@@ -178,6 +181,7 @@ class Enrollment:
             lambda c: session_keys.note(c, shown, number, float(certificate.not_after), at)
         )
         if not noted:
+            _log.error("node_impostor", node=found.expected.token, endpoint=endpoint, reason="key_of_another_launch")
             return False
         kill_points.point("certify:noted")
         answer = await self._deliver(endpoint, certificates.issue(hotkey, certificate), content)

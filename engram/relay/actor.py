@@ -68,6 +68,8 @@ class EmitterPorts(msgspec.Struct, frozen=True, kw_only=True):
     """Holds payloads back until their block is final; None: there is no chain to ask."""
     ask_terms: Callable[[], Awaitable[Terms | NotKnown]] | None = None
     """Asks the receiver what it takes; None: payloads leave as they were queued."""
+    log_kept_s: float = records.LOG_KEPT_S
+    """For so long the log of all attempts is kept."""
     settled: Callable[[Entry], None] = lambda entry: None
     """Called after the commit that has an entry delivered."""
 
@@ -90,6 +92,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._guard = ports.guard
         self._ask_terms = ports.ask_terms
         self._settled = ports.settled
+        self._log_kept_s = ports.log_kept_s
         self._terms: Terms | None = None
         self._terms_until = 0.0
         """On the monotonic clock; what the receiver takes is asked again then."""
@@ -247,7 +250,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def _purge(self) -> None:
         now = self._clock.now()
-        await self._ledger.write(lambda connection: records.purge(connection, now))
+        await self._ledger.write(lambda connection: records.purge(connection, now, self._log_kept_s))
 
     async def _settle(self, entry: Entry, outcome: Outcome) -> Entry | None:
         """Write the outcome of an attempt; return what is to be sent next, claimed in the same transaction."""

@@ -25,13 +25,19 @@ def canonical_json(document: object) -> bytes:
 
     Raises ValueError for NaN and infinities, which JSON has not, and TypeError for an object that is no JSON.
     """
+    found = canonical_of_decoded(document)
+    return _slowly(document) if b"null" in found and not _is_finite(document) else found
+
+
+def canonical_of_decoded(document: object) -> bytes:
+    """Return the canonical form of what was decoded from JSON, in which no number is NaN or infinite."""
     try:
         compact = _encoder.encode(document)
     except (TypeError, ValueError, OverflowError, RecursionError):
         return _slowly(document)
     if not compact.isascii() or b"\x7f" in compact or _has_exponent(compact) or _has_small(compact):
         return _slowly(document)
-    return _slowly(document) if b"null" in compact and not _is_finite(document) else compact
+    return compact
 
 
 def _slowly(document: object) -> bytes:

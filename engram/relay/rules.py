@@ -29,7 +29,7 @@ from typing import assert_never
 import msgspec
 from msgspec import UnsetType
 
-from engram.relay.canonical import canonical_json
+from engram.relay.canonical import canonical_json, canonical_of_decoded
 from engram.relay.model import (
     SCHEMA_VERSION,
     SCHEMA_VERSION_2,
@@ -235,9 +235,9 @@ def nonce(block: int, source: int | str, ts_ms: int) -> str:
 
 
 def signed_hash(payload: Mapping[str, object]) -> str:
-    """sha256 hex of the canonical payload, without the three fields that signing adds; its ASCII is signed."""
+    """sha256 hex of a decoded payload's canonical form, without the fields that signing adds; its ASCII is signed."""
     unsigned = {name: value for name, value in payload.items() if name not in SIGNATURE_FIELDS}
-    return hashlib.sha256(canonical_json(unsigned)).hexdigest()
+    return hashlib.sha256(canonical_of_decoded(unsigned)).hexdigest()
 
 
 SIGNATURE_FIELDS = ("validator_hotkey", "signature", "signed_hash")

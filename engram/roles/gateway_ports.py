@@ -51,6 +51,7 @@ from engram.payments.supported_poller import SupportedPoller
 from engram.provisioning import announcing, node_keys
 from engram.provisioning.actor import PROVISIONER
 from engram.provisioning.announcing import AnnouncingPorts
+from engram.provisioning.backend_factory import with_hotkeys
 from engram.provisioning.backends import Backends
 from engram.provisioning.certifier import CertifierPorts
 from engram.provisioning.countersigning import Countersigner
@@ -216,6 +217,7 @@ class GatewayPorts:
                 metrics=p.metrics,
                 launch_timeout_s=settings.launch_timeout_s,
                 secrets=foreign_secrets(settings.foreign_embedding_key_file),
+                given=with_hotkeys(p.settings),
             )
         )
 
@@ -264,6 +266,7 @@ class GatewayPorts:
             ledger=p.ledger,
             receiver=receiver,
             ask_terms=receiver.ask_terms if receiver else None,
+            log_kept_s=settings.log_days * 86_400.0,
             signer=PayloadSigner.of(self._keypair),
             policy=RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s),
             clock=p.clock,

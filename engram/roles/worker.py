@@ -5,6 +5,7 @@ from typing import Final, final
 
 from actors import Backoff, ChildSpec, DrainingJob, Intensity, SupervisorSpec
 from config.model import Settings, WorkerSettings
+from engram.gpu import GpuReader
 from engram.hotkeys import Keypair, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.hotkeys.wallet_folder import WalletFolder
@@ -61,7 +62,7 @@ class WorkerParts:
             clock=p.clock,
             rng=p.rng,
             kinds={**http_kinds(p.http, at), **load_kinds(at.kinds)},
-            gpu=no_gpu,
+            gpu=GpuReader().read,
             metrics=p.metrics,
         )
         self._service = WorkerService(self._ports)
@@ -85,11 +86,6 @@ class WorkerParts:
             ids=p.ids,
             metrics=p.metrics,
         )
-
-
-async def no_gpu() -> object:
-    """Return the `gpu_info` of a machine whose GPUs nothing reads."""
-    return {"gpu_count": 0}
 
 
 @final

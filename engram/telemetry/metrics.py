@@ -130,6 +130,14 @@ TABLE: Final = (
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
+    Metric("relay_verdicts", "counter", "engram_relay_verdicts", "Proposals of others, judged.", ("verdict",)),
+    Metric(
+        "relay_candidates",
+        "counter",
+        "engram_relay_candidates",
+        "Own scores that were relayed with a quorum, or were not.",
+        ("state",),
+    ),
     Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
     Metric(
         "validator_round_seconds",
@@ -150,8 +158,16 @@ TABLE: Final = (
     Metric(
         "worker_connections", "counter", "engram_worker_connections", "Connections to the orchestrator.", ("outcome",)
     ),
-    Metric("worker_jobs", "counter", "engram_worker_jobs", "Jobs that ended.", ("kind", "outcome")),
-    Metric("worker_job_seconds", "histogram", "engram_worker_job_seconds", "Jobs, while they ran.", ("kind",), _SLOW),
+    Metric("worker_jobs", "counter", "engram_worker_jobs", "Jobs that ended.", ("kind", "outcome"), loop_only=True),
+    Metric(
+        "worker_job_seconds",
+        "histogram",
+        "engram_worker_job_seconds",
+        "Jobs, while they ran.",
+        ("kind",),
+        _SLOW,
+        loop_only=True,
+    ),
     Metric("worker_refused", "counter", "engram_worker_refused", "Jobs that were refused."),
     Metric("worker_in_flight", "gauge", "engram_worker_in_flight", "Jobs now in a state.", ("state",)),
     Metric(
@@ -293,6 +309,8 @@ class Metrics:
     relay_held_back: Gauge
     relay_withdrawn: Counter
     relay_not_queued: Counter
+    relay_verdicts: Counter
+    relay_candidates: Counter
     validator_rounds: Counter
     validator_round_seconds: Histogram
     validator_weights: Counter
@@ -301,8 +319,8 @@ class Metrics:
     xeris_judged: Counter
     worker_connected: Gauge
     worker_connections: Counter
-    worker_jobs: Counter
-    worker_job_seconds: Histogram
+    worker_jobs: loop_metrics.Counter
+    worker_job_seconds: loop_metrics.Histogram
     worker_refused: Counter
     worker_in_flight: Gauge
     worker_unacknowledged: Gauge

@@ -6,8 +6,8 @@ Each step has `connect_s`. An open connection is lost when the server closes it,
 own ping interval and timeout together, or takes nothing for `send_s`. The caller waits before it makes another.
 """
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar, final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NoReturn, TypeVar, final
 
 import trio
 
@@ -55,21 +55,35 @@ class Connection:
         self.lost = ""
         """Why no more can be sent; empty while it is open."""
 
-    async def receive(self) -> SocketEvent:
-        """Return the next event; answer pings and hand out acknowledgements meanwhile. Raises LinkLost."""
-        while True:
-            match await self._packet():
-                case SocketEvent() as event:
-                    return event
-                case SocketAck(ack_id, arguments):
-                    if (on_ack := self._pending.pop(ack_id, None)) is not None:
-                        on_ack(arguments)
-                case Disconnected():
-                    raise LinkLost("the orchestrator ended the session")
-                case ConnectionRefused(reason):
-                    raise LinkLost(f"the orchestrator refused the session: {reason}", refused=True)
-                case _:
-                    pass
+    async def serve(self, on_event: Callable[[SocketEvent], Awaitable[None]]) -> NoReturn:
+        """Hand out events until the connection is lost; answer pings, and hand out acknowledgements meanwhile.
+
+        Always raises LinkLost.
+        """
+        with trio.move_on_after(self.silent_s) as silence:
+            while True:
+                packet = await self._packet()
+                if packet is not None:
+                    await self._take(packet, on_event)
+                silence.deadline = trio.current_time() + self.silent_s
+        self.abort(f"the orchestrator was silent for {self.silent_s:g} s")
+        raise LinkLost(self.lost)
+
+    async def _take(self, packet: Packet, on_event: Callable[[SocketEvent], Awaitable[None]]) -> None:
+        match packet:
+            case SocketEvent():
+                await on_event(packet)
+            case SocketAck(ack_id, arguments):
+                if (on_ack := self._pending.pop(ack_id, None)) is not None:
+                    on_ack(arguments)
+            case Ping():
+                await self._send([packets.PONG])
+            case Disconnected():
+                raise LinkLost("the orchestrator ended the session")
+            case ConnectionRefused(reason):
+                raise LinkLost(f"the orchestrator refused the session: {reason}", refused=True)
+            case _:
+                pass
 
     async def emit(self, name: str, *arguments: Any, on_ack: OnAck | None = None) -> bool:
         """Send an event; `on_ack` is called with the arguments of its acknowledgement. Return whether it was sent.
@@ -105,21 +119,7 @@ class Connection:
         self.lost = self.lost or reason
         self._socket.abort()
 
-    async def _packet(self) -> Packet:
-        packet = None
-        with trio.move_on_after(self.silent_s) as silence:
-            while packet is None:
-                packet = await self._next_packet()
-                if isinstance(packet, Ping):
-                    await self._send([packets.PONG])
-                    packet = None
-                silence.deadline = trio.current_time() + self.silent_s
-        if packet is None:
-            self.abort(f"the orchestrator was silent for {self.silent_s:g} s")
-            raise LinkLost(self.lost)
-        return packet
-
-    async def _next_packet(self) -> Packet | None:
+    async def _packet(self) -> Packet | None:
         try:
             frame = await self._socket.receive()
             if frame is None:
@@ -138,12 +138,9 @@ class Connection:
     async def _send(self, frames: list[packets.Frame]) -> bool:
         if self.lost:
             return False
-        with trio.move_on_after(self._send_s):
-            if await self._socket.send(*frames):
-                return True
-            self.abort("the connection was lost while sending")
-            return False
-        self.abort(f"the orchestrator took nothing for {self._send_s:g} s")
+        if await self._socket.send(*frames, within_s=self._send_s):
+            return True
+        self.abort(self._socket.closed or "the connection was lost while sending")
         return False
 
 

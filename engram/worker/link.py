@@ -32,19 +32,18 @@ from engram.worker.packets import SocketEvent
 from engram.worker.rules import RefusedJob
 from engram.worker.runner import JobRunner
 
-JOB: Final = "job"
 RESULT: Final = "job_result"
 RECONCILE: Final = "reconcile"
-AUTH_SUCCESS: Final = "auth_success"
-AUTH_FAILED: Final = "auth_failed"
 _PAGE: Final = 16
 _NAMES: Final = 1_000
 """Ids of running jobs that the orchestrator is told when it is asked for others."""
 _MOST_DOUBLINGS: Final = 6
+_NOTE_S: Final = 0.2
+"""Seconds for which acknowledgements are gathered: one that is lost with the process costs a resend."""
 _JITTER: Final = 0.5
 
 Phase = Literal["waiting", "connecting", "authenticating", "serving"]
-GpuReader = Callable[[], Awaitable[object]]
+ReadGpu = Callable[[], Awaitable[object]]
 """Returns the `gpu_info` of this machine: JSON."""
 _unpack: Final = wire.msgpack_decoder(object)
 
@@ -101,7 +100,7 @@ class Link:
         rng: random.Random,
         settings: WorkerSettings,
         runner: JobRunner,
-        gpu: GpuReader,
+        gpu: ReadGpu,
         connected: Callable[[str], None],
     ) -> None:
         """Take `connected`, which is told of each attempt how it ended: `open`, `lost` or `refused`."""
@@ -216,19 +215,20 @@ class Link:
             session.connection.abort(f"the orchestrator did not answer auth_success within {self._settings.auth_s:g} s")
 
     async def _read(self, session: Session) -> LinkLost:
+        async def on_event(event: SocketEvent) -> None:
+            match event.name:
+                case "job":
+                    await self._take(session, event)
+                case "auth_success":
+                    session.authenticated.set()
+                case "auth_failed":
+                    reason = _error_of(event.arguments)
+                    raise LinkLost(f"the orchestrator refused the hotkey: {reason}", refused=True)
+                case _:
+                    self._ignored += 1
+
         try:
-            while True:
-                event = await session.connection.receive()
-                match event.name:
-                    case "job":
-                        await self._take(session, event)
-                    case "auth_success":
-                        session.authenticated.set()
-                    case "auth_failed":
-                        reason = _error_of(event.arguments)
-                        return LinkLost(f"the orchestrator refused the hotkey: {reason}", refused=True)
-                    case _:
-                        self._ignored += 1
+            await session.connection.serve(on_event)
         except LinkLost as lost:
             return lost
 
@@ -331,6 +331,7 @@ class Link:
     async def _note_acknowledged(self) -> None:
         while True:
             await self._to_note.wait()
+            await trio.sleep(_NOTE_S)  # several are noted by one commit
             self._to_note = trio.Event()
             await self._write_acknowledged()
 

@@ -1,7 +1,7 @@
 """The operator's listener of a worker: /health, /ready, /status, /jobs, /metrics."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -18,7 +18,6 @@ from engram.http.router import Router
 from engram.ledger import Ledger
 from engram.telemetry.metrics import CONTENT_TYPE, Metrics
 from engram.worker import records
-from engram.worker.model import JobRow
 from engram.worker.service import WorkerService
 
 MOST_JOBS: Final = 200
@@ -63,7 +62,7 @@ def ops_app(
 
     async def jobs(_: Call[NoBody, None]) -> object:
         found = await ledger.read(lambda c: records.newest(c, MOST_JOBS))
-        return {"jobs": [shown(row) for row in found]}
+        return {"jobs": [records.shown(row) for row in found]}
 
     async def scrape(_: Call[NoBody, None]) -> Answer:
         service().measure()
@@ -77,17 +76,3 @@ def ops_app(
     endpoints.bind(api.METRICS, scrape)
     endpoints.require_all(api.ROUTES)
     return app
-
-
-def shown(row: JobRow) -> dict[str, Any]:
-    """Return what the operator sees of a job: neither its payload nor its result."""
-    return {
-        "id": row.id,
-        "type": row.kind,
-        "state": row.state,
-        "outcome": row.outcome,
-        "result_bytes": len(row.result),
-        "created_at": row.created_at,
-        "ended_at": row.ended_at,
-        "acknowledged_at": row.acknowledged_at,
-    }

@@ -187,8 +187,8 @@ def _frames(plain: str, binary: str, ack_id: str, content: list[Any]) -> list[Fr
     try:
         emptied = _emptied(content, attachments)
         text = msgspec.json.encode(emptied).decode()
-    except (TypeError, RecursionError, msgspec.EncodeError) as error:
-        raise ValueError(f"not a value of JSON: {error}") from None
+    except (OverflowError, RecursionError, TypeError, msgspec.EncodeError) as error:
+        raise ValueError(f"Result cannot be sent: {error}") from None
     if not attachments:
         return [f"4{plain}{ack_id}{text}"]
     return [f"4{binary}{len(attachments)}-{ack_id}{text}", *attachments]

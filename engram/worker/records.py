@@ -145,5 +145,19 @@ def newest(connection: Connection, limit: int, state: State | None = None) -> li
     return [_row(row) for row in connection.execute(query).mappings()]
 
 
+def shown(row: JobRow) -> dict[str, object]:
+    """Return what the operator sees of a job: neither its payload nor its result."""
+    return {
+        "id": row.id,
+        "type": row.kind,
+        "state": row.state,
+        "outcome": row.outcome,
+        "result_bytes": len(row.result),
+        "created_at": row.created_at,
+        "ended_at": row.ended_at,
+        "acknowledged_at": row.acknowledged_at,
+    }
+
+
 def _row(row: RowMapping | dict[str, Any]) -> JobRow:
     return JobRow(**{name: row[name] for name in (*_NAMES, "acknowledged_at")})

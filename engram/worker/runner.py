@@ -285,7 +285,7 @@ class JobRunner:
         try:
             if not noted:
                 await self._ledger.write(lambda c: records.start(c, self._by, job_id))
-            end = await self._end_of(job)
+            end = rules.kept_within(await self._end_of(job), self._settings.max_result_bytes)
             kill_points.point("worker_job:answered")
             kept = await self._keep(job_id, end)
         finally:
@@ -319,7 +319,7 @@ class JobRunner:
         return False  # it stays `running`: the next start settles it
 
     async def _end_of(self, job: WorkerJob) -> JobEnd:
-        """Call the job's kind; return how it ended, with a result that can be kept and sent."""
+        """Call the job's kind; return how it ended."""
         kind = self._kinds.get(job.kind)
         if kind is None:
             self._events.ended("unknown", "failed", 0.0)
@@ -327,7 +327,7 @@ class JobRunner:
         began = self._clock.monotonic()
         self.running += 1
         try:
-            end = rules.kept_within(await self._called(kind, job), self._settings.max_result_bytes)
+            end = await self._called(kind, job)
         finally:
             self.running -= 1
         self._events.ended(job.kind, end.outcome, self._clock.monotonic() - began)

@@ -16,7 +16,7 @@ from engram.ledger import Ledger
 from engram.telemetry.metrics import Metrics
 from engram.worker.introduction import Introducer
 from engram.worker.kinds import JobKind
-from engram.worker.link import GpuReader, Link
+from engram.worker.link import Link, ReadGpu
 from engram.worker.runner import JobRunner
 
 FLUSH_S: Final = 5.0
@@ -33,7 +33,7 @@ class WorkerPorts(msgspec.Struct, frozen=True):
     clock: Clock
     rng: random.Random
     kinds: Mapping[str, JobKind]
-    gpu: GpuReader
+    gpu: ReadGpu
     metrics: Metrics
 
 

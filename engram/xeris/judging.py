@@ -1,24 +1,4 @@
-"""Whether a payload is accepted: every check in its order, each with one code. No I/O.
-
-| check                                                        | code               | status |
-|--------------------------------------------------------------|--------------------|--------|
-| one JSON object of a schema that is known, no field missing  | `schema`           | 422    |
-| round_ts lies in the future by more than the clock's skew    | `from_the_future`  | 425    |
-| round_ts is older than what is kept                          | `too_old`          | 410    |
-| output_hash is that of the output                            | `output_hash`      | 422    |
-| nonce names the block                                        | `nonce`            | 422    |
-| signed_hash is that of the payload, the signature holds      | `signature`        | 422    |
-| co-signatures hold, each key once, by public key             | `cosignature`      | 422    |
-| the nonce is new; the same payload: the stored answer        | `nonce_used`       | 409    |
-| the signer signed no other output for this block             | `equivocation`     | 409    |
-| memory: the signer is one of `xeris.gateways`                | `unknown_gateway`  | 403    |
-| memory of a known gateway: each node signed its root         | `root`             | 422    |
-| scores: permits at the payload's block are known             | `permits_unknown`  | 425    |
-| scores: every signer held a permit then                      | `no_permit`        | 422    |
-| scores: enough distinct signers                              | `quorum`           | 422    |
-
-403 says something about the settings of gateway and receiver, so an emitter keeps its payloads; 425 means: again later.
-"""
+"""Whether a payload is accepted: every check in the order of the table in refusals.py, each with one code. No I/O."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -30,43 +10,22 @@ from engram import wire
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
 from engram.relay import is_signed
 from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, SignedRoot
+from engram.relay.quorum.model import Cosignature
 from engram.relay.roots import RootRefused, require_root
 from engram.relay.rules import output_hash, signed_hash, stable_nodes, stable_scores
 from engram.relay.schemas import TAKEN
+from engram.xeris.refusals import STATUS
 
 SKEW_S: Final = 120.0
-_STATUS: Final[Mapping[str, int]] = {
-    "schema": 422,
-    "from_the_future": 425,
-    "too_old": 410,
-    "output_hash": 422,
-    "nonce": 422,
-    "signature": 422,
-    "cosignature": 422,
-    "nonce_used": 409,
-    "equivocation": 409,
-    "unknown_gateway": 403,
-    "root": 422,
-    "permits_unknown": 425,
-    "no_permit": 422,
-    "quorum": 422,
-}
 
 
 class Refused(Exception):
-    """The payload is not accepted. `code` is a code of the table above."""
+    """The payload is not accepted. `code` is one of refusals.REFUSALS."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.status = _STATUS[code]
-
-
-class Cosignature(msgspec.Struct, frozen=True):
-    """The signature of another validator over the same signed_hash."""
-
-    hotkey: str
-    signature: str
+        self.status = STATUS[code]
 
 
 class _Signed(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +78,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     same_nonce: str | None
     """signed_hash that this kind and nonce came with before."""
     signed_before: str | None
-    """output_hash that the signer signed for this subnet, kind, block and source before."""
+    """Another output_hash that one of the signers signed for this subnet, kind, block and source before."""
     permits: Collection[PublicKey] | None
     """Keys with a validator permit at the payload's block; None where that is not known (yet)."""
     gateways: Collection[PublicKey]
@@ -234,7 +193,7 @@ def judge(submission: Submission, known: Known) -> None:
     if known.same_nonce is not None and known.same_nonce != submission.signed_hash:
         raise Refused("nonce_used", f"nonce {submission.nonce} came with another payload before")
     if known.signed_before is not None and known.signed_before != submission.output_hash:
-        raise Refused("equivocation", f"another output of block {submission.block} was signed by this key before")
+        raise Refused("equivocation", f"another output of block {submission.block} was signed by one of its signers")
     if submission.kind == "memory" or (submission.kind == "gap" and submission.signer in known.gateways):
         if submission.signer not in known.gateways:
             address = ss58.encode(submission.signer)

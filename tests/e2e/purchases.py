@@ -1,6 +1,8 @@
 """Purchases from a gateway process, whole and interrupted."""
 
+import json
 import time
+import urllib.request
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -20,8 +22,19 @@ def until(holds: Callable[[], bool], within_s: float = 40.0) -> None:
         time.sleep(0.1)
 
 
+def until_it_sells(gateway: GatewayProcess, within_s: float = 40.0) -> None:
+    """Wait until where nodes run has answered. Raises AssertionError."""
+
+    def sells() -> bool:
+        with urllib.request.urlopen(f"{gateway.url}/nodes", timeout=10) as answer:
+            return not json.load(answer).get("cannot_sell")
+
+    until(sells, within_s)
+
+
 def buy(gateway: GatewayProcess, buyer: Buyer, timeout: float = 60.0) -> dict[str, Any]:
     """Buy a session; returns it once it is active."""
+    until_it_sells(gateway)
     buyer.quote(gateway.url)
     session_id = str(buyer.pay(gateway.url).body["session_id"])
     return buyer.wait(gateway.url, session_id, "active", timeout=timeout)
@@ -43,6 +56,7 @@ def buy_killed_at(gateway: GatewayProcess, buyer: Buyer, point: str, timeout: fl
     bought = ""
     try:
         if gateway.wait_ready():
+            until_it_sells(gateway)
             buyer.quote(gateway.url)
             bought = str(buyer.pay(gateway.url).body["session_id"])
             buyer.wait(gateway.url, bought, "active")
@@ -50,9 +64,11 @@ def buy_killed_at(gateway: GatewayProcess, buyer: Buyer, point: str, timeout: fl
             buyer.wait(gateway.url, bought, "stopped")
     except (OSError, AssertionError, KeyError, ValueError):
         pass
-    assert gateway.wait() == -9, f"{point} was not passed"
+    status = gateway.wait()
+    assert status == -9, f"{point} was not passed: {status}\n{gateway.log()[-4_000:]}"
     gateway.start()
     if not buyer.payment:
+        until_it_sells(gateway)
         buyer.quote(gateway.url)
     session_id = str(buyer.pay(gateway.url).body["session_id"])
     assert bought in ("", session_id)

@@ -7,8 +7,10 @@ from typing import Final
 import pytest
 
 from engram.provisioning.akash.account import Signer
+from engram.provisioning.akash.transactions import TxState
 from engram.sdk import NodeClient
 from tests.doubles.akash.process import DoubleProcess
+from tests.e2e.akash_writer import second_writer
 from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.e2e.purchases import assert_paid_once, buy, buy_killed_at, stop, until
@@ -124,18 +126,24 @@ def test_a_gateway_killed_anywhere_has_one_deployment_and_then_none(
         assert gateway.terminate() == 0
 
 
-def test_five_real_nodes_are_bought_at_once_and_given_back(double: DoubleProcess, tmp_path: Path) -> None:
+def test_five_real_nodes_are_bought_at_once_beside_a_second_writer_and_given_back(
+    double: DoubleProcess, tmp_path: Path
+) -> None:
     """Each buyer has a deployment, a lease and a node of its own, and finds its own text there alone."""
     buyers = [Buyer() for _ in range(5)]
     with GatewayProcess(tmp_path / "data", settings=settings(double, tmp_path)) as gateway:
         gateway.start()
         for buyer in buyers:
             buyer.quote(gateway.url)
-        ids = [str(buyer.pay(gateway.url).body["session_id"]) for buyer in buyers]
-        sessions = [
-            buyer.wait(gateway.url, session_id, "active", timeout=180.0)
-            for buyer, session_id in zip(buyers, ids, strict=True)
-        ]
+        with second_writer(double.endpoints, CHAIN_ID, Signer(KEY)) as writer:
+            ids = [str(buyer.pay(gateway.url).body["session_id"]) for buyer in buyers]
+            sessions = [
+                buyer.wait(gateway.url, session_id, "active", timeout=180.0)
+                for buyer, session_id in zip(buyers, ids, strict=True)
+            ]
+        assert writer.states
+        assert set(writer.states) == {TxState.INCLUDED}
+        assert double.state()["failed"] == []
         assert len({each["node_endpoint"] for each in sessions}) == len({each["node_hotkey"] for each in sessions}) == 5
         chain = double.state()["chain"]
         assert (chain["active_deployments"], chain["active_leases"], chain["doubled_hashes"]) == (5, 5, 0)

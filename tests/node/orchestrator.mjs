@@ -9,6 +9,7 @@ const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 const http = createServer();
 const io = new Server(http, { pingInterval, pingTimeout, connectTimeout: 5000 });
 let latest;
+const byHotkey = new Map();
 
 // Bytes as hex, so that a line shows them.
 const shown = (value) =>
@@ -32,6 +33,7 @@ io.on("connection", (socket) => {
   say({ connected: socket.id, hotkey: socket.handshake.headers["x-miner-hotkey"] });
   socket.on("authenticate", (data, ack) => {
     latest = socket;
+    byHotkey.set(data.hotkey, socket);
     say({ authenticate: data, wants_ack: ack !== undefined });
   });
   socket.on("job_result", (data, ack) => {
@@ -46,6 +48,7 @@ const commands = {
   job: ({ data }) => latest.emit("job", made(data), (result) => say({ answer: shown(result), id: data?.id })),
   tell: ({ data }) => latest.emit("job", made(data)),
   emit: ({ name, data }) => latest.emit(name, data),
+  use: ({ hotkey }) => (latest = byHotkey.get(hotkey)),
   drop: () => latest.disconnect(),
   cut: () => latest.conn.transport.socket._socket.destroy(),
   // Many jobs in turn, `lanes` at once; says how long all took and the median of one, in ms.

@@ -1,6 +1,8 @@
 """Each check of a receiver, by tampering with one thing at a time."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,11 +13,12 @@ from hypothesis import strategies as st
 from engram.hotkeys import Keypair
 from engram.relay import MinerScore, NodeMemory, PayloadSigner, SignedRoot, memory_payload, scores_payload
 from engram.relay.rules import signed_hash
-from engram.xeris import judging
+from engram.xeris import judging, refusals
 from engram.xeris.judging import Known, Refused
 from tests.miner.nodes import NODE
 from tests.relay.test_roots import SESSION, certificate, root
 
+ROOT = Path(__file__).parents[2]
 NOW = 1_700_000_000.0
 ONE, TWO, STRANGER = (Keypair.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 SCORES = {"0": MinerScore(0.95, 120.5, 0.9), "10": MinerScore(1.0, None, 1.0)}
@@ -185,7 +188,7 @@ def test_a_root_is_what_its_node_signed_about_then(document: dict[str, Any], exp
 
 def test_memory_of_a_gateway_that_is_not_known_holds_the_gateway_back() -> None:
     assert code(memory(TWO)) == "unknown_gateway"
-    assert judging._STATUS["unknown_gateway"] == 403
+    assert refusals.STATUS["unknown_gateway"] == 403
 
 
 @pytest.mark.parametrize(("now", "expected"), [(NOW - 121, "from_the_future"), (NOW + 86_401, "too_old")])
@@ -203,3 +206,10 @@ ANY_JSON = st.recursive(
 def test_whatever_comes_is_refused_and_never_an_error(body: bytes) -> None:
     with pytest.raises(Refused):
         judging.read(body, NOW, 86_400.0)
+
+
+def test_the_documentation_lists_the_codes_as_they_are() -> None:
+    assert refusals.table() in (ROOT / "docs" / "relay.md").read_text(encoding="utf-8")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "engram" / "xeris").glob("*.py"))
+    used = set(re.findall(r'Refused\(\s*"(\w+)"', code))
+    assert used == set(refusals.STATUS)

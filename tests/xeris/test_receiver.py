@@ -21,6 +21,7 @@ from engram.relay.actor import EmitterPorts, RelayEmitter
 from engram.relay.model import Outcome, Unknown
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
+from engram.relay.rules import output_hash, stable_scores
 from engram.relay.schemas import TAKEN
 from engram.relay.signer import Signed
 from engram.telemetry.metrics import Metrics
@@ -30,8 +31,9 @@ from engram.xeris.receiver import XerisReceiver
 from tests.http.harness import serving
 from tests.relay.samples import payload
 from tests.relay.test_roots import root
-from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, memory, resigned, rooted, scores
+from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, cosignature, memory, resigned, rooted, scores
 
+EMPTY = output_hash(stable_scores({}))
 OWN = Keypair.from_seed(bytes([9]) * 32)
 
 
@@ -96,6 +98,16 @@ async def test_another_payload_with_that_nonce_is_refused(bench: Bench) -> None:
     await bench.post(scores())
     status, refused = await bench.post(resigned(scores(round_ts=NOW + 1)))
     assert (status, refused["code"]) == (409, "nonce_used")
+
+
+async def test_a_key_that_co_signed_one_output_of_a_block_cannot_sign_another(bench: Bench) -> None:
+    await bench.permit(1000, ONE, TWO, STRANGER)
+    assert (await bench.post(scores(cosigners=(TWO,))))[0] == 200
+    other = resigned(scores(STRANGER) | {"nonce": "1000:6:1", "scores": {}, "output_hash": EMPTY}, STRANGER)
+    both = other | {"cosignatures": [cosignature(TWO, other["signed_hash"])]}
+    status, refused = await bench.post(both)
+    assert (status, refused["code"]) == (409, "equivocation")
+    assert (await bench.post(other))[0] == 200, "without the key that had signed"
 
 
 async def test_permits_are_those_of_the_payload_s_block(bench: Bench) -> None:

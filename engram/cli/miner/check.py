@@ -22,13 +22,16 @@ from engram.cli.chain.common import (
     WALLET,
     ChainOptions,
     WalletOptions,
+    coldkey_of,
     failing,
     hotkey_of,
+    public_coldkey_of,
     public_hotkey_of,
     run,
 )
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import SHOW, Show
+from engram.clock import SystemClock
 from engram.hotkeys import HotkeyError, Keypair, MalformedHotkey, PublicKey, parse_hotkey
 from engram.hotkeys import wallet as wallets
 from engram.http.client import HttpClient
@@ -37,7 +40,7 @@ from engram.kit.inspection import Inspected, Inspection, Question
 from engram.kit.settings import load
 
 if TYPE_CHECKING:
-    from engram.chain.registry.hotkey_status import HotkeyStatus
+    from engram.chain.model import EndpointHealth
 
 PATIENCE_S: Final = 180.0
 STARTING_S: Final = 30.0
@@ -87,17 +90,15 @@ def miner_check(
         raise CommandFailed("--register pays TAO: say how much at most by --max-cost", Exit.USAGE)
     address = external_address or url.partition("://")[2].rstrip("/")
     key = _hotkey(hotkey, project, wallet)
-    if register:
+    if register and max_cost is not None:
         _register(chain, wallet, key, max_cost)
     if commit is not None or commit_endpoint:
         _commit(chain, wallet, commit if commit is not None else address)
-    status = run(lambda: _status(chain, key))
+    on_chain = run(lambda: _read_chain(chain, key))
     validator = _validator(validator_key)
     found = trio.run(_inspect, url, key, validator, question)
     folder = project if (project / "miner.py").exists() or project != Path() else None
-    lines = checklist(
-        found, chain=_on_chain(status), url=url, seen_from=validator.ss58, project=folder, public=external_address
-    )
+    lines = checklist(found, chain=on_chain, url=url, seen_from=validator.ss58, project=folder, public=external_address)
     return _show(lines, show)
 
 
@@ -160,7 +161,9 @@ def _hotkey(named: str | None, project: Path, wallet: WalletOptions) -> PublicKe
             return parse_hotkey(named)
         if (project / "miner.toml").is_file():
             return load(project / "miner.toml").hotkey
-    except (MalformedHotkey, ConfigError) as error:
+    except MalformedHotkey as error:
+        raise CommandFailed(f"--hotkey {named}: {error}", Exit.USAGE) from None
+    except ConfigError as error:
         raise CommandFailed(str(error), Exit.USAGE) from None
     return public_hotkey_of(wallet)
 
@@ -174,12 +177,28 @@ def _validator(path: Path | None) -> Keypair:
         raise CommandFailed(f"--validator-key: {error}", Exit.USAGE) from None
 
 
-def _register(chain: ChainOptions, wallet: WalletOptions, hotkey: PublicKey, max_cost: float | None) -> None:
-    from engram.cli.chain.subnet import register
+def _register(chain: ChainOptions, wallet: WalletOptions, hotkey: PublicKey, max_cost: float) -> None:
+    """Register the hotkey if it is not, and say what was paid. Raises CommandFailed."""
+    from engram.chain.model import RAO_PER_TAO
+    from engram.chain.submit.register import require_payable
+    from engram.cli.chain.subnet_calls import burn, read_terms
 
     if hotkey != public_hotkey_of(wallet):
         raise CommandFailed("--register registers the wallet's hotkey, which is not this miner's: name the wallet")
-    register(yes=True, max_cost=max_cost, chain=chain, wallet=wallet)
+    payer = public_coldkey_of(wallet)
+    if payer is None:
+        raise CommandFailed(f"{wallet.folder.coldkey_public_path} does not name a coldkey to pay with")
+    healths: list[EndpointHealth] = []
+    terms = run(lambda: read_terms(chain, hotkey, payer, healths))
+    if terms.uid is not None:
+        return
+    with failing():
+        require_payable(terms, max_cost)
+    cost_tao = terms.burn_rao / RAO_PER_TAO
+    sys.stderr.write(f"Registering on subnet {chain.netuid} burns {cost_tao:.9f} TAO.\n")
+    coldkey = coldkey_of(wallet)
+    done = run(lambda: burn(chain, coldkey, hotkey, max_cost * RAO_PER_TAO, PATIENCE_S, healths))
+    sys.stderr.write(f"Registered as uid {done.uid}.\n")
 
 
 def _commit(chain: ChainOptions, wallet: WalletOptions, text: str) -> None:
@@ -190,20 +209,25 @@ def _commit(chain: ChainOptions, wallet: WalletOptions, text: str) -> None:
         trio.run(commit_text, chain, keypair, text, PATIENCE_S)
 
 
-async def _status(chain: ChainOptions, hotkey: PublicKey) -> "HotkeyStatus":
-    from engram.cli.chain.subnet_calls import read_status
+async def _read_chain(chain: ChainOptions, hotkey: PublicKey) -> OnChain:
+    from engram.chain.model import MECHANISM_MAX_U16
+    from engram.chain.read.view import open_view
+    from engram.chain.registry.hotkey_status import read_facts
+    from engram.chain.registry.registrations import registry_entry
+    from engram.cli.chain.endpoints import endpoints
 
-    return await read_status(chain, hotkey, None)
-
-
-def _on_chain(status: "HotkeyStatus") -> OnChain:
+    async with endpoints(chain) as nodes:
+        facts = await read_facts(await open_view(nodes), chain.netuid, hotkey, SystemClock().monotonic())
+    neuron = facts.metagraph.neuron(hotkey)
+    if neuron is None:
+        return OnChain(registered=False, netuid=chain.netuid)
     return OnChain(
-        registered=status.registered,
-        netuid=status.netuid,
-        uid=status.uid,
-        committed=status.committed,
-        incentive=status.incentive,
-        emission_rao=status.emission_rao,
+        registered=True,
+        netuid=chain.netuid,
+        uid=neuron.uid,
+        committed=None if facts.commitment is None else registry_entry(facts.commitment).raw,
+        incentive=neuron.incentive_u16 / MECHANISM_MAX_U16,
+        emission_rao=neuron.emission_rao,
     )
 
 

@@ -8,9 +8,12 @@ when no endpoint answers, or none that could be read.
 
 import base64
 import binascii
+import math
 from collections.abc import Hashable, Sequence
-from typing import Final, final
+from typing import Final, TypeVar, final
 from urllib.parse import urlencode
+
+import trio
 
 from engram.provisioning.akash import bech32, versions
 from engram.provisioning.akash import chain_model as m
@@ -20,8 +23,11 @@ from engram.provisioning.akash.model import PICO, Bid
 from engram.provisioning.akash.reads import Reads
 from engram.provisioning.errors import Unavailable
 
+T = TypeVar("T", bound=Hashable)
+
 PAGE: Final = 100
 """Rows of a page: decoding more holds up the loop for longer than it may be held up."""
+PARAMS_KEPT_S: Final = 600.0
 PAGES: Final = 500
 """At most: fifty thousand deployments of one account."""
 _DEPLOYMENT: Final = f"/akash/deployment/{versions.DEPLOYMENT}"
@@ -40,6 +46,7 @@ class Chain:
         self.owner = owner
         self._reads = Reads(endpoints)
         self._number: int | None = None
+        self._known_params: dict[str, tuple[float, object]] = {}
 
     async def probe(self) -> None:
         """Check that the chain speaks the versions of modules that this program does.
@@ -90,13 +97,22 @@ class Chain:
 
     async def min_deposit_uact(self, most: int) -> int:
         """Return the least that a deployment must deposit, where it is no more than `most`; Unavailable else."""
-        answer = await self._reads.agreed(
-            f"{_DEPLOYMENT}/params", m.DeploymentParamsAnswer, lambda answer: answer.params.min_deposits
-        )
+        answer = await self._params(f"{_DEPLOYMENT}/params", m.DeploymentParamsAnswer)
         least = m.amount_of(answer.params.min_deposits, "uact") // PICO or 500_000
         if not 0 < least <= most:
             raise Unavailable(f"the chain's min_deposits are {least} uact; a deployment may hold at most {most}")
         return least
+
+    async def notice_s(self, wanted_s: int) -> int:
+        """Return the notice that is asked of providers: the one that is wanted, within the chain's bounds."""
+        params = (await self._params(f"{_MARKET}/params", m.MarketParamsAnswer)).params
+        least_s = math.ceil(float(params.min_reclamation_window.rstrip("s")))
+        return max(least_s, min(int(float(params.max_reclamation_window.rstrip("s"))), wanted_s))
+
+    async def min_mint_uact(self) -> int:
+        """Return the least that can be minted."""
+        answer = await self._params(f"{_BME}/params", m.MintParamsAnswer)
+        return m.amount_of(answer.params.min_mint, "uact") // PICO
 
     async def deployment(self, dseq: int) -> m.DeploymentInfo | None:
         """Return the deployment as one endpoint shows it; None when endpoints agree that it was never made."""
@@ -212,6 +228,15 @@ class Chain:
             return frozenset(record.id for record in found.records or ())
 
         return (await self._reads.agreed(f"{_BME}/ledger?{query}", m.MintLedgerAnswer, said)).records or ()
+
+    async def _params(self, path: str, type_: type[T]) -> T:
+        """Return the parameters of a module, as endpoints agree on them; read again every `PARAMS_KEPT_S`."""
+        until, known = self._known_params.get(path, (0.0, None))
+        if isinstance(known, type_) and trio.current_time() < until:
+            return known
+        found = await self._reads.agreed(path, type_, lambda answer: answer)
+        self._known_params[path] = trio.current_time() + PARAMS_KEPT_S, found
+        return found
 
     @property
     def _account_path(self) -> str:

@@ -345,6 +345,35 @@ class DeploymentParamsAnswer(msgspec.Struct, frozen=True):
     params: DeploymentParams = DeploymentParams()
 
 
+Seconds: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?s$")]
+"""A duration, as in `3600s`."""
+
+
+class MarketParams(msgspec.Struct, frozen=True):
+    """What notice of a provider a deployment may ask for."""
+
+    min_reclamation_window: Seconds = "3600s"
+    max_reclamation_window: Seconds = "2592000s"
+
+
+class MarketParamsAnswer(msgspec.Struct, frozen=True):
+    """GET …/market/…/params."""
+
+    params: MarketParams = MarketParams()
+
+
+class MintParams(msgspec.Struct, frozen=True):
+    """How little may be minted."""
+
+    min_mint: tuple[Coin, ...] | None = None
+
+
+class MintParamsAnswer(msgspec.Struct, frozen=True):
+    """GET …/bme/…/params."""
+
+    params: MintParams = MintParams()
+
+
 class RecordId(msgspec.Struct, frozen=True):
     """The chain's id of a mint."""
 

@@ -48,6 +48,9 @@ class Minting:
     async def _begin(self, burn_uakt: int) -> None:
         parts = self._parts
         owner = parts.chain.owner
+        least, about = await parts.chain.min_mint_uact(), int(burn_uakt * parts.akt_usd)
+        if about < least:  # by the setting, which may be wrong: the chain refunds what is too little
+            _log.warning("akash_mint_is_little", burn_uakt=burn_uakt, about_uact=about, least_uact=least)
         async with parts.sender.turn():
             made = await parts.sender.prepare(
                 (MintACT(owner, owner, Coin("uakt", str(burn_uakt))),), Subject.MINT, None

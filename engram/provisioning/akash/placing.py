@@ -112,7 +112,8 @@ class Placing:
             records.insert_deployment(connection, row)
             return True
 
-        done = await self._chain.transact(row, Subject.CREATE, (self._chain.create(row, groups),), begin)
+        wanted = (await self._chain.create(row, groups),)
+        done = await self._chain.transact(row, Subject.CREATE, wanted, begin)
         if done is None:
             found = await parts.ledger.read(lambda c: records.get(c, dseq))
             if found is None:

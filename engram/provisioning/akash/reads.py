@@ -122,9 +122,9 @@ class Reads:
         *,
         may_be_absent: bool,
     ) -> T | None:
-        wanted = min(self.endpoints.quorum, len(await self.endpoints.usable()))
+        able = len(await self.endpoints.usable())
         reasons: list[str] = []
-        votes: dict[Hashable, int] = {}
+        votes: dict[Hashable, list[T | None]] = {}
         for endpoint in await self.endpoints.usable(at_height):
             answer = await self._ask(endpoint, path)
             found: T | str | None
@@ -132,14 +132,20 @@ class Reads:
                 found = None
             else:
                 found = self._read(endpoint, answer, type_, is_it)
-            if isinstance(found, str):
+            if isinstance(found, str):  # it cannot be used now, as it seems
+                able -= 1
                 reasons.append(found)
                 continue
-            what = (None,) if found is None else said(found)
-            votes[what] = votes.get(what, 0) + 1
-            if votes[what] >= wanted:
+            those = votes.setdefault((None,) if found is None else said(found), [])
+            those.append(found)
+            if len(those) >= self.endpoints.quorum:
                 return found
-        raise Unavailable("; ".join([*reasons, f"{sum(votes.values())} endpoints do not agree on {path}"]))
+        if len(votes) == 1:
+            (those,) = votes.values()
+            if len(those) >= able and those[0] is not None:  # absence is never one endpoint's word
+                return those[0]
+        count = sum(len(those) for those in votes.values())
+        raise Unavailable("; ".join([*reasons, f"{count} endpoints do not agree on {path}"]))
 
     def _read(
         self, endpoint: Endpoint, answer: Response | str, type_: type[T], is_it: Callable[[T], bool] = _any

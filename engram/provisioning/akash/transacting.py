@@ -118,9 +118,11 @@ class Transacting:
 
     # Messages.
 
-    def create(self, row: Deployment, groups: tuple[GroupSpec, ...]) -> CreateDeployment:
-        """Return the message that creates the deployment."""
-        notice = None if row.wide else Reclamation(Duration(self._parts.min_reclaim_s))
+    async def create(self, row: Deployment, groups: tuple[GroupSpec, ...]) -> CreateDeployment:
+        """Return the message that creates the deployment. Raises Unavailable."""
+        notice = None
+        if not row.wide:
+            notice = Reclamation(Duration(await self._parts.chain.notice_s(self._parts.min_reclaim_s)))
         deposit = Deposit(Coin("uact", str(row.deposit_uact)))
         return CreateDeployment(self._id(row), groups, row.hash, deposit, notice)
 

@@ -68,7 +68,8 @@ class DockerBackend:
         self._holdings = Holdings(engine, setup.ledger_id)
         self._storage = Storage(engine, self._holdings, setup.ledger_id, setup.ids)
         self._remover = Remover(engine, self._holdings)
-        self._known: _Known | None = None
+        self._about: About | None = None
+        self._limits_storage: bool | None = None
         self._asking = trio.Lock()
         self._locks: dict[str, trio.Lock] = {}
 
@@ -76,19 +77,17 @@ class DockerBackend:
         try:
             await self._engine.ping()
             await self._images.require()
-            known = await self._ask()
+            about, limits_storage = await self._ask()
         except Unavailable:
-            self._known = None  # it may come back as another version, on another file system
+            self._about, self._limits_storage = None, None  # it may come back as another, on another file system
             raise
         docker = self._setup.settings.docker
         return Offers(
             backend=self.name,
-            places=capacity.places(
-                docker.places, known.about.memory_bytes, known.about.cpus, self._setup.lite_memory_bytes
-            ),
+            places=capacity.places(docker.places, about.memory_bytes, about.cpus, self._setup.lite_memory_bytes),
             first_port=docker.first_port,
             port_count=PORT_COUNT,
-            not_enforced=container.not_enforced(known.about, storage=known.limits_storage),
+            not_enforced=container.not_enforced(about, storage=limits_storage),
             hourly_usd_micros=self._setup.hourly_usd_micros,
         )
 
@@ -99,8 +98,8 @@ class DockerBackend:
             raise Rejected("the token is of another ledger")
         async with self._turn(spec.token):
             with trio.move_on_after(LAUNCH_S):
-                known = await self._ask()
-                launch = Launch(self._launch_ports(), known.about, spec, limits_storage=known.limits_storage)
+                about, limits_storage = await self._ask()
+                launch = Launch(self._launch_ports(), about, spec, limits_storage=limits_storage)
                 return self._node(holdings.of_container(await launch.run()))
         raise Unknown(f"the container of {spec.token} was not seen to run within {LAUNCH_S:g} s")
 
@@ -145,12 +144,17 @@ class DockerBackend:
             nursery.start_soon(self._images.run)
             nursery.start_soon(tell_endings, self._engine, self._label, exited)
 
-    async def _ask(self) -> "_Known":
-        """Return what the engine is, which is asked for once while it answers. Raises Unavailable."""
+    async def _ask(self) -> tuple[About, bool]:
+        """Return what the engine is, and whether it limits volumes; each is asked once while it answers.
+
+        What is known stays when the rest takes too long: a slow engine is known after some looks. Raises Unavailable.
+        """
         async with self._asking:
-            if self._known is None:
-                self._known = _Known(await self._engine.about(), await self._storage.can_limit())
-            return self._known
+            if self._about is None:
+                self._about = await self._engine.about()
+            if self._limits_storage is None:
+                self._limits_storage = await self._storage.can_limit()
+            return self._about, self._limits_storage
 
     def _launch_ports(self) -> LaunchPorts:
         setup = self._setup
@@ -187,10 +191,3 @@ class DockerBackend:
         finally:
             if not lock.locked() and self._locks.get(token) is lock:
                 del self._locks[token]
-
-
-class _Known(msgspec.Struct, frozen=True):
-    """What an engine is, and whether it limits volumes."""
-
-    about: About
-    limits_storage: bool

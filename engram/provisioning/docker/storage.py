@@ -47,10 +47,10 @@ class Storage:
         name = container.name_of(f"{self._ledger_id}-probe")
         labels = {container.LEDGER: self._ledger_id}
         try:
-            await self._engine.remove_volume(name)  # of a probe that was interrupted
             options = limits(_PROBED_BYTES, podman=self._engine.is_podman)
             refused = await self._engine.create_volume(name, labels, options)
-            await self._engine.remove_volume(name)
+            if not refused:
+                await self._engine.remove_volume(name)
         except Unknown as error:
             raise Unavailable(f"whether volumes can be limited is not known: {error}") from error
         return not refused

@@ -21,7 +21,8 @@ OPEN_BOUND = 200_000
 operator alone and do not count."""
 DELIVERED_KEPT_S = 7 * 86_400.0
 LOG_KEPT_S = 30 * 86_400.0
-_OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
+OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
+"""States of entries that are purged in time."""
 _PURGED_AT_ONCE = 10_000
 _GAP = "gap"
 
@@ -34,10 +35,12 @@ def enqueue(
     bound: int | None = None,
     block_hash: bytes | None = None,
     signer: str = "",
+    signed: Signed | None = None,
 ) -> Enqueued:
     """Queue a payload at the end of its stream, unless its nonce is known already or `bound` (OPEN_BOUND) entries wait.
 
-    The caller reports a refusal. `block_hash` is that of the payload's block: should another block become final, the
+    The caller reports a refusal. With `signed` the entry is sent as it was signed by `signer` (ss58), which has
+    committed to its hash. `block_hash` is that of the payload's block: should another block become final, the
     payload is withdrawn.
     """
     if count(connection, "pending") >= (OPEN_BOUND if bound is None else bound):
@@ -50,6 +53,8 @@ def enqueue(
         "output_hash": payload.output_hash,
         "block": payload.block,
         "payload": msgspec.json.encode(payload),
+        "signed": None if signed is None else signed.body,
+        "signed_hash": None if signed is None else signed.signed_hash,
         "state": EntryState.PENDING.value,
         "attempts": 0,
         "next_attempt_at": now,
@@ -213,10 +218,10 @@ def next_attempt_at(connection: Connection) -> float | None:
     return None if found is None else float(found[0])
 
 
-def purge(connection: Connection, now: float) -> int:
-    """Forget at most 10,000 entries that were over 7 days ago, and as many log lines of 30 days ago; returns how many
-    entries went."""
-    over = one_of(relay_outbox.c.state, _OVER)
+def purge(connection: Connection, now: float, log_kept_s: float = LOG_KEPT_S) -> int:
+    """Forget at most 10,000 entries that were over 7 days ago, and as many log lines older than `log_kept_s`; return
+    how many entries went."""
+    over = one_of(relay_outbox.c.state, OVER)
     old = (
         select(relay_outbox.c.id).where(over, relay_outbox.c.updated_at < now - DELIVERED_KEPT_S).limit(_PURGED_AT_ONCE)
     )
@@ -226,7 +231,7 @@ def purge(connection: Connection, now: float) -> int:
     for state, entries in connection.execute(by_state).all():
         add(connection, COUNTER_OF[EntryState(state)], -entries)
     gone = connection.execute(delete(relay_outbox).where(relay_outbox.c.id.in_(old)))
-    lines = select(relay_log.c.id).where(relay_log.c.at < now - LOG_KEPT_S).limit(_PURGED_AT_ONCE)
+    lines = select(relay_log.c.id).where(relay_log.c.at < now - log_kept_s).limit(_PURGED_AT_ONCE)
     connection.execute(delete(relay_log).where(relay_log.c.id.in_(lines)))
     connection.execute(delete(relay_signatures).where(relay_signatures.c.at < now - LOG_KEPT_S))
     return gone.rowcount

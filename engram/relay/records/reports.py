@@ -2,8 +2,9 @@
 
 from sqlalchemy import Connection, select
 
+from engram.ledger.sql import one_of
 from engram.relay.model import Entry, EntryState, LogLine, RelayStatus
-from engram.relay.records.outbox import head
+from engram.relay.records.outbox import OVER, head
 from engram.relay.records.rows import line_of
 from engram.relay.records.streams import count, streams
 from engram.relay.tables import relay_log, relay_outbox
@@ -25,8 +26,8 @@ def status(
     delivered = max(streams(connection), key=lambda stream: stream.last_ok_at or 0.0, default=None)
     newest = (
         select(relay_outbox.c.created_at, relay_outbox.c.updated_at)
-        .where(relay_outbox.c.state == EntryState.DELIVERED)
-        .order_by(relay_outbox.c.id.desc())
+        .where(one_of(relay_outbox.c.state, OVER), relay_outbox.c.state == EntryState.DELIVERED)  # by the index of OVER
+        .order_by(relay_outbox.c.updated_at.desc())
         .limit(1)
     )
     last = connection.execute(newest).first()

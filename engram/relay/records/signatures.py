@@ -26,6 +26,15 @@ def may_sign(
     return statements.HELD.values(connection, key) == (output_hash,)
 
 
+def signed_output(
+    connection: Connection, *, netuid: int, kind: str, block: int, source: str, signer: str
+) -> str | None:
+    """Return the output_hash that was committed to; None when there is none."""
+    key = {"netuid": netuid, "kind": kind, "block": block, "source": source, "signer": signer}
+    held = statements.HELD.values(connection, key)
+    return None if held is None else str(held[0])
+
+
 def may_sign_entry(connection: Connection, entry: Entry, now: float) -> bool:
     """Commit to an entry's hash as the one that is signed, or return False."""
     found = statements.STREAM_KEY.values(connection, {"stream": entry.stream_id})

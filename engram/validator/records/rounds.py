@@ -82,6 +82,21 @@ def last_round(connection: Connection, netuid: int, state: RoundState | None = N
     return None if row is None else _round(row)
 
 
+def closed_near(connection: Connection, netuid: int, block: int, blocks: int, limit: int) -> list[Round]:
+    """Return the closed rounds of at most `blocks` blocks before or after a block: the newest `limit` of them."""
+    near = (
+        select(rounds)
+        .where(
+            rounds.c.netuid == netuid,
+            rounds.c.state == str(RoundState.CLOSED),
+            rounds.c.block.between(block - blocks, block + blocks),
+        )
+        .order_by(rounds.c.id.desc())
+        .limit(limit)
+    )
+    return [_round(row) for row in connection.execute(near).mappings()]
+
+
 def round_of(connection: Connection, round_id: int) -> Round | None:
     """Return a round by its id."""
     row = connection.execute(select(rounds).where(rounds.c.id == round_id)).mappings().first()
