@@ -1,8 +1,9 @@
 """HTTP: CPU microseconds of the server a request, over 32 kept-alive connections, ours and its peers in turn.
 
 A real gateway (its tree without a fleet, as in bench/purchase.py) for /health, a Quart route, the signed look at a
-session and the 402; the bare server and its peers for a raw ASGI application and a stream. `python -m bench.http
-[--quick]`. Ratios are medians of rounds in which ours and the peer alternate; what is not installed here is null.
+session and the 402; the bare server and its peers for a raw ASGI application and a stream. Figures are medians of
+rounds, in each of which ours and the peer alternate many times; null is what is not installed here.
+`python -m bench.http [--quick]`.
 """
 
 import http.client
@@ -26,13 +27,17 @@ import trio
 
 from bench.purchase import FACILITATOR, start
 from bench.support.http_peers import STREAMED
-from bench.support.keepalive import cpu_us, own_cpu_s
+from bench.support.keepalive import KeptLoad
 from bench.support.paying import BODY, Phone
 from engram.hotkeys import Keypair, gateway_scheme
 
 QUICK: Final = "--quick" in sys.argv
-ROUNDS: Final = 3 if QUICK else 7
-SECONDS: Final = 1.0 if QUICK else 2.0
+ROUNDS: Final = 5 if QUICK else 9
+SLICES: Final = 10
+"""Of each round: ours and its peers take turns that are so short that what else the machine does hits all alike."""
+SLICE_S: Final = 0.1 if QUICK else 0.2
+STREAMS: Final = 5
+CONNECTIONS: Final = 32
 MANY: Final = 1_000 if QUICK else 10_000
 IDLE: Final = 500 if QUICK else 2_000
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -150,17 +155,24 @@ def signed(keypair: Keypair, method: str, path: str, body: bytes = b"") -> bytes
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-Measure = Callable[[], float]
-
-
-def alternating(figures: dict[str, Any], measures: dict[str, Measure]) -> None:
-    """Median of each over the rounds, in which they take turns."""
-    taken: dict[str, list[float]] = {name: [] for name in measures}
+def alternating(figures: dict[str, Any], loads: dict[str, KeptLoad]) -> None:
+    """Median CPU microseconds of a request to each, over the rounds."""
+    taken: dict[str, list[float]] = {name: [] for name in loads}
+    for load in loads.values():
+        load.run(0.3)
     for _ in range(ROUNDS):
-        for name, measure in measures.items():
-            taken[name].append(measure())
-    for name, values in taken.items():
-        figures[name] = statistics.median(values)
+        spent = dict.fromkeys(loads, 0.0)
+        answered = dict.fromkeys(loads, 0)
+        for _ in range(SLICES):
+            for name, load in loads.items():
+                cpu_s, answers = load.run(SLICE_S)
+                spent[name] += cpu_s
+                answered[name] += answers
+        for name, values in taken.items():
+            values.append(spent[name] * 1e6 / answered[name])
+    for name, load in loads.items():
+        figures[name] = statistics.median(taken[name])
+        load.close()
 
 
 def stream_mb_s(port: int) -> float:
@@ -201,15 +213,17 @@ def idle_kb(peer: Peer) -> float:
 
 def many_connections(peer: Peer) -> dict[str, float]:
     """Requests a second over very many connections, and the memory of the process meanwhile."""
-    began, cpu = time.perf_counter(), own_cpu_s(peer.pids[0])
-    used = cpu_us(peer.port, peer.pids, get("/"), connections=MANY, seconds=3 * SECONDS)
-    spent = own_cpu_s(peer.pids[0]) - cpu
-    took = time.perf_counter() - began
-    return {
-        "rps_10k_connections": spent * 1e6 / used / took,
-        "us_10k_connections": used,
+    load = KeptLoad(peer.port, peer.pids, lambda: get("/"), b"200", MANY)
+    load.run(0.3)
+    began = time.perf_counter()
+    spent, answered = load.run(5.0)
+    found = {
+        "rps_10k_connections": answered / (time.perf_counter() - began),
+        "us_10k_connections": spent * 1e6 / answered,
         "rss_mb": rss_kb(peer.pids[0]) / 1024,
     }
+    load.close()
+    return found
 
 
 def buy(url: str, keypair: Keypair) -> str:
@@ -245,15 +259,12 @@ def gateway(stack: ExitStack, figures: dict[str, Any]) -> None:
     fastapi = Peer(stack, "fastapi", str(folder / "gateway" / "ledger.sqlite3"), offer)
     aiohttp = Peer(stack, "aiohttp")
 
-    def measure(port: int, pids: list[int], raw: Callable[[], bytes], status: bytes = b"200") -> Measure:
-        return lambda: cpu_us(port, pids, raw(), status=status, seconds=SECONDS)
-
     def each(name: str, raw: Callable[[], bytes], peer: Peer, peer_name: str, status: bytes = b"200") -> None:
         alternating(
             figures,
             {
-                f"{name}_us": measure(port, pids, raw, status),
-                f"{name}_{peer_name}_us": measure(peer.port, peer.pids, raw, status),
+                f"{name}_us": KeptLoad(port, pids, raw, status, CONNECTIONS),
+                f"{name}_{peer_name}_us": KeptLoad(peer.port, peer.pids, raw, status, CONNECTIONS),
             },
         )
 
@@ -263,25 +274,27 @@ def gateway(stack: ExitStack, figures: dict[str, Any]) -> None:
     each("post_402", lambda: signed(keypair, "POST", "/sessions", BODY), fastapi, "fastapi", b"402")
 
 
+def bare_load(peer: "Peer | Granian | Nginx", path: str = "/") -> KeptLoad:
+    return KeptLoad(peer.port, peer.pids, lambda: get(path), b"200", CONNECTIONS)
+
+
 def bare(stack: ExitStack, figures: dict[str, Any]) -> None:
     """The server alone."""
     ours, uvicorn = Peer(stack, "ours"), Peer(stack, "uvicorn")
-    measures: dict[str, Measure] = {
-        "raw_us": lambda: cpu_us(ours.port, ours.pids, get("/"), seconds=SECONDS),
-        "raw_uvicorn_us": lambda: cpu_us(uvicorn.port, uvicorn.pids, get("/"), seconds=SECONDS),
-    }
+    loads = {"raw_us": bare_load(ours), "raw_uvicorn_us": bare_load(uvicorn)}
     figures["raw_granian_us"] = figures["raw_nginx_us"] = None
     if shutil.which("granian", path=str(Path(sys.executable).parent)):
-        granian = Granian(stack)
-        measures["raw_granian_us"] = lambda: cpu_us(granian.port, granian.pids, get("/"), seconds=SECONDS)
+        loads["raw_granian_us"] = bare_load(Granian(stack))
     nginx = Nginx(stack) if shutil.which("nginx") else None
     if nginx is not None:
-        measures["raw_nginx_us"] = lambda: cpu_us(nginx.port, nginx.pids, get("/x"), seconds=SECONDS)
-    alternating(figures, measures)
-    streams: dict[str, Measure] = {"stream_mb_s": lambda: stream_mb_s(ours.port)}
-    if nginx is not None:
-        streams["stream_nginx_mb_s"] = lambda: stream_mb_s(nginx.port)
-    alternating(figures, streams)
+        loads["raw_nginx_us"] = bare_load(nginx, "/x")
+    alternating(figures, loads)
+    streams: dict[str, list[float]] = {"stream_mb_s": [], "stream_nginx_mb_s": []}
+    for _ in range(STREAMS):
+        streams["stream_mb_s"].append(stream_mb_s(ours.port))
+        if nginx is not None:
+            streams["stream_nginx_mb_s"].append(stream_mb_s(nginx.port))
+    figures.update({name: statistics.median(values) for name, values in streams.items() if values})
     fresh = Peer(stack, "ours")
     figures["idle_connection_kb"] = idle_kb(fresh)
     figures.update(many_connections(fresh))

@@ -6,6 +6,7 @@ embedding happens between rounds, in a child at the lowest priority. `python -m 
 """
 
 import asyncio
+import gc
 import json
 import resource
 import secrets
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -38,9 +40,11 @@ from engram.validator import reports
 from engram.validator.gardening import Garden, Gardener
 from engram.validator.miner_client import MinerClient
 from engram.validator.model import PlantState
+from engram.validator.records import asking as asking_records
 from engram.validator.records import plants as plant_records
-from engram.validator.records import rounds as round_records
 from engram.validator.rounds import Rounds, RoundTerms
+from engram.validator.tables import questions, round_miners
+from engram.validator.tables import rounds as rounds_table
 from engram.validator.workbench import Done, Draft, Truth
 
 QUICK = "--quick" in sys.argv
@@ -87,6 +91,20 @@ async def respond() -> None:
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await server.serve_forever()
+
+
+class Passes(trio.abc.Instrument):
+    """CPU of the loop's thread in each pass over its tasks: the loop's own lag, whatever else runs on the machine."""
+
+    def __init__(self) -> None:
+        self.cpu_ms: list[float] = []
+        self.began = time.thread_time()
+
+    def after_io_wait(self, timeout: float) -> None:
+        self.began = time.thread_time()
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.cpu_ms.append((time.thread_time() - self.began) * 1e3)
 
 
 class ReadyMade:
@@ -144,6 +162,7 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
         concurrency=64,
         deadline_s=60.0,
         keep_rounds=KEPT,
+        planted_rounds=6,
         share_scores=True,
         private_allowed=True,
         blacklist=frozenset(),
@@ -168,6 +187,10 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
     async with open_system(spec, registry=registry):
         await rounds.prepare(graph)
         await _hold_everything(ledger)
+        gc.collect()
+        gc.freeze()  # as every process does once its tree stands (engram/roles/process.py)
+        passes = Passes()
+        trio.lowlevel.add_instrument(passes)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch, lags)
             for _ in range(ROUNDS):
@@ -176,6 +199,9 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
                 cpu += time.process_time() - began
                 asked += await ledger.read(lambda c, i=done.id: _asked(c, i))  # type: ignore[misc]
             nursery.cancel_scope.cancel()
+        trio.lowlevel.remove_instrument(passes)
+        rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        await _keep_rounds(ledger, done.id)
         explained = []
         for _ in range(20):
             began = time.perf_counter()
@@ -187,8 +213,10 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
         "round_s": statistics.median(lengths),
         "cpu_ms_per_request": cpu * 1e3 / max(asked, 1),
         "requests_a_round": asked / ROUNDS,
-        "rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "rss_mb": rss_mb,
         "loop_lag_p99_ms": statistics.quantiles(lags, n=100)[98],
+        "pass_cpu_p99_ms": statistics.quantiles(passes.cpu_ms, n=100)[98],
+        "pass_cpu_max_ms": max(passes.cpu_ms),
         "explain_ms": statistics.median(explained),
     }
 
@@ -203,8 +231,25 @@ async def _hold_everything(ledger: LedgerClient) -> None:
     await ledger.write(hold)
 
 
+async def _keep_rounds(ledger: LedgerClient, last: int) -> None:
+    """Repeat the last round, all of it, until KEPT rounds are kept."""
+
+    def repeat(connection, first: int, until: int) -> None:  # type: ignore[no-untyped-def]
+        for table in (rounds_table, round_miners, questions):
+            column = "id" if table is rounds_table else "round_id"
+            others = ", ".join(each.name for each in table.c if each.name not in ("id", column))
+            for number in range(first, until):
+                connection.exec_driver_sql(
+                    f"INSERT INTO {table.name} ({column}, {others}) "
+                    f"SELECT {number}, {others} FROM {table.name} WHERE {column} = {last}"
+                )
+
+    for first in range(last + 1, KEPT + 1, 20):
+        await ledger.write(partial(repeat, first=first, until=min(first + 20, KEPT + 1)))
+
+
 def _asked(connection, round_id: int) -> int:  # type: ignore[no-untyped-def]
-    return sum(len(found) for found in round_records.answers_of(connection, round_id).values())
+    return sum(len(found) for found in asking_records.answers_of(connection, round_id).values())
 
 
 async def _watch(lags: list[float]) -> None:

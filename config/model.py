@@ -255,8 +255,9 @@ class AkashSettings(Section, frozen=True):
         "https://rest-akash.ecostake.com",
         "https://akash-rest.publicnode.com",
     )
-    """REST endpoints of the chain. With two or more, none alone is believed that something is not there, that
-    a lease has ended, or where a provider is and by which certificate."""
+    """REST endpoints of the chain. With two or more, none alone is believed in what costs money or a memory: that
+    something is not there, that a lease has ended or costs otherwise, who a provider is, what became of a transaction.
+    With three, one that lies is outvoted."""
     chain_id: str = "akashnet-2"
     """AKASH_CHAIN_ID"""
     key_file: str = ""
@@ -302,6 +303,8 @@ class AkashSettings(Section, frozen=True):
     """Fees are paid in AKT: below this there is an alarm."""
     alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
     """Deployments are paid in ACT: below this, less what sold sessions still need, there is an alarm."""
+    akt_usd: Annotated[float, Meta(ge=0.001, le=1_000_000)] = 1.0
+    """What an AKT counts for where costs are told, in US dollars: what you pay for it. Fees are paid in AKT."""
     mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
     refunds what comes to less. 0: none."""
@@ -360,8 +363,29 @@ class RelaySettings(Section, frozen=True):
     """Payloads that may wait to be sent; what is refused beyond it is logged and counted."""
     concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
     """Streams that are sent to the receiver at once; within a stream there is one payload at a time."""
+    log_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
+    """Days for which the log of all attempts is kept."""
     confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
+    quorum: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Validators that must have signed scores before they are relayed, this one among them. 1: it relays its own alone,
+    which a receiver sees."""
+    peers: tuple[str, ...] = ()
+    """Where other validators are asked for their signature, in the place of the addresses that they announce on the
+    chain: a hotkey (ss58), a space, and a URL."""
+    turn_blocks: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    """Blocks after which the next validator proposes its scores."""
+    compare_blocks: Annotated[int, Meta(ge=1, le=10_000)] = 150
+    """A proposal is held against the own rounds that are at most so many blocks away."""
+    recall_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.25
+    """How far a proposed recall may lie outside what was measured."""
+    proof_rate_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    latency_tolerance_ms: Annotated[float, Meta(ge=0, le=60_000)] = 500.0
+    missing_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    """Share of the miners that only one of two validators may have measured."""
+
+
+SchemaVersion = Literal["engram-v1", "engram-v2"]
 
 
 class XerisSettings(Section, frozen=True):
@@ -377,12 +401,26 @@ class XerisSettings(Section, frozen=True):
     """Distinct validators that must have signed a scores payload."""
     keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
     """Days for which payloads are kept; older ones are refused."""
+    schema_versions: tuple[SchemaVersion, ...] = ("engram-v1", "engram-v2")
+    """Which versions of payloads it takes, as it says at GET /schemas."""
+    log_days: Annotated[int, Meta(ge=1, le=3_650)] = 90
+    """Days for which the log of submissions is kept, refused ones too."""
+    submission_usd: Annotated[float, Meta(ge=0, le=1_000)] = 0.0
+    """What an accepted payload costs its signer, paid beforehand by `payments` (x402); 0: nothing."""
+    submissions_a_payment: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
+    """So many submissions are bought at once."""
+    public_url: str = ""
+    """Where it is reached from outside, for offers; empty: the address it listens on."""
 
 
 class ValidatorSettings(Section, frozen=True):
     """A validator: how it asks miners, and whether it sets weights."""
 
     netuid: Netuid = 450
+    host: str = "127.0.0.1"
+    port: Port = 9500
+    """Where other validators ask for signatures on their scores; served while `relay.url` is set and `relay.quorum` is
+    above 1. 0 takes a free port."""
     hotkey_file: str = ""
     """The validator's hotkey: a wallet file of mode 0600, plain or encrypted."""
     hotkey_password_file: str = ""

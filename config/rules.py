@@ -232,6 +232,13 @@ def _relay_backoff(settings: Settings) -> Iterator[Forbidden]:
         )
 
 
+def _relay_peers(settings: Settings) -> Iterator[Forbidden]:
+    for entry in settings.relay.peers:
+        hotkey, _, url = entry.partition(" ")
+        if not _HOTKEY.fullmatch(hotkey) or not is_http_url(url):
+            yield Forbidden("relay.peers", f"{entry!r} is not a hotkey (ss58), a space, and an http or https URL")
+
+
 def _environment_of_the_money(settings: Settings) -> Iterator[Forbidden]:
     """Yield refusals of an environment that does not match the money that network and facilitator can move."""
     payments, environment = settings.payments, settings.environment
@@ -492,7 +499,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _chain_reset,
     ),
     "facilitator": (_facilitator_doors,),
-    "validator": (_validator, _relay_backoff, _chain_reset),
+    "validator": (_validator, _relay_backoff, _relay_peers, _chain_reset),
     "worker": (_worker,),
     "miner": (_miner_signatures, _embedding_server, _announcement),
 }

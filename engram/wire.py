@@ -40,8 +40,11 @@ def decode(content: bytes | bytearray | memoryview | str, type_: type[T]) -> T: 
 @overload
 def decode(content: bytes | bytearray | memoryview | str, type_: object) -> Any: ...
 def decode(content: bytes | bytearray | memoryview | str, type_: Any) -> Any:
-    """Decode JSON as this type. Raises msgspec.ValidationError, msgspec.DecodeError (no UTF-8 too)."""
-    return decoder(type_).decode(content)
+    """Decode JSON as this type. Raises msgspec.ValidationError, msgspec.DecodeError (no UTF-8, too deep a nest)."""
+    try:
+        return decoder(type_).decode(content)
+    except RecursionError:  # not of msgspec's own kind, and forgotten where a stranger's answer is read
+        raise msgspec.DecodeError("JSON is nested too deeply") from None
 
 
 @overload

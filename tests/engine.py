@@ -43,11 +43,14 @@ class RealEngine:
         return dict(found)
 
     async def remove_all(self) -> None:
-        """Remove every container of ours."""
+        """Remove every container of ours, then every volume."""
         _, found = await self.ask("GET", '/containers/json?all=1&filters={"label":["engram.ledger"]}')
         for each in found:
             await self.ask("POST", f"/containers/{each['Id']}/kill")
             await self.ask("DELETE", f"/containers/{each['Id']}?force=1&v=1")
+        _, found = await self.ask("GET", '/volumes?filters={"label":["engram.ledger"]}')
+        for each in found["Volumes"] or ():
+            await self.ask("DELETE", f"/volumes/{each['Name']}")
 
 
 def provide_image() -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,14 +28,28 @@ IMAGE: Final = "registry.example/engram@sha256:" + "ab" * 32
 ROOT: Final = Path(__file__).parents[2]
 
 
+class Running(msgspec.Struct, frozen=True):
+    """A double that runs."""
+
+    endpoints: tuple[str, ...]
+    control: str
+
+    def waits_s(self, dseq: int) -> float:
+        """Return how long the double itself made the deployment wait: blocks, their index, bids, the provider."""
+        with urllib.request.urlopen(f"{self.control}/waits", timeout=10) as answer:
+            steps: dict[str, float] = json.load(answer)[str(dseq)]
+        return sum(steps.values())
+
+
 @contextmanager
-def double(*options: str) -> Iterator[tuple[str, ...]]:
-    """Run the double with stub nodes; yields the endpoints of its chain."""
+def double(*options: str) -> Iterator[Running]:
+    """Run the double with stub nodes."""
     command = [sys.executable, "-m", "tests.doubles.akash", "--stub-nodes", "--fund", KEY.address, *options]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield tuple(json.loads(process.stdout.readline())["endpoints"])
+            ready = json.loads(process.stdout.readline())
+            yield Running(tuple(ready["endpoints"]), ready["control"])
         finally:
             process.terminate()
 

@@ -7,7 +7,6 @@ seconds it waited for the facilitator.
 
 import json
 import os
-import socket
 import sys
 import time
 import uuid
@@ -23,6 +22,7 @@ with warnings.catch_warnings():
     from x402.http.middleware.fastapi import payment_middleware
     from x402.mechanisms.evm.exact import ExactEvmServerScheme
 
+from bench.support.http_peers import listening
 from engram.payments.networks import BASE_SEPOLIA
 
 
@@ -73,7 +73,7 @@ def shop(facilitator_url: str, recipient: str) -> FastAPI:
 
 
 def main(facilitator_url: str, recipient: str, ready_fd: int) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listening()
     app = shop(facilitator_url, recipient)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     os.write(ready_fd, json.dumps({"url": url}).encode() + b"\n")

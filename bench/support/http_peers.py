@@ -44,6 +44,15 @@ def ready(number: int, port: int) -> None:
     os.close(number)
 
 
+def listening() -> socket.socket:
+    """A listener for the peers. asyncio switches Nagle's algorithm off where the protocol is named, and so for those
+    that it accepts here."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1_024)
+    return listener
+
+
 def ours(ready_fd: int) -> None:
     import trio
 
@@ -77,7 +86,7 @@ def ours(ready_fd: int) -> None:
 def uvicorn_(ready_fd: int, app: Any = raw) -> None:
     import uvicorn
 
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
+    listener = listening()
     ready(ready_fd, listener.getsockname()[1])
     uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
 
@@ -90,7 +99,7 @@ def aiohttp_(ready_fd: int) -> None:
 
     app = web.Application()
     app.router.add_get("/health", health)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1_024)
+    listener = listening()
     ready(ready_fd, listener.getsockname()[1])
     web.run_app(app, sock=listener, access_log=None, print=None)
 

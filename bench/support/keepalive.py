@@ -1,33 +1,32 @@
 """Kept-alive connections that each send the same request again and again: load whose own cost does not matter, since
 only the server's CPU is counted. Any status, any spelling of headers, bodies by length or in chunks."""
 
-import os
 import re
 import select
 import socket
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final, final
 
+_CPUCLOCK_SCHED: Final = 2
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
 
 
 def own_cpu_s(pid: int) -> float:
-    """CPU seconds of one process, threads that have ended included."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU seconds of one process, threads that have ended included: its CPU clock (clock_getcpuclockid(3))."""
+    return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
 
 
 @final
 class _Connection:
-    def __init__(self, port: int, raw: bytes, status: bytes) -> None:
+    def __init__(self, port: int, status: bytes) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._raw, self._status = raw, b"HTTP/1.1 " + status
+        self._status = b"HTTP/1.1 " + status
         self._received = bytearray()
 
-    def send(self) -> None:
-        self.socket.sendall(self._raw)
+    def send(self, raw: bytes) -> None:
+        self.socket.sendall(raw)
 
     def answered(self) -> bool:
         """Take in what is there; whether the answer is whole. Raises RuntimeError for another status."""
@@ -47,29 +46,39 @@ class _Connection:
         return whole
 
 
-def cpu_us(
-    port: int, pids: list[int], raw: bytes, *, status: bytes = b"200", connections: int = 32, seconds: float = 2.0
-) -> float:
-    """Microseconds of CPU that these processes spend on one request."""
-    open_ones = {}
-    ready = select.epoll()
-    for _ in range(connections):
-        connection = _Connection(port, raw, status)
-        open_ones[connection.socket.fileno()] = connection
-        ready.register(connection.socket, select.EPOLLIN)
-        connection.send()
-    answered, began, until = 0, 0.0, time.perf_counter() + seconds + 0.3
-    warm, before = time.perf_counter() + 0.3, 0.0
-    while time.perf_counter() < until:
-        if not began and time.perf_counter() >= warm:
-            began, answered, before = time.perf_counter(), 0, sum(map(own_cpu_s, pids))
-        for number, _ in ready.poll(5):
-            connection = open_ones[number]
-            if connection.answered():
+@final
+class KeptLoad:
+    """Connections to one server, which are kept for as long as it is measured."""
+
+    def __init__(self, port: int, pids: list[int], raw: Callable[[], bytes], status: bytes, connections: int) -> None:
+        """Take what makes the request; it is called before each run."""
+        self._pids, self._raw = pids, raw
+        self._open: dict[int, _Connection] = {}
+        self._ready = select.epoll()
+        for _ in range(connections):
+            connection = _Connection(port, status)
+            self._open[connection.socket.fileno()] = connection
+            self._ready.register(connection.socket, select.EPOLLIN)
+
+    def run(self, seconds: float) -> tuple[float, int]:
+        """Ask for so long, and wait for the last answers; returns the CPU seconds of the server and the answers."""
+        raw, answered, waiting = self._raw(), 0, len(self._open)
+        before, until = sum(map(own_cpu_s, self._pids)), time.perf_counter() + seconds
+        for connection in self._open.values():
+            connection.send(raw)
+        while waiting:
+            for number, _ in self._ready.poll(30):
+                connection = self._open[number]
+                if not connection.answered():
+                    continue
                 answered += 1
-                connection.send()
-    spent = sum(map(own_cpu_s, pids)) - before
-    for connection in open_ones.values():
-        connection.socket.close()
-    ready.close()
-    return spent * 1e6 / max(1, answered)
+                if time.perf_counter() < until:
+                    connection.send(raw)
+                else:
+                    waiting -= 1
+        return sum(map(own_cpu_s, self._pids)) - before, answered
+
+    def close(self) -> None:
+        for connection in self._open.values():
+            connection.socket.close()
+        self._ready.close()

@@ -3,14 +3,21 @@
 The proxy has its own dispatch (bodies are passed on while they arrive), which is held against these rows by a test.
 """
 
-from typing import Any, Final
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from engram.api.route import NoBody, Parameter, Response, Route
 
 EPISTULA: Final = ("epistula",)
 SECRET: Final = ("internal secret",)
+
+
+Name: TypeAlias = Annotated[str, Meta(max_length=128)]
+Names: TypeAlias = Annotated[list[Name], Meta(max_length=256)]
+Advertised: TypeAlias = Annotated[dict[Name, bool | Names], Meta(max_length=256)]
+"""Booleans by name, or lists of names by kind."""
 
 
 class Healthy(msgspec.Struct, frozen=True):
@@ -91,7 +98,7 @@ UPDATE_CAPACITY: Final = Route(
     "POST",
     "/capacity",
     "Replace what is advertised",
-    dict[str, Any],
+    Advertised,
     Response(200, "What is advertised now.", object),
     (_BAD, _UNSIGNED, _REFUSED, _TOO_LARGE, _TOO_MANY, _error(500, "No internal secret is configured."), _BUSY),
     parameters=(Parameter("X-Internal-Secret", "header", "The miner's internal secret."),),
@@ -112,7 +119,7 @@ TRAIN: Final = Route(
     "POST",
     "/train",
     "Passed on to the training server",
-    dict[str, Any],
+    object,
     Response(200, "The backend's answer.", object),
     _PASSED_ON,
     callers=EPISTULA,
@@ -123,7 +130,7 @@ INFERENCE: Final = Route(
     "POST",
     "/inference",
     "Passed on to the inference server",
-    dict[str, Any],
+    object,
     Response(200, "The backend's answer.", object),
     (Response(202, "It became a job, where the route says so.", Queued, headers=("Location",)), *_PASSED_ON),
     callers=EPISTULA,

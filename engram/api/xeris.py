@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from engram.api.gateway_model import PaymentRequiredAnswer
 from engram.api.node_model import Health
 from engram.api.route import NoBody, Parameter, Response, Route
 
@@ -27,11 +28,42 @@ class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
     signature: str
 
 
+class CreditBody(msgspec.Struct, frozen=True, kw_only=True):
+    """For whose submissions is paid."""
+
+    hotkey: str
+    """ss58 of the key that signs the payloads, which need not be the payer's."""
+
+
+class CreditAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key may still submit. `status` is `settled`, `pending` (ask again) or `none`, where nothing was bought."""
+
+    hotkey: str
+    left: int
+    """Submissions that are paid for and not used."""
+    status: str
+    payment_id: str | None = None
+
+
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing was taken, or found."""
 
     error: str
     code: str
+
+
+class TakenSchema(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of payload that is taken."""
+
+    kind: str
+    versions: list[str]
+    """Each is a `schema_version`; the newest last."""
+
+
+class Schemas(msgspec.Struct, frozen=True, kw_only=True):
+    """What is taken; the JSON Schema of each kind is at /schemas/{kind}."""
+
+    schemas: list[TakenSchema]
 
 
 class Intelligence(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +91,13 @@ class IntelligencePage(msgspec.Struct, frozen=True, kw_only=True):
     next: int | None
 
 
+_OFFER: Final = Response(
+    402,
+    "Submissions are paid for beforehand: what to pay at POST /credits (x402; v2 in PAYMENT-REQUIRED).",
+    PaymentRequiredAnswer,
+)
 _REFUSED: Final = (
+    _OFFER,
     Response(403, "The gateway is not one of this receiver's.", Failure),
     Response(409, "The nonce came with another payload, or the signer signed another output of this block.", Failure),
     Response(410, "Older than what is kept.", Failure),
@@ -100,6 +138,47 @@ ONE: Final = Route(
     Response(200, "The payload.", Intelligence),
     others=(Response(404, "There is none of this hash.", Failure),),
 )
+CREDITS: Final = Route(
+    "buySubmissions",
+    "POST",
+    "/credits",
+    "Buy submissions for a key; without a payment, what they cost.",
+    CreditBody,
+    Response(200, "Bought, or the payment is still pending.", CreditAnswer),
+    others=(
+        Response(400, "The payment cannot be read.", Failure),
+        _OFFER,
+        Response(404, "Submissions cost nothing here.", Failure),
+        Response(409, "The payment was presented with another request.", Failure),
+        Response(422, "No hotkey.", Failure),
+        Response(429, "Too many payments are open.", Failure),
+        Response(503, "It cannot be sold now.", Failure),
+    ),
+    parameters=(
+        Parameter("PAYMENT-SIGNATURE", "header", "x402 v2 payment: base64 of a PaymentPayload (EIP-3009)."),
+        Parameter("X-Payment", "header", "The same as x402 v1."),
+    ),
+)
+LEFT: Final = Route(
+    "submissionsLeft",
+    "GET",
+    "/credits/{hotkey}",
+    "How many submissions a key has left.",
+    NoBody,
+    Response(200, "So many.", CreditAnswer),
+    others=(
+        Response(404, "Submissions cost nothing here.", Failure),
+        Response(422, "No hotkey.", Failure),
+    ),
+)
+TAKEN: Final = Route(
+    "schemas",
+    "GET",
+    "/schemas",
+    "Which kinds and versions of payloads are taken; an emitter picks from these.",
+    NoBody,
+    Response(200, "The kinds.", Schemas),
+)
 SCHEMAS: Final = Route(
     "schema",
     "GET",
@@ -113,4 +192,4 @@ HEALTH: Final = Route(
     "health", "GET", "/health", "Whether it is up", NoBody, Response(200, "It is.", Health), probe=True
 )
 
-ROUTES: Final = (SUBMIT, LIST, ONE, SCHEMAS, HEALTH)
+ROUTES: Final = (SUBMIT, LIST, ONE, CREDITS, LEFT, TAKEN, SCHEMAS, HEALTH)

@@ -82,6 +82,8 @@ class Metagraph(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     witness: str | None
     """Second endpoint that gave the same bytes; None when there was none to ask."""
+    last_epoch_block: int = 0
+    """Block at which the chain last ran the subnet's epoch; 0 where it has not."""
 
     def neuron(self, hotkey: bytes) -> Neuron | None:
         """Return the neuron of this 32-byte hotkey, None when it is not registered."""

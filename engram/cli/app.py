@@ -28,6 +28,12 @@ _COMMANDS: Final = (
     ("demo", "roles:demo", "Buy a node with play money, use it, stop it.", "engram demo"),
     ("status", "operate.status:status", "Show the status of the running process.", "engram status --json"),
     ("gpu", "miner.gpu:gpu", "Show this machine's GPUs.", "engram gpu --require 'driver>=570,cuda>=12.8,name~H100'"),
+    (
+        "miner-check",
+        "miner.check:miner_check",
+        "Look at a miner as a validator would.",
+        "engram miner-check --local",
+    ),
     ("version", "doctor.doctor:version", "Show versions.", "engram version"),
     ("doctor", "doctor.doctor:doctor", "Check for problems that keep Engram from working here.", "engram doctor"),
 )
@@ -42,6 +48,8 @@ _MORE: Final = {
     "status": "Counts, ages, and the supervision tree, as the running process reports them.",
     "gpu": "Read through NVIDIA's management library, without a CUDA context. With --require the exit status is 1 when "
     "a condition is not met.",
+    "miner-check": "Goes through the checklist of a miner: each line is good, or says what to do. Nothing is "
+    "registered or committed unless it is asked for. The exit status is 1 while a line is to be done.",
     "version": "Versions of Engram, Python, SQLite and the main libraries.",
     "doctor": "Checks settings, disk, data folder, ledger, ports, facilitator, chain, the libraries of nodes, and "
     "whether anything can be sold. Changes nothing. The exit status is 1 when something is bad.",
@@ -61,6 +69,7 @@ _GROUPS: Final = (
     ),
     ("ledger", "operate.ledger", "Back up, restore and check the ledger."),
     ("miner", "miner.command", "Start a memory miner; use, check, back up or export one."),
+    ("new", "miner.new", "Projects to start from."),
     ("proxy", "proxy.command", "Check the reverse proxy's settings; explain how a request ended."),
     ("relay", "operate.relay", "What is relayed to another network."),
     ("registry", "chain.registry", "Endpoints of miners, as committed on the chain."),

@@ -17,7 +17,7 @@ from engram.gateway.sessions import bind_sessions
 from engram.gateway.surface import GatewaySurface
 from engram.hotkeys.gateway_scheme import AUTH_HEADERS
 from engram.http.app import App, new_app
-from engram.http.authority import AuthorityGate
+from engram.http.authority import authority_check
 from engram.http.router import Router
 
 
@@ -39,7 +39,7 @@ def gateway_app(services: Services) -> App:
     bind_payments(endpoints, services)
     bind_node_signatures(endpoints, services.countersigner)
     endpoints.require_all(gateway.ROUTES)
-    app.edge.put_behind(AuthorityGate)  # outermost: every request passes it
+    app.edge.check(authority_check())
     return app
 
 

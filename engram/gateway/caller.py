@@ -21,10 +21,15 @@ class Caller(msgspec.Struct, frozen=True):
     """The verified caller of a request; not verified where signature checks are switched off."""
 
     public_key: PublicKey
-    message_sha256: bytes
-    """Together with `public_key`, identifies the signature in the replay guard."""
+    message: bytes
+    """What was signed; random bytes where signatures are not checked."""
     signed_ms: int | None = None
     """The signature's timestamp, unix ms; None where signatures are not checked."""
+
+    @property
+    def message_sha256(self) -> bytes:
+        """Together with `public_key`, identifies the signature in the replay guard."""
+        return hashlib.sha256(self.message).digest()
 
 
 def verify(services: Services, request: Request, refusal: str) -> Caller:
@@ -43,8 +48,8 @@ def verify(services: Services, request: Request, refusal: str) -> Caller:
         if refused.skew_ms is not None:
             extra["clock_skew_ms"] = refused.skew_ms
         raise ApiError(401, refused.code, refusal, extra=extra) from None
-    request.signed_at = request.header(b"x-timestamp")
-    return Caller(signed.public_key, signed.message_sha256, signed.timestamp_ms)
+    request.signed_at = signed.timestamp
+    return Caller(signed.public_key, signed.message, signed.timestamp_ms)
 
 
 def consume_signature(services: Services, guard: SingleUse, caller: Caller) -> None:

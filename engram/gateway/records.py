@@ -1,7 +1,6 @@
 """The surface's own ledger queries, which join tables of several areas."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import msgspec
 from sqlalchemy import Connection
@@ -10,6 +9,7 @@ from engram.ledger import Ledger
 from engram.payments import records as payment_records
 from engram.sessions import Session
 from engram.sessions import records as session_records
+from engram.sessions.indexed import IndexedSession
 
 
 class FoundSession(msgspec.Struct, frozen=True):
@@ -19,7 +19,11 @@ class FoundSession(msgspec.Struct, frozen=True):
     transaction: str | None
 
 
-_LOOKUP = session_records.lookup_with(payment_records.transaction_of)
+class _FoundRow(IndexedSession, frozen=True, array_like=True):
+    transaction_hash: str | None
+
+
+_LOOKUP = session_records.lookup_with(_FoundRow, payment_records.transaction_of)
 
 
 def find(connection: Connection, session_id: str) -> FoundSession | None:
@@ -30,8 +34,8 @@ def find(connection: Connection, session_id: str) -> FoundSession | None:
 
 def look(ledger: Ledger, session_id: str) -> FoundSession | None:
     """Return the session of this id, read on the event loop. Raises LaneClosed."""
-    found = session_records.look_with(ledger, _LOOKUP, session_id)
-    return None if found is None else FoundSession(found[0], cast("str | None", found[1]))
+    found = ledger.rows(_LOOKUP, session_id)
+    return FoundSession(found[0].session(), found[0].transaction_hash) if found else None
 
 
 def of_controller(connection: Connection, controller: bytes, limit: int) -> list[FoundSession]:

@@ -25,7 +25,12 @@ def bind_sessions(endpoints: Endpoints[Caller], services: Services) -> None:
     tickets = SingleUse(started_ms=int(services.clock.now() * 1000), window_ms=gateway_scheme.WINDOW_MS)
 
     async def show_session(call: Call[NoBody, Caller]) -> SessionAnswer:
-        return _shown(services, _require(call.caller, await _looked_up(services, call.path("session_id"))))
+        session_id = call.path("session_id")
+        try:
+            found = records.look(services.ledger, session_id)  # on the loop: this is the most frequent request
+        except LaneClosed:
+            found = await services.ledger.read(lambda connection: records.find(connection, session_id))
+        return _shown(services, _require(call.caller, found))
 
     async def stop_session(call: Call[NoBody, Caller]) -> StoppedAnswer:
         session_id = call.path("session_id")
@@ -69,14 +74,6 @@ async def owned(services: Services, caller: Caller, session_id: str) -> Session:
 
 async def _owned(services: Services, caller: Caller, session_id: str) -> records.FoundSession:
     return _require(caller, await services.ledger.read(lambda connection: records.find(connection, session_id)))
-
-
-async def _looked_up(services: Services, session_id: str) -> records.FoundSession | None:
-    """Read the session on the loop, as this is the most frequent request; in a thread while the lane is closed."""
-    try:
-        return records.look(services.ledger, session_id)
-    except LaneClosed:
-        return await services.ledger.read(lambda connection: records.find(connection, session_id))
 
 
 def _require(caller: Caller, found: records.FoundSession | None) -> records.FoundSession:

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from engram.hotkeys import content_digest
 from engram.hotkeys.errors import AuthError
 from engram.hotkeys.keypair import Keypair
 from engram.hotkeys.python_json import JsonValue, MalformedJson, parse_object
@@ -57,6 +58,16 @@ def sign_v1(
     body = json.dumps(envelope, sort_keys=True, allow_nan=False).encode("ascii")
     scheme = msgspec.structs.replace(V1, required=V1.required - {"receiver"})
     return body, sign_headers(scheme, keypair, now_ns=now_ns, body=body)
+
+
+def sign_request(keypair: Keypair, body: bytes, *, uuid: str, receiver: PublicKey, now_ns: int) -> dict[str, str]:
+    """Return the headers of a version 2 request: those that sign it, and Content-Digest where it has a body.
+
+    With that a proxy proves the request from its headers, and passes a large body on while it arrives. Raises
+    ValueError for a uuid that is none.
+    """
+    headers = sign_headers(V2, keypair, now_ns=now_ns, body=body, uuid=uuid, receiver=receiver)
+    return headers | content_digest.lines_of(body) if body else headers
 
 
 def sign_answer(keypair: Keypair, body: bytes, *, uuid: str, receiver: PublicKey, now_ns: int) -> dict[str, str]:

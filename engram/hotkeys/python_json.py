@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from json.encoder import encode_basestring_ascii
 from typing import Final, NoReturn, TypeAlias, final
 
+import msgspec
+
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
 
@@ -27,6 +29,8 @@ _MOST_CONTAINERS: Final = 2**18
 """Arrays and objects of a body, or their signs in its strings. More values, or more of these, would be read for more
 than some 20 ms in which no other thread runs."""
 _CONTAINERS: Final = frozenset((dict, list))
+_FLOATS: Final = {float}
+_quick: Final = msgspec.json.Encoder()
 
 
 @final
@@ -80,9 +84,27 @@ def _text(value: JsonValue) -> str:
 
 
 def _items(piece: list[JsonValue]) -> str:
-    if _CONTAINERS.isdisjoint(map(type, piece)):
+    kinds = set(map(type, piece))
+    if kinds == _FLOATS:
+        return _floats(piece)
+    if _CONTAINERS.isdisjoint(kinds):
         return _dumped(piece)[1:-1]
     return ",".join(map(_text, piece))
+
+
+def _floats(piece: list[JsonValue]) -> str:
+    """Write a vector's numbers by msgspec, which takes a tenth of the time and spells few of them otherwise.
+
+    Both write the shortest digits. They differ for numbers below 0.0001, from 10**16 on, and for those that are none.
+    """
+    text = _quick.encode(piece)[1:-1].decode("ascii")
+    if not ("e" in text or "0.0000" in text or "null" in text):
+        return text
+    texts = text.split(",")
+    for place, text in enumerate(texts):
+        if "e" in text or "0.0000" in text or text == "null":
+            texts[place] = _dumped(piece[place])
+    return ",".join(texts)
 
 
 def canonical_forms(content: bytes, *, without: frozenset[str]) -> Iterator[bytes]:

@@ -86,7 +86,8 @@ class ReplayStore:
         `key` is `SignedRequest.replay_key`, whose first 32 bytes are the sender; `expires_ms` is the last moment at
         which its timestamp passes.
         """
-        self._drop(now_ms)
+        if self._ends and self._ends[0] <= now_ms:
+            self._drop(now_ms)
         seen = self._seen[key[-1] % _PARTS]
         if key in seen:
             return Noted.SEEN
@@ -111,9 +112,10 @@ class ReplayStore:
         self, key: bytes, *, expires_ms: int, now_ms: int, skew_ms: int | None = None, repeatable: bool = False
     ) -> None:
         """Note a request as `note` does, or raise AuthError: replay (unless `repeatable`), stale or busy."""
-        match self.note(key, expires_ms=expires_ms, now_ms=now_ms):
-            case Noted.NEW:
-                return
+        noted = self.note(key, expires_ms=expires_ms, now_ms=now_ms)
+        if noted is Noted.NEW:
+            return
+        match noted:
             case Noted.SEEN:
                 if not repeatable:
                     raise AuthError("replay", "this signed request was received before; sign a new one", skew_ms)

@@ -117,6 +117,14 @@ class Scheme(msgspec.Struct, frozen=True):
     """Methods whose requests may be received again: they change nothing, and two honest ones may be one message."""
     max_body_bytes: int = 262_144
     """Larger bodies are refused by a scheme whose fields must be read from the body before anything is believed."""
+    carriers: dict[str | bytes, Part] = {}
+    """Made from `headers`: their names as text and as bytes."""
+
+    def __post_init__(self) -> None:
+        both: dict[str | bytes, Part] = {}
+        for name, part in self.headers.items():
+            both[name] = both[name.encode("ascii")] = part
+        msgspec.structs.force_setattr(self, "carriers", both)
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -127,8 +135,11 @@ class Claim(msgspec.Struct, frozen=True):
     signature: bytes
     timestamp_ms: int
     skew_ms: int
-    signable: Signable
-    """Without method, path and body."""
+    version: int
+    values: Values
+    """As spelled by the sender."""
+    fields: Mapping[str, JsonValue]
+    read: ReadObject | None
     receiver: PublicKey | None = None
 
 
@@ -138,13 +149,20 @@ class SignedRequest(msgspec.Struct, frozen=True):
     public_key: PublicKey
     timestamp_ms: int
     version: int
-    message_sha256: bytes
-    """sha256 of the signed message, whatever a header's spelling."""
+    message: bytes
+    """The bytes that were signed."""
     skew_ms: int = 0
     """The sender's timestamp minus our clock."""
     uuid: str = ""
     receiver: PublicKey | None = None
     scheme: str = ""
+    timestamp: str = ""
+    """As spelled by the sender; an answer is signed over it."""
+
+    @property
+    def message_sha256(self) -> bytes:
+        """The sha256 of the signed message, the same whatever the spelling of a header."""
+        return hashlib.sha256(self.message).digest()
 
     @property
     def hotkey(self) -> str:
@@ -180,7 +198,8 @@ def verify_signed(
     _demand(scheme, values, scheme.headers)
     if scheme.fields:
         values |= _values_of(scheme, _glance(scheme, body))
-    signed = _judge(scheme, values, method, raw_path, body, {}, now_ms, self_key, not_before_ms, admit)
+    claim = _claim(scheme, values, {}, now_ms, self_key, not_before_ms, admit, None)
+    signed = prove(claim, method=method, raw_path=raw_path, body=body)
     if scheme.fields:
         try:
             parse_object(body)
@@ -225,7 +244,8 @@ def verify_fields(
     read = fields if isinstance(fields, ReadObject) else None
     found = fields.fields if isinstance(fields, ReadObject) else fields
     values = _values_of(scheme, found)
-    return _judge(scheme, values, "", raw_path, b"", found, now_ms, self_key, not_before_ms, admit, read)
+    claim = _claim(scheme, values, found, now_ms, self_key, not_before_ms, admit, read)
+    return prove(claim, method="", raw_path=raw_path)
 
 
 def sign_headers(
@@ -299,25 +319,21 @@ def spelled(name: str) -> str:
 
 def _one_of_each(scheme: Scheme, headers: Headers) -> Values:
     values: Values = {}
-    parts = scheme.headers
+    carriers, prefixes = scheme.carriers, scheme.prefixes
     for name, raw_value in headers:
-        part = parts.get(_lower(name))
-        if part is None:
+        part = carriers.get(name)
+        if part is None and (name.islower() or (part := carriers.get(name.lower())) is None):
             continue
+        assert part is not None
         if part in values:
             raise AuthError("duplicate_header", f"{_text(name)} was sent more than once")
-        value = _text(raw_value)
-        if (prefix := scheme.prefixes.get(part)) is not None:
+        value = raw_value.decode("latin-1") if isinstance(raw_value, bytes) else raw_value
+        if prefixes and (prefix := prefixes.get(part)) is not None:
             if value[: len(prefix)].lower() != prefix.lower():
                 raise AuthError("malformed", f"{_text(name)} does not start with {prefix!r}")
             value = value[len(prefix) :]
         values[part] = value
     return values
-
-
-@lru_cache(maxsize=1_024)
-def _lower(name: str | bytes) -> str:
-    return _text(name).lower()
 
 
 def _text(header: str | bytes) -> str:
@@ -369,6 +385,8 @@ def _values_of(scheme: Scheme, fields: Mapping[str, JsonValue]) -> Values:
 
 def _demand(scheme: Scheme, values: Values, carriers: Mapping[str, Part]) -> None:
     """Raise unless all required fields that these carriers hold are present."""
+    if scheme.required <= values.keys() and all(values.values()):
+        return
     for part in _AS_DEMANDED:
         if part in scheme.required and not values.get(part) and part in carriers.values():
             open_elsewhere = part == "receiver" and not scheme.names_receiver
@@ -380,23 +398,6 @@ _AS_DEMANDED: Final[tuple[Part, ...]] = ("signature", "hotkey", "timestamp", "uu
 
 
 # --- judging -----------------------------------------------------------------------------------------------------
-
-
-def _judge(
-    scheme: Scheme,
-    values: Values,
-    method: str,
-    raw_path: bytes,
-    body: bytes,
-    fields: Mapping[str, JsonValue],
-    now_ms: int,
-    self_key: PublicKey | None,
-    not_before_ms: int,
-    admit: Callable[[PublicKey], None] | None,
-    read: ReadObject | None = None,
-) -> SignedRequest:
-    claim = _claim(scheme, values, fields, now_ms, self_key, not_before_ms, admit, read)
-    return prove(claim, method=method, raw_path=raw_path, body=body)
 
 
 def _claim(
@@ -416,31 +417,25 @@ def _claim(
     timestamp_ms = scheme.unit.to_ms(timestamp)
     skew_ms = timestamp_ms - now_ms
     signature = _signature(scheme, values, skew_ms)
-    public_key = _key(scheme, "hotkey", scheme.hotkey, values["hotkey"], skew_ms)
+    try:
+        public_key = scheme.hotkey(values["hotkey"])
+    except MalformedHotkey as error:
+        raise AuthError("malformed", f"{_name(scheme, 'hotkey')}: {error}", skew_ms) from None
     uuid = values.get("uuid", "")
     if uuid and scheme.uuid.match(uuid) is None:
         raise AuthError("malformed", f"{_name(scheme, 'uuid')} is not a UUID", skew_ms)
     receiver: PublicKey | None = None
     if text := values.get("receiver"):
-        receiver = _key(scheme, "receiver", decode, text, skew_ms)
+        try:
+            receiver = decode(text)
+        except MalformedHotkey as error:
+            raise AuthError("malformed", f"{_name(scheme, 'receiver')}: {error}", skew_ms) from None
         if receiver != self_key:
             raise AuthError("signed_for_mismatch", "the request was signed for another receiver", skew_ms)
     check_window(timestamp_ms, now_ms, past_ms=scheme.past_ms, future_ms=scheme.future_ms, not_before_ms=not_before_ms)
     if admit is not None:
         admit(public_key)
-    signable = Signable(
-        method="",
-        raw_path=b"",
-        body=b"",
-        timestamp=timestamp,
-        version=version,
-        hotkey=values["hotkey"],
-        uuid=uuid,
-        receiver=values.get("receiver", ""),
-        fields=fields,
-        read=read,
-    )
-    return Claim(scheme, public_key, signature, timestamp_ms, skew_ms, signable, receiver)
+    return Claim(scheme, public_key, signature, timestamp_ms, skew_ms, version, values, fields, read, receiver)
 
 
 def prove(claim: Claim, *, method: str, raw_path: bytes, body: bytes = b"", body_hash: str = "") -> SignedRequest:
@@ -448,19 +443,33 @@ def prove(claim: Claim, *, method: str, raw_path: bytes, body: bytes = b"", body
 
     Raises AuthError.
     """
-    scheme = claim.scheme
-    signable = msgspec.structs.replace(claim.signable, method=method, raw_path=raw_path, body=body, body_hash=body_hash)
+    scheme, values = claim.scheme, claim.values
+    uuid = values.get("uuid", "")
+    signable = Signable(
+        method,
+        raw_path,
+        body,
+        values["timestamp"],
+        claim.version,
+        values["hotkey"],
+        uuid,
+        values.get("receiver", ""),
+        claim.fields,
+        claim.read,
+        body_hash,
+    )
     for message in scheme.messages(signable):
         if verify(claim.public_key, message, claim.signature, allow_wrapped=scheme.allow_wrapped):
             return SignedRequest(
-                public_key=claim.public_key,
-                timestamp_ms=claim.timestamp_ms,
-                version=signable.version,
-                message_sha256=hashlib.sha256(message).digest(),
-                skew_ms=claim.skew_ms,
-                uuid=signable.uuid,
-                receiver=claim.receiver,
-                scheme=scheme.name,
+                claim.public_key,
+                claim.timestamp_ms,
+                claim.version,
+                message,
+                claim.skew_ms,
+                uuid,
+                claim.receiver,
+                scheme.name,
+                values["timestamp"],
             )
     text = f"the signature is not this hotkey's over this {scheme.name} request"
     raise AuthError("bad_signature", text, claim.skew_ms)
@@ -485,13 +494,6 @@ def _signature(scheme: Scheme, values: Values, skew_ms: int) -> bytes:
         if again is None or again.group(1).lower() != digits.lower():
             raise AuthError("malformed", f"{_name(scheme, 'second_signature')} is another signature", skew_ms)
     return bytes.fromhex(digits)
-
-
-def _key(scheme: Scheme, part: Part, parse: Callable[[str], PublicKey], text: str, skew_ms: int) -> PublicKey:
-    try:
-        return parse(text)
-    except MalformedHotkey as error:
-        raise AuthError("malformed", f"{_name(scheme, part)}: {error}", skew_ms) from None
 
 
 def _skew_text(skew_ms: int, allowed_ms: int) -> str:

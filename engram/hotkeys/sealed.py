@@ -4,10 +4,15 @@ A sealed box says nothing of its sender; the certificate that comes with it name
 """
 
 import hashlib
-from typing import NoReturn, final
+from typing import Final, NoReturn, final
 
+from nacl.bindings import crypto_scalarmult
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey, PublicKey, SealedBox
+
+BOX_KEY_BYTES: Final = 32
+_ANY_SCALAR: Final = b"\1" * 32
+"""Every scalar takes a point of small order to zero."""
 
 
 @final
@@ -34,10 +39,19 @@ class BoxKey:
         raise TypeError("a BoxKey is never pickled or copied")
 
 
+def is_box_key(key: bytes) -> bool:
+    """Return whether something can be sealed to this key: not to one of the few points of small order, whose secret
+    everybody knows (RFC 7748, section 6.1)."""
+    try:
+        return len(key) == BOX_KEY_BYTES and bool(crypto_scalarmult(_ANY_SCALAR, key))
+    except CryptoError:
+        return False
+
+
 def seal(box_key: bytes, content: bytes) -> bytes:
-    """Return the content, sealed to the owner of a box key (32 bytes). Raises ValueError for any other key."""
-    if len(box_key) != 32:
-        raise ValueError(f"a box key has 32 bytes, not {len(box_key)}")
+    """Return the content, sealed to the owner of a box key. Raises ValueError when it is no box key."""
+    if not is_box_key(box_key):
+        raise ValueError(f"{box_key.hex()[:80] or 'nothing'} is no box key")
     return SealedBox(PublicKey(box_key)).encrypt(content)
 
 

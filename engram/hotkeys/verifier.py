@@ -44,16 +44,15 @@ class Verifier:
         raising; it is asked before the signature is checked, so it must look only, and take nothing from the key.
         `judge` asks both from the thread that it runs in. Names of schemes must differ: raises ValueError.
         """
-        self._schemes = [
-            (scheme, {name.encode("ascii") for name, part in scheme.headers.items() if part in scheme.required})
-            for scheme in schemes
-        ]
         if len({scheme.name for scheme in schemes}) != len(schemes):
             raise ValueError("two schemes of one verifier bear one name")
         self._by_name = {scheme.name: scheme for scheme in schemes}
-        self._signature_headers = {
-            name.encode("ascii") for scheme in schemes for name, part in scheme.headers.items() if part == "signature"
-        }
+        self._by_signature: dict[bytes, list[tuple[Scheme, set[bytes]]]] = {}
+        for scheme in schemes:
+            needed = {name.encode("ascii") for name, part in scheme.headers.items() if part in scheme.required}
+            for name, part in scheme.headers.items():
+                if part == "signature":
+                    self._by_signature.setdefault(name.encode("ascii"), []).append((scheme, needed))
         self._longest_ms = max((scheme.past_ms for scheme in schemes), default=0)
         self._started_ms = started_ms
         self._replays = replays
@@ -130,18 +129,20 @@ class Verifier:
         return signed
 
     def _scheme_of(self, headers: Sequence[tuple[bytes, bytes]]) -> Scheme:
-        present = {name.lower() for name, _ in headers}
-        signatures = present & self._signature_headers
+        present = {name for name, _ in headers}
+        if not b"".join(present).islower():
+            present = {name.lower() for name in present}
+        signatures = present & self._by_signature.keys()
         if len(signatures) > 1:
             raise AuthError("malformed", f"the request is signed under two schemes: {_listed(signatures, ' and ')}")
-        candidates = [(scheme, needed) for scheme, needed in self._schemes if not signatures.isdisjoint(needed)]
+        if not signatures:
+            names = _listed(set(self._by_signature), " or ")
+            raise AuthError("missing_header", f"the request is not signed: {names} is missing")
+        candidates = self._by_signature[signatures.pop()]
         for scheme, needed in candidates:
             if needed <= present:
                 return scheme
-        if candidates:
-            return candidates[0][0]
-        names = _listed(self._signature_headers, " or ")
-        raise AuthError("missing_header", f"the request is not signed: {names} is missing")
+        return candidates[0][0]
 
     def _not_before_ms(self, scheme: Scheme) -> int:
         return self._started_ms + min(scheme.future_ms, CLOCKS_AHEAD_MS)
@@ -153,10 +154,9 @@ class Verifier:
             self._admit(public_key)
 
     def _note(self, signed: SignedRequest, scheme: Scheme, method: str, now_ms: int) -> None:
-        expires_ms = signed.timestamp_ms + max(scheme.past_ms, self._longest_ms)
         self._replays.require_new(
             signed.replay_key,
-            expires_ms=expires_ms,
+            expires_ms=signed.timestamp_ms + self._longest_ms,
             now_ms=now_ms,
             skew_ms=signed.skew_ms,
             repeatable=method in scheme.repeatable,

@@ -7,7 +7,7 @@ the application (ValueError, RuntimeError), raised before any byte is sent where
 
 import re
 from http import HTTPStatus
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 from engram.http.asgi import BODILESS, HeaderLines
 from engram.http.head import Head
@@ -25,6 +25,8 @@ _REMEMBERED: Final = 512
 _REMEMBERED_BYTES: Final = 64
 _lines: dict[tuple[bytes, bytes], bytes] = {}
 """Headers that were found valid lately, as they are sent: most answers have the same ones."""
+_begun: dict[bytes, bytes] = {}
+"""Names that were found valid lately, with their colon."""
 
 
 @final
@@ -66,7 +68,7 @@ class Answer:
         out = _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         for name, value in headers:
             if (line := _lines.get((name, value))) is None:
-                line = self._line(name.lower(), value, status)
+                line = self._line(name, value, status)
             out += line
         out += date
         if status in BODILESS:
@@ -90,23 +92,32 @@ class Answer:
 
     def _line(self, name: bytes, value: bytes, status: int) -> bytes:
         """Return a header's line; of one that is the server's to write, take what it requests and return b""."""
+        if (begun := _begun.get(name)) is None:
+            lower = name.lower()
+            if lower in _FRAMING:
+                return self._framing_line(lower, value, status)
+            if _BAD_NAME.search(lower):
+                raise ValueError(f"a header that cannot be sent: {name!r}")
+            begun = lower + b": "
+            _remember(_begun, name, begun)
+        if _BAD_VALUE.search(value):
+            raise ValueError(f"a header that cannot be sent: {name!r}")
+        line = begun + value + b"\r\n"
+        if len(value) <= _REMEMBERED_BYTES:
+            _remember(_lines, (name, value), line)
+        return line
+
+    def _framing_line(self, name: bytes, value: bytes, status: int) -> bytes:
         if name == b"content-length":
             if self._left is not None or not value.isdigit():
                 raise ValueError(f"Content-Length must be one decimal number, not {value!r}")
             self._left = int(value)
             return b"" if status in BODILESS else b"content-length: %d\r\n" % self._left
-        if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
+        if _BAD_VALUE.search(value):
             raise ValueError(f"a header that cannot be sent: {name!r}")
-        if name in _FRAMING:
-            if name == b"connection" and value.lower() == b"close":
-                self.keep = False
-            return b""
-        line = name + b": " + value + b"\r\n"
-        if len(value) <= _REMEMBERED_BYTES:
-            if len(_lines) >= _REMEMBERED:
-                _lines.clear()
-            _lines[name, value] = line
-        return line
+        if name == b"connection" and value.lower() == b"close":
+            self.keep = False
+        return b""
 
     def framed(self, body: bytes, *, more: bool) -> tuple[bytes, ...]:
         """Return the bytes to send for a part of the body.
@@ -153,3 +164,13 @@ class Answer:
                 raise ValueError(f"a trailer that cannot be sent: {name!r}")
             lines.append(b"%b: %b\r\n" % (name, value))
         return (b"".join(lines) + b"\r\n",)
+
+
+K = TypeVar("K")
+
+
+def _remember(table: dict[K, bytes], key: K, line: bytes) -> None:
+    """Keep a valid header, or its name; the table starts over when it is full."""
+    if len(table) >= _REMEMBERED:
+        table.clear()
+    table[key] = line

@@ -1,7 +1,7 @@
 """Refuses fields of authority (key, signature, namespace) in places where the endpoint would ignore them: in its query,
 its body, or a header that names a namespace (which no endpoint reads).
 
-It runs between the Edge, which has read the body, and the application; `engram.hotkeys.authority` decides which fields
+The Edge runs it once it has read the body, before the application; `engram.hotkeys.authority` decides which fields
 count and how names are compared.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, TypeAlias, final
+from typing import Final, TypeAlias
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from engram import wire
 from engram.hotkeys import authority
 from engram.http import exchange
-from engram.http.asgi import AsgiApp, HeaderLines, Receive, Scope, Send
+from engram.http.asgi import HeaderLines, Scope
 from engram.http.errors import ApiError
 
 CODE: Final = "misplaced_field"
@@ -48,25 +48,20 @@ _NAMESPACE_HEADER: Final = re.compile(
 _decode_object = wire.decoder(dict[str, msgspec.Raw]).decode
 
 
-@final
-class AuthorityGate:
-    """ASGI middleware. Raises ApiError 400 naming a field of authority that would be ignored."""
+def authority_check(table: Table = lambda scope: _NOTHING) -> Callable[[Scope], None]:
+    """Return a check for `Edge.check`: it raises ApiError 400 naming a field of authority that would be ignored.
 
-    def __init__(self, app: AsgiApp, table: Table = lambda scope: _NOTHING) -> None:
-        """Take what each endpoint reads; by default none reads such a field in its query or body."""
-        self._app = app
-        self._table = table
+    `table` says what each endpoint reads; by default none reads such a field in its query or body.
+    """
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application, unless the request has a field of authority that would be ignored."""
-        if scope["type"] == "http":
-            _check_headers(scope["headers"])
-            read = self._table(scope)
-            if scope["query_string"]:
-                _check_query(bytes(scope["query_string"]), read.query)
-            if not read.checks_body and (body := exchange.of(scope).body):
-                _check_body(body)
-        await self._app(scope, receive, send)
+    def check(scope: Scope) -> None:
+        _check_headers(scope["headers"])
+        if scope["query_string"]:
+            _check_query(bytes(scope["query_string"]), table(scope).query)
+        if (body := exchange.of(scope).body) and not table(scope).checks_body:
+            _check_body(body)
+
+    return check
 
 
 def _misplaced(name: str, where: str) -> ApiError:

@@ -7,10 +7,10 @@ nothing, upgrades nothing, and decodes only the encodings that it asked for.
 
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from math import inf
-from typing import Any, TypeVar, final
+from typing import Any, TypeAlias, TypeVar, final
 
 import httpx2
 import msgspec
@@ -31,6 +31,8 @@ from engram.http.websocket_client import WebSocketClient, open_websocket
 __all__ = ["Answer", "BadAnswer", "HttpClient", "HttpError", "Interrupted", "NotSent", "Response", "TooLarge"]
 
 T = TypeVar("T")
+Resolve: TypeAlias = Callable[[str, int], Awaitable[str]]
+"""(host, port) -> what is connected to, an address or the host itself. Raises NotSent where that must not be."""
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -92,13 +94,16 @@ class HttpClient:
         keep_alive_s: float = 4.0,
         tls: ssl.SSLContext | None = None,
         unix_socket: str = "",
+        resolve: Resolve | None = None,
     ) -> None:
         """Take how long idle connections are kept: less than the 5 s after which common servers close them.
 
         `tls` is the context to use (`ssl.create_default_context(cafile=…)` trusts one certificate alone); without it
         the machine's authorities are trusted. `unix_socket` is the path that every connection of this client goes to,
-        whatever host its URLs name.
+        whatever host its URLs name. `resolve` decides for each new connection which address is connected to, for
+        clients whose hosts are named by strangers.
         """
+        self._resolve = resolve
         self._unix_socket = unix_socket
         self._pools = Pools(connections_per_origin, keep_alive_s)
         self._tls = tls
@@ -260,6 +265,8 @@ class HttpClient:
     async def _dial(self, target: Target, tls: ssl.SSLContext | None, address: str | None = None) -> Transport:
         if self._unix_socket:
             return await dial_unix(self._unix_socket)
+        if address is None and self._resolve is not None:
+            address = await self._resolve(target.host, target.port)
         return await dial(target, tls, address)
 
     def _close(self, target: Target, exchange: Exchange, *, keep: bool) -> None:

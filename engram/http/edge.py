@@ -74,6 +74,7 @@ class Edge:
         self._free_below = free_below
         self._fast: dict[str, FastPath] = {}
         self._fixed: dict[str, FastAnswer] = {}
+        self._checks: list[Callable[[Scope], None]] = []
 
     def fast(self, path: str, answer: FastPath) -> None:
         """Answer GET and HEAD of `path` with `answer`, before rate limits and the framework."""
@@ -82,6 +83,10 @@ class Edge:
     def fixed(self, path: str, answer: FastAnswer) -> None:
         """Answer GET and HEAD of `path` always the same, before rate limits and the framework."""
         self._fixed[path] = answer
+
+    def check(self, check: Callable[[Scope], None]) -> None:
+        """Run `check`, which refuses by raising ApiError, on each request once its body has been read."""
+        self._checks.append(check)
 
     def put_behind(self, layer: Callable[[AsgiApp], AsgiApp]) -> None:
         """Insert a layer between this and the application behind it."""
@@ -165,6 +170,8 @@ class Edge:
         self._require_one_reading(scope["raw_path"])
         if current.body:
             refuse_encoded(scope["headers"])
+        for check in self._checks:
+            check(scope)
         await self._app(scope, receive, send)
 
     def _require_one_reading(self, raw_path: bytes) -> None:

@@ -38,6 +38,12 @@ class NotSent(HttpError):
 
 
 @final
+class NoPlace(HttpError):
+    """Every connection to the server that may be open at once is in use; nothing left this machine, and nothing is
+    known against the server."""
+
+
+@final
 class Interrupted(HttpError):
     """The request left, or may have left, and no whole answer came back: its outcome is unknown."""
 

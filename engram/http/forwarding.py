@@ -19,7 +19,7 @@ import trio
 
 from engram.http.answers import END, AnswerHead, AnswerParser
 from engram.http.dialling import Pools, dial
-from engram.http.errors import NotSent, reason
+from engram.http.errors import NoPlace, NotSent, reason
 from engram.http.framing import Headers, Refused
 from engram.http.targets import Target
 from engram.http.transport import Late, Transport
@@ -174,15 +174,17 @@ class Upstream:
     async def connection(
         self, target: Target, connect_s: float, total_s: float, *, bodyless: bool, fresh: bool = False
     ) -> AsyncIterator[Forwarding]:
-        """Yield an open connection; afterwards it is kept if it can be used again, else closed. Raises NotSent.
+        """Yield an open connection; afterwards it is kept if it can be used again, else closed.
 
-        `total_s` (0: unbounded) begins when the connection is there.
+        Raises NotSent, and NoPlace where none became free within `connect_s`. `total_s` (0: unbounded) begins when the
+        connection is there.
         """
         origin = target.origin
         transport: Transport | None = None
-        reused = False
+        reused = has_place = False
         with trio.CancelScope(deadline=trio.current_time() + connect_s) as connecting:
             await self._pools.enter(origin)
+            has_place = True
             try:
                 transport = None if fresh else self._pools.take(origin)
                 reused = transport is not None
@@ -191,6 +193,8 @@ class Upstream:
             except BaseException:
                 self._pools.leave(origin)
                 raise
+        if not has_place:
+            raise NoPlace(f"all connections to {target.authority} are in use, and none became free in {connect_s:g} s")
         if connecting.cancelled_caught or transport is None:
             raise NotSent(f"no connection within {connect_s:g} s")
         forwarding = Forwarding(transport, total_s, bodyless=bodyless, reused=reused)

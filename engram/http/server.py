@@ -224,6 +224,7 @@ class Server:
             b"content-length: %d" % len(body),
             b"connection: close",
             *(b"%b: %b" % line for line in headers),
+            *((_ALLOW,) if refused.status == 405 else ()),
         ]
         head = b"\r\n".join(lines) + b"\r\n" + self.date + b"\r\n"
         return head if refused.bodyless else head + body
@@ -244,6 +245,8 @@ class Server:
             self.date = b"date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
 
 
+_ALLOW: Final = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+"""A 405 must have it (RFC 9110, 15.5.6): of the methods in common use, those that reach an application."""
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 """Not 2.4: there `send` must raise once the client has disconnected, and here the application runs on."""
 

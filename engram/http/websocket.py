@@ -2,6 +2,7 @@
 
     connecting --accept--> open --close of either side, end of input, drain--> closed
                --close--> 403    --Refused raised by the application--> its status
+               --an answer of its own (ASGI's extension websocket.http.response)--> that answer
 
 A client that sends nothing for `idle_s` is pinged, and closed with 1011 after another `idle_s` of silence. A message
 beyond `MESSAGE_BYTES` closes with 1009. While the server drains, a handshake is answered 503 and an open connection is
@@ -23,6 +24,7 @@ from wsproto.events import (
     Ping,
     Pong,
     RejectConnection,
+    RejectData,
     Request,
     TextMessage,
 )
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from engram.http.connection import Connection
 
 MESSAGE_BYTES: Final = 1_048_576
+DENIAL: Final = "websocket.http.response"
+"""ASGI's extension by which an application answers a handshake with a response of its own."""
 _EARLY_BYTES: Final = 65_536
 """Bytes of frames that are buffered before the application accepts."""
 _RESTARTING: Final = 1012
@@ -56,12 +60,13 @@ class WebSocket:
 
     def __init__(self, connection: "Connection", head: Head, scope: Scope) -> None:
         self._connection = connection
-        self._scope: Scope = {**scope, "type": "websocket", "subprotocols": [], "extensions": {}}
+        self._scope: Scope = {**scope, "type": "websocket", "subprotocols": [], "extensions": {DENIAL: {}}}
         self._scope["scheme"] = "wss" if connection.transport.secure else "ws"
         self._wire = WSConnection(ConnectionType.SERVER)
         self._events: deque[Event] = deque()
         self._head = head
         self._accepted = False
+        self._denied = False  # whether the application answers the handshake by a response of its own
         self._connect_sent = False  # whether the application received websocket.connect
         self._closed: int | None = None
         self._text: list[str] = []
@@ -84,17 +89,21 @@ class WebSocket:
         try:
             await connection.server.app(self._scope, self.receive, self.send)
         except Refused as refused:
-            if not self._accepted and self._closed is None:
+            if self._unanswered:
                 raise
             await self._close(_REFUSED, refused.message)
         except Exception:  # noqa: BLE001 -- the seam of an application: what it throws ends its connection only
             _log.exception("application_failed", path=self._scope["path"])
-            if not self._accepted and self._closed is None:
+            if self._unanswered:
                 raise Refused(500, "internal", "internal error; quote the request id") from None
             await self._close(_SILENT)
-        if not self._accepted and self._closed is None:
+        if self._unanswered:
             raise Refused(500, "internal", "the application gave no answer")
         await self._close(1000)
+
+    @property
+    def _unanswered(self) -> bool:
+        return not self._accepted and not self._denied and self._closed is None
 
     async def receive(self) -> Message:
         """Return the next message for the application."""
@@ -212,6 +221,17 @@ class WebSocket:
         elif kind == "websocket.close" and not self._accepted:
             self._closed = _GONE
             await transport.write(self._wire.send(RejectConnection(status_code=403)))
+        elif kind == f"{DENIAL}.start" and not self._accepted:
+            date = self._connection.server.date.removeprefix(b"date: ").rstrip()
+            lines = [*message.get("headers", ()), (b"date", date), (b"connection", b"close")]
+            self._denied = True
+            rejection = RejectConnection(status_code=message["status"], headers=lines, has_body=True)
+            await transport.write(self._wire.send(rejection))
+        elif kind == f"{DENIAL}.body" and self._denied:
+            finished = not message.get("more_body", False)
+            if finished:
+                self._closed = _GONE
+            await transport.write(self._wire.send(RejectData(data=message.get("body", b""), body_finished=finished)))
         elif kind == "websocket.close":
             await self._close(message.get("code") or 1000, message.get("reason") or "")
         else:

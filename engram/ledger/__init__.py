@@ -6,9 +6,9 @@ from engram.ledger.connection import LEDGER_FILE
 from engram.ledger.errors import CommitUnknown, FolderInUse, LedgerError, LedgerUnavailable, LedgerUnusable
 from engram.ledger.folder import data_folder
 from engram.ledger.inline import InlineLedger, open_inline
-from engram.ledger.lane import LaneClosed, Lookup, Row, lookup
+from engram.ledger.lane import LaneClosed, Lookup, lookup
 from engram.ledger.port import Ledger
-from engram.ledger.prepared import Prepared
+from engram.ledger.prepared import Prepared, Row
 
 __all__ = [
     "LEDGER_FILE",

@@ -12,7 +12,7 @@ from actors import LATER, Actor, ActorRef, Context, ExitReason, MailboxPolicy, M
 from engram.durable import Commits, DurableError, Group, Outcome, Readers, Writer, WriteRequest
 from engram.ledger.connection import LEDGER, LEDGER_FILE
 from engram.ledger.errors import LedgerError
-from engram.ledger.lane import Lane, Lookup, Row
+from engram.ledger.lane import Lane, Lookup, R
 
 T = TypeVar("T")
 Transaction = Callable[[Connection], object]
@@ -101,7 +101,7 @@ class LedgerClient:
     async def read(self, query: Callable[[Connection], T]) -> T:
         return await self._readers.read(query, READ_BUDGET_S)
 
-    def rows(self, lookup: Lookup, *values: object) -> list[Row]:
+    def rows(self, lookup: Lookup[R], *values: object) -> list[R]:
         return self._lane.rows(lookup, *values)
 
     async def commits(self) -> Commits:

@@ -11,7 +11,7 @@ from engram.durable import Commits
 from engram.durable.group import run_group
 from engram.ledger.connection import LEDGER, open_writer
 from engram.ledger.errors import LedgerUnavailable
-from engram.ledger.lane import LaneClosed, Lookup, Row
+from engram.ledger.lane import LaneClosed, Lookup, R
 from engram.ledger.prepared import driver
 
 T = TypeVar("T")
@@ -54,12 +54,12 @@ class InlineLedger:
             raise LedgerUnavailable("the ledger is closed")
         return query(self._connection)
 
-    def rows(self, lookup: Lookup, *values: object) -> list[Row]:
+    def rows(self, lookup: Lookup[R], *values: object) -> list[R]:
         """Read indexed rows at once."""
         if self._closed:
             raise LaneClosed("the ledger is closed")
         found = self._connection.exec_driver_sql(lookup.sql, values).fetchall()
-        return [lookup.row(packed) for (packed,) in found]
+        return [lookup.decode(packed) for (packed,) in found]
 
     def close(self) -> None:
         """Close the file; later calls raise LedgerUnavailable."""

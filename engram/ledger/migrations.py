@@ -83,8 +83,24 @@ def _sessions_know_their_store(connection: Connection) -> None:
     _script(connection, "session_store.sql")
 
 
+def _relay_counts_what_it_keeps(connection: Connection) -> None:
+    _script(connection, "relay_counts.sql")
+
+
 def _workers_keep_jobs(connection: Connection) -> None:
     _script(connection, "worker_jobs.sql")
+
+
+def _validators_find_a_quorum(connection: Connection) -> None:
+    _script(connection, "relay_quorum.sql")
+
+
+def _receivers_know_all_signers(connection: Connection) -> None:
+    _script(connection, "xeris_signatures.sql")
+
+
+def _submissions_are_paid_and_logged(connection: Connection) -> None:
+    _script(connection, "paid_submissions.sql")
 
 
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
@@ -99,5 +115,9 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _nodes_sign_by_session_keys,
     _receivers_keep_payloads,
     _sessions_know_their_store,
+    _relay_counts_what_it_keeps,
     _workers_keep_jobs,
+    _validators_find_a_quorum,
+    _receivers_know_all_signers,
+    _submissions_are_paid_and_logged,
 )

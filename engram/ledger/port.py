@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from engram.ledger.lane import Lookup, Row
+from engram.ledger.lane import Lookup, R
 
 T = TypeVar("T")
 
@@ -22,6 +22,6 @@ class Ledger(Protocol):
         """Run a query on a consistent snapshot; SQLite refuses writes in it."""
         ...
 
-    def rows(self, lookup: Lookup, *values: object) -> list[Row]:
+    def rows(self, lookup: Lookup[R], *values: object) -> list[R]:
         """Read committed rows by an index, on the loop without waiting. Raises LaneClosed: then use `read`."""
         ...

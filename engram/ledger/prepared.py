@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Delete, Insert, Select, Update
 from sqlalchemy.dialects import sqlite
 
 from engram.durable.driver import sqlite3
-from engram.ledger.lane import Row
 
+Row: TypeAlias = dict[str, object]
 Statement: TypeAlias = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
@@ -60,9 +60,20 @@ class Prepared:
         found: tuple[Any, ...] | None = self._run(connection, parameters).fetchone()
         return found
 
+    def rows(self, connection: Connection, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
+        """Return the values of all rows in their order. Raises sqlalchemy.exc.DBAPIError."""
+        return self._run(connection, parameters).fetchall()
+
     def change(self, connection: Connection, parameters: Mapping[str, object]) -> int:
         """Run the statement; return how many rows it changed. Raises sqlalchemy.exc.DBAPIError."""
         return self._run(connection, parameters).rowcount
+
+    def change_each(self, connection: Connection, parameters: Sequence[Mapping[str, object]]) -> None:
+        """Run the statement with each of many parameters. Raises sqlalchemy.exc.DBAPIError."""
+        try:
+            driver(connection).executemany(self._sql, parameters)
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
 
     def insert(self, connection: Connection, parameters: Mapping[str, object]) -> int:
         """Run the statement; return the row id of the inserted row. Raises sqlalchemy.exc.DBAPIError."""
@@ -71,7 +82,13 @@ class Prepared:
     def _run(self, connection: Connection, parameters: Mapping[str, object]) -> sqlite3.Cursor:
         try:
             return driver(connection).execute(self._sql, parameters)
-        except sqlite3.Error as error:  # raised as SQLAlchemy's, so that callers handle one kind of error
-            raise sqlalchemy.exc.DBAPIError.instance(
-                self._sql, None, error, sqlite3.Error, hide_parameters=True, dialect=_DIALECT
-            ) from error
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+
+    def _translated(self, error: sqlite3.Error) -> sqlalchemy.exc.DBAPIError:
+        """Return the error as SQLAlchemy's, so that callers handle one kind of error."""
+        found = sqlalchemy.exc.DBAPIError.instance(
+            self._sql, None, error, sqlite3.Error, hide_parameters=True, dialect=_DIALECT
+        )
+        assert isinstance(found, sqlalchemy.exc.DBAPIError)
+        return found

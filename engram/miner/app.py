@@ -9,7 +9,7 @@ from engram.api import node
 from engram.api.serving import AddRoute, Endpoints
 from engram.clock import Clock, Ids
 from engram.http.app import App, new_app
-from engram.http.authority import AuthorityGate
+from engram.http.authority import authority_check
 from engram.http.router import Router
 from engram.miner import authority
 from engram.miner.handlers import (
@@ -48,7 +48,7 @@ def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids
         free_below=NAMED,
     )
     bind(Router(app), service)
-    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))  # outermost: every request passes it
+    app.edge.check(authority_check(authority.read_by))
     return app
 
 

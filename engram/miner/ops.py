@@ -23,7 +23,7 @@ from engram.clock import Clock, Ids
 from engram.durable.driver import sqlite3
 from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
 from engram.http.app import App, new_app
-from engram.http.authority import AuthorityGate
+from engram.http.authority import authority_check
 from engram.http.errors import ApiError
 from engram.http.listener import serve
 from engram.http.request import Answer
@@ -80,7 +80,7 @@ def ops_app(
     endpoints.bind(node_ops.WALLETS, wallets)
     endpoints.bind(node_ops.WALLET, partial(_wallet, service))
     endpoints.require_all(node_ops.ROUTES)
-    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))
+    app.edge.check(authority_check(authority.read_by))
     return app
 
 

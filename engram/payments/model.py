@@ -32,6 +32,8 @@ class PaymentKind(StrEnum):
 
     SESSION = "session"
     EXTENSION = "extension"
+    CREDIT = "credit"
+    """Units that are used later: engram/payments/prepaid.py."""
 
 
 class RefundState(StrEnum):
@@ -133,8 +135,9 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     state: PaymentState
     kind: PaymentKind
     session_id: str
+    """Of a credit, an id of nothing else."""
     controller: bytes
-    """32-byte public key of the hotkey that signed the request."""
+    """32-byte public key of the hotkey that signed the request; of a credit, the account."""
     request_hash: bytes
     network: str
     """CAIP-2 id. (network, asset, payer, nonce) are the canonical authorization: what makes it one payment."""
@@ -150,7 +153,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     requirements: bytes
     """Our requirements as JSON."""
     seconds: float
-    """Paid time it buys."""
+    """Paid time it buys; of a credit, how many units."""
     client_address: str
     """Address of the buyer's connection; empty when it counts towards no limit."""
     created_at: float

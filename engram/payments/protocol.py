@@ -24,7 +24,13 @@ class Extension(msgspec.Struct, frozen=True, tag=True):
     seconds: float
 
 
-Wanted: TypeAlias = NewSession | Extension
+class Credit(msgspec.Struct, frozen=True, tag=True):
+    """So many units for the order's controller."""
+
+    units: int
+
+
+Wanted: TypeAlias = NewSession | Extension | Credit
 
 
 class Order(msgspec.Struct, frozen=True):

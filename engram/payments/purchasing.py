@@ -18,13 +18,23 @@ from engram.ledger import Ledger
 from engram.payments import records, reservations, rules, x402
 from engram.payments.errors import MalformedPayment, UnprovenReceipt
 from engram.payments.model import AuthorizationKey, Payload, Payment
-from engram.payments.protocol import Extension, NewSession, Order, Purchase, VerifierMessage, Wanted
+from engram.payments.protocol import Credit, Extension, NewSession, Order, Purchase, VerifierMessage, Wanted
 from engram.payments.purchase_answer import Malformed, NoRoom, PurchaseAnswer, Refused, Replayed
 from engram.payments.quotes import OFFERED, Quotes
 from engram.payments.reservations import Known
 from engram.payments.rules import request_hash
 
-__all__ = ["Extension", "NewSession", "Order", "Purchasing", "Quotes", "VerifierMessage", "Wanted", "request_hash"]
+__all__ = [
+    "Credit",
+    "Extension",
+    "NewSession",
+    "Order",
+    "Purchasing",
+    "Quotes",
+    "VerifierMessage",
+    "Wanted",
+    "request_hash",
+]
 
 MARGIN_S: Final = 0.4
 """How much longer than promised the verifier's answer is waited for."""
@@ -97,6 +107,8 @@ class Purchasing:
     def _room(self, connection: Connection, order: Order) -> NoRoom | None:
         if isinstance(order.wanted, NewSession):
             return records.room(connection, order.controller, reservations.limits_of(self._settings, self._places()))
+        if isinstance(order.wanted, Credit):
+            return None
         session = sessions.records.get(connection, order.wanted.session_id)
         if session is not None and sessions.rules.takes_time(session):
             return None

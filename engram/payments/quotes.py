@@ -42,6 +42,10 @@ class Quotes:
             f"/sessions/{session_id}/extend", f"{hours:g} h more of a {tier.name} node", tier, hours, self._extension
         )
 
+    def credit(self, path: str, amount: int, description: str) -> Quote:
+        """Offer what is used later, for this amount (atomic units of the token), at that path."""
+        return self._offer(path, description, amount, None)
+
     def challenge(self, quote: Quote, error: str) -> PaymentChallenge:
         """Return the 402 of a quote. The last OFFERS_KEPT plain offers are kept, by what is sold and for how long."""
         if error != OFFERED:
@@ -55,10 +59,13 @@ class Quotes:
         return found
 
     def _quote(self, path: str, description: str, tier: Tier, hours: float, discovery: Discovery) -> Quote:
+        return self._offer(path, description, rules.price(tier, hours), discovery)
+
+    def _offer(self, path: str, description: str, amount: int, discovery: Discovery | None) -> Quote:
         return Quote(
             requirements=Requirements(
                 network=self._network,
-                amount=rules.price(tier, hours),
+                amount=amount,
                 pay_to=self._recipient,
                 max_timeout_s=self._settings.payments.max_timeout_s,
             ),

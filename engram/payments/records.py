@@ -12,7 +12,7 @@ from sqlalchemy import Column, Connection, Label, RowMapping, delete, func, inse
 
 from engram import sessions
 from engram.ledger import Row
-from engram.payments import rules, statements
+from engram.payments import prepaid, rules, statements
 from engram.payments.model import (
     AuthorizationKey,
     DuePayment,
@@ -257,6 +257,8 @@ def _delivery(connection: Connection, payment: Payment) -> Delivery:
     if payment.settled_at is not None:
         owed = any(part.state is not RefundState.REFUNDED for part in refunds_of(connection, payment.id))
         return Delivery.OWED if owed else Delivery.DELIVERED
+    if payment.kind is PaymentKind.CREDIT:
+        return Delivery.WAITING
     wanted = {SessionState.PAYMENT_PENDING} if payment.kind is PaymentKind.SESSION else sessions.LIVE
     waiting = sessions.records.state_of(connection, payment.session_id) in wanted
     return Delivery.WAITING if waiting else Delivery.IMPOSSIBLE
@@ -297,8 +299,14 @@ def _after(
 
 
 def _perform(connection: Connection, effect: PaymentEffect, payment: Payment, now: Instant) -> None:
-    is_session = payment.kind is PaymentKind.SESSION
+    is_session, is_credit = payment.kind is PaymentKind.SESSION, payment.kind is PaymentKind.CREDIT
     match effect:
+        case PaymentEffect.DELIVER if is_credit:
+            prepaid.add(connection, payment.controller, int(payment.seconds), now.wall)
+        case PaymentEffect.WITHDRAW if is_credit:
+            prepaid.add(connection, payment.controller, -int(payment.seconds), now.wall)
+        case PaymentEffect.RELEASE if is_credit:
+            return  # nothing was held for it
         case PaymentEffect.DELIVER if is_session:
             sessions.records.transition(connection, payment.session_id, SessionEvent.SETTLED, now)
         case PaymentEffect.DELIVER:

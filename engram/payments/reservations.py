@@ -1,6 +1,6 @@
 """RESERVED: the one transaction with which a payment begins, or the reason why it does not."""
 
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import msgspec
 from sqlalchemy import Connection
@@ -10,7 +10,7 @@ from engram import sessions
 from engram.clock import Ids
 from engram.payments import records, rules, statements, x402
 from engram.payments.model import HoldLimits, Payment, PaymentKind, PaymentState
-from engram.payments.protocol import Extension, NewSession, Order, Purchase
+from engram.payments.protocol import Credit, Extension, NewSession, Order, Purchase, Wanted
 from engram.payments.purchase_answer import CannotNow, Conflict, NoRoom, PurchaseAnswer, Replayed
 from engram.payments.records import RETRY_AFTER_S
 from engram.sessions import EndReason, Instant, Session, SessionState
@@ -53,8 +53,8 @@ def reservation_of(purchase: Purchase, ids: Ids, now: Instant, limits: HoldLimit
     payment = Payment(
         id=ids.uuid4(),
         state=PaymentState.RESERVED,
-        kind=PaymentKind.SESSION if isinstance(wanted, NewSession) else PaymentKind.EXTENSION,
-        session_id=ids.uuid4() if isinstance(wanted, NewSession) else wanted.session_id,
+        kind=_kind(wanted),
+        session_id=wanted.session_id if isinstance(wanted, Extension) else ids.uuid4(),
         controller=order.controller,
         request_hash=order.request_hash,
         network=requirements.network.caip2,
@@ -67,7 +67,7 @@ def reservation_of(purchase: Purchase, ids: Ids, now: Instant, limits: HoldLimit
         valid_before=signed.valid_before,
         payload=msgspec.json.encode(payload),
         requirements=msgspec.json.encode(x402.requirements_json(requirements)),
-        seconds=wanted.seconds,
+        seconds=float(wanted.units) if isinstance(wanted, Credit) else wanted.seconds,
         client_address=order.client_address,
         created_at=now.wall,
         updated_at=now.wall,
@@ -139,14 +139,26 @@ def _may_retry(connection: Connection, known: Payment) -> bool:
     """Return whether the same request may try again: nothing was broadcast and its session was not stopped."""
     if known.state is not PaymentState.REJECTED or known.transaction_hash or known.quarantined_at:
         return False
-    if known.kind is PaymentKind.EXTENSION:
+    if known.kind is not PaymentKind.SESSION:
         return True
     session = sessions.records.get(connection, known.session_id)
     return session is not None and session.end_reason is EndReason.PAYMENT
 
 
-def _session(payment: Payment, wanted: NewSession | Extension, network: str) -> Session | None:
-    if isinstance(wanted, Extension):
+def _kind(wanted: Wanted) -> PaymentKind:
+    match wanted:
+        case NewSession():
+            return PaymentKind.SESSION
+        case Extension():
+            return PaymentKind.EXTENSION
+        case Credit():
+            return PaymentKind.CREDIT
+        case _:
+            assert_never(wanted)
+
+
+def _session(payment: Payment, wanted: Wanted, network: str) -> Session | None:
+    if not isinstance(wanted, NewSession):
         return None
     return Session(
         id=payment.session_id,
@@ -203,6 +215,8 @@ def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
         )
     if reservation.session is not None:
         return records.room(connection, wanted.controller, limits)
+    if wanted.kind is PaymentKind.CREDIT:
+        return None
     extended = sessions.records.get(connection, wanted.session_id)
     if extended is None or extended.controller != wanted.controller:
         return NoRoom("session_over", "there is no such session to extend", RETRY_AFTER_S)

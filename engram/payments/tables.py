@@ -86,6 +86,17 @@ refunds = Table(
     sqlite_strict=True,
 )
 
+payment_credits = Table(
+    "payment_credits",
+    metadata,
+    Column("account", LargeBinary, primary_key=True),  # public key of the hotkey that uses them
+    Column("units", Integer, nullable=False),  # left; below zero where a used one was taken back
+    Column("bought", Integer, nullable=False),
+    Column("updated_at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
 answered_requests = Table(
     "answered_requests",
     metadata,

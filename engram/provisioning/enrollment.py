@@ -6,6 +6,7 @@ then certified: the certificate is sent to the node, which shows it to its clien
 
 import base64
 import secrets
+from collections import OrderedDict
 from typing import Final, final
 
 import msgspec
@@ -47,6 +48,8 @@ class EnrollmentPorts(msgspec.Struct, frozen=True, kw_only=True):
     launch_timeout_s: float
     secrets: NodeSecrets = NodeSecrets()
     """What is sent to nodes on machines of others, whose providers can read it there."""
+    given: frozenset[str] = session_keys.GIVEN
+    """The backends whose nodes have their hotkeys."""
 
 
 @final
@@ -77,6 +80,8 @@ class Enrollment:
         self._suspects = _Recent()
         self._starting = _Recent()
         """Tokens of nodes that are not ready yet and need not be asked again until they are."""
+        self._missed: OrderedDict[str, int] = OrderedDict()
+        """By token: how often in a row what serves there has not said who it is."""
 
     async def is_healthy(self, endpoint: str, token: str) -> bool:
         """Return whether the node of that launch answers there, is ready, and has shown a key that it may have.
@@ -107,16 +112,19 @@ class Enrollment:
     async def attend(self, endpoint: str, token: str, *, launching: bool, introduced: bool = True) -> bool:
         """Return whether the node there shows a key that the launch may have; certify it when that is due.
 
-        True as well when it cannot be asked now while it serves: polls notice silence. Raises nothing.
+        True as well when it does not answer while it serves, `MOST_MISSED - 1` times in a row: polls notice silence,
+        but not a silence about this question alone. Raises nothing.
         """
         now = self._p.instants.now()
-        found = await self._p.ledger.read(lambda c: session_keys.launch(c, token, now, self._p.launch_timeout_s))
+        start_s, given = self._p.launch_timeout_s, self._p.given
+        found = await self._p.ledger.read(lambda c: session_keys.launch(c, token, now, start_s, given))
         if found is None:
             return False
         if not introduced:
             return found.expected.has_hotkey
         try:
             shown, certificate = await self._introduced(endpoint, found.expected)
+            self._missed.pop(token, None)
             verdict = Verdict.WRONG_KEY
             if shown is not None:
                 verdict = rules.judge(shown, found.expected, launching=launching)
@@ -128,7 +136,7 @@ class Enrollment:
             return True
         except HttpError as error:
             _log.debug("node_not_attended", node=token, reason=str(error))
-            return not launching
+            return not launching and not self._is_missing(endpoint, token)
         except NodeKeyError as error:
             _log.error("node_key_not_opened", node=token, reason=str(error))
             return False
@@ -136,6 +144,17 @@ class Enrollment:
     def is_suspect(self, endpoint: str) -> bool:
         """Return whether something there showed a key that the node may not have, and was not healthy since."""
         return endpoint in self._suspects
+
+    def _is_missing(self, endpoint: str, token: str) -> bool:
+        """Count one more look without an answer; return whether they are too many."""
+        missed = self._missed[token] = self._missed.pop(token, 0) + 1
+        if len(self._missed) > _REMEMBERED:
+            self._missed.popitem(last=False)
+        if missed < rules.MOST_MISSED:
+            return False
+        self._suspects.add(endpoint)
+        _log.error("node_does_not_introduce_itself", node=token, endpoint=endpoint, looks=missed)
+        return True
 
     def _note(self, endpoint: str, token: str, verdict: Verdict) -> None:
         if verdict not in rules.TRUSTED:
@@ -162,6 +181,7 @@ class Enrollment:
             lambda c: session_keys.note(c, shown, number, float(certificate.not_after), at)
         )
         if not noted:
+            _log.error("node_impostor", node=found.expected.token, endpoint=endpoint, reason="key_of_another_launch")
             return False
         kill_points.point("certify:noted")
         answer = await self._deliver(endpoint, certificates.issue(hotkey, certificate), content)

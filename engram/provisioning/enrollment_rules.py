@@ -1,8 +1,8 @@
 """Which key a node may sign by, and what its certificate says. No I/O, no clock, no randomness.
 
 A launch has one session key at a time. Another one means that the node was started again, or that somebody answers in
-its place: it is taken only while the saga waits for the node (`launching`), and only so often. A key that was given up
-never comes back, since an honest node forgets it.
+its place: it is taken only while the saga waits for the node (`launching`), and only so often a day. A key that was
+given up never comes back, since an honest node forgets it.
 """
 
 from enum import StrEnum
@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from engram.hotkeys import PublicKey, ss58
+from engram.hotkeys import PublicKey, sealed, ss58
 from engram.hotkeys.certificates import Certificate
 from engram.hotkeys.node_identity import Introduction
 
@@ -19,7 +19,13 @@ VALID_S: Final = 600
 RENEW_S: Final = 180.0
 """Certificates are renewed this often; a gateway that is away for less than the rest of VALID_S is not missed."""
 MOST_KEYS: Final = 16
-"""Session keys of one launch."""
+"""Session keys of one launch in KEYS_WITHIN_S: a node may have to be started again and again in a month."""
+KEYS_WITHIN_S: Final = 86_400.0
+
+
+MOST_MISSED: Final = 3
+"""Looks in a row at which something that serves does not say who it is, a minute apart; then it is taken for another.
+A node that answers nothing at all is noticed earlier, by the polls."""
 
 
 class Verdict(StrEnum):
@@ -51,6 +57,8 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     controller: PublicKey
     keys: tuple[PublicKey, ...]
     """Its session keys so far, oldest first."""
+    recent_keys: int
+    """How many of them are of the last KEYS_WITHIN_S."""
     has_hotkey: bool
     """It was given its hotkey: it runs on our own machine."""
     serves_until: float
@@ -64,7 +72,7 @@ def judge(introduction: Introduction, expected: Expected, *, launching: bool) ->
     shown = introduction.key
     if shown == expected.hotkey:
         return Verdict.HOTKEY
-    if expected.has_hotkey or len(introduction.box_key) != 32:
+    if expected.has_hotkey or not sealed.is_box_key(introduction.box_key):
         return Verdict.WRONG_KEY
     if not expected.keys:
         return Verdict.FIRST if launching else Verdict.WRONG_KEY
@@ -74,7 +82,7 @@ def judge(introduction: Introduction, expected: Expected, *, launching: bool) ->
         return Verdict.OLD_KEY
     if not launching:
         return Verdict.WRONG_KEY
-    return Verdict.REPLACED if len(expected.keys) < MOST_KEYS else Verdict.TOO_MANY_KEYS
+    return Verdict.REPLACED if expected.recent_keys < MOST_KEYS else Verdict.TOO_MANY_KEYS
 
 
 def names(introduction: Introduction, expected: Expected) -> bool:

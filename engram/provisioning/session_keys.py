@@ -1,12 +1,15 @@
 """The session keys that nodes have shown, and what the ledger knows of a launch when one is shown."""
 
+from collections.abc import Collection
+from typing import Final
+
 import msgspec
 from sqlalchemy import Connection, insert, select, update
 
 from engram.hotkeys import PublicKey
 from engram.hotkeys.node_identity import Introduction
 from engram.provisioning import node_keys, records
-from engram.provisioning.enrollment_rules import Expected
+from engram.provisioning.enrollment_rules import KEYS_WITHIN_S, Expected
 from engram.provisioning.fleet import END_GRACE_S
 from engram.provisioning.model import NodeKey, NodeState
 from engram.provisioning.tables import node_session_keys, nodes
@@ -14,8 +17,8 @@ from engram.sessions import RUNNING, Instant, RunningSession, SessionState
 from engram.sessions import records as session_records
 from engram.sessions import rules as session_rules
 
-LOCAL = "local"
-"""The backend whose nodes are given their hotkey."""
+GIVEN: Final = frozenset({"local"})
+"""The backends whose nodes are given their hotkey, unless the settings name more."""
 
 
 class Launch(msgspec.Struct, frozen=True):
@@ -28,10 +31,13 @@ class Launch(msgspec.Struct, frozen=True):
     is_running: bool
 
 
-def launch(connection: Connection, token: str, now: Instant, start_s: float) -> Launch | None:
+def launch(
+    connection: Connection, token: str, now: Instant, start_s: float, given: Collection[str] = GIVEN
+) -> Launch | None:
     """Return the launch of that token; None when it is over, or its session serves nobody any more.
 
-    `start_s` is how long a node may take to start: until it serves, its session's time has not begun.
+    `start_s` is how long a node may take to start: until it serves, its session's time has not begun. `given` are the
+    backends whose nodes have their hotkey: nothing else is believed of them.
     """
     node = records.by_token(connection, token)
     if node is None or node.state is NodeState.GONE:
@@ -53,7 +59,8 @@ def launch(connection: Connection, token: str, now: Instant, start_s: float) -> 
         hotkey=key.public_key,
         controller=session.controller,
         keys=tuple(row["session_key"] for row in rows),
-        has_hotkey=node.backend == LOCAL,
+        recent_keys=sum(row["shown_at"] > now.wall - KEYS_WITHIN_S for row in rows),
+        has_hotkey=node.backend in given,
         serves_until=serves_until,
         ends_at=serves_until + END_GRACE_S,
     )
@@ -63,9 +70,13 @@ def launch(connection: Connection, token: str, now: Instant, start_s: float) -> 
 def note(connection: Connection, introduction: Introduction, number: int, certified_until: float, at: float) -> bool:
     """Commit that a certificate of this key is issued, before it is sent; `number` counts the keys of the launch.
 
-    False when another key took that number meanwhile.
+    False when another key took that number meanwhile, or the key is that of another launch: whoever runs two nodes
+    may show the key of one as the other's.
     """
     token, key = introduction.launch_token, introduction.key
+    same = node_session_keys.c.session_key == key
+    if connection.execute(select(node_session_keys.c.token).where(same)).scalar_one_or_none() not in (None, token):
+        return False
     mine = node_session_keys.c.token == token, node_session_keys.c.number == number
     known = connection.execute(select(node_session_keys.c.session_key).where(*mine)).scalar_one_or_none()
     if known is None:

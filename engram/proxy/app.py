@@ -19,7 +19,7 @@ import trio
 from engram.hotkeys import AuthError
 from engram.http.asgi import JSON, HeaderLines, Receive, Scope, Send, error_body, respond
 from engram.http.cycle import STREAM
-from engram.http.framing import Headers, Refused
+from engram.http.framing import Headers
 from engram.http.limits import bucket_of
 from engram.ledger import LedgerError
 from engram.proxy import noting
@@ -105,16 +105,13 @@ class ProxyApp:
             raise
         finally:
             noting.note(state, request)
-        if request.answered and not request.read_to_end:
+        if request.answered and not request.read_to_end and not request.is_websocket:
             await _read_away(request)
 
     async def _refuse(self, request: Incoming, refusal: Refusal, cors: HeaderLines) -> None:
         request.code, request.detail = refusal.code, refusal.message
         if request.status:
             return  # the head has been sent: the connection is cut
-        if request.is_websocket:
-            request.status = refusal.status
-            raise Refused(refusal.status, refusal.reason, refusal.message)
         await refuse(request, refusal, cors)
 
     async def _answer(self, request: Incoming, plan: Plan, cors: HeaderLines) -> None:
@@ -197,8 +194,10 @@ class ProxyApp:
         started: RunningJob | None = None
         try:
             key = _idempotency_key(request)
-            taken.append(await state.admission.place(request))
-            begun = await state.jobs.begin(plan, Undertaking(request, matched, body, taken), key)
+            begun = None if key is None else await state.jobs.known(request, key)
+            if begun is None:
+                taken.append(await state.admission.place(request))
+                begun = await state.jobs.begin(plan, Undertaking(request, matched, body, taken), key)
             if isinstance(begun, RunningJob) and begun.request is request:
                 started = begun
         except LedgerError as error:

@@ -72,17 +72,21 @@ class Policy(msgspec.Struct, frozen=True):
     """Where the threshold was written."""
     max_age_s: float
     has_chain: bool
+    min_stake_key: str = "auth.min_stake"
+    """The setting that gave the threshold."""
 
     @property
     def public_source(self) -> str:
         """Where the threshold was written, without paths of this machine: for those whom it refuses."""
         if self.source.startswith(("environment", "env file")):
             return "the miner's environment"
+        if self.min_stake_key == "auth.min_stake_url":
+            return self.source
         return "the default" if self.source == "the default" else "the miner's settings file"
 
     def threshold(self) -> str:
         """Return the threshold in words."""
-        return f"more than {self.min_stake:g} {_UNITS[self.unit]} (auth.min_stake, from {self.public_source})"
+        return f"more than {self.min_stake:g} {_UNITS[self.unit]} ({self.min_stake_key}, from {self.public_source})"
 
 
 def policy_of(auth: AuthSettings, source: str, decode: "Decode") -> Policy:

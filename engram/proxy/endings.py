@@ -49,6 +49,7 @@ _ROWS: Final = (
     Ending("digest_mismatch", 400, "client", "upload", "The body is not the one that Content-Digest names."),
     Ending("spool_full", 503, "proxy", "body", "There is no room to keep the body until it is proven."),
     Ending("breaker_open", 503, "proxy", "connect", "The backend failed too often; it is left alone for a moment."),
+    Ending("backend_full", 503, "proxy", "connect", "All connections that the backend may have are in use."),
     Ending("not_connected", 502, "backend", "connect", "No connection to any server of the backend could be made."),
     Ending("backend_cut", 502, "backend", "wait", "The backend closed the connection before its answer."),
     Ending("backend_garbage", 502, "backend", "wait", "The backend's answer is not valid HTTP."),

@@ -7,7 +7,7 @@ import structlog
 import trio
 
 from actors import Context
-from engram.http.errors import NotSent
+from engram.http.errors import NoPlace, NotSent
 from engram.http.forwarding import Failed, head
 from engram.proxy.backends.group import Group
 from engram.proxy.backends.rules import Server
@@ -63,6 +63,8 @@ async def check(group: Group, server: Server) -> str:
             read = 0
             while (part := await forwarding.part(_WAIT_S)) is not None and read < _MOST_BYTES:
                 read += len(part)
+    except NoPlace:
+        return server.last_error if server.unhealthy else ""  # it is busy, of which nothing follows
     except NotSent as error:
         return f"{error}"
     except Failed as error:

@@ -2,8 +2,10 @@
 
 from typing import final
 
+import msgspec
+
 from engram.clock import Clock, Ids
-from engram.proxy.authorization import ChainView, Passes, Refuses, decide
+from engram.proxy.authorization import ChainView, Passes, Policy, Refuses, decide
 from engram.proxy.capacity import Capacity
 from engram.proxy.endings import Endings
 from engram.proxy.exchange.admission import Admission
@@ -20,6 +22,17 @@ class NotAuthorized(Exception):
     def __init__(self, refused: Refuses) -> None:
         super().__init__(refused.message)
         self.refused = refused
+
+
+class Threshold(msgspec.Struct, frozen=True):
+    """A stake threshold that was read from a URL."""
+
+    url: str
+    shown_url: str
+    """The URL without what may be secret in it."""
+    min_stake: float
+    read_at_s: float
+    """Monotonic time."""
 
 
 @final
@@ -51,8 +64,13 @@ class State:
         """Why the newest settings are not in force; empty when they are."""
         self.needs_restart: tuple[str, ...] = ()
         """Settings that differ from those in force and are only read at a start."""
+        self.threshold: Threshold | None = None
+        """The newest good reading of `auth.min_stake_url`."""
+        self.threshold_error = ""
+        """Why the newest reading failed; empty when it did not."""
         self.started_s = clock.monotonic()
         self._plan: Plan | None = None
+        self._read_policy: tuple[Policy, Threshold, Policy] | None = None
 
     @property
     def plan(self) -> Plan:
@@ -61,12 +79,33 @@ class State:
             raise LookupError("the proxy has no plan yet")
         return self._plan
 
+    @property
+    def policy(self) -> Policy:
+        """Who may call, by the plan in force and the threshold that was read. Raises LookupError before `use`."""
+        plan, read = self.plan, self.threshold
+        if read is None or read.url != plan.settings.auth.min_stake_url:
+            return plan.policy
+        known = self._read_policy
+        if known is None or known[0] is not plan.policy or known[1] is not read:
+            policy = msgspec.structs.replace(
+                plan.policy, min_stake=read.min_stake, min_stake_key="auth.min_stake_url", source=read.shown_url
+            )
+            known = self._read_policy = (plan.policy, read, policy)
+        return known[2]
+
+    @property
+    def threshold_age_s(self) -> float | None:
+        """Seconds since the threshold in force was read; None where it stands in the settings."""
+        if self.threshold is None or self.policy is self.plan.policy:
+            return None
+        return self.clock.monotonic() - self.threshold.read_at_s
+
     def use(self, plan: Plan) -> None:
         """Put a plan in force: requests that began keep theirs, all counters go on."""
         settings = plan.settings
         self._plan = plan
         self.admission.change(settings.limits)
-        self.spool.change(settings.bodies.spool_bytes)
+        self.spool.change(settings.bodies)
         self.jobs.change(settings.jobs)
         self.capacity.change(settings.capacity)
 
@@ -78,7 +117,7 @@ class State:
 
     def admit(self, hotkey: bytes) -> None:
         """Decide whether a claimed caller may call, and count that. Raises NotAuthorized."""
-        match decide(self.plan.policy, self.chain, hotkey):
+        match decide(self.policy, self.chain, hotkey):
             case Passes():
                 pass
             case Refuses() as refused:

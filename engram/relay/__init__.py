@@ -11,6 +11,7 @@ from engram.relay.model import (
     Payload,
     RelayStatus,
     ScoresPayload,
+    SignedRoot,
 )
 from engram.relay.rules import RetryPolicy, memory_of, memory_payload, scores_payload
 from engram.relay.signer import PayloadSigner, is_signed
@@ -30,6 +31,7 @@ __all__ = [
     "RelayStatus",
     "RetryPolicy",
     "ScoresPayload",
+    "SignedRoot",
     "is_signed",
     "memory_of",
     "memory_payload",

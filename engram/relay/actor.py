@@ -3,12 +3,14 @@
 The sending goes on beside the mailbox, so that a hanging receiver does not delay status requests.
 """
 
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final, Protocol, assert_never, final
 
 import msgspec
 import structlog
 import trio
+from sqlalchemy import Connection
 
 from actors import Actor, Context, ExitReason, MailboxPolicy
 from engram import kill_points
@@ -17,9 +19,10 @@ from engram.ledger import Ledger
 from engram.relay import records
 from engram.relay.finality import Finality, FinalityGuard
 from engram.relay.model import Entry, EntryState, Outcome, RelayStatus, Unreachable
+from engram.relay.negotiation import NotKnown, Terms
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
-from engram.relay.rules import Decision, Door, RetryPolicy, after, decide, describe, log_status
+from engram.relay.rules import Blame, Decision, Door, RetryPolicy, after, blame, decide, describe, log_status, shut
 from engram.relay.signer import PayloadSigner, Signed
 from engram.telemetry.metrics import Metrics
 
@@ -32,6 +35,9 @@ REREAD_S = 15.0
 PURGE_S = 3_600.0
 FINALITY_LOOK_S = 6.0
 """Half a block's time."""
+TERMS_KEPT_S = 3_600.0
+"""For so long what a receiver takes is not asked again, unless it refuses a payload."""
+TERMS_AGAIN_S = 60.0
 ALERT_AFTER = 3
 """Failures in a row from which on each is logged as an error."""
 
@@ -60,6 +66,12 @@ class EmitterPorts(msgspec.Struct, frozen=True, kw_only=True):
     """Streams that are sent at once."""
     guard: FinalityGuard | None = None
     """Holds payloads back until their block is final; None: there is no chain to ask."""
+    ask_terms: Callable[[], Awaitable[Terms | NotKnown]] | None = None
+    """Asks the receiver what it takes; None: payloads leave as they were queued."""
+    log_kept_s: float = records.LOG_KEPT_S
+    """For so long the log of all attempts is kept."""
+    settled: Callable[[Entry], None] = lambda entry: None
+    """Called after the commit that has an entry delivered."""
 
 
 @final
@@ -78,10 +90,16 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._metrics = ports.metrics
         self._losses = ports.losses
         self._guard = ports.guard
-        self._room = trio.CapacityLimiter(ports.concurrency)
+        self._ask_terms = ports.ask_terms
+        self._settled = ports.settled
+        self._log_kept_s = ports.log_kept_s
+        self._terms: Terms | None = None
+        self._terms_until = 0.0
+        """On the monotonic clock; what the receiver takes is asked again then."""
+        self._concurrency = ports.concurrency
         self._grew = trio.Event()
-        self._busy: set[int] = set()
-        """Streams with an entry under way."""
+        self._under_way = 0
+        """Streams that are being sent."""
         self._idle = trio.Event()
         self._door = Door()
         self._stopping = False
@@ -95,7 +113,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
     async def on_stop(self, reason: ExitReason) -> None:
         """Let attempts under way end, within the shutdown time, so that their outcome is known."""
         self._stopping = True
-        while self._busy:
+        while self._under_way:
             self._idle = trio.Event()
             await self._idle.wait()
 
@@ -131,68 +149,89 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             if (wait_s := self._shut_s()) > 0:
                 await trio.sleep(wait_s)  # what came next would meet the same closed door: hints change nothing
                 continue
-            if not self._door.is_open and self._busy:
-                await self._wait_for_work()
+            room = self._concurrency - self._under_way if self._door.is_open else 1 - self._under_way
+            if room <= 0:
+                await self._grew.wait()
                 continue
-            await self._room.acquire_on_behalf_of(turn := object())
-            entry = await self._claim()
-            if entry is None:
-                self._room.release_on_behalf_of(turn)
-                await self._wait_for_work()
+            if not await self._negotiate():
                 continue
-            self._context.start_soon(self._attempt, receiver, entry, turn)
+            entries, due_at = await self._claim(room)
+            for entry in entries:
+                self._under_way += 1
+                self._context.start_soon(self._deliver, receiver, entry)
+            if len(entries) < room:
+                await self._wait_for_work(due_at)
 
     def _shut_s(self) -> float:
         """Seconds until the next entry may be tried; 0 when it may be now."""
         return 0.0 if self._door.is_open else max(0.0, self._door.opens_at - self._clock.now())
 
-    async def _attempt(self, receiver: Submits, entry: Entry, turn: object) -> None:
+    async def _deliver(self, receiver: Submits, first: Entry) -> None:
+        """Send an entry, and after it what is next, until nothing is."""
+        entry: Entry | None = first
         try:
-            kill_points.point("relay:before")
-            outcome = await receiver.submit(Signed(entry.signed or b"", entry.signed_hash or ""))
-            kill_points.point("relay:after")
-            await self._settle(entry, outcome)
+            while entry is not None:
+                kill_points.point("relay:before")
+                outcome = await receiver.submit(Signed(entry.signed or b"", entry.signed_hash or ""))
+                kill_points.point("relay:after")
+                entry = await self._settle(entry, outcome)
         finally:
-            self._room.release_on_behalf_of(turn)
-            self._busy.discard(entry.stream_id)
+            self._under_way -= 1
             self._grew.set()
             self._idle.set()
 
-    async def _claim(self) -> Entry | None:
-        """Claim the next entry that may be sent; its stream is busy from then on."""
-        while True:
-            now, busy = self._clock.now(), frozenset(self._busy)
-            guarded: int | None = None
-            if self._guard is not None:
-                waiting = await self._ledger.read(lambda c, t=now, b=busy: records.due(c, t, b))  # type: ignore[misc]
-                if waiting is None:
-                    return None
-                if not await self._may_go(waiting, now):
-                    continue
-                guarded = waiting.id
-            entry = await self._ledger.write(
-                lambda c, t=now, b=busy, only=guarded: records.claim(c, t, self._signer.sign, b, only=only)  # type: ignore[misc]
-            )
-            if entry is None and guarded is not None:
-                continue  # another entry came before it meanwhile, and nobody has looked at its block
-            if entry is not None:
-                self._busy.add(entry.stream_id)
-            return entry
-
-    async def _may_go(self, entry: Entry, now: float) -> bool:
-        """Ask the guard about an entry; withdraw it, or let its stream wait, when it may not go."""
-        assert self._guard is not None
-        match await self._guard(entry.block, entry.block_hash):
-            case Finality.FINAL:
-                return True
-            case Finality.REORGANIZED:
-                reason = f"block {entry.block} became another one"
-                await self._ledger.write(lambda c: records.withdraw(c, entry, reason, now))
-                self._metrics.relay_withdrawn.inc()
-                log.error("relay payload withdrawn", entry=entry.id, block=entry.block, reason=reason)
-            case Finality.AWAITED:
-                await self._ledger.write(lambda c: records.postpone(c, entry, now + FINALITY_LOOK_S))
+    async def _negotiate(self) -> bool:
+        """Return whether it is known what the receiver takes; ask it where that was not asked for an hour."""
+        if self._ask_terms is None or self._clock.monotonic() < self._terms_until:
+            return True
+        found = await self._ask_terms()
+        if isinstance(found, Terms):
+            if found != self._terms:
+                log.info("relay receiver takes", schemas=msgspec.to_builtins(found.takes), said=found.negotiated)
+            self._terms, self._terms_until = found, self._clock.monotonic() + TERMS_KEPT_S
+            return True
+        if self._terms is not None:  # what it said before holds until it says something else
+            self._terms_until = self._clock.monotonic() + TERMS_AGAIN_S
+            return True
+        now = self._clock.now()
+        self._count_failure()
+        self._hold_back(shut(self._door, found.outcome, now, self._policy, self._rng), found.outcome)
         return False
+
+    async def _claim(self, room: int) -> tuple[list[Entry], float | None]:
+        """Claim at most `room` entries that may be sent; return as well when the next may be due."""
+        now = self._clock.now()
+        only = None if self._guard is None else await self._guarded(self._guard, room, now)
+        if only is not None and not only:
+            return [], await self._ledger.read(records.next_attempt_at)
+
+        def claim(connection: Connection) -> tuple[list[Entry], float | None]:
+            entries = records.claim(connection, now, self._signer.sign, room=room, only=only, terms=self._terms)
+            return entries, records.next_attempt_at(connection)
+
+        return await self._ledger.write(claim)
+
+    async def _guarded(self, guard: FinalityGuard, room: int, now: float) -> set[int]:
+        """Return those of the next entries whose blocks are final; withdraw or postpone the others."""
+        final: set[int] = set()
+
+        async def look(entry: Entry) -> None:
+            match await guard(entry.block, entry.block_hash):
+                case Finality.FINAL:
+                    final.add(entry.id)
+                case Finality.REORGANIZED:
+                    reason = f"block {entry.block} became another one"
+                    await self._ledger.write(lambda c: records.withdraw(c, entry, reason, now))
+                    self._metrics.relay_withdrawn.inc()
+                    log.error("relay payload withdrawn", entry=entry.id, block=entry.block, reason=reason)
+                case Finality.AWAITED:
+                    await self._ledger.write(lambda c: records.postpone(c, entry, now + FINALITY_LOOK_S))
+
+        waiting = await self._ledger.read(lambda c: records.due(c, now, room))
+        async with trio.open_nursery() as nursery:
+            for entry in waiting:
+                nursery.start_soon(look, entry)
+        return final
 
     async def _settle_interrupted(self) -> None:
         now = self._clock.now()
@@ -211,34 +250,51 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def _purge(self) -> None:
         now = self._clock.now()
-        await self._ledger.write(lambda connection: records.purge(connection, now))
+        await self._ledger.write(lambda connection: records.purge(connection, now, self._log_kept_s))
 
-    async def _settle(self, entry: Entry, outcome: Outcome) -> None:
+    async def _settle(self, entry: Entry, outcome: Outcome) -> Entry | None:
+        """Write the outcome of an attempt; return what is to be sent next, claimed in the same transaction."""
         now = self._clock.now()
         decision = self._decide(entry, outcome, now)
-        await self._ledger.write(lambda connection: records.settle(connection, entry, outcome, decision, now))
+        door = after(self._door, outcome, now, self._policy, self._rng)
+        goes_on = door.is_open and self._guard is None and not self._stopping
+
+        def settle(connection: Connection) -> Entry | None:
+            records.settle(connection, entry, outcome, decision, now)
+            if not goes_on:
+                return None
+            return next(iter(records.claim(connection, now, self._signer.sign, terms=self._terms)), None)
+
+        following = await self._ledger.write(settle)
         self._metrics.relay_sends.labels(log_status(outcome)).inc()
         delivered = decision.state is EntryState.DELIVERED
-        self._failures_in_a_row = 0 if delivered else self._failures_in_a_row + 1
-        self._metrics.relay_failures_in_a_row.set(self._failures_in_a_row)
-        self._turn_door(outcome, now)
+        if delivered:
+            self._failures_in_a_row = 0
+            self._metrics.relay_failures_in_a_row.set(0)
+            self._settled(entry)
+        else:
+            self._count_failure()
+        self._hold_back(after(self._door, outcome, now, self._policy, self._rng), outcome)
+        if blame(outcome) is Blame.PAYLOAD:
+            self._terms_until = 0.0  # it may take other schemas by now
         if decision.state is EntryState.ABANDONED:
             log.error("relay entry abandoned", entry=entry.id, attempts=entry.attempts, reason=decision.reason)
         elif not delivered:
             tell = log.error if self._failures_in_a_row >= ALERT_AFTER else log.warning
             tell("relay attempt failed", entry=entry.id, attempt=entry.attempts, reason=describe(outcome))
+        return following
 
-    def _turn_door(self, outcome: Outcome, now: float) -> None:
-        was, self._door = self._door, after(self._door, outcome, now, self._policy, self._rng)
-        self._metrics.relay_held_back.set(not self._door.is_open)
-        if was.is_open and not self._door.is_open and not isinstance(outcome, Unreachable):
-            log.error(
-                "relay receiver refuses", reason=self._door.reason, see="relay.url and the receiver's own settings"
-            )
+    def _count_failure(self) -> None:
+        self._failures_in_a_row += 1
+        self._metrics.relay_failures_in_a_row.set(self._failures_in_a_row)
 
-    async def _wait_for_work(self) -> None:
-        busy = frozenset(self._busy)
-        due_at = await self._ledger.read(lambda connection: records.next_attempt_at(connection, busy))
+    def _hold_back(self, door: Door, outcome: Outcome) -> None:
+        was, self._door = self._door, door
+        self._metrics.relay_held_back.set(not door.is_open)
+        if was.is_open and not door.is_open and not isinstance(outcome, Unreachable):
+            log.error("relay receiver refuses", reason=door.reason, see="relay.url and the receiver's own settings")
+
+    async def _wait_for_work(self, due_at: float | None) -> None:
         wait_s = REREAD_S if due_at is None else min(REREAD_S, max(0.1, due_at - self._clock.now()))
         with trio.move_on_after(wait_s):
             await self._grew.wait()

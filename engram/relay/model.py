@@ -1,16 +1,19 @@
-"""What is relayed: payloads of schema engram-v1, and the entries of the outbox that carries them.
+"""What is relayed: payloads, and the entries of the outbox that carries them.
 
 Field order is the order on the wire, as the original sends it. A `scores` payload is what a validator found in a
-round; a `memory` payload is what the gateway knows of the nodes it runs. Both bear the same envelope and are signed
-the same way, so that one rule verifies both.
+round, of schema engram-v1; a `memory` payload is what the gateway knows of the nodes it runs: in engram-v2 with the
+root that each node signed, in engram-v1 without. All bear the same envelope and are signed the same way, so that one
+rule verifies all.
 """
 
 import enum
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 SCHEMA_VERSION = "engram-v1"
+SCHEMA_VERSION_2 = "engram-v2"
 
 
 class MinerScore(msgspec.Struct, frozen=True):
@@ -34,17 +37,41 @@ class ScoresPayload(msgspec.Struct, frozen=True, kw_only=True):
     scores: dict[str, MinerScore]
 
 
+class SignedRoot(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's commitment to its public records, as the node signed it (docs/node-keys.md).
+
+    Signed is `engram-commitment:{form}:{namespace}:{root_hex}:{count}:{at_ms}`, by the hotkey; where there is a
+    certificate, by its session key.
+    """
+
+    form: Annotated[str, Meta(max_length=16)]
+    namespace: Annotated[str, Meta(max_length=256)]
+    root_hex: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    count: Annotated[int, Meta(ge=0, lt=2**53)]
+    at_ms: Annotated[int, Meta(ge=0, lt=2**53)]
+    """Unix milliseconds, by the node's clock."""
+    signature: Annotated[str, Meta(max_length=132)]
+    certificate: Annotated[str, Meta(max_length=2_048)] | None = None
+
+    @property
+    def message(self) -> bytes:
+        """What is signed."""
+        return f"engram-commitment:{self.form}:{self.namespace}:{self.root_hex}:{self.count}:{self.at_ms}".encode()
+
+
 class NodeMemory(msgspec.Struct, frozen=True, kw_only=True):
     """What the gateway knows of one node; None for what the node has not reported yet."""
 
     vectors: int | None = None
     root_hex: str | None = None
-    """Merkle commitment over the node's memory."""
+    """Merkle commitment over the node's public records; that of `root`."""
     queries_today: int | None = None
     p50_latency_ms: float | None = None
     proof_rate: float | None = None
     """Share of 1."""
     uptime_pct: float | None = None
+    root: SignedRoot | UnsetType | None = UNSET
+    """Not there in engram-v1; null: the node gave none in this round."""
 
 
 class MemoryPayload(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,6 +1,10 @@
-"""Feeds the outbox: in each round, what the stats poller learned of the managed nodes becomes `memory` payloads."""
+"""Feeds the outbox: in each round, what the stats poller learned of the managed nodes becomes `memory` payloads.
 
-from collections.abc import Callable, Mapping
+Each node is asked for the root that it signs, all at once and for a bounded time; one that gives none, or one that does
+not hold, is relayed with `root` null.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, final
 
 import msgspec
@@ -14,12 +18,15 @@ from engram.hints import Hints
 from engram.hotkeys import ss58
 from engram.ledger import Ledger, LedgerError
 from engram.relay import records
-from engram.relay.model import Enqueued, NodeMemory
+from engram.relay.model import Enqueued, NodeMemory, SignedRoot
 from engram.relay.rules import memory_of, memory_payload
 from engram.sessions import records as session_records
 from engram.stats import NodeStats, StatsView
 from engram.telemetry.metrics import Metrics
 
+ROOTS_AT_ONCE: Final = 64
+ROOTS_WITHIN_S: Final = 30.0
+"""For the roots of a round, all together."""
 NODES_A_PAYLOAD: Final = 256
 """More nodes than that make several payloads, so that none outgrows a receiver's body limit."""
 
@@ -27,6 +34,10 @@ LOST: Final = ("outbox_full", "no_block", "ledger")
 """Why a round's payloads were not queued: too many wait, no block of the chain is known, or a write failed."""
 
 _log = structlog.get_logger(__name__)
+
+
+AsksRoot = Callable[[str, bytes, str], Awaitable[SignedRoot | None]]
+"""(endpoint, the node's public key, session id) -> its root, checked; None when it gave none. Raises no HttpError."""
 
 
 @final
@@ -59,6 +70,8 @@ class RoundPorts(msgspec.Struct, frozen=True, kw_only=True):
     """The hash of that finalized block, as it is known now; None where it is not."""
     bound: int | None = None
     """Entries that may wait; None: records.OPEN_BOUND."""
+    ask_root: AsksRoot | None = None
+    """None: nodes are not asked, and all roots are null."""
 
 
 @final
@@ -76,6 +89,7 @@ class MemoryRounds:
         self._losses = ports.losses
         self._bound = ports.bound
         self._block_hash = ports.block_hash
+        self._ask_root = ports.ask_root
 
     async def run(self, context: Context) -> None:
         """Run until cancelled."""
@@ -99,8 +113,9 @@ class MemoryRounds:
         if block is None:
             self._lost("no_block", 1)
             return 0
+        roots = await self._roots(fresh)
         now = self._clock.now()
-        outcomes = await self._ledger.write(lambda connection: self._queue(connection, fresh, block, now))
+        outcomes = await self._ledger.write(lambda connection: self._queue(connection, fresh, roots, block, now))
         if refused := outcomes.count(Enqueued.REFUSED):
             self._lost("outbox_full", refused, bound=self._bound or records.OPEN_BOUND)
         if queued := outcomes.count(Enqueued.QUEUED):
@@ -111,10 +126,38 @@ class MemoryRounds:
         _log.error("relay_round_not_queued", reason=reason, payloads=payloads, **facts)
         self._losses.add(reason, payloads)
 
-    def _queue(self, connection: Connection, fresh: Mapping[str, NodeStats], block: int, now: float) -> list[Enqueued]:
+    async def _roots(self, fresh: Mapping[str, NodeStats]) -> dict[str, SignedRoot]:
+        """Return the roots of these sessions' nodes, as many as come in time."""
+        found: dict[str, SignedRoot] = {}
+        if (ask_root := self._ask_root) is None:
+            return found
+        running = await self._ledger.read(session_records.list_running)
+        room = trio.CapacityLimiter(ROOTS_AT_ONCE)
+
+        async def ask(endpoint: str, hotkey: bytes, session_id: str) -> None:
+            async with room:
+                root = await ask_root(endpoint, hotkey, session_id)
+            if root is not None:
+                found[session_id] = root
+
+        with trio.move_on_after(ROOTS_WITHIN_S):
+            async with trio.open_nursery() as nursery:
+                for session in running:
+                    if session.session_id in fresh and session.endpoint and session.hotkey is not None:
+                        nursery.start_soon(ask, session.endpoint, session.hotkey, session.session_id)
+        return found
+
+    def _queue(
+        self,
+        connection: Connection,
+        fresh: Mapping[str, NodeStats],
+        roots: Mapping[str, SignedRoot],
+        block: int,
+        now: float,
+    ) -> list[Enqueued]:
         nodes: dict[str, NodeMemory] = {}
         for session_id, hotkey in session_records.node_hotkeys(connection, fresh).items():
-            nodes[ss58.encode(hotkey)] = memory_of(msgspec.structs.asdict(fresh[session_id]))
+            nodes[ss58.encode(hotkey)] = memory_of(msgspec.structs.asdict(fresh[session_id]), roots.get(session_id))
         names = sorted(nodes)
         parts = [names[first : first + NODES_A_PAYLOAD] for first in range(0, len(names), NODES_A_PAYLOAD)]
         outcomes, block_hash = [], self._block_hash(block)

@@ -22,14 +22,17 @@ idempotency key, so an entry whose outcome is unknown is sent again, the same by
 
 import enum
 import hashlib
-import json
 from collections.abc import Mapping
 from random import Random
 from typing import assert_never
 
 import msgspec
+from msgspec import UnsetType
 
+from engram.relay.canonical import canonical_json, canonical_of_decoded
 from engram.relay.model import (
+    SCHEMA_VERSION,
+    SCHEMA_VERSION_2,
     Answered,
     Entry,
     EntryState,
@@ -39,6 +42,7 @@ from engram.relay.model import (
     NodeMemory,
     Outcome,
     ScoresPayload,
+    SignedRoot,
     Unknown,
     Unreachable,
 )
@@ -139,9 +143,14 @@ def after(door: Door, outcome: Outcome, now: float, policy: RetryPolicy, rng: Ra
         case Blame.MOMENT:
             return door if door.is_open else msgspec.structs.replace(door, opens_at=now)
         case Blame.RECEIVER:
-            return Door(door.shut + 1, now + backoff_s(door.shut, policy, rng), describe(outcome))
+            return shut(door, outcome, now, policy, rng)
         case unhandled:
             assert_never(unhandled)
+
+
+def shut(door: Door, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random) -> Door:
+    """Return the door after an outcome that speaks against the receiver."""
+    return Door(door.shut + 1, now + backoff_s(door.shut, policy, rng), describe(outcome))
 
 
 def backoff_s(failures: int, policy: RetryPolicy, rng: Random) -> float:
@@ -182,14 +191,6 @@ def log_status(outcome: Outcome) -> str:
             assert_never(outcome)
 
 
-def canonical_json(document: object) -> bytes:
-    """Compact JSON with sorted keys, ASCII, and floats as Python writes them: what all hashes are over.
-
-    Raises ValueError for NaN and infinities, which JSON has not.
-    """
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
 def stable_scores(scores: Mapping[str, MinerScore]) -> bytes:
     """Return the scores as they are hashed: shares to 6 digits, latency to 3, uids in the order of their text."""
     return canonical_json(
@@ -205,20 +206,22 @@ def stable_scores(scores: Mapping[str, MinerScore]) -> bytes:
 
 
 def stable_nodes(nodes: Mapping[str, NodeMemory]) -> bytes:
-    """Return the nodes as they are hashed: shares and percentages to 6 digits, latency to 3."""
-    return canonical_json(
-        {
-            hotkey: {
-                "vectors": node.vectors,
-                "root_hex": node.root_hex,
-                "queries_today": node.queries_today,
-                "p50_latency_ms": _latency(node.p50_latency_ms),
-                "proof_rate": _share(node.proof_rate),
-                "uptime_pct": _share(node.uptime_pct),
-            }
-            for hotkey, node in nodes.items()
-        }
-    )
+    """Return the nodes as they are hashed: shares and percentages to 6 digits, latency to 3, roots where they are."""
+    return canonical_json({hotkey: _stable_node(node) for hotkey, node in nodes.items()})
+
+
+def _stable_node(node: NodeMemory) -> dict[str, object]:
+    stable: dict[str, object] = {
+        "vectors": node.vectors,
+        "root_hex": node.root_hex,
+        "queries_today": node.queries_today,
+        "p50_latency_ms": _latency(node.p50_latency_ms),
+        "proof_rate": _share(node.proof_rate),
+        "uptime_pct": _share(node.uptime_pct),
+    }
+    if not isinstance(node.root, UnsetType):
+        stable["root"] = None if node.root is None else msgspec.structs.asdict(node.root)
+    return stable
 
 
 def output_hash(stable: bytes) -> str:
@@ -232,9 +235,9 @@ def nonce(block: int, source: int | str, ts_ms: int) -> str:
 
 
 def signed_hash(payload: Mapping[str, object]) -> str:
-    """sha256 hex of the canonical payload, without the three fields that signing adds; its ASCII is signed."""
+    """sha256 hex of a decoded payload's canonical form, without the fields that signing adds; its ASCII is signed."""
     unsigned = {name: value for name, value in payload.items() if name not in SIGNATURE_FIELDS}
-    return hashlib.sha256(canonical_json(unsigned)).hexdigest()
+    return hashlib.sha256(canonical_of_decoded(unsigned)).hexdigest()
 
 
 SIGNATURE_FIELDS = ("validator_hotkey", "signature", "signed_hash")
@@ -257,8 +260,13 @@ def scores_payload(
 def memory_payload(
     nodes: Mapping[str, NodeMemory], *, netuid: int, block: int, source: str, round_ts: float
 ) -> MemoryPayload:
-    """Return the payload of managed nodes, by node hotkey. `source` keeps nonces of one millisecond apart."""
+    """Return the payload of managed nodes, by node hotkey: engram-v2 when they bear roots (or null for one).
+
+    `source` keeps nonces of one millisecond apart.
+    """
+    with_roots = any(not isinstance(node.root, UnsetType) for node in nodes.values())
     return MemoryPayload(
+        schema_version=SCHEMA_VERSION_2 if with_roots else SCHEMA_VERSION,
         netuid=netuid,
         block=block,
         round_ts=round_ts,
@@ -281,15 +289,16 @@ def gap_payload(entry: Entry, netuid: int, reason: str, ts: float) -> GapPayload
     )
 
 
-def memory_of(stats: Mapping[str, object], root_hex: str | None = None) -> NodeMemory:
+def memory_of(stats: Mapping[str, object], root: SignedRoot | None = None) -> NodeMemory:
     """Return what is relayed of a node's own /stats; what is missing or not a number counts as unknown."""
     return NodeMemory(
         vectors=_count(stats.get("vectors")),
-        root_hex=root_hex,
+        root_hex=None if root is None else root.root_hex,
         queries_today=_count(stats.get("queries_today")),
         p50_latency_ms=_figure(stats.get("p50_latency_ms")),
         proof_rate=_figure(stats.get("proof_rate")),
         uptime_pct=_figure(stats.get("uptime_pct")),
+        root=root,
     )
 
 

@@ -10,8 +10,16 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from engram.relay.model import GapPayload, MemoryPayload, ScoresPayload
+from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, GapPayload, MemoryPayload, ScoresPayload
 
+TAKEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "scores": (SCHEMA_VERSION,),
+        "memory": (SCHEMA_VERSION, SCHEMA_VERSION_2),
+        "gap": (SCHEMA_VERSION_2,),
+    }
+)
+"""The versions of each kind that a receiver of ours takes; the newest last."""
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 

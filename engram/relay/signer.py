@@ -7,7 +7,7 @@ import msgspec
 
 from engram import wire
 from engram.hotkeys import Keypair, MalformedHotkey, ss58, verify
-from engram.relay.rules import signed_hash
+from engram.relay.rules import SIGNATURE_FIELDS, signed_hash
 
 Document = dict[str, object]
 
@@ -34,12 +34,18 @@ class PayloadSigner:
         return cls(keypair.ss58, keypair.sign)
 
     def sign(self, payload: bytes) -> Signed:
-        """Signs the JSON of a payload; numbers and the order of fields stay as they are."""
+        """Sign the JSON of a payload that bears no signature; its own bytes stay as they are.
+
+        Raises msgspec.DecodeError when it is no JSON object, ValueError when it is signed already.
+        """
         document = wire.decode(payload, Document)
+        if not document.keys().isdisjoint(SIGNATURE_FIELDS):
+            raise ValueError(f"a payload with one of {', '.join(SIGNATURE_FIELDS)} is signed already")
         digest = signed_hash(document)
         signature = "0x" + self._sign(digest.encode("ascii")).hex()
-        signed = {**document, "validator_hotkey": self.hotkey, "signature": signature, "signed_hash": digest}
-        return Signed(msgspec.json.encode(signed), digest)
+        fields = {"validator_hotkey": self.hotkey, "signature": signature, "signed_hash": digest}
+        head = payload.rstrip()[:-1] + b"," if document else b"{"
+        return Signed(head + msgspec.json.encode(fields)[1:], digest)
 
 
 def is_signed(document: Mapping[str, object]) -> bool:

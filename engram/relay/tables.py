@@ -26,7 +26,7 @@ Index("ix_relay_streams_due", relay_streams.c.next_attempt_at, sqlite_where=rela
 relay_counts = Table(
     "relay_counts",
     metadata,
-    Column("name", Text, primary_key=True),  # pending | parked | ok | failed
+    Column("name", Text, primary_key=True),  # of entries by state, and of attempts: streams.py
     Column("value", Integer, nullable=False),
     sqlite_strict=True,
 )
@@ -90,3 +90,59 @@ relay_log = Table(
 )
 Index("ix_relay_log_outbox_id", relay_log.c.outbox_id, relay_log.c.id)
 Index("ix_relay_log_at", relay_log.c.at)
+
+relay_candidates = Table(
+    "relay_candidates",
+    metadata,
+    Column("netuid", Integer, primary_key=True),
+    Column("epoch", Integer, primary_key=True),  # of `block`
+    Column("block", Integer, nullable=False),
+    Column("block_hash", LargeBinary, nullable=False),
+    Column("nonce", Text, nullable=False),
+    Column("output_hash", Text, nullable=False),
+    Column("payload", LargeBinary, nullable=False),  # JSON of a scores payload, unsigned
+    Column("signed", LargeBinary),  # the same, signed when it is proposed
+    Column("signed_hash", Text),
+    Column("cosignatures", Text, nullable=False),  # JSON: hotkey and signature of each validator that has signed
+    Column("state", Text, nullable=False),  # waiting | proposed | bundled | settled | withdrawn | missed | short
+    Column("reason", Text),
+    Column("created_at", REAL, nullable=False),
+    Column("updated_at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+relay_bundles = Table(
+    "relay_bundles",
+    metadata,
+    Column("netuid", Integer, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("block", Integer, nullable=False),
+    Column("proposer", Text, nullable=False),  # ss58
+    Column("output_hash", Text, nullable=False),
+    Column("signed_hash", Text, nullable=False),
+    Column("signers", Integer, nullable=False),
+    Column("at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
+relay_evidence = Table(
+    "relay_evidence",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", REAL, nullable=False),
+    Column("netuid", Integer, nullable=False),
+    Column("block", Integer, nullable=False),
+    Column("proposer", Text, nullable=False),  # ss58
+    Column("judge", Text, nullable=False),  # ss58 of the validator that refused to sign
+    Column("verdict", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("differences", Text, nullable=False),  # JSON: the values that differ
+    Column("output_hash", Text, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # the signed payload as it was proposed
+    UniqueConstraint("proposer", "judge", "output_hash", "verdict"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+Index("ix_relay_evidence_at", relay_evidence.c.at)

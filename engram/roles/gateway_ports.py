@@ -51,6 +51,7 @@ from engram.payments.supported_poller import SupportedPoller
 from engram.provisioning import announcing, node_keys
 from engram.provisioning.actor import PROVISIONER
 from engram.provisioning.announcing import AnnouncingPorts
+from engram.provisioning.backend_factory import with_hotkeys
 from engram.provisioning.backends import Backends
 from engram.provisioning.certifier import CertifierPorts
 from engram.provisioning.countersigning import Countersigner
@@ -58,6 +59,7 @@ from engram.provisioning.enrollment import Enrollment, EnrollmentPorts
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.foreign_secrets import foreign_secrets
 from engram.provisioning.hotkey_ring import HotkeyRing
+from engram.provisioning.node_addresses import node_client
 from engram.provisioning.placement import Standing
 from engram.provisioning.processes import listening_ports
 from engram.relay import PayloadSigner, RetryPolicy
@@ -65,6 +67,7 @@ from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
 from engram.relay.chain_heads import guard_of
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
+from engram.relay.roots import NodeRoots
 from engram.relay.rounds import RoundLosses, RoundPorts
 from engram.roles.hints import GatewayHints
 from engram.roles.shared import LEDGER, Shared
@@ -110,6 +113,7 @@ class GatewayPorts:
         url = (lambda: embedded.url) if embedded is not None else (lambda: named)
         self.payments = self._payments(url, refund_key)
         self.supported = self._supported(url)
+        self._nodes = node_client(settings, p.http)
         self._ring = HotkeyRing(p.folder / node_keys.FOLDER, self._password_of)
         self._enrollment = self._enrolling()
         self.certifier = CertifierPorts(
@@ -206,13 +210,14 @@ class GatewayPorts:
         p, settings = self._p, self._p.settings.provisioning
         return Enrollment(
             EnrollmentPorts(
-                http=p.http,
+                http=self._nodes,
                 ledger=p.ledger,
                 instants=self._instants,
                 ring=self._ring,
                 metrics=p.metrics,
                 launch_timeout_s=settings.launch_timeout_s,
                 secrets=foreign_secrets(settings.foreign_embedding_key_file),
+                given=with_hotkeys(p.settings),
             )
         )
 
@@ -239,7 +244,7 @@ class GatewayPorts:
         async def ask(endpoint: str) -> node_model.NodeStats:
             if self._enrollment.is_suspect(endpoint):
                 raise BadAnswer("something answers there by a key that is not the node's")
-            return await ask_stats(p.http, endpoint, settings)
+            return await ask_stats(self._nodes, endpoint, settings)
 
         return StatsPorts(
             ledger=p.ledger,
@@ -250,15 +255,18 @@ class GatewayPorts:
             rng=p.rng,
             hints=self._hints,
             metrics=p.metrics,
-            prove=Prover(p.http, self._keypair, settings, p.clock, p.rng),
+            prove=Prover(self._nodes, self._keypair, settings, p.clock, p.rng),
             block=lambda: self._subnets.block,
         )
 
     def _emitter(self) -> EmitterPorts:
         p, settings, chain = self._p, self._p.settings.relay, self._p.settings.chain
+        receiver = Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None
         return EmitterPorts(
             ledger=p.ledger,
-            receiver=Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None,
+            receiver=receiver,
+            ask_terms=receiver.ask_terms if receiver else None,
+            log_kept_s=settings.log_days * 86_400.0,
             signer=PayloadSigner.of(self._keypair),
             policy=RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s),
             clock=p.clock,
@@ -282,6 +290,7 @@ class GatewayPorts:
             losses=self._losses,
             block_hash=self._subnets.hash_of,
             bound=settings.relay.pending_max,
+            ask_root=NodeRoots(p.http, p.clock, settings.stats.timeout_s),
         )
 
     def _control(self) -> Callable[[Context], Awaitable[None]]:

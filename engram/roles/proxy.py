@@ -28,6 +28,7 @@ from engram.proxy.exchange.admission import Admission
 from engram.proxy.exchange.spool import Spool, problem_with
 from engram.proxy.health_checks import Checks
 from engram.proxy.jobs.worker import Jobs
+from engram.proxy.min_stake import StakeReadings
 from engram.proxy.planning import Planner
 from engram.proxy.reloading import Reloading
 from engram.proxy.serving import Surface
@@ -97,7 +98,7 @@ class _Parts:
         self.state = State(
             chain=view,
             admission=Admission(own.limits),
-            spool=Spool(role.spool_folder, own.bodies.spool_bytes),
+            spool=Spool(role.spool_folder, own.bodies),
             jobs=Jobs(p.ledger, p.clock, p.ids, own.jobs),
             capacity=Capacity(own.capacity),
             clock=p.clock,
@@ -117,6 +118,7 @@ class _Parts:
         p.serves("proxy", surface)
         reloading = Reloading(state, self._planner, role.loaded, load)
         checks = Checks(lambda: state.plan)
+        stakes = StakeReadings(state, p.http)
         ops = p.listener("ops", p.settings.ops.host, p.settings.ops.port)
         drain_s = role.loaded.settings.server.drain_s
         return SupervisorSpec(
@@ -127,6 +129,7 @@ class _Parts:
                 *([_tireless("chain", self._syncer)] if self._chain.endpoints else []),
                 ChildSpec("jobs", lambda: Job(state.jobs.run), backoff=Backoff(0.1, 5.0)),
                 spare("checks", lambda: Job(checks.run)),
+                spare("min_stake", lambda: Job(stakes.run)),
                 spare("reloading", lambda: Job(reloading.run)),
                 ChildSpec(
                     "ops",

@@ -21,14 +21,13 @@ from engram.hotkeys import Keypair, WalletFileError, ss58, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.app import App
 from engram.relay import PayloadSigner, RetryPolicy
-from engram.relay import records as relay_records
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
 from engram.relay.chain_heads import guard_of
-from engram.relay.model import Enqueued
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
 from engram.roles.process import spare
 from engram.roles.shared import LEDGER, Shared
+from engram.roles.validator_quorum import ValidatorQuorum
 from engram.telemetry.loop_lag import loop_lag_job
 from engram.validator import relaying
 from engram.validator.due import OUR_VERSION
@@ -58,6 +57,7 @@ def tree(p: Shared, ports: "ValidatorPorts") -> SupervisorSpec:
             spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
             spare("rounds", lambda: Job(ports.rounds.run)),
             spare("weights", lambda: Job(ports.look_at_weights)),
+            *ports.quorum.children(),
             ChildSpec(
                 "ops",
                 lambda: ports.ops_listener.job(ports.ops_app),
@@ -106,6 +106,7 @@ class ValidatorPorts:
                 concurrency=at.concurrency,
                 deadline_s=at.deadline_s,
                 keep_rounds=at.history_rounds,
+                planted_rounds=at.planted_rounds,
                 share_scores=at.share_scores,
                 private_allowed=at.private_addresses,
                 blacklist=frozenset(ss58.decode(entry.partition(" ")[0]) for entry in at.blacklist),
@@ -152,9 +153,14 @@ class ValidatorPorts:
         for state in (SentState.SET, SentState.REFUSED, SentState.UNKNOWN):
             p.metrics.validator_weights.labels(state)
         relay = settings.relay
+        guard = guard_of(settings.chain, nodes, p.clock, relay.confirmations)
+        self.quorum = ValidatorQuorum(p, keypair, self.subnets, guard)
+        receiver = Receiver(p.http, relay.url, relay.timeout_s) if relay.url else None
         self.emitter = EmitterPorts(
             ledger=p.ledger,
-            receiver=Receiver(p.http, relay.url, relay.timeout_s) if relay.url else None,
+            receiver=receiver,
+            ask_terms=receiver.ask_terms if receiver else None,
+            log_kept_s=relay.log_days * 86_400.0,
             signer=PayloadSigner.of(keypair),
             policy=RetryPolicy(relay.attempts, relay.backoff_min_s, relay.backoff_max_s),
             clock=p.clock,
@@ -162,7 +168,7 @@ class ValidatorPorts:
             metrics=p.metrics,
             losses=self._losses,
             concurrency=relay.concurrency,
-            guard=guard_of(settings.chain, nodes, p.clock, relay.confirmations),
+            guard=guard,
         )
         self.ops_listener = p.listener("ops", settings.ops.host, settings.ops.port)
         self._keypair = keypair
@@ -200,16 +206,11 @@ class ValidatorPorts:
         self._p.metrics.validator_round_seconds.observe(seconds)
 
     def _relay(self, connection: Connection, sent: Sent, last: Round) -> None:
-        """Queue the scores of the round that weights were made of, in the transaction that settles them."""
+        """Offer the scores of the round that weights were made of, in the transaction that settles them."""
         payload = relaying.payload(connection, sent, last, self._keypair.public_key)
-        bound, now = self._p.settings.relay.pending_max, self._p.clock.now()
-        if (
-            payload is not None
-            and relay_records.enqueue(connection, payload, now, bound=bound, block_hash=last.block_hash)
-            is Enqueued.REFUSED
-        ):
-            self._losses.add("outbox_full", 1)
-            _log.error("scores_not_relayed", reason="the outbox is full", round=last.id)
+        if payload is not None and not self.quorum.offer(connection, payload, last.block_hash):
+            self._losses.add("no_block", 1)
+            _log.error("scores_not_relayed", reason="the chain has not been read", round=last.id)
 
 
 @final

@@ -16,10 +16,14 @@ from engram.chain.sync.fork_folder import ForkFolder
 from engram.chain.sync.subnets import Subnets
 from engram.hotkeys import Keypair, ss58, wallet
 from engram.ledger import LedgerError
+from engram.payments.refund_key import RefundKey
+from engram.payments.refund_settings import open_refund_key, with_play_recipient
+from engram.relay.schemas import TAKEN
 from engram.roles.process import spare
 from engram.roles.shared import LEDGER, Shared
+from engram.roles.xeris_ports import PaidSubmissions
 from engram.telemetry.loop_lag import loop_lag_job
-from engram.xeris import records
+from engram.xeris import records, submissions
 from engram.xeris.app import xeris_app
 from engram.xeris.receiver import XerisReceiver
 
@@ -31,7 +35,7 @@ DAY_S: Final = 86_400.0
 _log = structlog.get_logger("engram.xeris")
 
 
-def tree(p: Shared, keypair: Keypair) -> SupervisorSpec:
+def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> SupervisorSpec:
     """Return the whole tree of a receiver."""
     at = p.settings.xeris
     chain = msgspec.structs.replace(p.settings.chain, netuids=at.netuids)
@@ -45,9 +49,16 @@ def tree(p: Shared, keypair: Keypair) -> SupervisorSpec:
         gateways=frozenset(ss58.decode(address) for address in at.gateways),
         quorum=at.quorum,
         keep_s=keep_s,
+        taken={
+            kind: kept
+            for kind, versions in TAKEN.items()
+            if (kept := tuple(version for version in versions if version in at.schema_versions))
+        },
+        is_paid=at.submission_usd > 0,
         judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
     )
     listener = p.listener("xeris", at.host, at.port)
+    paid = PaidSubmissions(p, listener, refund_key) if at.submission_usd > 0 else None
     keep_fork = ForkFolder(p.folder / FORKS).keep
 
     async def note_permits(context: Context) -> None:
@@ -69,6 +80,7 @@ def tree(p: Shared, keypair: Keypair) -> SupervisorSpec:
         while True:
             try:
                 await p.ledger.write(lambda c: records.purge(c, p.clock.now() - keep_s))
+                await p.ledger.write(lambda c: submissions.purge(c, p.clock.now() - at.log_days * DAY_S))
             except LedgerError as error:
                 _log.error("not_purged", reason=str(error))
             await trio.sleep(PURGE_S)
@@ -78,6 +90,7 @@ def tree(p: Shared, keypair: Keypair) -> SupervisorSpec:
         [
             ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
             spare("loop_lag", lambda: loop_lag_job(p.metrics)),
+            *(paid.children() if paid is not None else []),
             spare("chain", lambda: MetagraphSyncer(nodes, subnets, chain, p.clock, p.rng, keep_fork=keep_fork)),
             spare("permits", lambda: Job(note_permits)),
             spare("purge", lambda: Job(purge)),
@@ -85,7 +98,13 @@ def tree(p: Shared, keypair: Keypair) -> SupervisorSpec:
                 "http",
                 lambda: listener.job(
                     lambda: xeris_app(
-                        receiver, p.ledger, settings=p.settings.http, clock=p.clock, ids=p.ids, metrics=p.metrics
+                        receiver,
+                        p.ledger,
+                        settings=p.settings.http,
+                        clock=p.clock,
+                        ids=p.ids,
+                        metrics=p.metrics,
+                        selling=None if paid is None else paid.shop,
                     )
                 ),
                 shutdown=p.settings.shutdown.drain_s + 2.0,
@@ -102,16 +121,17 @@ class Xeris:
     """The role: its key, created at the first start; see shared.Role."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        """Raise HotkeyError, OSError."""
+        """Raise HotkeyError, UnusableRefundKey, OSError."""
         path = folder / OWN_KEY
         if not path.exists():
             wallet.write_hotkey_file(path, Keypair.generate())
         self.keypair = wallet.read_private_hotkey_file(path)
-        self.settings = settings
+        self.refund_key = open_refund_key(settings, folder) if settings.xeris.submission_usd > 0 else None
+        self.settings = with_play_recipient(settings, self.refund_key)
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
         """Return the tree. Raises ValueError for a malformed setting."""
-        return tree(shared, self.keypair)
+        return tree(shared, self.keypair, self.refund_key)
 
     async def close(self) -> None:
         """Do nothing: the role holds no resources."""

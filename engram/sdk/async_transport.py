@@ -10,7 +10,7 @@ import trio
 from engram.hotkeys.certificates import HEADER
 from engram.sdk.errors import MalformedAnswer, OutcomeUnknown
 from engram.sdk.node_calls import Call
-from engram.sdk.transport import MAX_ANSWER_BYTES, Answer, tls_context, translated
+from engram.sdk.transport import MAX_ANSWER_BYTES, Answer, body_lines, tls_context, translated
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ class AsyncTransport:
 
         One that is silent for `silence_s` raises OutcomeUnknown.
         """
-        lines = {"content-type": "application/json"}
+        lines = body_lines(body)
         timeout = httpx2.Timeout(silence_s, connect=5.0)
         with translated("POST", self.url):
             async with (
@@ -69,7 +69,7 @@ class AsyncTransport:
 
         Raises NotReached (nothing was sent), OutcomeUnknown, MalformedAnswer (more than 4 MiB).
         """
-        lines = {"content-type": "application/json"} if body is not None else {}
+        lines = body_lines(body) if body is not None else {}
         received = bytearray()
         with translated(method, self.url), trio.move_on_after(self._timeout_s):
             async with (

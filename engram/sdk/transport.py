@@ -11,6 +11,7 @@ import httpx2
 import msgspec
 
 from engram import wire
+from engram.hotkeys import content_digest
 from engram.hotkeys.certificates import HEADER
 from engram.sdk.errors import ApiError, MalformedAnswer, NotReached, OutcomeUnknown
 
@@ -60,7 +61,7 @@ class Transport:
 
         Raises NotReached (nothing was sent), OutcomeUnknown, MalformedAnswer (more than 4 MiB).
         """
-        lines = dict(headers or {}) | ({"content-type": "application/json"} if body is not None else {})
+        lines = dict(headers or {}) | (body_lines(body) if body is not None else {})
         with (
             translated(method, self.url),
             self._client.stream(method, self.url + path, content=body, headers=lines) as response,
@@ -81,7 +82,7 @@ class Transport:
 
         One that is silent for `silence_s` raises OutcomeUnknown.
         """
-        lines = {"content-type": "application/json"}
+        lines = body_lines(body)
         timeout = httpx2.Timeout(silence_s, connect=5.0)
         with (
             translated("POST", self.url),
@@ -109,6 +110,11 @@ class Transport:
                 yield Answer(response.status_code, _headers(response), response.read()), iter(())
                 return
             yield Answer(200, _headers(response), b""), _bounded_lines(response.iter_text())
+
+
+def body_lines(body: bytes) -> dict[str, str]:
+    """Return the headers of a JSON body; a proxy that knows its digest can prove the request before it has the body."""
+    return {"content-type": "application/json"} | content_digest.lines_of(body)
 
 
 def error_of(answer: Answer, *, verified: bool = False) -> ApiError:

@@ -1,7 +1,7 @@
 """Sessions in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from sqlalchemy import (
@@ -9,7 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Label,
-    RowMapping,
     ScalarSelect,
     bindparam,
     delete,
@@ -20,8 +19,9 @@ from sqlalchemy import (
     update,
 )
 
-from engram.ledger import Ledger, Lookup, Prepared, Row, lookup
+from engram.ledger import Ledger, Lookup, Prepared, lookup
 from engram.sessions import counts, history, paid_clock, rules
+from engram.sessions.indexed import IndexedSession
 from engram.sessions.model import (
     LIVE,
     RUNNING,
@@ -35,6 +35,8 @@ from engram.sessions.model import (
     TierName,
 )
 from engram.sessions.tables import sessions
+
+R = TypeVar("R", bound=IndexedSession)
 
 # Every purchase runs these.
 _BY_ID = Prepared(paid_clock.SESSIONS.where(sessions.c.id == bindparam("id")))
@@ -72,27 +74,18 @@ def insert_session(connection: Connection, session: Session) -> None:
     history.append_event(connection, session.id, session.created_at, session.state, {})
 
 
-_LOOKUP = lookup([*sessions.c, *paid_clock.COLUMNS], [sessions.c.id])
+_LOOKUP = lookup(IndexedSession, [*sessions.c, *paid_clock.COLUMNS], [sessions.c.id])
 
 
 def look(ledger: Ledger, session_id: str) -> Session | None:
     """Return the session of that id, read on the event loop. Raises LaneClosed."""
     found = ledger.rows(_LOOKUP, session_id)
-    return _session(found[0]) if found else None
+    return found[0].session() if found else None
 
 
-def lookup_with(of_payment: Callable[[Column[Any]], Label[Any]]) -> Lookup:
-    """Prepare what `look_with` reads: a session, and what `of_payment` selects of the payment of its id."""
-    return lookup([*sessions.c, *paid_clock.COLUMNS, of_payment(sessions.c.payment_id)], [sessions.c.id])
-
-
-def look_with(ledger: Ledger, prepared: Lookup, session_id: str) -> tuple[Session, object] | None:
-    """Return the session of that id and what else `lookup_with` selected, read on the event loop. Raises LaneClosed."""
-    found = ledger.rows(prepared, session_id)
-    if not found:
-        return None
-    other = found[0].pop(prepared.columns[-1])
-    return _session(found[0]), other
+def lookup_with(row: type[R], of_payment: Callable[[Column[Any]], Label[Any]]) -> Lookup[R]:
+    """Prepare a read of a session and what `of_payment` selects of the payment of its id, which is `row`'s last."""
+    return lookup(row, [*sessions.c, *paid_clock.COLUMNS, of_payment(sessions.c.payment_id)], [sessions.c.id])
 
 
 def get(connection: Connection, session_id: str) -> Session | None:
@@ -114,7 +107,7 @@ def list_by_controller(connection: Connection, controller: bytes, limit: int = 2
         .order_by(sessions.c.created_at.desc(), sessions.c.id)
         .limit(limit)
     )
-    return [_session(row) for row in connection.execute(query).mappings()]
+    return [_session(dict(row)) for row in connection.execute(query).mappings()]
 
 
 def list_in_states(
@@ -126,7 +119,7 @@ def list_in_states(
         .order_by(sessions.c.id)
         .limit(limit)
     )
-    return [_session(row) for row in connection.execute(query).mappings()]
+    return [_session(dict(row)) for row in connection.execute(query).mappings()]
 
 
 def list_running(connection: Connection) -> list[RunningSession]:
@@ -369,8 +362,8 @@ def _columns(connection: Connection, session: Session) -> dict[str, object]:
     return columns
 
 
-def _session(row: RowMapping | Row) -> Session:
-    columns: dict[str, Any] = {**row}
+def _session(columns: dict[str, Any]) -> Session:
+    """Return the session of a row of paid_clock.SESSIONS, whose columns are consumed."""
     paid_clock.settle(columns)
     columns["state"] = _STATES[columns["state"]]
     columns["tier"] = _TIERS[columns["tier"]]

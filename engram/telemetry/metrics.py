@@ -130,6 +130,14 @@ TABLE: Final = (
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
+    Metric("relay_verdicts", "counter", "engram_relay_verdicts", "Proposals of others, judged.", ("verdict",)),
+    Metric(
+        "relay_candidates",
+        "counter",
+        "engram_relay_candidates",
+        "Own scores that were relayed with a quorum, or were not.",
+        ("state",),
+    ),
     Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
     Metric(
         "validator_round_seconds",
@@ -244,6 +252,7 @@ TABLE: Final = (
     ),
     Metric("proxy_places", "gauge", "engram_proxy_places", "Requests passed on, and waiting for it.", ("state",)),
     Metric("proxy_spool_bytes", "gauge", "engram_proxy_spool_bytes", "Bytes of bodies that wait for their proof."),
+    Metric("proxy_body_memory_bytes", "gauge", "engram_proxy_body_memory_bytes", "Bytes of bodies in memory."),
     Metric("proxy_jobs", "gauge", "engram_proxy_jobs", "Jobs that run now."),
     Metric("proxy_settings", "counter", "engram_proxy_settings", "Readings of changed settings.", ("outcome",)),
     Metric(
@@ -251,6 +260,13 @@ TABLE: Final = (
         "gauge",
         "engram_proxy_metagraph_age_seconds",
         "Age of the metagraph that authorizes callers; -1: none was read.",
+    ),
+    Metric("proxy_min_stake", "gauge", "engram_proxy_min_stake", "Stake above which a validator may call."),
+    Metric(
+        "proxy_min_stake_age",
+        "gauge",
+        "engram_proxy_min_stake_age_seconds",
+        "Age of that threshold where it is read from a URL; -1: it stands in the settings.",
     ),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
@@ -293,6 +309,8 @@ class Metrics:
     relay_held_back: Gauge
     relay_withdrawn: Counter
     relay_not_queued: Counter
+    relay_verdicts: Counter
+    relay_candidates: Counter
     validator_rounds: Counter
     validator_round_seconds: Histogram
     validator_weights: Counter
@@ -338,9 +356,12 @@ class Metrics:
     proxy_backend_in_flight: Gauge
     proxy_places: Gauge
     proxy_spool_bytes: Gauge
+    proxy_body_memory_bytes: Gauge
     proxy_jobs: Gauge
     proxy_settings: Counter
     proxy_metagraph_age: Gauge
+    proxy_min_stake: Gauge
+    proxy_min_stake_age: Gauge
     loop_lag: Histogram
 
     def __init__(self) -> None:

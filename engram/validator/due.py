@@ -10,6 +10,7 @@
 | every score is 0 or no number                             | NO_SCORES     | `engram validator scores`        |
 | weights of this epoch were sent, or may have been         | SET           |                                  |
 | earlier ones may still be included                        | UNSETTLED     | wait: at most 64 blocks          |
+| the chain refused them less than 10 blocks ago            | REFUSED       | the detail says why              |
 | LastUpdate + weights_rate_limit lies ahead                | RATE_LIMITED  |                                  |
 | none of these                                             | DUE           |                                  |
 
@@ -24,12 +25,16 @@ from typing import Final
 
 import msgspec
 
+from engram.chain.epochs import Epoch, epoch_of
 from engram.chain.model import Metagraph, SubnetParameters
+from engram.validator.model import Sent
 
 OUR_VERSION: Final = 1
 """The weights_version up to which this version of Engram knows how to score."""
 STALE_S: Final = 120.0
 """Age of a metagraph from which on no weights are made of it."""
+RETRY_BLOCKS: Final = 10
+"""Blocks from weights that the chain refused to the next attempt."""
 CUTOFF_ALERT: Final = 0.8
 """Share of activity_cutoff after which the operator is told."""
 
@@ -45,16 +50,9 @@ class Due(StrEnum):
     NO_SCORES = "no_scores"
     SET = "set"
     UNSETTLED = "unsettled"
+    REFUSED = "refused"
     RATE_LIMITED = "rate_limited"
     DUE = "due"
-
-
-class Epoch(msgspec.Struct, frozen=True):
-    """An epoch of a subnet, as its blocks go: `first_block` to `last_block`, both of it."""
-
-    index: int
-    first_block: int
-    last_block: int
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,26 +68,26 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Whole rounds since the start."""
     epoch: Epoch | None
     """Of the metagraph's block; None with it."""
-    last_sent_epoch: int | None
-    """Index of the newest epoch of which our ledger says that weights were sent, or may have been."""
+    last_sent_block: int | None
+    """Newest block at which, as our ledger says, weights were included, or were sent and may have been."""
     unsettled: bool = False
     """Weights whose outcome is not known may still be included: others sent now could share their epoch."""
+    refused: Sent | None = None
+    """The newest weights, where the chain has refused them."""
     version: int = OUR_VERSION
 
 
-def epoch_of(block: int, netuid: int, tempo: int) -> Epoch:
-    """Return the epoch of a block by the schedule that runtimes keep without state: epochs of tempo + 1 blocks.
+def current_epoch(metagraph: Metagraph) -> Epoch:
+    """Return the epoch that the metagraph's block belongs to, by the block at which the chain ran the last one.
 
-    Source: subtensor, `blocks_until_next_epoch`. An epoch ends with the block at which
-    (block + netuid + 1) % (tempo + 1) is 0.
-
-    >>> epoch_of(359 - 450 % 361 + 361, 450, 360).index - epoch_of(359 - 450 % 361 + 360, 450, 360).index
-    0
+    So it holds for runtimes that keep a schedule of their own, and while a subnet's tempo changes. Where no epoch has
+    been run for more than two tempos, blocks are counted as by the schedule without state.
     """
-    length = tempo + 1
-    index = (block + netuid + 1) // length
-    first = index * length - netuid - 1
-    return Epoch(index, max(0, first), first + length - 1)
+    tempo, last = metagraph.parameters.tempo, metagraph.last_epoch_block
+    counted = epoch_of(metagraph.block, metagraph.netuid, tempo)
+    if last <= 0 or not 0 <= metagraph.block - last <= 2 * (tempo + 1):
+        return counted
+    return Epoch(counted.index, last, last + tempo)
 
 
 def due(known: Known) -> Due:
@@ -112,15 +110,17 @@ def due(known: Known) -> Due:
         return Due.SET
     if known.unsettled:
         return Due.UNSETTLED
+    if known.refused is not None and metagraph.block < known.refused.block + RETRY_BLOCKS:
+        return Due.REFUSED
     if blocks_to_wait(neuron.last_update_block, metagraph.block, parameters) > 0:
         return Due.RATE_LIMITED
     return Due.DUE
 
 
 def _has_had(known: Known, epoch: Epoch, parameters: SubnetParameters, last_update_block: int) -> bool:
-    if known.last_sent_epoch is not None and known.last_sent_epoch >= epoch.index:
+    if known.last_sent_block is not None and known.last_sent_block >= epoch.first_block:
         return True
-    if parameters.commit_reveal_weights_enabled and known.last_sent_epoch is not None:
+    if parameters.commit_reveal_weights_enabled and known.last_sent_block is not None:
         return False
     return last_update_block >= epoch.first_block > 0
 

@@ -81,7 +81,7 @@ class Gardener:
             held = miner_records.known(connection, miner.hotkey)
             if held is None:
                 held = Known(hotkey=miner.hotkey, uid=miner.uid, standing=Standing())
-                miner_records.keep(connection, held, at)
+                miner_records.keep(connection, [held], at)
             if not plant_records.has_drafts(connection, miner.hotkey, round_id):
                 plant_records.add_plants(connection, self._planned(connection, miner, held, round_id, at))
 

@@ -30,6 +30,8 @@ from engram.validator.scoring import TOP_K
 
 MAX_ANSWER_BYTES: Final = 262_144
 CHALLENGE_VALID_S: Final = 10
+SIGNED_AT_ONCE: Final = 4
+"""Requests that are signed in one pass of the loop: some 0.4 ms each with their sending, and all may be ready."""
 _JSON: Final = {"Content-Type": "application/json"}
 _CHECKS: Final = {**_JSON, certificates.HEADER: "1"}
 """Of challenges alone, which only validators send: everything else looks as clients of the original do."""
@@ -60,6 +62,7 @@ class MinerClient:
         self._clock = clock
         self._timeout_s = timeout_s
         self._last_ms = 0
+        self._turn = trio.CapacityLimiter(SIGNED_AT_ONCE)
 
     async def ingest(self, url: str, signer: Keypair, text: str, vector: bytes) -> MinerReply:
         """Store a record as the original's clients do. `answered` only when the miner gives the CID that it has."""
@@ -78,7 +81,7 @@ class MinerClient:
             return reply
         return _replace(reply, Outcome.REFUSED, str(error or f"another CID: {given}")[:200])
 
-    async def query(self, url: str, signer: Keypair, vector: bytes, node: PublicKey) -> MinerReply:
+    async def query(self, url: str, signer: Keypair, vector: bytes) -> MinerReply:
         """Return the CIDs of the 10 records that the miner takes for the nearest."""
         fields: JsonObject = {
             "query_vector": list(struct.unpack(f"<{len(vector) // 4}f", vector)),
@@ -144,8 +147,9 @@ class MinerClient:
         self, method: str, url: str, route: Route[Any, Any], signer: Keypair, fields: JsonObject, *, gone: bool = False
     ) -> tuple[MinerReply, Response | None]:
         """Return what the request brought, and the answer where there is one of status 200 (or 404 where `gone`)."""
-        self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
-        body = signed_body(signer, route.signed_as, fields, self._last_ms)
+        async with self._turn:
+            self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
+            body = signed_body(signer, route.signed_as, fields, self._last_ms)
         began = trio.current_time()
         try:
             answer = await self._http.request(

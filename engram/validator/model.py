@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from engram.validator.corpus import Family
 from engram.validator.standing import Standing
 
 
@@ -59,6 +60,22 @@ class Plant(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int
 
 
+class Held(msgspec.Struct, frozen=True):
+    """What is asked about a planted record that a miner should hold."""
+
+    cid: str
+    vector: bytes
+    family_id: int
+    planted_round: int
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """The planted records that a miner should hold, oldest first, and what they are about, by id."""
+
+    records: list[Held]
+    matters: dict[int, Family]
+
+
 class Kind(StrEnum):
     """What is asked."""
 
@@ -79,7 +96,10 @@ class Outcome(StrEnum):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """One question of a round to one miner. `truth` are CIDs, nearest first; of a challenge, the one CID."""
+    """One question of a round to one miner. `truth` are CIDs, nearest first; of a challenge, the one CID.
+
+    `vector` is that of the query, or that of the record to be proved; empty once the round is over.
+    """
 
     id: int = 0
     hotkey: bytes
@@ -91,6 +111,15 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     planted: int
     own_key: bool
     """Signed by the validator's hotkey; else by a signer of its own."""
+
+
+class Sheet(msgspec.Struct, frozen=True):
+    """What a round asks one miner: the questions, and seeds of signers for those that are not by our own key."""
+
+    hotkey: bytes
+    url: str
+    questions: list[Question]
+    seeds: list[bytes]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

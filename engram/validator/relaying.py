@@ -1,24 +1,39 @@
-"""The scores of a round as the payload that the relay carries, queued when its weights are settled."""
+"""The scores of a round as the payload that the relay carries, and rounds as what proposals are held against."""
+
+from typing import Final
 
 from sqlalchemy import Connection
 
 from engram.relay import MinerScore, ScoresPayload
+from engram.relay.quorum.model import Reading
 from engram.relay.rules import scores_payload
 from engram.validator.model import Round, Sent
 from engram.validator.records import rounds as round_records
 from engram.validator.records import sent as weight_records
 
+ROUNDS_COMPARED: Final = 8
+
 
 def payload(connection: Connection, sent: Sent, last: Round, hotkey: bytes) -> ScoresPayload | None:
     """Return the payload; None when no miner was scored, or this validator's uid is not known."""
     look = weight_records.last_look(connection, sent.netuid, hotkey)
-    scores = {
-        str(result.uid): MinerScore(result.recall or 0.0, result.latency_ms, result.proof_rate or 0.0)
-        for result in round_records.results(connection, last.id)
-        if result.score is not None
-    }
+    scores = _scores(connection, last)
     if not scores or look is None or look.uid is None:
         return None
     return scores_payload(
         scores, netuid=sent.netuid, block=last.block, uid=look.uid, round_ts=last.closed_at or last.opened_at
     )
+
+
+def readings(connection: Connection, netuid: int, block: int, blocks: int) -> list[Reading]:
+    """Return what was measured in the newest ROUNDS_COMPARED rounds of at most `blocks` blocks from a block."""
+    near = round_records.closed_near(connection, netuid, block, blocks, ROUNDS_COMPARED)
+    return [Reading(each.block, _scores(connection, each)) for each in near]
+
+
+def _scores(connection: Connection, held: Round) -> dict[str, MinerScore]:
+    return {
+        str(result.uid): MinerScore(result.recall or 0.0, result.latency_ms, result.proof_rate or 0.0)
+        for result in round_records.results(connection, held.id)
+        if result.score is not None
+    }

@@ -1,6 +1,7 @@
 """What an operator is shown of a validator. Functions run inside `ledger.read`."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection
@@ -13,6 +14,21 @@ from engram.validator.records import sent as weight_records
 from engram.validator.records import standings as miner_records
 from engram.validator.standing import Standing
 
+PLANTS_SHOWN: Final = 200
+
+
+class RoundRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A round as it is shown. Times are unix seconds."""
+
+    id: int
+    netuid: int
+    block: int
+    block_hash: str
+    """0x and hex."""
+    state: str
+    opened_at: float
+    closed_at: float | None
+
 
 class ValidatorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Where a validator stands."""
@@ -21,7 +37,7 @@ class ValidatorStatus(msgspec.Struct, frozen=True, kw_only=True):
     netuid: int
     look: Look | None
     """The last look at the chain; None before the first."""
-    last_round: Round | None
+    last_round: RoundRow | None
     rounds: int
     planted: Mapping[str, int]
     """Planted records by state."""
@@ -67,6 +83,20 @@ class ExplainedQuestion(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
+class PlantRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a planted record."""
+
+    cid: str
+    """Empty while it has no vector."""
+    state: str
+    planted_round: int
+    delete_round: int
+    """Round after which it is deleted."""
+    sent_at: float
+    """When it was last sent, or is to be sent."""
+    reason: str
+
+
 class ExplainedRound(msgspec.Struct, frozen=True, kw_only=True):
     """A round of one miner."""
 
@@ -86,6 +116,9 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     standing: Standing
     registered_only: bool
     planted: Mapping[str, int]
+    """How many records, by state."""
+    plants: list[PlantRow]
+    """The newest PLANTS_SHOWN of them, newest first."""
     rounds: list[ExplainedRound]
     """Newest first."""
 
@@ -93,11 +126,12 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 def status(connection: Connection, netuid: int, hotkey: bytes) -> ValidatorStatus:
     """Return where the validator stands."""
     newest = weight_records.sent_weights(connection, netuid, hotkey, 1)
+    last = round_records.last_round(connection, netuid, RoundState.CLOSED)
     return ValidatorStatus(
         hotkey=ss58.encode(hotkey),
         netuid=netuid,
         look=weight_records.last_look(connection, netuid, hotkey),
-        last_round=round_records.last_round(connection, netuid, RoundState.CLOSED),
+        last_round=None if last is None else _round(last),
         rounds=round_records.count_rounds(connection, netuid),
         planted={str(state): 0 for state in PlantState} | plant_records.count_planted(connection),
         weights=newest[0] if newest else None,
@@ -108,6 +142,11 @@ def last_status(connection: Connection, netuid: int) -> ValidatorStatus | None:
     """Return the status of the validator that looked last; None when none has run on this ledger."""
     hotkey = weight_records.own_hotkey(connection, netuid)
     return None if hotkey is None else status(connection, netuid, hotkey)
+
+
+def rounds(connection: Connection, netuid: int, limit: int) -> list[RoundRow]:
+    """Return the newest rounds, newest first."""
+    return [_round(each) for each in round_records.some_rounds(connection, netuid, limit)]
 
 
 def scores(connection: Connection, netuid: int) -> list[MinerScore]:
@@ -127,12 +166,12 @@ def explain(connection: Connection, netuid: int, uid: int, limit: int) -> Explan
         return None
     known = miner_records.all_known(connection)
     held = known.get(hotkey)
-    rounds = []
+    shown = []
     for each in round_records.some_rounds(connection, netuid, limit):
         results = [result for result in round_records.results(connection, each.id) if result.hotkey == hotkey]
         if not results:
             continue
-        rounds.append(
+        shown.append(
             ExplainedRound(
                 id=each.id,
                 block=each.block,
@@ -151,7 +190,20 @@ def explain(connection: Connection, netuid: int, uid: int, limit: int) -> Explan
         standing=Standing() if held is None else held.standing,
         registered_only=held is not None and held.registered_only,
         planted=plant_records.count_planted(connection, hotkey),
-        rounds=rounds,
+        plants=[PlantRow(**row) for row in plant_records.fates(connection, hotkey, PLANTS_SHOWN)],
+        rounds=shown,
+    )
+
+
+def _round(each: Round) -> RoundRow:
+    return RoundRow(
+        id=each.id,
+        netuid=each.netuid,
+        block=each.block,
+        block_hash="0x" + each.block_hash.hex(),
+        state=str(each.state),
+        opened_at=each.opened_at,
+        closed_at=each.closed_at,
     )
 
 

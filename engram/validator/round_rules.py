@@ -9,7 +9,7 @@ import msgspec
 
 from engram.validator import planting, scoring, standing
 from engram.validator.miner_client import median_ms
-from engram.validator.model import Answer, Kind, Known, Outcome, Plant, Result
+from engram.validator.model import Answer, Held, Kind, Known, Outcome, Result
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
 
@@ -25,23 +25,23 @@ class Asking(msgspec.Struct, frozen=True):
     own_key: bool
 
 
-def matters_to_ask(rng: Random, held: Sequence[Plant], round_id: int, *, queries: int, least_held: int) -> list[Asking]:
+def matters_to_ask(rng: Random, held: Sequence[Held], round_id: int, *, queries: int, least_held: int) -> list[Asking]:
     """Choose what a miner is asked about; half of the queries are signed by the validator's own key."""
     oldest: dict[int, list[int]] = {}
-    for plant in held:
-        oldest.setdefault(plant.family_id, []).append(round_id - plant.planted_round)
+    for each in held:
+        oldest.setdefault(each.family_id, []).append(round_id - each.planted_round)
     candidates = [planting.Candidate(str(id_), len(ages), max(ages)) for id_, ages in oldest.items()]
     chosen = planting.to_ask(rng, candidates, queries=queries, least_held=least_held)
     return [Asking(int(family), own_key=bool(index % 2)) for index, family in enumerate(chosen)]
 
 
-def to_challenge(rng: Random, held: Sequence[Plant], challenges: int) -> list[Plant]:
+def to_challenge(rng: Random, held: Sequence[Held], challenges: int) -> list[Held]:
     """Choose the records that a miner is to prove: one of the older half first, then any."""
     if not held or challenges < 1:
         return []
-    older = sorted(held, key=lambda plant: plant.planted_round)[: max(1, len(held) // 2)]
+    older = sorted(held, key=lambda each: each.planted_round)[: max(1, len(held) // 2)]
     first = rng.choice(older)
-    rest = [plant for plant in held if plant is not first]
+    rest = [each for each in held if each is not first]
     return [first, *rng.sample(rest, min(len(rest), challenges - 1))]
 
 

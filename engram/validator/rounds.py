@@ -4,7 +4,7 @@ The three commits are the facts; whatever the process was doing when it was kill
 round that is found open is carried to its end with the same questions; miners that have answered are left alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final, final
 
@@ -18,21 +18,23 @@ from engram.chain.model import Metagraph
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
-from engram.validator import corpus, peers, planting, round_rules, scoring
-from engram.validator.corpus import Family
+from engram.validator import corpus, peers, round_rules
+from engram.validator.asker import Asker
 from engram.validator.gardening import Embeds, Gardener
-from engram.validator.miner_client import MinerClient, MinerReply
-from engram.validator.model import Answer, Kind, Miner, Outcome, Plant, PlantState, Question, Result, Round, RoundState
+from engram.validator.miner_client import MinerClient
+from engram.validator.model import Held, Holding, Kind, Miner, Question, Result, Round, RoundState
+from engram.validator.records import asking as asking_records
 from engram.validator.records import plants as plant_records
 from engram.validator.records import rounds as round_records
 from engram.validator.records import standings as miner_records
+from engram.validator.round_rules import Asking
 from engram.validator.standing import is_slashed
 from engram.validator.workbench import Candidate, Draft, Truth
 
 ABANDON_S: Final = 900.0
 """A round that was left open for longer than this says nothing of the miners as they are now."""
-LISTED_EVERY: Final = 8
-"""Rounds from one look at the lengths of a miner's public texts to the next."""
+DRAWN_AT_ONCE: Final = 64
+"""Miners whose planted records are held in memory at once: about 100 of 1.5 KB each."""
 
 _log = structlog.get_logger("engram.validator")
 
@@ -49,6 +51,8 @@ class RoundTerms(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: float
     """For the whole round."""
     keep_rounds: int
+    planted_rounds: int
+    """Rounds for which a planted record is kept at most."""
     share_scores: bool
     private_allowed: bool
     blacklist: frozenset[bytes]
@@ -74,7 +78,7 @@ class Rounds:
         """Take the ports; `boot` names this start of the process, `closed` is called with each round and its length."""
         self._terms = terms
         self._ledger = ledger
-        self._client = client
+        self._asker = Asker(ledger, client, keypair, clock, rng, terms.concurrency)
         self._keypair = keypair
         self._clock = clock
         self._rng = rng
@@ -127,88 +131,42 @@ class Rounds:
         return 1 if last is None else last.id + 1
 
     async def _questions(self, miners: Sequence[Miner]) -> list[Question]:
-        """Draw the questions and find their truths."""
-        terms, round_id = self._terms, await self._next_id()
+        """Draw the questions and find their truths. Raises EmbeddingFailed."""
+        round_id = await self._next_id()
+        able = [miner.hotkey for miner in miners if miner.url is not None]
+        found: list[Question] = []
+        for start in range(0, len(able), DRAWN_AT_ONCE):
+            batch = able[start : start + DRAWN_AT_ONCE]
+            holdings = await self._ledger.read(lambda c, b=batch: asking_records.held(c, b))  # type: ignore[misc]
+            found += await self._drawn(holdings, round_id)
+        return found
+
+    async def _drawn(self, holdings: Mapping[bytes, Holding], round_id: int) -> list[Question]:
+        terms = self._terms
         drawn: list[Question] = []
         wanted: list[Draft] = []
-        for miner in miners:
-            if miner.url is None:
-                continue
-            held, matters = await self._ledger.read(lambda c, m=miner: _held(c, m.hotkey))  # type: ignore[misc]
-            candidates = [Candidate(plant.cid, plant.vector) for plant in held]
-            for asking in round_rules.matters_to_ask(
-                self._rng, held, round_id, queries=terms.queries, least_held=terms.least_planted
-            ):
-                text = corpus.question(self._rng, matters[asking.family_id])
-                wanted.append(Draft(text, candidates))
-                drawn.append(
-                    Question(
-                        hotkey=miner.hotkey,
-                        kind=Kind.QUERY,
-                        family_id=asking.family_id,
-                        text=text,
-                        vector=b"",
-                        truth=(),
-                        planted=0,
-                        own_key=asking.own_key,
-                    )
-                )
-            if drawn and drawn[-1].hotkey == miner.hotkey:
-                drawn += [_challenge(plant) for plant in round_rules.to_challenge(self._rng, held, terms.challenges)]
+        for hotkey, holding in holdings.items():
+            candidates = [Candidate(each.cid, each.vector) for each in holding.records]
+            asked = round_rules.matters_to_ask(
+                self._rng, holding.records, round_id, queries=terms.queries, least_held=terms.least_planted
+            )
+            for asking in asked:
+                query = _query(hotkey, asking, corpus.question(self._rng, holding.matters[asking.family_id]))
+                wanted.append(Draft(query.text, candidates))
+                drawn.append(query)
+            if asked:
+                proved = round_rules.to_challenge(self._rng, holding.records, terms.challenges)
+                drawn += [_challenge(hotkey, each) for each in proved]
         truths = iter((await self._embeds([], wanted)).truths) if wanted else iter(())
         return [question if question.kind is Kind.CHALLENGE else _found(question, next(truths)) for question in drawn]
 
     async def _ask_and_close(self, opened: Round) -> Round:
-        terms, began = self._terms, trio.current_time()
-        to_ask = await self._ledger.read(lambda c: round_records.to_ask(c, opened.id))
-        room = trio.CapacityLimiter(terms.concurrency)
-        with trio.move_on_after(terms.deadline_s) as patience:
-            async with trio.open_nursery() as nursery:
-                for result in to_ask:
-                    if result.url is not None:
-                        nursery.start_soon(self._ask, room, opened, result.hotkey, result.url)
-        if patience.cancelled_caught:
-            _log.warning("round_deadline", round=opened.id, after_s=terms.deadline_s)
+        began = trio.current_time()
+        await self._asker.ask(opened, self._terms.deadline_s)
         kill_points.point("round:asked")
         closed = await self._close(opened)
         self._closed(closed, trio.current_time() - began)
         return closed
-
-    async def _ask(self, room: trio.CapacityLimiter, opened: Round, hotkey: bytes, url: str) -> None:
-        async with room:
-            questions, vectors, signers = await self._ledger.read(lambda c: _of_miner(c, opened.id, hotkey))
-            answers: list[Answer] = []
-            try:
-                for question in questions:
-                    signer = self._keypair if question.own_key else self._signer(signers)
-                    answers.append(await self._put(question, url, hotkey, signer, vectors))
-            finally:
-                # The deadline takes nothing away that was answered in time.
-                with trio.CancelScope(shield=True):
-                    await self._ledger.write(lambda c: round_records.answered(c, opened.id, hotkey, answers))
-            kill_points.point("round:answered")
-            if opened.id % LISTED_EVERY == 0:
-                await self._note_lengths(hotkey, url, vectors)
-
-    def _signer(self, seeds: Sequence[bytes]) -> Keypair:
-        return Keypair.from_seed(self._rng.choice(seeds)) if seeds else self._keypair
-
-    async def _put(
-        self, question: Question, url: str, hotkey: bytes, signer: Keypair, vectors: dict[str, bytes]
-    ) -> Answer:
-        if question.kind is Kind.QUERY:
-            tried = await self._client.query(url, signer, question.vector, hotkey)
-            if tried.not_admitted and signer is not self._keypair:
-                tried = await self._client.query(url, self._keypair, question.vector, hotkey)
-            return _answer(question, tried, recall=scoring.recall(tried.cids, question.truth))
-        cid = question.truth[0]
-        tried = await self._client.challenge(url, self._keypair, cid, vectors.get(cid, b""), hotkey)
-        return _answer(question, tried, recall=0.0)
-
-    async def _note_lengths(self, hotkey: bytes, url: str, own: dict[str, bytes]) -> None:
-        lengths = planting.length_sample(await self._client.public_texts(url, self._keypair))
-        at = self._clock.now()
-        await self._ledger.write(lambda c: miner_records.set_lengths(c, hotkey, lengths, at))
 
     async def _close(self, opened: Round) -> Round:
         """Score and close in one transaction."""
@@ -219,21 +177,22 @@ class Rounds:
             held = miner_records.all_known(connection)
             scored = round_rules.closing(
                 results,
-                round_records.answers_of(connection, opened.id),
+                asking_records.answers_of(connection, opened.id),
                 held,
                 round_records.refusing(connection, opened.id),
                 self.groups_of(results) if terms.share_scores else [],
                 opened.block,
             )
             if round_records.close_round(connection, opened.id, scored.results, RoundState.CLOSED, at):
+                miner_records.keep(connection, scored.standings, at)
                 for known in scored.standings:
-                    miner_records.keep(connection, known, at)
                     before = held.get(known.hotkey)
                     if is_slashed(known.standing, opened.block) and (
                         before is None or known.standing.slashes > before.standing.slashes
                     ):
                         _log.warning("miner_slashed", uid=known.uid, until_block=known.standing.slashed_until_block)
                 round_records.purge(connection, terms.netuid, terms.keep_rounds)
+                plant_records.purge(connection, opened.id, terms.planted_rounds)
 
         await self._ledger.write(close)
         return msgspec.structs.replace(opened, state=RoundState.CLOSED, closed_at=at)
@@ -246,29 +205,27 @@ class Rounds:
         )
 
 
-def _held(connection: Connection, hotkey: bytes) -> tuple[list[Plant], dict[int, Family]]:
-    return plant_records.plants(connection, hotkey, (PlantState.HELD,)), plant_records.families_of(connection, hotkey)
-
-
-def _of_miner(
-    connection: Connection, round_id: int, hotkey: bytes
-) -> tuple[list[Question], dict[str, bytes], list[bytes]]:
-    """Return what a miner is asked, the vectors of its planted records by CID, and seeds of its signers."""
-    kept = plant_records.plants(connection, hotkey, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED))
-    known = miner_records.known(connection, hotkey)
-    seeds = [] if known is not None and known.registered_only else plant_records.some_seeds(connection, hotkey)
-    vectors = {plant.cid: plant.vector for plant in kept}
-    return round_records.questions_of(connection, round_id, hotkey), vectors, seeds
-
-
-def _challenge(plant: Plant) -> Question:
+def _query(hotkey: bytes, asking: Asking, text: str) -> Question:
     return Question(
-        hotkey=plant.hotkey,
-        kind=Kind.CHALLENGE,
-        family_id=plant.family_id,
-        text="",
+        hotkey=hotkey,
+        kind=Kind.QUERY,
+        family_id=asking.family_id,
+        text=text,
         vector=b"",
-        truth=(plant.cid,),
+        truth=(),
+        planted=0,
+        own_key=asking.own_key,
+    )
+
+
+def _challenge(hotkey: bytes, held: Held) -> Question:
+    return Question(
+        hotkey=hotkey,
+        kind=Kind.CHALLENGE,
+        family_id=held.family_id,
+        text="",
+        vector=held.vector,
+        truth=(held.cid,),
         planted=1,
         own_key=True,
     )
@@ -276,15 +233,3 @@ def _challenge(plant: Plant) -> Question:
 
 def _found(question: Question, truth: Truth) -> Question:
     return msgspec.structs.replace(question, vector=truth.vector, truth=tuple(truth.cids), planted=truth.planted)
-
-
-def _answer(question: Question, tried: MinerReply, recall: float) -> Answer:
-    answered = tried.outcome is Outcome.ANSWERED
-    return Answer(
-        question_id=question.id,
-        outcome=tried.outcome,
-        recall=recall if answered else 0.0,
-        proved=tried.proved,
-        latency_ms=tried.latency_ms if answered else None,
-        detail=tried.detail,
-    )

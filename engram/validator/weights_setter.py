@@ -18,6 +18,7 @@ import trio
 from sqlalchemy import Connection
 
 from engram import kill_points
+from engram.chain.epochs import Epoch
 from engram.chain.errors import (
     ChainError,
     EndpointBusy,
@@ -51,6 +52,7 @@ from engram.validator.records import standings as miner_records
 LOOK_S: Final = 12.0
 """A block's time."""
 _NOT_SENT: Final = (SubmitRefused, RefusedInBlock, NeverIncluded, WeightsRejected, WeightsInvalid)
+_VERDICTS: Final = {SentState.SET: Due.SET, SentState.REFUSED: Due.REFUSED, SentState.UNKNOWN: Due.UNSETTLED}
 
 _log = structlog.get_logger("engram.validator")
 
@@ -99,6 +101,8 @@ class WeightsSetter:
         verdict = rules.due(known)
         if verdict is Due.DUE and last is not None:
             verdict, detail = await self._set(known, last)
+        elif verdict is Due.REFUSED:
+            detail = known.refused.reason or "" if known.refused else ""
         await self._note(metagraph, verdict, detail)
         return verdict
 
@@ -106,6 +110,7 @@ class WeightsSetter:
         ports, own = self._ports, self._ports.keypair.public_key
 
         def read(connection: Connection) -> tuple[Known, Round | None]:
+            newest = weight_records.sent_weights(connection, ports.netuid, own, 1)
             last = round_records.last_round(connection, ports.netuid, RoundState.CLOSED)
             scores = {} if last is None else _scores(connection, last, metagraph, share=ports.share_scores)
             known = Known(
@@ -114,11 +119,10 @@ class WeightsSetter:
                 hotkey=own,
                 scores={} if metagraph is None else rules.realigned(scores, {}, metagraph)[0],
                 rounds=round_records.closed_rounds(connection, ports.netuid, ports.boot),
-                epoch=None
-                if metagraph is None
-                else rules.epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo),
-                last_sent_epoch=weight_records.last_sent_epoch(connection, ports.netuid, own),
-                unsettled=_is_unsettled(weight_records.sent_weights(connection, ports.netuid, own, 1), metagraph),
+                epoch=None if metagraph is None else rules.current_epoch(metagraph),
+                last_sent_block=weight_records.last_sent_block(connection, ports.netuid, own),
+                unsettled=_is_unsettled(newest, metagraph),
+                refused=next((sent for sent in newest if sent.state is SentState.REFUSED), None),
                 version=ports.version,
             )
             return known, last
@@ -134,17 +138,17 @@ class WeightsSetter:
             scores, replaced = await ports.ledger.read(lambda c: self._aligned(c, last, metagraph))
             if replaced:
                 _log.warning("uids_replaced", uids=replaced, reason="another hotkey holds them now: weight 0")
-            epoch = rules.epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo)
+            epoch = rules.current_epoch(metagraph)
             now = msgspec.structs.replace(known, metagraph=metagraph, age_s=0.0, scores=scores, epoch=epoch)
             if (verdict := rules.due(now)) is not Due.DUE:
                 return verdict, ""
             weights = scoring.normalized(scores)
             sent = self._sent(weights, epoch.index, metagraph.block, last)
             if ports.dry_run:
-                return await self._rehearse(sent)
+                return await self._rehearse(sent, epoch)
             key = metagraph.parameters.weights_version
             proposal = await propose(view, ports.netuid, known.hotkey, weights, key, ports.clock)
-            return await self._send(view, proposal, sent, last)
+            return await self._send(view, proposal, sent, epoch, last)
         except WeightsInvalid as error:
             return Due.NO_SCORES, str(error)
         except ChainError as error:
@@ -167,50 +171,55 @@ class WeightsSetter:
             at=self._ports.clock.now(),
         )
 
-    async def _rehearse(self, sent: Sent) -> tuple[Due, str]:
+    async def _rehearse(self, sent: Sent, epoch: Epoch) -> tuple[Due, str]:
         """Write down what would be sent, once an epoch."""
         ports, own = self._ports, self._ports.keypair.public_key
         dry = msgspec.structs.replace(sent, state=SentState.DRY_RUN)
 
         def write(connection: Connection) -> None:
             newest = next(iter(weight_records.sent_weights(connection, ports.netuid, own, 1)), None)
-            if newest is None or newest.epoch != dry.epoch or newest.state is not SentState.DRY_RUN:
-                weight_records.intend_weights(connection, dry, own)
+            if newest is None or newest.block < epoch.first_block or newest.state is not SentState.DRY_RUN:
+                weight_records.intend_weights(connection, dry, own, epoch.first_block)
 
         await ports.ledger.write(write)
         return Due.DUE, "dry run: nothing is sent; set validator.dry_run = false to set weights"
 
-    async def _send(self, view: View, proposal: WeightsProposal, sent: Sent, last: Round) -> tuple[Due, str]:
+    async def _send(
+        self, view: View, proposal: WeightsProposal, sent: Sent, epoch: Epoch, last: Round
+    ) -> tuple[Due, str]:
         ports, own = self._ports, self._ports.keypair.public_key
         if proposal.objections:
             return Due.RATE_LIMITED, "; ".join(proposal.objections)
-        sent_id = await ports.ledger.write(lambda c: weight_records.intend_weights(c, sent, own))
+        sent_id = await ports.ledger.write(lambda c: weight_records.intend_weights(c, sent, own, epoch.first_block))
         if sent_id is None:
             return Due.SET, ""
         intended = msgspec.structs.replace(sent, id=sent_id)
         kill_points.point("weights:before")
-        state, reason = await self._outcome(view, proposal)
+        state, reason, block = await self._outcome(view, proposal)
         kill_points.point("weights:after")
-        await self._finish(intended, state, reason, last)
-        return (Due.SET if state is SentState.SET else Due.DUE), reason
+        await self._finish(intended, state, reason, last, block)
+        return _VERDICTS[state], reason
 
-    async def _outcome(self, view: View, proposal: WeightsProposal) -> tuple[SentState, str]:
+    async def _outcome(self, view: View, proposal: WeightsProposal) -> tuple[SentState, str, int | None]:
+        """Send; return what became of it, why, and the block that holds the weights where it is known."""
         ports = self._ports
         try:
             done = await set_weights(ports.sender, view, proposal, ports.keypair, ports.kept)
         except _NOT_SENT as error:
-            return SentState.REFUSED, str(error)
+            return SentState.REFUSED, str(error), None
         except (EndpointUnreachable, EndpointBusy) as error:
-            return (SentState.UNKNOWN if error.may_have_arrived else SentState.REFUSED), str(error)
+            return (SentState.UNKNOWN if error.may_have_arrived else SentState.REFUSED), str(error), None
         except ChainError as error:
-            return SentState.UNKNOWN, str(error)
-        return SentState.SET, f"in block {done.block.number}"
+            return SentState.UNKNOWN, str(error), None
+        return SentState.SET, f"in block {done.block.number}", done.block.number
 
-    async def _finish(self, sent: Sent, state: SentState, reason: str, last: Round | None) -> None:
+    async def _finish(
+        self, sent: Sent, state: SentState, reason: str, last: Round | None, block: int | None = None
+    ) -> None:
         ports = self._ports
 
         def settle(connection: Connection) -> bool:
-            settled = weight_records.settle_weights(connection, sent.id, state, reason)
+            settled = weight_records.settle_weights(connection, sent.id, state, reason, block)
             if settled and state is not SentState.UNKNOWN and last is not None:
                 ports.settled(connection, msgspec.structs.replace(sent, state=state, reason=reason), last)
             return settled
@@ -229,7 +238,8 @@ class WeightsSetter:
             sent = newest[0]
             last = await ports.ledger.read(lambda c: round_records.round_of(c, sent.round_id))
             if neuron.last_update_block > sent.block:
-                await self._finish(sent, SentState.SET, f"LastUpdate is {neuron.last_update_block}", last)
+                at = neuron.last_update_block
+                await self._finish(sent, SentState.SET, f"LastUpdate is {at}", last, at)
             elif metagraph.block > sent.block + ERA_BLOCKS and not metagraph.parameters.commit_reveal_weights_enabled:
                 await self._finish(sent, SentState.REFUSED, f"not included by block {metagraph.block}", last)
         if ports.kept.holds(ports.netuid):

@@ -37,7 +37,9 @@ class Work(msgspec.Struct, frozen=True):
     """One piece of work."""
 
     texts: list[str]
-    drafts: list[Draft]
+    drafts: list[tuple[str, int]]
+    """Text of each question, and which of `candidates` are its."""
+    candidates: list[list[Candidate]]
     embedder: str
     """minilm | hash"""
     weights_dir: str
@@ -74,9 +76,12 @@ class Workbench:
 
     async def __call__(self, texts: Sequence[str], drafts: Sequence[Draft]) -> Done:
         """Return the vectors and truths. Raises EmbeddingFailed."""
+        pools = {id(each.candidates): each.candidates for each in drafts}  # the questions of a miner share theirs
+        places = {pool: place for place, pool in enumerate(pools)}
         work = Work(
             list(texts),
-            list(drafts),
+            [(each.text, places[id(each.candidates)]) for each in drafts],
+            list(pools.values()),
             embedder=self._miner.embedder,
             weights_dir=self._miner.weights_dir,
             cache_dir=self._miner.cache_dir or str(self._cache),

@@ -26,12 +26,13 @@ async def _embedded(embedder: Embedder, work: Work) -> Done:
     async with trio.open_nursery() as nursery:
         await nursery.start(_run, embedder)
         vectors = [vector for text in work.texts for vector in await embedder.embed([text])]
-        drafts = [vector for each in work.drafts for vector in await embedder.embed([each.text])]
+        drafts = [vector for text, _ in work.drafts for vector in await embedder.embed([text])]
         nursery.cancel_scope.cancel()
     shared = read_file(Path(work.ground_truth)) if work.ground_truth else []
-    return Done(
-        vectors, [truth(vector, each.candidates, shared) for vector, each in zip(drafts, work.drafts, strict=True)]
-    )
+    truths = [
+        truth(vector, work.candidates[place], shared) for vector, (_, place) in zip(drafts, work.drafts, strict=True)
+    ]
+    return Done(vectors, truths)
 
 
 async def _run(embedder: Embedder, task_status: trio.TaskStatus[None]) -> None:

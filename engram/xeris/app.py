@@ -20,8 +20,11 @@ from engram.ledger import CommitUnknown, Ledger, LedgerUnavailable
 from engram.relay.schemas import SCHEMAS
 from engram.telemetry.metrics import Metrics
 from engram.xeris import records
+from engram.xeris.credit_handlers import NOT_PAID, bind_credits, offered
 from engram.xeris.judging import Refused
 from engram.xeris.receiver import XerisReceiver
+from engram.xeris.selling import Selling
+from engram.xeris.submissions import claims_of
 
 MAX_BODY_BYTES: Final = 1_000_000
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
@@ -30,15 +33,28 @@ _RETRY: Final = (("Retry-After", "30"),)
 
 
 def xeris_app(
-    receiver: XerisReceiver, ledger: Ledger, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics
+    receiver: XerisReceiver,
+    ledger: Ledger,
+    *,
+    settings: HttpSettings,
+    clock: Clock,
+    ids: Ids,
+    metrics: Metrics,
+    selling: Selling | None = None,
 ) -> App:
-    """Return the application."""
+    """Return the application; with `selling` submissions are paid for."""
     app = new_app("xeris", settings=settings, clock=clock, ids=ids, metrics=metrics, max_body_bytes=MAX_BODY_BYTES)
 
     async def submit(call: Call[api.RelayedPayload, None]) -> Answer:
         try:
+            if selling is not None and await selling.must_pay(call.http.body):
+                refused = Refused("payment_required", NOT_PAID)
+                await receiver.note_refused(claims_of(call.http.body), refused)
+                raise offered(selling, refused.code, NOT_PAID)
             taken = await receiver.take(call.http.body)
         except Refused as refused:
+            if selling is not None and refused.code == "payment_required":
+                raise offered(selling, refused.code, NOT_PAID) from None
             failure = api.Failure(error=str(refused), code=refused.code)
             return Answer(refused.status, msgspec.json.encode(failure), _RETRY if refused.status == 425 else ())
         except (LedgerUnavailable, CommitUnknown):
@@ -62,6 +78,10 @@ def xeris_app(
             return json_answer(api.Failure(error="no payload of this hash was accepted", code="not_found"), 404)
         return _shown(found)
 
+    async def taken(_: Call[NoBody, None]) -> api.Schemas:
+        kinds = receiver.taken.items()
+        return api.Schemas(schemas=[api.TakenSchema(kind=kind, versions=list(versions)) for kind, versions in kinds])
+
     async def schema(call: Call[NoBody, None]) -> Answer:
         found = SCHEMAS.get(call.path("name"))
         if found is None:
@@ -76,6 +96,8 @@ def xeris_app(
     endpoints.bind(api.SUBMIT, submit)
     endpoints.bind(api.LIST, listed)
     endpoints.bind(api.ONE, one)
+    bind_credits(endpoints, selling)
+    endpoints.bind(api.TAKEN, taken)
     endpoints.bind(api.SCHEMAS, schema)
     endpoints.bind(api.HEALTH, health)
     endpoints.require_all(api.ROUTES)

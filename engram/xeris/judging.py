@@ -1,68 +1,31 @@
-"""Whether a payload is accepted: every check in its order, each with one code. No I/O.
-
-| check                                                        | code               | status |
-|--------------------------------------------------------------|--------------------|--------|
-| one JSON object of a schema that is known, no field missing  | `schema`           | 422    |
-| round_ts lies in the future by more than the clock's skew    | `from_the_future`  | 425    |
-| round_ts is older than what is kept                          | `too_old`          | 410    |
-| output_hash is that of the output                            | `output_hash`      | 422    |
-| nonce names the block                                        | `nonce`            | 422    |
-| signed_hash is that of the payload, the signature holds      | `signature`        | 422    |
-| co-signatures hold, each key once, by public key             | `cosignature`      | 422    |
-| the nonce is new; the same payload: the stored answer        | `nonce_used`       | 409    |
-| the signer signed no other output for this block             | `equivocation`     | 409    |
-| memory: the signer is one of `xeris.gateways`                | `unknown_gateway`  | 403    |
-| scores: permits at the payload's block are known             | `permits_unknown`  | 425    |
-| scores: every signer held a permit then                      | `no_permit`        | 422    |
-| scores: enough distinct signers                              | `quorum`           | 422    |
-
-403 says something about the settings of gateway and receiver, so an emitter keeps its payloads; 425 means: again later.
-"""
+"""Whether a payload is accepted: every check in the order of the table in refusals.py, each with one code. No I/O."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec import UnsetType
 
 from engram import wire
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
 from engram.relay import is_signed
-from engram.relay.model import MinerScore, NodeMemory
+from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, SignedRoot
+from engram.relay.quorum.model import Cosignature
+from engram.relay.roots import RootRefused, require_root
 from engram.relay.rules import output_hash, signed_hash, stable_nodes, stable_scores
+from engram.relay.schemas import TAKEN
+from engram.xeris.refusals import STATUS
 
 SKEW_S: Final = 120.0
-SCHEMAS: Final = ("engram-v1", "engram-v2")
-_STATUS: Final[Mapping[str, int]] = {
-    "schema": 422,
-    "from_the_future": 425,
-    "too_old": 410,
-    "output_hash": 422,
-    "nonce": 422,
-    "signature": 422,
-    "cosignature": 422,
-    "nonce_used": 409,
-    "equivocation": 409,
-    "unknown_gateway": 403,
-    "permits_unknown": 425,
-    "no_permit": 422,
-    "quorum": 422,
-}
 
 
 class Refused(Exception):
-    """The payload is not accepted. `code` is a code of the table above."""
+    """The payload is not accepted. `code` is one of refusals.REFUSALS."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.status = _STATUS[code]
-
-
-class Cosignature(msgspec.Struct, frozen=True):
-    """The signature of another validator over the same signed_hash."""
-
-    hotkey: str
-    signature: str
+        self.status = STATUS[code]
 
 
 class _Signed(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +64,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     signed_hash: str
     document: bytes
     """As it came."""
+    nodes: Mapping[str, NodeMemory] = {}
 
     @property
     def keys(self) -> frozenset[PublicKey]:
@@ -114,21 +78,24 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     same_nonce: str | None
     """signed_hash that this kind and nonce came with before."""
     signed_before: str | None
-    """output_hash that the signer signed for this subnet, kind, block and source before."""
+    """Another output_hash that one of the signers signed for this subnet, kind, block and source before."""
     permits: Collection[PublicKey] | None
     """Keys with a validator permit at the payload's block; None where that is not known (yet)."""
     gateways: Collection[PublicKey]
     quorum: int
 
 
-def read(body: bytes, now: float, keep_s: float) -> Submission:
-    """Return the payload in `body`, its form, hashes and signatures checked. Raises Refused."""
+def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[str]] = TAKEN) -> Submission:
+    """Return the payload in `body`, its form, hashes and signatures checked. Raises Refused.
+
+    `taken` has the versions of each kind that this receiver takes.
+    """
     try:
         document = wire.decode(body, dict[str, Any])
         found = wire.convert(document, _Signed)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("schema", f"not a payload of the relay: {error}") from None
-    _require_schema(found)
+    _require_schema(found, taken)
     if found.round_ts > now + SKEW_S:
         raise Refused("from_the_future", f"round_ts is {found.round_ts - now:.0f} s ahead of this clock: send it later")
     if found.round_ts < now - keep_s:
@@ -156,12 +123,11 @@ def read(body: bytes, now: float, keep_s: float) -> Submission:
         cosigners=_cosigners(found, signer, signed_hash(unsigned)),
         signed_hash=found.signed_hash,
         document=body,
+        nodes=found.nodes or {},
     )
 
 
-def _require_schema(found: _Signed) -> None:
-    if found.schema_version not in SCHEMAS:
-        raise Refused("schema", f"schema_version {found.schema_version[:40]!r} is none of {', '.join(SCHEMAS)}")
+def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> None:
     if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53:
         raise Refused("schema", "netuid or block is out of range")
     missing = {
@@ -169,10 +135,20 @@ def _require_schema(found: _Signed) -> None:
         "memory": found.nodes is None,
         "gap": found.parked is None or found.reason is None,
     }
-    if found.kind not in missing:
-        raise Refused("schema", f"kind {found.kind[:40]!r} is none of {', '.join(missing)}")
+    if found.kind not in missing or found.kind not in taken:
+        raise Refused("schema", f"kind {found.kind[:40]!r} is none of {', '.join(taken)}")
+    if found.schema_version not in taken[found.kind]:
+        text = f"schema_version {found.schema_version[:40]!r} of {found.kind} is none of {', '.join(taken[found.kind])}"
+        raise Refused("schema", f"{text} (GET /schemas)")
     if missing[found.kind]:
         raise Refused("schema", f"a payload of kind {found.kind} has not its output")
+    for name, node in (found.nodes or {}).items():
+        if isinstance(node.root, UnsetType) is not (found.schema_version == SCHEMA_VERSION):
+            text = f"a node has a root (or null) in {SCHEMA_VERSION_2} and none in {SCHEMA_VERSION}"
+            raise Refused("schema", f"{text}: node {name[:60]}")
+        signed = node.root.root_hex if isinstance(node.root, SignedRoot) else None
+        if found.schema_version != SCHEMA_VERSION and node.root_hex != signed:
+            raise Refused("schema", f"root_hex of node {name[:60]} is not that of its root")
 
 
 def _stable(found: _Signed) -> bytes | None:
@@ -199,6 +175,16 @@ def _cosigners(found: _Signed, signer: PublicKey, digest: str) -> tuple[PublicKe
     return tuple(keys)
 
 
+def require_roots(submission: Submission) -> None:
+    """Check the root that each node signed; two verifications a node. Raises Refused."""
+    for name, node in submission.nodes.items():
+        if isinstance(node.root, SignedRoot):
+            try:
+                require_root(ss58.decode(name), node.root, submission.round_ts)
+            except (MalformedHotkey, RootRefused) as refused:
+                raise Refused("root", f"the root of node {name[:60]} does not hold: {refused}") from None
+
+
 def judge(submission: Submission, known: Known) -> None:
     """Return when the payload is to be accepted. Raises Refused.
 
@@ -207,7 +193,7 @@ def judge(submission: Submission, known: Known) -> None:
     if known.same_nonce is not None and known.same_nonce != submission.signed_hash:
         raise Refused("nonce_used", f"nonce {submission.nonce} came with another payload before")
     if known.signed_before is not None and known.signed_before != submission.output_hash:
-        raise Refused("equivocation", f"another output of block {submission.block} was signed by this key before")
+        raise Refused("equivocation", f"another output of block {submission.block} was signed by one of its signers")
     if submission.kind == "memory" or (submission.kind == "gap" and submission.signer in known.gateways):
         if submission.signer not in known.gateways:
             address = ss58.encode(submission.signer)

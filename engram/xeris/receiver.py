@@ -1,17 +1,27 @@
 """Takes one submission: checks, keeps and acknowledges it, in one transaction."""
 
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Collection, Mapping
+from typing import Final, final
 
 import msgspec
+import structlog
+import trio
 from sqlalchemy import Connection
 
 from engram.api.xeris import Acknowledged
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
-from engram.ledger import Ledger
-from engram.xeris import judging, records
+from engram.ledger import Ledger, LedgerError
+from engram.payments import prepaid
+from engram.relay.schemas import TAKEN
+from engram.xeris import judging, records, submissions
 from engram.xeris.judging import Known, Refused, Submission
+from engram.xeris.submissions import Claims, claims_of
+
+_log = structlog.get_logger("engram.xeris")
+
+LARGE_BYTES: Final = 16_384
+"""A larger payload is checked in a thread: 64 miners, or eight nodes with the roots that they signed."""
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -34,34 +44,67 @@ class XerisReceiver:
         gateways: frozenset[PublicKey],
         quorum: int,
         keep_s: float,
+        taken: Mapping[str, Collection[str]] = TAKEN,
         judged: Callable[[str], None] = lambda code: None,
+        is_paid: bool = False,
     ) -> None:
-        """`judged` is called with `accepted`, `repeated`, or the code of a refusal."""
+        """`judged` is called with `accepted`, `repeated`, or the code of a refusal.
+
+        With `is_paid` each accepted payload uses one of its signer's submissions.
+        """
         self._ledger = ledger
         self._keypair = keypair
         self._clock = clock
         self._gateways = gateways
-        self._quorum = quorum
+        self.quorum = quorum
+        """Distinct validators that must have signed scores."""
         self._keep_s = keep_s
+        self.taken = taken
+        """The versions of each kind that are taken."""
         self._judged = judged
+        self._is_paid = is_paid
 
     async def take(self, body: bytes) -> Taken:
         """Accept a payload. The same payload again gets the acknowledgement of the first time.
 
         Raises Refused, LedgerUnavailable, CommitUnknown.
         """
+        claims = claims_of(body)
         try:
-            submission = judging.read(body, self._clock.now(), self._keep_s)
-            taken = await self._ledger.write(lambda connection: self._kept(connection, submission))
+            submission = await self._read(body)
+            taken = await self._ledger.write(lambda connection: self._kept(connection, submission, claims))
         except Refused as refused:
-            self._judged(refused.code)
+            await self.note_refused(claims, refused)
             raise
         self._judged("repeated" if taken.repeated else "accepted")
         return taken
 
-    def _kept(self, connection: Connection, submission: Submission) -> Taken:
+    async def note_refused(self, claims: Claims, refused: Refused) -> None:
+        """Count a refusal and log it; the sender gets its answer also where it cannot be logged."""
+        self._judged(refused.code)
+        now = self._clock.now()
+        try:
+            await self._ledger.write(lambda c: submissions.note(c, claims, refused.code, now, str(refused)))
+        except LedgerError as error:
+            _log.error("refusal_not_logged", code=refused.code, reason=str(error))
+
+    async def _read(self, body: bytes) -> Submission:
+        """Check form, hashes and signatures; in a thread what takes longer than a moment of the loop."""
+        if len(body) > LARGE_BYTES:
+            return await trio.to_thread.run_sync(self._checked, body)
+        return self._checked(body)
+
+    def _checked(self, body: bytes) -> Submission:
+        submission = judging.read(body, self._clock.now(), self._keep_s, self.taken)
+        if submission.signer in self._gateways:
+            judging.require_roots(submission)
+        return submission
+
+    def _kept(self, connection: Connection, submission: Submission, claims: Claims) -> Taken:
+        at = self._clock.now()
         held = records.stored(connection, submission.kind, submission.nonce, submission.signer)
         if held is not None and held[0] == submission.signed_hash:
+            submissions.note(connection, claims, "repeated", at)
             return Taken(held[1], repeated=True)
         judging.judge(
             submission,
@@ -70,12 +113,14 @@ class XerisReceiver:
                 signed_before=records.signed_before(connection, submission),
                 permits=records.permits_at(connection, submission.netuid, submission.block),
                 gateways=self._gateways,
-                quorum=self._quorum,
+                quorum=self.quorum,
             ),
         )
-        at = self._clock.now()
+        if self._is_paid and submission.kind != "gap" and not prepaid.use(connection, submission.signer, at):
+            raise Refused("payment_required", "this key has no submission left: buy some at POST /credits")
         acknowledgement = self._acknowledge(submission, at)
         records.accept(connection, submission, acknowledgement, at)
+        submissions.note(connection, claims, "accepted", at)
         return Taken(acknowledgement, repeated=False)
 
     def _acknowledge(self, submission: Submission, at: float) -> bytes:

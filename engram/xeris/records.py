@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 from engram.hotkeys import PublicKey, ss58
 from engram.ledger.sql import upsert
 from engram.xeris.judging import Submission
-from engram.xeris.tables import accepted, permits
+from engram.xeris.tables import accepted, permits, signatures
 
 KEY_BYTES = 32
 BLOCKS_KEPT = 200_000
@@ -41,21 +41,35 @@ def stored(connection: Connection, kind: str, nonce: str, signer: PublicKey) -> 
     return None if row is None else (row[0], row[1])
 
 
+def is_accepted(connection: Connection, signer: PublicKey, signed_hash: str) -> bool:
+    """Return whether this payload of this signer was accepted before."""
+    query = select(accepted.c.id).where(accepted.c.signed_hash == signed_hash, accepted.c.signer == signer).limit(1)
+    return connection.scalar(query) is not None
+
+
 def signed_before(connection: Connection, submission: Submission) -> str | None:
-    """Return the output_hash that any of the payload's signers signed for its subnet, kind, block and source."""
+    """Return another output_hash that one of the payload's signers has signed for its subnet, kind, block and source.
+
+    Signers are the proposer and those that co-signed, of this payload and of those before.
+    """
     query = (
-        select(accepted.c.output_hash)
+        select(signatures.c.output_hash)
         .where(
-            accepted.c.signer.in_(sorted(submission.keys)),
-            accepted.c.netuid == submission.netuid,
-            accepted.c.kind == submission.kind,
-            accepted.c.block == submission.block,
-            accepted.c.source == submission.source,
+            signatures.c.signer.in_(sorted(submission.keys)),
+            signatures.c.netuid == submission.netuid,
+            signatures.c.kind == submission.kind,
+            signatures.c.block == submission.block,
+            signatures.c.source == _source(submission),
+            signatures.c.output_hash != submission.output_hash,
         )
         .limit(1)
     )
     found: str | None = connection.scalar(query)
     return found
+
+
+def _source(submission: Submission) -> str:
+    return "" if submission.kind == "scores" else submission.source
 
 
 def accept(connection: Connection, submission: Submission, acknowledgement: bytes, at: float) -> None:
@@ -77,6 +91,17 @@ def accept(connection: Connection, submission: Submission, acknowledgement: byte
             received_at=at,
         )
     )
+    for key in submission.keys:
+        signed = upsert(signatures).values(
+            signer=key,
+            netuid=submission.netuid,
+            kind=submission.kind,
+            block=submission.block,
+            source=_source(submission),
+            output_hash=submission.output_hash,
+            at=at,
+        )
+        connection.execute(signed.on_conflict_do_nothing())
 
 
 def newest(
@@ -105,6 +130,7 @@ def count(connection: Connection) -> int:
 
 def purge(connection: Connection, before: float) -> int:
     """Forget what came before then (unix seconds); returns how many payloads went."""
+    connection.execute(delete(signatures).where(signatures.c.at < before))
     return connection.execute(delete(accepted).where(accepted.c.received_at < before)).rowcount
 
 

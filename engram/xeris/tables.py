@@ -28,6 +28,40 @@ accepted = Table(
 Index("ix_xeris_accepted_newest", accepted.c.netuid, accepted.c.kind, accepted.c.id)
 Index("ix_xeris_accepted_signer", accepted.c.signer, accepted.c.netuid, accepted.c.kind, accepted.c.block)
 Index("ix_xeris_accepted_received", accepted.c.received_at)
+Index("ix_xeris_accepted_hash", accepted.c.signed_hash)
+
+submissions = Table(
+    "xeris_submissions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("at", REAL, nullable=False),
+    Column("verdict", Text, nullable=False),  # accepted | repeated | the code of a refusal
+    # What the payload says of itself, which nothing has verified where it was refused; empty or null: it says nothing.
+    Column("signer", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("netuid", Integer),
+    Column("block", Integer),
+    Column("signed_hash", Text, nullable=False),
+    Column("reason", Text, nullable=False),  # of a refusal
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+Index("ix_xeris_submissions_at", submissions.c.at)
+
+signatures = Table(
+    "xeris_signatures",
+    metadata,
+    Column("signer", LargeBinary, primary_key=True),  # of an accepted payload, co-signers too
+    Column("netuid", Integer, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("block", Integer, primary_key=True),
+    Column("source", Text, primary_key=True),  # empty for scores: of a block there is one output, whoever proposed it
+    Column("output_hash", Text, nullable=False),
+    Column("at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+Index("ix_xeris_signatures_at", signatures.c.at)
 
 permits = Table(
     "xeris_permits",

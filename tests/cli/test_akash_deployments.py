@@ -1,7 +1,9 @@
 """`engram akash list|orphans|close|costs|balance` on the double, beside the ledger of a gateway."""
 
 import json
+import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,15 @@ import trio
 from config.model import Settings
 from engram.cli.doctor.akash import akash
 from engram.ledger import LEDGER_FILE
+from engram.provisioning.akash import records, transactions
 from engram.provisioning.akash.account import write_key_file
 from tests.cli.conftest import Run
-from tests.provisioning.akash.worlds import CHAIN_ID, KEY, KEY_TEXT, World, world
+from tests.doubles.akash.double import Options
+from tests.provisioning.akash.worlds import CHAIN_ID, KEY, KEY_TEXT, QUICK, World, world
+
+IN_TIME = Options(block_s=0.1, watch_s=0.2)
+"""A chain by the machine's clock, which the commands go by: a block of the future is not believed."""
+HASTY = msgspec.structs.replace(QUICK, bids_first_s=0.2, bids_enough_s=0.4)
 
 
 class Cli:
@@ -54,7 +62,7 @@ class Cli:
 @pytest.fixture
 async def cli(run: Run, tmp_path: Path) -> AsyncIterator[Cli]:
     write_key_file(tmp_path / "key", KEY_TEXT)
-    async with world(path=tmp_path / LEDGER_FILE) as made:
+    async with world(IN_TIME, HASTY, tmp_path / LEDGER_FILE) as made:
         yield Cli(made, run, tmp_path)
 
 
@@ -67,9 +75,13 @@ async def test_deployments_are_listed_closed_and_accounted_for(cli: Cli) -> None
     refused = await cli("close", str(row.dseq))
     assert refused.code == 1
     assert "engram sessions stop s1" in refused.err
+    an_hour_ago = time.time() - 3600.0  # of this machine's clock, which the command goes by
+    cli.world.ledger.write_now(partial(records.set_values, dseq=row.dseq, created_at=an_hour_ago))
     (cost,) = await cli.json("costs")
     assert (cost["session"], cost["final"]) == ("s1", False)
     assert cost["cost_act"] > 0
+    sent = cli.world.ledger.write_now(partial(transactions.of_deployment, dseq=row.dseq))
+    assert cost["fees_akt"] == sum(one.fee_uakt for one in sent) / 1e6 > 0
     (balance,) = await cli.json("balance")
     assert await cli.json("wallet", "balance") == [balance]
     assert (balance["address"], 990 < balance["act"] < 1_000, 990 < balance["akt"] < 1_000) == (KEY.address, True, True)

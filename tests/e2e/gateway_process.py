@@ -25,7 +25,7 @@ interval_s = 1.0
 
 
 class GatewayProcess:
-    """`python run.py gateway --profile local` on free ports, its output kept in `<data_dir>.log`."""
+    """`python run.py gateway` on free ports, its output kept in `<data_dir>.log`."""
 
     def __init__(
         self,
@@ -34,6 +34,7 @@ class GatewayProcess:
         settings: str = FAST,
         environ: dict[str, str] | None = None,
         program: Path = ROOT / "run.py",
+        profile: str = "local",
     ) -> None:
         self.data_dir = data_dir
         self.log_path = data_dir.with_name(data_dir.name + ".log")
@@ -41,6 +42,7 @@ class GatewayProcess:
         self._settings.write_text(with_ports_of_its_own(settings))
         self._environ = environ or {}
         self._program = program
+        self._profile = profile
         self._process: subprocess.Popen[bytes] | None = None
         self.ready: dict[str, Any] = {}
 
@@ -66,7 +68,7 @@ class GatewayProcess:
     def spawn(self, **environ: str) -> None:
         read_end, write_end = os.pipe()
         os.set_inheritable(write_end, True)
-        command = [sys.executable, str(self._program), "gateway", "--profile", "local", "--config"]
+        command = [sys.executable, str(self._program), "gateway", "--profile", self._profile, "--config"]
         command += [str(self._settings), "--data-dir", str(self.data_dir), "--port", "0", "--ops-port", "0"]
         command += ["--ready-fd", str(write_end)]
         with self.log_path.open("ab") as log:

@@ -1,24 +1,25 @@
 """A gateway that sells nodes on Akash: real nodes on the double's providers, one of which is not what it says."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from engram.provisioning.akash.account import Signer
+from engram.provisioning.akash.transactions import TxState
 from engram.sdk import NodeClient
 from tests.doubles.akash.process import DoubleProcess
-from tests.e2e.buyer import Buyer, balance
+from tests.e2e.akash_writer import second_writer
+from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.e2e.purchases import assert_paid_once, buy, buy_killed_at, stop, until
 from tests.sampling import sample
 
 pytestmark = pytest.mark.heavy
 
 KEY: Final = b"\7" * 32
 CHAIN_ID: Final = "akash-double-1"
-OPENING_BALANCE, LITE_HOUR = 1_000_000_000, 100_000
 COMMITS: Final = 16
 POINTS: Final = (
     *(f"broadcast:{what}:{when}" for what in ("create", "lease", "close") for when in ("before", "after")),
@@ -56,13 +57,6 @@ def double() -> Iterator[DoubleProcess]:
         yield process
 
 
-def until(holds: Callable[[], bool], within_s: float = 40.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def nothing_left(double: DoubleProcess) -> None:
     """No deployment is active, and every coin is accounted for."""
     until(lambda: double.state()["chain"]["active_deployments"] == 0)
@@ -88,8 +82,7 @@ def test_a_provider_that_answers_in_the_nodes_place_serves_no_one(double: Double
         with NodeClient(session["node_endpoint"], buyer.keypair) as node:
             node.ingest_text(TEXT)
             assert node.query(TEXT, top_k=1)[0].text == TEXT
-        buyer.stop(gateway.url, session_id)
-        buyer.wait(gateway.url, session_id, "stopped", timeout=60.0)
+        stop(gateway, buyer, session_id)
         nothing_left(double)
 
 
@@ -99,9 +92,8 @@ def test_a_provider_that_takes_the_place_of_a_node_is_noticed(double: DoubleProc
     buyer = Buyer()
     with GatewayProcess(tmp_path / "data", settings=settings(double, tmp_path)) as gateway:
         gateway.start()
-        buyer.quote(gateway.url)
-        session_id = str(buyer.pay(gateway.url).body["session_id"])
-        session = buyer.wait(gateway.url, session_id, "active", timeout=60.0)
+        session = buy(gateway, buyer)
+        session_id = str(session["session_id"])
         (name,) = [name for name, each in double.state()["providers"].items() if each["leases"]]
         double.post("/swap", provider=name)
         buyer.wait(gateway.url, session_id, "degraded", timeout=150.0)
@@ -113,8 +105,7 @@ def test_a_provider_that_takes_the_place_of_a_node_is_noticed(double: DoubleProc
         with NodeClient(session["node_endpoint"], buyer.keypair) as node:
             node.ingest_text(TEXT)
         assert double.state()["chain"]["active_leases"] == 1
-        buyer.stop(gateway.url, session_id)
-        buyer.wait(gateway.url, session_id, "stopped", timeout=60.0)
+        stop(gateway, buyer, session_id)
         nothing_left(double)
 
 
@@ -124,46 +115,35 @@ def test_a_gateway_killed_anywhere_has_one_deployment_and_then_none(
 ) -> None:
     buyer = Buyer()
     with GatewayProcess(tmp_path / "data", settings=settings(double, tmp_path)) as gateway:
-        gateway.spawn(ENGRAM_TEST_KILL="1", ENGRAM_KILL_AT=point)
-        bought = ""
-        try:
-            if gateway.wait_ready():
-                buyer.quote(gateway.url)
-                bought = str(buyer.pay(gateway.url).body["session_id"])
-                buyer.wait(gateway.url, bought, "active")
-                buyer.stop(gateway.url, bought)
-                buyer.wait(gateway.url, bought, "stopped")
-        except (OSError, AssertionError, KeyError, ValueError):
-            pass
-        assert gateway.wait() == -9, f"{point} was not passed"
-        gateway.start()
-        if not buyer.payment:
-            buyer.quote(gateway.url)
-        session_id = str(buyer.pay(gateway.url).body["session_id"])
-        assert bought in ("", session_id)
-        if buyer.wait(gateway.url, session_id, "active", "stopped", timeout=120.0)["status"] == "active":
+        session = buy_killed_at(gateway, buyer, point, timeout=120.0)
+        if session["status"] == "active":
             chain = double.state()["chain"]
             assert (chain["active_deployments"], chain["active_leases"]) == (1, 1)
-            assert buyer.stop(gateway.url, session_id).status == 200
-        buyer.wait(gateway.url, session_id, "stopped", timeout=60.0)
+            stop(gateway, buyer, session["session_id"])
         nothing_left(double)
         assert double.state()["chain"]["doubled_hashes"] == 0
-        assert balance(gateway.ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
+        assert_paid_once(gateway, buyer)
         assert gateway.terminate() == 0
 
 
-def test_five_real_nodes_are_bought_at_once_and_given_back(double: DoubleProcess, tmp_path: Path) -> None:
+def test_five_real_nodes_are_bought_at_once_beside_a_second_writer_and_given_back(
+    double: DoubleProcess, tmp_path: Path
+) -> None:
     """Each buyer has a deployment, a lease and a node of its own, and finds its own text there alone."""
     buyers = [Buyer() for _ in range(5)]
     with GatewayProcess(tmp_path / "data", settings=settings(double, tmp_path)) as gateway:
         gateway.start()
         for buyer in buyers:
             buyer.quote(gateway.url)
-        ids = [str(buyer.pay(gateway.url).body["session_id"]) for buyer in buyers]
-        sessions = [
-            buyer.wait(gateway.url, session_id, "active", timeout=180.0)
-            for buyer, session_id in zip(buyers, ids, strict=True)
-        ]
+        with second_writer(double.endpoints, CHAIN_ID, Signer(KEY)) as writer:
+            ids = [str(buyer.pay(gateway.url).body["session_id"]) for buyer in buyers]
+            sessions = [
+                buyer.wait(gateway.url, session_id, "active", timeout=180.0)
+                for buyer, session_id in zip(buyers, ids, strict=True)
+            ]
+        assert writer.states
+        assert set(writer.states) == {TxState.INCLUDED}
+        assert double.state()["failed"] == []
         assert len({each["node_endpoint"] for each in sessions}) == len({each["node_hotkey"] for each in sessions}) == 5
         chain = double.state()["chain"]
         assert (chain["active_deployments"], chain["active_leases"], chain["doubled_hashes"]) == (5, 5, 0)

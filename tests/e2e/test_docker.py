@@ -2,11 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,26 @@ import trio
 
 from config.engines import engine_at
 from engram.demo import ANSWER
-from tests.e2e.buyer import Buyer, balance
+from engram.sdk import NodeClient, SdkError
+from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import FAST, ROOT, GatewayProcess
+from tests.e2e.purchases import assert_paid_once, buy, buy_killed_at, stop, until
 from tests.engine import ADDRESS, IMAGE, RealEngine, on_an_engine, provide_image
 from tests.sampling import sample
 
 pytestmark = on_an_engine
 
-EFFECTS = ("spawn:before", "container:created", "container:started", "spawn:after", "destroy:before", "destroy:after")
+EFFECTS = (
+    "spawn:before",
+    "container:volume",
+    "container:created",
+    "container:started",
+    "spawn:after",
+    "destroy:before",
+    "destroy:after",
+)
 COMMITS = 13
 POINTS = [*EFFECTS, *(f"{moment}:{number}" for number in range(1, COMMITS) for moment in ("begin", "commit"))]
-OPENING_BALANCE, LITE_HOUR = 1_000_000_000, 100_000
 
 
 def settings(backends: str, host: str = ADDRESS, more: str = "") -> str:
@@ -61,6 +71,11 @@ def containers(**state: object) -> list[dict[str, Any]]:
     return trio.run(ask)
 
 
+def volumes() -> list[dict[str, Any]]:
+    _, found = trio.run(RealEngine().ask, "GET", '/volumes?filters={"label":["engram.ledger"]}')
+    return list(found["Volumes"] or ())
+
+
 def nodes(gateway: GatewayProcess) -> dict[str, dict[str, Any]]:
     with urllib.request.urlopen(f"{gateway.url}/nodes", timeout=5) as answer:
         return {each["name"]: each for each in json.load(answer)["backends"]}
@@ -86,29 +101,12 @@ def test_the_demo_runs_on_a_container_engine(tmp_path: Path) -> None:
 def test_a_gateway_killed_anywhere_has_one_container_and_then_none(tmp_path: Path, point: str) -> None:
     buyer = Buyer()
     with GatewayProcess(tmp_path / "data", settings=settings('["docker"]')) as gateway:
-        gateway.spawn(ENGRAM_TEST_KILL="1", ENGRAM_KILL_AT=point)
-        bought = ""
-        try:
-            if gateway.wait_ready():
-                buyer.quote(gateway.url)
-                bought = str(buyer.pay(gateway.url).body["session_id"])
-                buyer.wait(gateway.url, bought, "active")
-                buyer.stop(gateway.url, bought)
-                buyer.wait(gateway.url, bought, "stopped")
-        except (OSError, AssertionError, KeyError, ValueError):
-            pass
-        assert gateway.wait() == -9, f"{point} was not passed"
-        gateway.start()
-        if not buyer.payment:
-            buyer.quote(gateway.url)
-        session_id = str(buyer.pay(gateway.url).body["session_id"])
-        assert bought in ("", session_id)
-        if buyer.wait(gateway.url, session_id, "active", "stopped", timeout=60.0)["status"] == "active":
+        session = buy_killed_at(gateway, buyer, point)
+        if session["status"] == "active":
             assert len(containers(State="running")) == len(containers()) == 1
-            assert buyer.stop(gateway.url, session_id).status == 200
-        buyer.wait(gateway.url, session_id, "stopped")
-        assert containers() == []
-        assert balance(gateway.ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
+            stop(gateway, buyer, session["session_id"])
+        assert (containers(), volumes()) == ([], [])
+        assert_paid_once(gateway, buyer)
         assert gateway.terminate() == 0
 
 
@@ -119,17 +117,16 @@ def test_local_and_docker_sell_side_by_side_and_an_engine_that_is_gone_stops_nei
     first, second, third = Buyer(), Buyer(), Buyer()
     with GatewayProcess(tmp_path / "data", settings=two) as gateway:
         gateway.start()
-        one = buy(gateway, first)
+        one = str(buy(gateway, first)["session_id"])
         assert (len(gateway.nodes()), containers()) == (1, [])  # the first backend that has room
-        other = buy(gateway, second)
+        other = str(buy(gateway, second)["session_id"])
         assert (len(gateway.nodes()), len(containers(State="running"))) == (1, 1)
         assert (nodes(gateway)["local"]["free"], nodes(gateway)["docker"]["free"]) == (0, 1)
 
         socket.unlink()
-        assert first.stop(gateway.url, one).status == 200
-        first.wait(gateway.url, one, "stopped")
+        stop(gateway, first, one)
         until(lambda: not nodes(gateway)["docker"]["answers"])
-        again = buy(gateway, third)  # local's place is free, whatever became of the engine
+        again = str(buy(gateway, third)["session_id"])  # local's place is free, whatever became of the engine
         assert second.get(gateway.url, other).body["status"] == "active"
         until(lambda: nodes(gateway)["local"]["free"] == 0)
 
@@ -141,8 +138,7 @@ def test_local_and_docker_sell_side_by_side_and_an_engine_that_is_gone_stops_nei
         second.wait(gateway.url, other, "stopped", timeout=60.0)
         assert containers() == []
         assert third.get(gateway.url, again).body["status"] == "active"
-        assert third.stop(gateway.url, again).status == 200
-        third.wait(gateway.url, again, "stopped")
+        stop(gateway, third, again)
         assert gateway.nodes() == []
 
 
@@ -150,7 +146,7 @@ def test_a_node_that_never_has_its_hotkey_is_certified_and_serves(tmp_path: Path
     buyer = Buyer()
     with GatewayProcess(tmp_path / "data", settings=settings('["docker"]', more='node_keys = "session"')) as gateway:
         gateway.start()
-        session = buyer.get(gateway.url, buy(gateway, buyer)).body
+        session = buy(gateway, buyer)
         (node,) = containers(State="running")
         files = trio.run(RealEngine().ask, "GET", f"/containers/{node['Id']}/archive?path=/data/hotkey")
         assert files[0] == 404
@@ -159,19 +155,54 @@ def test_a_node_that_never_has_its_hotkey_is_certified_and_serves(tmp_path: Path
         trio.run(RealEngine().ask, "POST", f"/containers/{node['Id']}/kill")  # it comes back with another key
         until(lambda: buyer.get(gateway.url, str(session["session_id"])).body["status"] == "degraded")
         buyer.wait(gateway.url, str(session["session_id"]), "active", timeout=60.0)
-        assert buyer.stop(gateway.url, str(session["session_id"])).status == 200
-        buyer.wait(gateway.url, str(session["session_id"]), "stopped")
+        stop(gateway, buyer, str(session["session_id"]))
 
 
-def buy(gateway: GatewayProcess, buyer: Buyer) -> str:
-    buyer.quote(gateway.url)
-    session_id = str(buyer.pay(gateway.url).body["session_id"])
-    buyer.wait(gateway.url, session_id, "active", timeout=60.0)
-    return session_id
+def by_hand(call: str, node: dict[str, Any]) -> None:
+    method, _, rest = call.partition(" ")
+    status, said = trio.run(RealEngine().ask, method, f"/containers/{node['Id']}{rest}")
+    assert status < 300, said
 
 
-def until(holds: Any, within_s: float = 40.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+def kill_engine(_: dict[str, Any]) -> None:
+    os.kill(int(Path(os.environ["ENGRAM_ENGINE_PID"]).read_text()), signal.SIGKILL)
+
+
+def rename_and_kill(node: dict[str, Any]) -> None:
+    by_hand("POST /rename?name=renamed", node)
+    by_hand("POST /kill", node)
+
+
+HANDS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "the engine is killed": kill_engine,
+    "its container is removed": partial(by_hand, "DELETE ?force=1&v=1"),
+    "its container is paused": partial(by_hand, "POST /pause"),
+    "its container is stopped": partial(by_hand, "POST /stop?t=3"),
+    "its container is renamed and killed": rename_and_kill,
+}
+
+
+@pytest.mark.parametrize("what", sample("what happens to a container", list(HANDS), 2))
+def test_a_node_comes_back_with_its_memory_whatever_is_done_to_its_container(tmp_path: Path, what: str) -> None:
+    buyer = Buyer()
+    with GatewayProcess(tmp_path / "data", settings=settings('["docker"]')) as gateway:
+        gateway.start()
+        session = buy(gateway, buyer)
+        with NodeClient(session["node_endpoint"], buyer.keypair) as node:
+            node.ingest_text(ANSWER)
+        (before,) = containers(State="running")
+        HANDS[what](before)
+
+        def serves() -> bool:
+            try:
+                found = buyer.get(gateway.url, str(session["session_id"])).body
+                with NodeClient(session["node_endpoint"], buyer.keypair) as node:
+                    return found["status"] == "active" and node.query(ANSWER, top_k=1)[0].text == ANSWER
+            except (SdkError, IndexError, OSError):
+                return False
+
+        until(lambda: len(containers(State="running")) == 1 and serves(), 90.0)
+        assert (len(containers()), len(volumes())) == (1, 1)
+        assert not buyer.get(gateway.url, str(session["session_id"])).body.get("emptied_at")
+        stop(gateway, buyer, str(session["session_id"]))
+        assert (containers(), volumes()) == ([], [])

@@ -23,6 +23,11 @@ class EngineDouble:
         self.api_version = api_version
         self.containers: dict[str, dict[str, Any]] = {}
         self.files: dict[str, dict[str, bytes]] = {}
+        """By volume: a container that is removed leaves them."""
+        self.volumes: dict[str, dict[str, Any]] = {}
+        self.limited_by = ""
+        """The option of a volume that its file system can limit: `size` of Docker, `o` of Podman, or none."""
+        self.is_podman = False
         self.images = {"engram-node:latest"}
         self.pulls: list[list[dict[str, Any]]] = []
         """The lines of the next pulls; the last one that brings no error brings the image."""
@@ -56,6 +61,8 @@ class EngineDouble:
         path = re.sub(r"^/v[0-9.]+", "", urlsplit(asked.target).path)
         if path in ("/_ping", "/info", "/events"):
             return path[1:]
+        if path.startswith("/volumes"):
+            return {"GET": "volume" if path.count("/") > 1 else "volumes", "DELETE": "unmake"}.get(asked.method, "make")
         if path.startswith("/images/"):
             return "pull" if path == "/images/create" else "image"
         if path in ("/containers/json", "/containers/create"):
@@ -73,7 +80,8 @@ class EngineDouble:
             name = next(known for known, held in self.containers.items() if held["Id"] == name)
         match call:
             case "_ping":
-                return 200, {"Api-Version": self.api_version}, b"OK"
+                podman = {"Libpod-API-Version": "4.3.1"} if self.is_podman else {}
+                return 200, {"Api-Version": self.api_version, **podman}, b"OK"
             case "info":
                 about = {"NCPU": 4, "MemTotal": 8 * 1024**3, "MemoryLimit": True, "CpuCfsQuota": True}
                 return said(200, about)
@@ -86,6 +94,18 @@ class EngineDouble:
             case "list":
                 wanted = dict(label.split("=", 1) for label in json.loads(query["filters"])["label"])
                 return said(200, [_listed(held) for held in self.containers.values() if _has(held, wanted)])
+            case "volumes":
+                wanted = dict(label.split("=", 1) for label in json.loads(query["filters"])["label"])
+                found = [each for each in self.volumes.values() if each["Labels"].items() >= wanted.items()]
+                return said(200, {"Volumes": found})
+            case "volume":
+                return (
+                    said(200, self.volumes[name]) if name in self.volumes else said(404, {"message": "no such volume"})
+                )
+            case "make":
+                return self._make(json.loads(asked.body))
+            case "unmake":
+                return self._unmake(name)
             case "create":
                 return self._create(query["name"], json.loads(asked.body))
             case _ if name not in self.containers:
@@ -99,13 +119,31 @@ class EngineDouble:
                 self.end(name)
                 return 204, {}, b""
             case "put":
+                volume = self.containers[name]["Mounts"][0]["Name"]
                 with tarfile.open(fileobj=BytesIO(asked.body)) as archive:
-                    self.files[name] |= {m.name: (archive.extractfile(m) or BytesIO()).read() for m in archive}
+                    self.files[volume] |= {m.name: (archive.extractfile(m) or BytesIO()).read() for m in archive}
                 return 200, {}, b""
             case "remove":
                 return self._remove(name)
             case _:
                 return said(404, {"message": f"no such call: {call}"})
+
+    def _make(self, body: dict[str, Any]) -> Answer:
+        """Podman takes an option it does not know, and does nothing of it."""
+        refused = body["DriverOpts"].keys() - {self.limited_by}
+        if refused and not (self.is_podman and refused == {"size"}):
+            return said(400, {"message": "quota size requested but no quota support"})
+        self.volumes.setdefault(body["Name"], body)
+        self.files.setdefault(body["Name"], {})
+        return said(201, self.volumes[body["Name"]])
+
+    def _unmake(self, name: str) -> Answer:
+        if name not in self.volumes:
+            return said(404, {"message": "no such volume"})
+        if any(held["Mounts"][0]["Name"] == name for held in self.containers.values()):
+            return said(409, {"message": "volume is in use"})
+        del self.volumes[name], self.files[name]
+        return 204, {}, b""
 
     def _create(self, name: str, body: dict[str, Any]) -> Answer:
         if name in self.containers:
@@ -114,13 +152,20 @@ class EngineDouble:
             return said(404, {"message": "no such image"})
         state = {"Status": "created", "Running": False, "Paused": False, "Pid": 0, "ExitCode": 0, "Error": ""}
         config = {"Labels": body["Labels"], "User": "65532:65532"}
-        self.containers[name] = {"Id": f"{len(self.calls):064x}", "State": state, "Config": config, "Asked": body}
-        self.files[name] = {}
+        volume, _, folder = body["HostConfig"]["Binds"][0].partition(":")
+        self.containers[name] = {
+            "Id": f"{len(self.calls):064x}",
+            "Name": f"/{name}",
+            "State": state,
+            "Config": config,
+            "Mounts": [{"Type": "volume", "Name": volume, "Destination": folder}],
+            "Asked": body,
+        }
         return said(201, {"Id": self.containers[name]["Id"]})
 
     def _inspect(self, name: str) -> Answer:
         held = self.containers[name]
-        answer = said(200, {part: held[part] for part in ("Id", "State", "Config")})
+        answer = said(200, {part: held[part] for part in ("Id", "Name", "State", "Config", "Mounts")})
         if held["State"]["Status"] == "removing":
             self.removing_for -= 1
             if self.removing_for < 0:
@@ -140,6 +185,10 @@ class EngineDouble:
         if not any("error" in line for line in lines):
             self.images.add(image)
         return 200, {}, b"".join(json.dumps(line).encode() + b"\r\n" for line in lines)
+
+    def rename(self, name: str, other: str) -> None:
+        """Somebody renames a container."""
+        self.containers[other] = self.containers.pop(name) | {"Name": f"/{other}"}
 
     def run(self, name: str) -> None:
         """The container runs."""
@@ -170,4 +219,9 @@ def _has(held: dict[str, Any], wanted: dict[str, str]) -> bool:
 
 
 def _listed(held: dict[str, Any]) -> dict[str, Any]:
-    return {"Id": held["Id"], "State": held["State"]["Status"], "Labels": held["Config"]["Labels"]}
+    return {
+        "Id": held["Id"],
+        "Names": [held["Name"]],
+        "State": held["State"]["Status"],
+        "Labels": held["Config"]["Labels"],
+    }

@@ -1,6 +1,7 @@
 """A small HTTP/1.1 server on a real loopback socket that answers as a function says."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, nullcontext
 
 import h11
 import msgspec
@@ -22,14 +23,16 @@ class Asked(msgspec.Struct, frozen=True):
 class Responder:
     """`answer` may wait, and closes the connection without an answer by returning None."""
 
-    def __init__(self, answer: Callable[[Asked], Awaitable[Answer | None]]) -> None:
+    def __init__(self, answer: Callable[[Asked], Awaitable[Answer | None]], host: str = "127.0.0.1") -> None:
         self._answer = answer
+        self._host = host
         self.asked: list[Asked] = []
 
     async def run(self, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled; its URL is what is started."""
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        task_status.started(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}")
+        listeners = await trio.open_tcp_listeners(0, host=self._host)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        task_status.started(f"http://{host}:{listeners[0].socket.getsockname()[1]}")
         await trio.serve_listeners(self._serve, listeners)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
@@ -52,8 +55,9 @@ class Responder:
                 else:
                     lines = [("transfer-encoding", "chunked"), *headers.items()]
                     await stream.send_all(connection.send(h11.Response(status_code=status, headers=lines)) or b"")
-                    async for part in content:
-                        await stream.send_all(connection.send(h11.Data(data=part)) or b"")
+                    async with aclosing(content) if isinstance(content, AsyncGenerator) else nullcontext(content):
+                        async for part in content:
+                            await stream.send_all(connection.send(h11.Data(data=part)) or b"")
                     await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
                 if connection.our_state is h11.MUST_CLOSE:
                     return

@@ -16,6 +16,7 @@ from wsproto.events import (
     Ping,
     Pong,
     RejectConnection,
+    RejectData,
     Request,
     TextMessage,
 )
@@ -24,7 +25,7 @@ from engram.http.asgi import Receive, Scope, Send
 from engram.http.connection import Patience
 from engram.http.head import Bounds
 from engram.http.server import Limits
-from engram.http.websocket import MESSAGE_BYTES, WebSocket
+from engram.http.websocket import DENIAL, MESSAGE_BYTES, WebSocket
 from tests.http.servers import bare
 
 KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -37,6 +38,15 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     assert (await receive())["type"] == "websocket.connect"
     if scope["path"] == "/forbidden":
         await send({"type": "websocket.close"})
+        return
+    if scope["path"].startswith("/busy"):
+        assert DENIAL in scope["extensions"]
+        lines = [(b"retry-after", b"7"), (b"content-length", b"8")]
+        await send({"type": f"{DENIAL}.start", "status": 503, "headers": lines})
+        await send({"type": f"{DENIAL}.body", "body": b"not ", "more_body": True})
+        if scope["path"] == "/busy/failing":
+            raise RuntimeError("as asked")
+        await send({"type": f"{DENIAL}.body", "body": b"now."})
         return
     await send({"type": "websocket.accept", "subprotocol": next(iter(scope["subprotocols"]), None)})
     while (message := await receive())["type"] == "websocket.receive":
@@ -116,6 +126,30 @@ async def test_the_application_may_refuse_the_handshake() -> None:
         event = await client.next()
         assert isinstance(event, RejectConnection)
         assert event.status_code == 403
+
+
+async def test_the_application_may_answer_the_handshake_by_a_response() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port, "/busy") as client:
+        event = await client.next()
+        assert isinstance(event, RejectConnection)
+        lines = {bytes(name): bytes(value) for name, value in event.headers}
+        assert (event.status_code, lines[b"retry-after"], lines[b"connection"]) == (503, b"7", b"close")
+        assert b"GMT" in lines[b"date"]
+        body = [await client.next(), await client.next()]
+        assert b"".join(each.data for each in body if isinstance(each, RejectData)) == b"not now."
+        assert await client.next() is None
+
+
+async def test_an_application_that_fails_within_its_response_ends_the_connection() -> None:
+    async with bare(echo, OFFERED) as running, await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
+        wire = WSConnection(ConnectionType.CLIENT)
+        await stream.send_all(wire.send(Request(host="t", target="/busy/failing")))
+        received = b""
+        with capture_logs(), trio.fail_after(5):
+            while part := await stream.receive_some(65_536):
+                received += part
+        assert received.count(b"HTTP/1.1") == 1
+        assert received.endswith(b"not ")
 
 
 @pytest.mark.parametrize(("says", "code"), [("leave", 4000), ("fail", 1011)])

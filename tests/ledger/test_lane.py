@@ -9,17 +9,33 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import select
 
 from engram.ledger import LEDGER_FILE, LaneClosed, lookup, open_inline
 from engram.ledger.inline import InlineLedger
 from engram.ledger.lane import Lane, Lookup
 from engram.payments.tables import payments
-from engram.sessions import records
+from engram.sessions import paid_clock, records
+from engram.sessions.indexed import IndexedSession
 from engram.sessions.tables import session_events, sessions
 from tests.sessions.test_records import a_session
 
-BY_ID = lookup(list(sessions.c), [sessions.c.id])
+COLUMNS = [*sessions.c, *paid_clock.COLUMNS]
+BY_ID = lookup(IndexedSession, COLUMNS, [sessions.c.id])
+
+
+class EventRow(msgspec.Struct, array_like=True):
+    id: int
+    session_id: str
+    at: float
+    event: str
+    data: str
+
+
+class One(msgspec.Struct, array_like=True):
+    id: str
+
+
+HISTORY = lookup(EventRow, list(session_events.c), [session_events.c.session_id], limit=9)
 
 
 @pytest.fixture
@@ -39,7 +55,8 @@ def lane(ledger: InlineLedger, tmp_path: Path) -> Iterator[Lane]:
 
 def test_a_row_is_what_the_reader_reads(ledger: InlineLedger, lane: Lane) -> None:
     (row,) = lane.rows(BY_ID, a_session().id)
-    assert row == dict(ledger._connection.execute(select(sessions)).mappings().one())
+    read = dict(ledger._connection.execute(paid_clock.SESSIONS).mappings().one())
+    assert msgspec.structs.asdict(row) | {"controller": bytes.fromhex(row.controller)} == read
     assert lane.rows(BY_ID, "nothing") == []
     assert records.look(ledger, a_session().id) == a_session()
 
@@ -69,20 +86,22 @@ def test_what_was_committed_a_moment_ago_is_seen(ledger: InlineLedger, lane: Lan
 
 def test_only_the_columns_of_an_index_can_be_asked_for() -> None:
     with pytest.raises(ValueError, match="begin none of its indexes"):
-        lookup([payments.c.id], [payments.c.transaction_hash])
+        lookup(One, [payments.c.id], [payments.c.transaction_hash])
     with pytest.raises(ValueError, match="at most 256"):
-        lookup(list(session_events.c), [session_events.c.session_id], limit=257)
-    assert "LIMIT 9" in lookup(list(session_events.c), [session_events.c.session_id], limit=9).sql
+        lookup(EventRow, list(session_events.c), [session_events.c.session_id], limit=257)
+    with pytest.raises(ValueError, match="the columns are"):
+        lookup(One, list(session_events.c), [session_events.c.session_id])
+    assert "LIMIT 9" in HISTORY.sql
 
 
-@pytest.mark.parametrize("made", [BY_ID, lookup(list(session_events.c), [session_events.c.session_id], limit=9)])
-def test_sqlite_searches_and_never_scans(ledger: InlineLedger, made: Lookup) -> None:
+@pytest.mark.parametrize("made", [BY_ID, HISTORY])
+def test_sqlite_searches_and_never_scans(ledger: InlineLedger, made: Lookup[msgspec.Struct]) -> None:
     plan = ledger._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {made.sql}", ("x",)).fetchall()
-    assert all(step[3].startswith("SEARCH") for step in plan)
+    assert all(step[3].startswith("SEARCH") or step[3] == "SCAN paid_clock" for step in plan)  # the clock is one row
 
 
 def test_a_read_that_takes_too_long_closes_the_lane_and_the_next_one_is_served(lane: Lane) -> None:
-    endless = Lookup("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n", ("i",))
+    endless = Lookup("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n", str)
     with pytest.raises(LaneClosed, match="interrupted"):
         lane.rows(endless)
     assert len(lane.rows(BY_ID, a_session().id)) == 1
@@ -90,7 +109,7 @@ def test_a_read_that_takes_too_long_closes_the_lane_and_the_next_one_is_served(l
 
 def test_the_lane_cannot_write(lane: Lane) -> None:
     with pytest.raises(LaneClosed, match="readonly"):
-        lane.rows(Lookup("DELETE FROM sessions WHERE id = ?", ()), a_session().id)
+        lane.rows(Lookup("DELETE FROM sessions WHERE id = ?", str), a_session().id)
 
 
 def test_without_a_ledger_the_lane_is_closed(tmp_path: Path) -> None:
@@ -124,7 +143,7 @@ def test_a_lane_that_is_open_holds_up_neither_checkpoint_nor_vacuum_nor_a_new_co
         if change.startswith("PRAGMA"):
             assert done.fetchone() == (0, 0, 0)
     assert records.look(ledger, a_session().id) == a_session()
-    assert lane.rows(BY_ID, a_session().id)[0]["id"] == a_session().id
+    assert lane.rows(BY_ID, a_session().id)[0].id == a_session().id
 
 
 def test_a_column_that_is_gone_closes_the_lane(ledger: InlineLedger, lane: Lane) -> None:

@@ -63,7 +63,7 @@ def test_a_ledger_of_the_version_before_becomes_what_a_new_one_is(tmp_path: Path
 def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) -> None:
     open_inline(tmp_path / "new").close()
     before, after = made(former(tmp_path / "former")), made(tmp_path / "new")
-    assert len(MIGRATIONS) == 12
+    assert len(MIGRATIONS) == 16
     assert {name for name in before.keys() | after if before.get(name) != after.get(name)} == {
         "session_counts",
         "ix_sessions_live",
@@ -102,10 +102,20 @@ def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) 
         "ix_xeris_accepted_received",
         "ix_xeris_accepted_newest",
         "xeris_accepted",
+        "ix_xeris_accepted_hash",
+        "xeris_submissions",
+        "ix_xeris_submissions_at",
+        "payment_credits",
         "relay_streams",
         "ix_relay_streams_due",
         "relay_counts",
         "relay_signatures",
+        "relay_candidates",
+        "relay_bundles",
+        "relay_evidence",
+        "xeris_signatures",
+        "ix_xeris_signatures_at",
+        "ix_relay_evidence_at",
         "relay_outbox",
         "ix_relay_outbox_state",
         "ix_relay_outbox_stream",

@@ -18,7 +18,7 @@ from engram.http.errors import HttpError
 from engram.ledger.inline import InlineLedger, open_inline
 from engram.nodes.agreement import NodeSecrets
 from engram.nodes.launch import EmbedderLaunch
-from engram.provisioning import NodeSpec, NodeState, node_keys, records
+from engram.provisioning import NodeSpec, NodeState, node_keys, records, session_keys
 from engram.provisioning.certifier import CertifierPorts
 from engram.provisioning.enrollment import Enrollment, EnrollmentPorts
 from engram.provisioning.hotkey_ring import HotkeyRing
@@ -56,7 +56,9 @@ class Sold:
             ledger=ledger, enrollment=self.enrollment, instants=self.instants, hints=self.world.hints
         )
 
-    def new_enrollment(self, secrets: NodeSecrets = NO_SECRETS) -> Enrollment:
+    def new_enrollment(
+        self, secrets: NodeSecrets = NO_SECRETS, given: frozenset[str] = session_keys.GIVEN
+    ) -> Enrollment:
         return Enrollment(
             EnrollmentPorts(
                 http=self.http,
@@ -66,6 +68,7 @@ class Sold:
                 metrics=self.world.metrics,
                 launch_timeout_s=30.0,
                 secrets=secrets,
+                given=given,
             )
         )
 

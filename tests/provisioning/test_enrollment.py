@@ -72,6 +72,17 @@ class Provider:
         return 200, {}, json.dumps(told).encode()
 
 
+class Hanging(Provider):
+    """Answers everything, and hangs when it is asked who it is."""
+
+    hangs = False
+
+    async def answer(self, asked: Asked) -> Answer:
+        if self.hangs and asked.target.startswith("/identity"):
+            await trio.sleep_forever()
+        return await super().answer(asked)
+
+
 def keys_of(session: Sold) -> list[bytes]:
     rows = session.world.ledger.write_now(lambda c: c.execute(select(node_session_keys.c.session_key)).scalars().all())
     return list(rows)
@@ -289,6 +300,29 @@ async def test_another_gateway_process_goes_on_with_the_keys_of_the_ledger(sessi
         assert await later.attend(endpoint, TOKEN, launching=False)
         provider.keypair = Keypair.generate()
         assert not await later.attend(endpoint, TOKEN, launching=False)
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_serves_and_is_silent_about_who_it_is_alone_is_noticed(session: Sold, autojump_clock: None) -> None:
+    """It answers /health and /stats as the node did, so that no poll misses it, and hangs when asked for its key."""
+    provider = Hanging(session)
+    async with trio.open_nursery() as nursery:
+        endpoint = await nursery.start(Responder(provider.answer).run)
+        assert await session.enrollment.is_healthy(endpoint, TOKEN)
+        session.serve(endpoint)
+        # The third look is answered: it was only slow, and the count begins again.
+        for looks, hangs in ((2, True), (1, False), (2, True)):
+            provider.hangs = hangs
+            for _ in range(looks):
+                await certifier.sweep(session.certifier)
+                assert session.world.state() == SessionState.ACTIVE
+        await certifier.sweep(session.certifier)
+        assert session.world.state() == SessionState.DEGRADED
+        assert session.enrollment.is_suspect(endpoint)
+        assert not await session.enrollment.is_healthy(endpoint, TOKEN)
+        provider.hangs = False
+        assert await session.enrollment.is_healthy(endpoint, TOKEN)
+        assert not session.enrollment.is_suspect(endpoint)
         nursery.cancel_scope.cancel()
 
 

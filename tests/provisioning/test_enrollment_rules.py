@@ -1,6 +1,7 @@
 """Which keys a launch may have, whatever is shown in whatever order."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ def expected(*keys: bytes, has_hotkey: bool = False, serves_until: float = NOW +
         hotkey=HOTKEY,
         controller=CONTROLLER,
         keys=keys,
+        recent_keys=len(keys),
         has_hotkey=has_hotkey,
         serves_until=serves_until,
         ends_at=serves_until + 180,
@@ -49,8 +51,17 @@ def test_another_key_is_taken_only_from_a_node_that_starts_again() -> None:
     assert judge(shown(KEYS[1]), expected(KEYS[0]), launching=False) is Verdict.WRONG_KEY
 
 
-def test_a_key_without_a_box_key_is_none() -> None:
-    assert judge(shown(KEYS[0], b"short"), expected(), launching=True) is Verdict.WRONG_KEY
+@pytest.mark.parametrize("box_key", [b"", b"short", b"\1" * 33, bytes(32), b"\1" + bytes(31), b"\xec" + b"\xff" * 31])
+def test_a_key_without_a_box_key_is_none(box_key: bytes) -> None:
+    """Nothing can be sealed to a point of small order."""
+    assert judge(shown(KEYS[0], box_key), expected(), launching=True) is Verdict.WRONG_KEY
+
+
+def test_a_node_may_be_started_again_for_months() -> None:
+    worn = msgspec.structs.replace(expected(*KEYS[:-1]), recent_keys=MOST_KEYS - 1)
+    assert judge(shown(KEYS[-1]), worn, launching=True) is Verdict.REPLACED
+    hurried = msgspec.structs.replace(worn, recent_keys=MOST_KEYS)
+    assert judge(shown(KEYS[-1]), hurried, launching=True) is Verdict.TOO_MANY_KEYS
 
 
 @given(st.lists(st.tuples(st.integers(0, len(KEYS) - 1), st.booleans()), max_size=60))

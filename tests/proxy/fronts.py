@@ -38,14 +38,19 @@ class Program:
 
 
 @contextmanager
-def nginx(folder: Path, upstream: int | None) -> Iterator[Program]:
-    """nginx in front of a port, or as a server that answers all requests itself."""
+def nginx(folder: Path, upstream: int | None, *, http2: bool = False, upgrades: bool = False) -> Iterator[Program]:
+    """nginx in front of a port, or as a server that answers all requests itself.
+
+    It speaks HTTP/2 (without TLS) to its clients, or passes upgrades of the protocol on, which is a known mistake.
+    """
     port, log = closed_port(), folder / "nginx-access.log"
     folders = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = " ".join(f"{name}_temp_path {folder}/{name};" for name in folders)
     passing = "return 200 ok;"
     if upstream:
-        passing = "proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection '';"
+        connection = "$http_connection; proxy_set_header Upgrade $http_upgrade" if upgrades else "''"
+        passing = f"proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection {connection};"
+    h2 = " http2" if http2 else ""
     up = f"upstream up {{ server 127.0.0.1:{upstream}; keepalive 8; }}" if upstream else ""
     (folder / "nginx.conf").write_text(
         f"daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx-error.log;\n"
@@ -53,15 +58,15 @@ def nginx(folder: Path, upstream: int | None) -> Iterator[Program]:
         f"http {{ {temporary} {up}\n"
         "log_format plain escape=none '$request_method\t$request_uri\t$upstream_addr';\n"
         f"access_log {log} plain;\n"
-        f"server {{ listen 127.0.0.1:{port}; keepalive_timeout 1s; location / {{ {passing} }} }} }}\n"
+        f"server {{ listen 127.0.0.1:{port}{h2}; keepalive_timeout 1s; location / {{ {passing} }} }} }}\n"
     )
     with running(["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)], port, folder / "nginx.out"):
         yield Program(port, log)
 
 
 @contextmanager
-def haproxy(folder: Path, upstream: int | None) -> Iterator[Program]:
-    """haproxy in front of a port, or as a server that answers all requests itself."""
+def haproxy(folder: Path, upstream: int | None, *, http2: bool = False) -> Iterator[Program]:
+    """haproxy in front of a port, or as a server that answers all requests itself; `http2` as nginx above."""
     port, log = closed_port(), folder / "haproxy.out"
     answers = "http-request return status 200 content-type text/plain string ok"
     backend = f"server one 127.0.0.1:{upstream}" if upstream else answers
@@ -69,7 +74,7 @@ def haproxy(folder: Path, upstream: int | None) -> Iterator[Program]:
         "global\n  log stdout format raw local0\n"
         "defaults\n  mode http\n  log global\n  timeout client 2s\n  timeout server 2s\n  timeout connect 2s\n"
         '  log-format "%HM\t%HU\t%s"\n'
-        f"frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n"
+        f"frontend f\n  bind 127.0.0.1:{port}{' proto h2' if http2 else ''}\n  default_backend b\n"
         f"backend b\n  {backend}\n"
     )
     with running(["haproxy", "-f", str(folder / "haproxy.cfg"), "-db"], port, log):

@@ -175,7 +175,7 @@ async def proxying(
     state = State(
         chain=chain or Chain(),
         admission=Admission(settings.limits),
-        spool=Spool(folder, settings.bodies.spool_bytes),
+        spool=Spool(folder, settings.bodies),
         jobs=Jobs(books, clock, ids, settings.jobs),
         capacity=Capacity(settings.capacity),
         clock=clock,

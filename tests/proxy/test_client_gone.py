@@ -1,6 +1,6 @@
 """The client goes away: the backend sees its connection closed at once, and no slot is left taken."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -119,13 +119,15 @@ async def test_draining_is_bounded(bound: dict[str, float]) -> None:
 
 
 FOUR = LimitSettings(
-    requests_per_minute_per_address=0, requests_per_minute_per_key=0, concurrent_per_key=4, concurrent=4, queue=0
+    requests_per_minute_per_address=0, requests_per_minute_per_key=0, concurrent_per_key=4, concurrent=4, queue=4
 )
 ENDINGS: dict[str, tuple[tuple[bytes | str, ...], dict[str, Any]]] = {
     "ok": ((answer(),), {}),
     "500": ((answer(b"no", "500 No"),), {}),
     "cut": ((HEAD + b"4\r\npart\r\n", "close"), {}),
     "timeout": (("hang",), {"first_byte_s": 0.02}),
+    "gone in the queue": ((answer(),), {}),
+    "gone in the upload": (("hang",), {}),
     "gone before the head": (("hang",), {}),
     "gone in the answer": ((HEAD + b"4\r\npart\r\n", "hang"), {}),
 }
@@ -140,29 +142,46 @@ async def slots_come_back(name: str, count: int) -> None:
     steps, route = ENDINGS[name]
     never = {"breaker_failures": 1_000_000}
     async with both(*steps, limits=FOUR, route=route, backend=never) as (servers, proxied):
+        places = proxied.state.admission.places
+        held = [places.take() for _ in range(4)] if name == "gone in the queue" else []
         for number in range(count // 4):
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
-                    nursery.start_soon(once, proxied, leaves(name))
+                    nursery.start_soon(once, proxied, name)
             await proxied.ended(4 * (number + 1))
-            assert proxied.in_progress == 0
-        assert proxied.state.admission.places.taken == 0
+            assert proxied.in_progress == len(held)
+        if name.startswith("gone"):
+            assert {ended.code for ended in proxied.ends} <= {CODES[name], "client_gone_body"}
+        for _ in held:
+            places.give_back()
+        assert places.taken == places.waiting == 0
         servers.go_on.set()
 
 
-def leaves(name: str) -> Callable[[bytes], bool]:
-    """When a client of these endings leaves."""
-    if name == "gone before the head":
-        return lambda _: True
-    return lambda received: name == "gone in the answer" and b"part" in received
+CODES = {
+    "gone in the queue": "client_gone_queue",
+    "gone in the upload": "client_gone_body",
+    "gone before the head": "client_gone",
+    "gone in the answer": "client_gone_answer",
+}
 
 
-async def once(proxied: Proxied, leaves: Callable[[bytes], bool]) -> None:
+async def once(proxied: Proxied, name: str) -> None:
+    """Send a request; leave where the ending says so, else read the answer."""
     async with calling(proxied) as client:
+        if name == "gone in the upload":
+            body = b"x" * 100_000
+            await client.send(head("POST", "/inference", len(body), headers_of(body, digest=True)) + body[:70_000])
+            return
         await client.send(signed("/inference"))
+        if name == "gone in the queue":
+            while not proxied.state.admission.places.waiting:
+                await trio.lowlevel.checkpoint()
+        if name in ("gone in the queue", "gone before the head"):
+            return
         received = b""
         with trio.fail_after(5):
-            while not leaves(received):
+            while not (name == "gone in the answer" and b"part" in received):
                 chunk = await client.stream.receive_some(65_536)
                 received += chunk
                 if not chunk or b"content-length" in received or b"504" in received:

@@ -9,6 +9,7 @@ import trio
 
 from engram.proxy.authorization import Caller
 from engram.proxy.endings import TABLE, Ended, in_words
+from engram.proxy.health_checks import check
 from engram.proxy.settings.model import AuthSettings, BodySettings, LimitSettings, ServerSettings
 from tests.http.harness import Answer
 from tests.proxy.backends import answer, backend, closed_port
@@ -256,6 +257,29 @@ async def test_backends_that_cannot_be_reached_or_do_not_answer() -> None:
     assert await code_of(signed("/inference"), "hang", route={"first_byte_s": 0.1}) == ("first_byte_late", 504)
     late = {"first_byte_s": 5.0, "total_s": 0.1}
     assert await code_of(signed("/inference"), "hang", route=late) == ("total_late", 504)
+
+
+async def test_a_backend_whose_connections_are_all_in_use_is_busy_and_not_at_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engram.proxy.health_checks._WAIT_S", 0.05)
+    only = {"connections": 1, "breaker_failures": 1, "failures": 1, "max_ejected": 1.0}
+    async with (
+        backend("wait", answer()) as servers,
+        proxying(settings_for(servers.port, backend=only, route={"connect_s": 0.05})) as proxied,
+        calling(proxied) as one,
+        calling(proxied) as two,
+    ):
+        await one.send(signed("/inference"))
+        await servers.began.wait()
+        got = await two.ask(signed("/inference"))
+        assert ((await proxied.end()).code, got.status) == ("backend_full", 503)
+        assert got.headers["retry-after"] == "1"
+        group = proxied.state.plan.groups["servers"]
+        assert (group.breaker_word, group.words()[0][1]) == ("closed", "serving")
+        assert await check(group, group.servers[0]) == "", "a check that finds no place says nothing"
+        servers.go_on.set()
+        assert (await one.read()).status == 200
 
 
 async def test_a_backend_that_fails_too_often_is_left_alone() -> None:

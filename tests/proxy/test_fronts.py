@@ -15,7 +15,7 @@ from tests.proxy.signing import headers_of
 
 pytestmark = [pytest.mark.heavy, pytest.mark.external]
 
-Start = Callable[[Path, int | None], AbstractContextManager[Program]]
+Start = Callable[..., AbstractContextManager[Program]]
 PROGRAMS: dict[str, Start] = {"nginx": nginx, "haproxy": haproxy}
 
 

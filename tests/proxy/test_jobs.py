@@ -150,9 +150,11 @@ async def test_results_and_jobs_are_bounded() -> None:
         proxying(settings(servers.port, jobs=jobs)) as proxied,
         calling(proxied) as client,
     ):
-        job_id = (await post(client)).json()["job_id"]
+        job_id = (await post(client, b"{}", "Idempotency-Key: one")).json()["job_id"]
         refused = await post(client)
         assert (refused.status, (await proxied.end()).code) == (503, "jobs_full")
+        again = await post(client, b"{}", "Idempotency-Key: one")
+        assert again.json()["job_id"] == job_id, "it is found, although no other could begin"
         servers.go_on.set()
         await ended(proxied)
         got = await fetch(client, job_id)

@@ -2,6 +2,8 @@
 
 import base64
 import random
+import time
+import uuid
 from typing import Any
 
 import msgspec
@@ -16,10 +18,12 @@ from tests.http.harness import Answer
 from tests.http.servers import bare, echo
 from tests.proxy.backends import answer, backend
 from tests.proxy.harness import AUTH, Proxied, calling, proxying, settings_for
-from tests.proxy.signing import EVE, head, headers_of, raw, signed
+from tests.proxy.signing import ALICE, BOB, EVE, head, headers_of, raw, signed
 from tests.sampling import NIGHTLY, SEED
 
-TAKEN = ("epistula-v2", "dippy", "epistula-v1", "x-epistula")
+TAKEN = ("epistula-v2", "dippy", "apex", "epistula-v1", "x-epistula")
+TAKEN_FOR = {"hone-v1": ("hone",)}
+"""Both are version 1 by their headers; a miner takes one of them."""
 
 
 def settings_of(vector: dict[str, Any], port: int) -> ProxySettings:
@@ -27,7 +31,7 @@ def settings_of(vector: dict[str, Any], port: int) -> ProxySettings:
         miner_hotkey=vector["self_hotkey"],
         chain_endpoint="",
         allowed_senders=tuple(ss58.encode(key) for key in senders(vector)),
-        schemes=TAKEN,
+        schemes=TAKEN_FOR.get(vector["scheme"], TAKEN),
     )
     return settings_for(port, auth=auth, paths=("/inference", "/train", "/capacity-of-others"))
 
@@ -43,11 +47,7 @@ async def sent(proxied: Proxied, vector: dict[str, Any]) -> Answer:
         return await client.ask(head(method, vector["path"], length, None, *lines) + body)
 
 
-@pytest.mark.parametrize(
-    "vector",
-    [each for each in VECTORS if each["scheme"] not in ("apex", "hone-v1")],
-    ids=lambda vector: str(vector["id"]),
-)
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: str(vector["id"]))
 async def test_every_recorded_request_gets_its_verdict(vector: dict[str, Any]) -> None:
     async with bare(echo) as server:
         clock = ManualClock(vector["now_ms"] / 1000)
@@ -67,6 +67,24 @@ async def test_every_recorded_request_gets_its_verdict(vector: dict[str, Any]) -
                 known = {"not_permitted": "no_authority"}
                 assert got.status in (400, 401, 403), got.body
                 assert got.json()["code"] in {known.get(reason, reason) for reason in reasons} | {"bad_request"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "scheme"),
+    [("apex-no-uuid", "apex"), ("hone-v1-valid-sorted", "hone"), ("hone-v1-valid-unsorted", "hone")],
+)
+async def test_dialects_pass_as_their_originals_take_them_where_that_is_switched_on(kind: str, scheme: str) -> None:
+    vector = BY_ID[kind]
+    async with bare(echo) as server:
+        strict = settings_of(vector, server.port)
+        auth = msgspec.structs.replace(strict.auth, schemes=(scheme,), lenient_schemes=(scheme,))
+        settings = msgspec.structs.replace(strict, auth=auth)
+        async with proxying(settings, clock=ManualClock(vector["now_ms"] / 1000)) as proxied:
+            proxied.state.plan.verifier._started_ms = 0
+            got = await sent(proxied, vector)
+            assert (got.status, got.body) == (200, base64.b64decode(vector["body_b64"]))
+            again = await sent(proxied, vector)
+            assert (again.status, again.json()["code"]) == (401, "replay")
 
 
 MUTATIONS = 10_000 if NIGHTLY else 400
@@ -205,6 +223,54 @@ async def test_bodies_of_any_size_arrive_whole(size: int, digest: bool) -> None:
         assert (got.status, got.body == body) == (200, True)
         await proxied.end()
         assert proxied.state.spool.held == 0
+
+
+async def test_bodies_share_the_memory_and_go_to_files_when_it_is_used_up() -> None:
+    body = b"x" * 60_000
+    bodies = BodySettings(memory_bytes=100_000, memory_bytes_in_all=150_000)
+    async with backend("wait", answer()) as servers, proxying(settings_for(servers.port, bodies=bodies)) as proxied:
+        spool = proxied.state.spool
+        async with calling(proxied) as one, calling(proxied) as two:
+            await one.send(signed("/train", body))
+            await servers.began.wait()
+            assert (spool.held_in_memory, spool.held) == (60_000, 0)
+            await two.send(signed("/train", body))
+            with trio.fail_after(5):
+                while servers.requests < 2:
+                    await trio.lowlevel.checkpoint()
+            assert (spool.held_in_memory, spool.held) == (60_000, 60_000), "an address has half of it"
+            assert "engram_proxy_body_memory_bytes" in proxied.state.metrics.render().decode()
+            servers.go_on.set()
+            assert ((await one.read()).status, (await two.read()).status) == (200, 200)
+        await proxied.ended(2)
+        assert (spool.held_in_memory, spool.held) == (0, 0)
+
+
+async def test_a_body_that_carries_its_signature_is_refused_where_memory_is_used_up() -> None:
+    bodies = BodySettings(memory_bytes_in_all=1_000)
+    auth = msgspec.structs.replace(AUTH, schemes=("epistula-v1",))
+    body, headers = epistula.sign_v1(ALICE, {"x": "y" * 600}, now_ns=time.time_ns(), receiver=BOB.public_key)
+    async with (
+        bare(echo) as server,
+        proxying(settings_for(server.port, bodies=bodies, auth=auth)) as proxied,
+        calling(proxied) as client,
+    ):
+        got = await client.ask(raw("POST", "/inference", body, headers))
+        assert (got.status, got.json()["code"]) == (503, "spool_full")
+        assert proxied.state.spool.held_in_memory == 0
+
+
+async def test_our_own_requests_are_passed_on_while_they_arrive() -> None:
+    body = b"x" * 300_000
+    ours = epistula.sign_request(ALICE, body, uuid=str(uuid.uuid4()), receiver=BOB.public_key, now_ns=time.time_ns())
+    async with backend("hang") as servers, proxying(settings_for(servers.port)) as proxied, calling(proxied) as client:
+        await client.send(head("POST", "/train", len(body), ours) + body[:70_000])
+        with trio.fail_after(5):
+            await servers.began.wait()
+        assert proxied.state.spool.held == 0
+    assert "Content-Digest" not in epistula.sign_request(
+        ALICE, b"", uuid=str(uuid.uuid4()), receiver=BOB.public_key, now_ns=time.time_ns()
+    )
 
 
 async def test_spooled_bodies_share_a_quota_and_give_it_back() -> None:

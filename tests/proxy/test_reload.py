@@ -73,7 +73,7 @@ async def test_a_changed_group_takes_over_and_the_old_one_keeps_no_connection() 
     async with (
         backend(answer(b"old")) as old,
         backend(answer(b"new")) as new,
-        proxying(settings_for(old.port)) as proxied,
+        proxying(settings_for(old.port, backend={"keep_alive_s": 60.0})) as proxied,
         calling(proxied) as client,
     ):
         assert (await client.ask(signed("/inference"))).body == b"old"

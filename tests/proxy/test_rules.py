@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.hotkeys import ss58
+from engram.hotkeys.content_digest import BadDigest, header_value, sha256_of
 from engram.http.framing import CHUNKED
 from engram.proxy.authorization import Caller, Passes, Policy, Refuses, decide, policy_of
 from engram.proxy.backends import rules
 from engram.proxy.backends.breaker import Breaker
 from engram.proxy.backends.rules import Server
 from engram.proxy.capacity import BadCapacity, Capacity
-from engram.proxy.exchange.digests import BadDigest, header_value, sha256_of
 from engram.proxy.exchange.heads import Origin, answer_lines, request_lines
 from engram.proxy.limits.holders import Holders, NoRoom, TooMany
 from engram.proxy.limits.places import Places, Waiter

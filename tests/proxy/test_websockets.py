@@ -21,10 +21,11 @@ from engram.http.asgi import Receive, Scope, Send
 from engram.http.head import Bounds
 from engram.http.server import Limits
 from engram.proxy.settings.model import LimitSettings, ProxySettings
+from tests.http.origin import listen, read_head
 from tests.http.servers import bare
-from tests.proxy.backends import closed_port
+from tests.proxy.backends import backend, closed_port
 from tests.proxy.harness import Proxied, proxying, settings_for
-from tests.proxy.signing import EVE, headers_of
+from tests.proxy.signing import ALICE, EVE, headers_of
 
 WEBSOCKETS = Limits(bounds=Bounds(websocket=True))
 
@@ -44,6 +45,10 @@ async def shout(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.send", "text": text.upper() if text is not None else None, "bytes": data})
 
 
+def lines_of(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
 class Socket:
     """A client's WebSocket."""
 
@@ -53,8 +58,8 @@ class Socket:
         self._events: list[Event] = []
 
     async def open(self, path: str, headers: dict[str, str], *subprotocols: str) -> Event:
-        extra = [(name.encode(), value.encode()) for name, value in headers.items()]
-        await self.send(Request(host="m", target=path, extra_headers=extra, subprotocols=list(subprotocols)))
+        more = list(subprotocols)
+        await self.send(Request(host="m", target=path, extra_headers=lines_of(headers), subprotocols=more))
         return await self.next()
 
     async def send(self, event: Event) -> None:
@@ -137,6 +142,70 @@ async def test_an_open_socket_counts_for_its_key() -> None:
     ):
         await socket.open("/inference", headers_of(b""))
         assert await refused(proxied, headers_of(b"")) == 429
+
+
+async def test_a_refused_handshake_is_answered_like_any_request() -> None:
+    limits = LimitSettings(requests_per_minute_per_address=0, requests_per_minute_per_key=6)
+    async with bare(shout, WEBSOCKETS) as server, proxying(settings(server.port, limits=limits)) as proxied:
+        for _ in range(10):
+            proxied.state.admission.key_rates.take(ALICE.public_key, trio.current_time())
+        async with socket_to(proxied) as socket:
+            event = await socket.open("/inference", headers_of(b""))
+            assert isinstance(event, RejectConnection)
+            lines = {bytes(name): bytes(value) for name, value in event.headers}
+            ended = await proxied.end()
+            assert (event.status_code, ended.code) == (429, "rate")
+            assert 0 < int(lines[b"retry-after"]) <= 10
+            assert lines[b"x-request-id"].decode() == ended.request_id
+            assert len(proxied.ends) == 1
+
+
+async def test_a_backends_own_refusal_of_the_handshake_is_passed_on() -> None:
+    refusing = b"HTTP/1.1 418 Teapot\r\nx-why: tea\r\ncontent-length: 5\r\n\r\nshort"
+    async with backend(refusing) as servers, proxying(settings(servers.port)) as proxied, socket_to(proxied) as socket:
+        event = await socket.open("/inference", headers_of(b""))
+        assert isinstance(event, RejectConnection)
+        assert (event.status_code, dict(event.headers)[b"x-why"]) == (418, b"tea")
+        assert (await proxied.end()).code == "done"
+        assert proxied.in_progress == 0
+
+
+async def test_a_client_that_leaves_within_the_handshake_closes_the_backends_connection() -> None:
+    async with backend("hang") as servers, proxying(settings(servers.port)) as proxied:
+        async with socket_to(proxied) as socket:
+            await socket.send(Request(host="m", target="/inference", extra_headers=lines_of(headers_of(b""))))
+            await servers.began.wait()
+        with trio.fail_after(5):
+            await servers.closed.wait()
+        assert (await proxied.end()).code == "client_gone"
+        assert proxied.in_progress == 0
+
+
+async def test_a_backend_that_falls_silent_is_pinged_and_then_given_up() -> None:
+    closed = trio.Event()
+    pings: list[bytes] = []
+
+    async def silent(stream: trio.SocketStream) -> None:
+        wire = WSConnection(ConnectionType.SERVER)
+        wire.receive_data(await read_head(stream))
+        assert isinstance(next(wire.events()), Request)
+        await stream.send_all(wire.send(AcceptConnection()))
+        while data := await stream.receive_some(65_536):
+            pings.append(data)
+        closed.set()
+
+    async with trio.open_nursery() as nursery:
+        port = await listen(nursery, silent)
+        quick = settings_for(port, route={"websocket": True, "methods": ("GET", "POST"), "idle_s": 0.1})
+        async with proxying(quick) as proxied, socket_to(proxied) as socket:
+            await socket.open("/inference", headers_of(b""))
+            event = await socket.next()
+            assert isinstance(event, CloseConnection)
+            assert event.code == 1011
+            with trio.fail_after(5):
+                await closed.wait()
+            assert pings
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_backend_that_is_not_there_is_502() -> None:

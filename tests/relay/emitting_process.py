@@ -1,4 +1,4 @@
-"""A process that queues one payload (once) and relays it: `python -m tests.relay.emitting_process LEDGER URL`."""
+"""A process that queues payloads and relays them: `python -m tests.relay.emitting_process LEDGER URL [HOW_MANY]`."""
 
 import sys
 from pathlib import Path
@@ -17,19 +17,21 @@ from engram.relay.receiver import Receiver
 from engram.relay.records import enqueue
 from engram.relay.rounds import RoundLosses
 from engram.telemetry.metrics import Metrics
-from tests.relay.samples import SIGNER, payload
+from tests.relay.samples import NOW, SIGNER, payload
 
 
 async def main() -> None:
-    path, url = sys.argv[1:]
+    path, url, *rest = sys.argv[1:]
     ledger = open_inline(Path(path))
     clock, registry = SystemClock(), Registry()
-    ledger.write_now(lambda connection: enqueue(connection, payload(1), clock.now()))
+    for number in range(1, 1 + int(rest[0] if rest else 1)):
+        fresh = payload(number, clock.now() if rest else NOW)
+        ledger.write_now(lambda connection, found=fresh: enqueue(connection, found, clock.now()))  # type: ignore[misc]
     policy = RetryPolicy(backoff_min_s=0.05, backoff_max_s=0.1)
     metrics = Metrics()
     ports = EmitterPorts(
         ledger=ledger,
-        receiver=Receiver(HttpClient(), url, timeout_s=2.0),
+        receiver=Receiver(HttpClient(), url, timeout_s=5.0 if rest else 2.0),
         signer=SIGNER,
         policy=policy,
         clock=clock,
@@ -40,7 +42,7 @@ async def main() -> None:
     tree = SupervisorSpec("root", [ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")])
     async with open_system(tree, registry=registry):
         emitter = registry.ref(RelayEmitter, "relay")
-        with trio.fail_after(30):
+        with trio.fail_after(90 if rest else 30):
             while (await emitter.call(GetRelayStatus())).outbox_pending:  # noqa: ASYNC110  # no event crosses the actor
                 await trio.sleep(0.01)
 

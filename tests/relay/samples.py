@@ -16,9 +16,9 @@ SIGNER = PayloadSigner.of(KEYPAIR)
 NOW = 1_700_000_000.0
 
 
-def payload(number: int) -> MemoryPayload:
+def payload(number: int, now: float = NOW) -> MemoryPayload:
     nodes = {KEYPAIR.ss58: NodeMemory(vectors=number, proof_rate=1.0)}
-    return memory_payload(nodes, netuid=450, block=1000 + number, source="gateway", round_ts=NOW + number)
+    return memory_payload(nodes, netuid=450, block=1000 + number, source="gateway", round_ts=now + number)
 
 
 def queue(ledger: InlineLedger, *numbers: int, now: float = NOW) -> None:

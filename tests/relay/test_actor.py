@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -14,9 +14,10 @@ from actors import ActorRef, ChildSpec, Intensity, Registry, SupervisorSpec, ope
 from engram.clock import TrioClock
 from engram.ledger import InlineLedger, open_inline
 from engram.relay import RelayStatus, RetryPolicy, is_signed, records
-from engram.relay.actor import EmitterPorts, RelayEmitter
+from engram.relay.actor import EmitterPorts, RelayEmitter, Submits
 from engram.relay.finality import Finality, FinalityGuard
 from engram.relay.model import Answered, MinerScore, Outcome, Unknown, Unreachable
+from engram.relay.negotiation import NotKnown, Terms
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
 from engram.relay.rules import scores_payload
@@ -43,8 +44,9 @@ class ReceiverDouble:
     async def submit(self, signed: Signed) -> Outcome:
         self.sent.append(signed)
         self.times.append(trio.current_time())
+        number = len(self.sent)
         await trio.sleep(self.hangs_s)
-        return self.next_outcome(len(self.sent))
+        return self.next_outcome(number)
 
     @property
     def blocks(self) -> list[int]:
@@ -65,9 +67,12 @@ def receiver() -> ReceiverDouble:
 
 @asynccontextmanager
 async def emitting(
-    ledger: InlineLedger, receiver: ReceiverDouble | None, guard: FinalityGuard | None = None
+    ledger: InlineLedger,
+    receiver: Submits | None,
+    guard: FinalityGuard | None = None,
+    ask_terms: Callable[[], Awaitable[Terms | NotKnown]] | None = None,
 ) -> AsyncIterator[ActorRef]:
-    metrics = receiver.metrics if receiver else Metrics()
+    metrics = receiver.metrics if isinstance(receiver, ReceiverDouble) else Metrics()
     ports = EmitterPorts(
         ledger=ledger,
         receiver=receiver,
@@ -78,6 +83,7 @@ async def emitting(
         metrics=metrics,
         losses=RoundLosses(metrics),
         guard=guard,
+        ask_terms=ask_terms,
     )
     start = ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")
     spec, registry = SupervisorSpec("root", [start], intensity=Intensity(3, 5.0)), Registry()
@@ -207,7 +213,7 @@ async def test_after_an_entry_that_was_not_confirmed_nothing_later_of_its_stream
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
 ) -> None:
     """informalsystems/hermes#3540, #2670"""
-    receiver.next_outcome = lambda attempt: Answered(503) if receiver.blocks[-1] == 1001 else Answered(200)
+    receiver.next_outcome = lambda attempt: Answered(503) if receiver.blocks[attempt - 1] == 1001 else Answered(200)
     queue(ledger, 1, 2)
     other = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=1.0)
     write(ledger, lambda c: records.enqueue(c, other, TrioClock().now()))
@@ -384,3 +390,66 @@ async def test_old_entries_are_forgotten_while_it_runs(
         write(ledger, lambda c: c.execute(update(relay_outbox).values(updated_at=1.0)))
         await trio.sleep(3_601)
         assert states(ledger) == []
+
+
+HOUR = 3_600.0
+
+
+def hour(at: float, attempt: int) -> Outcome:
+    """A receiver's bad hour: gone, flapping, slow answers that are lost, refusing for the moment, then well."""
+    if at < 600:
+        return DOWN
+    if at < 1_200:
+        return DOWN if int(at / 30) % 2 else Answered(200)
+    if at < 1_800:
+        return Unknown("the answer was lost") if attempt % 2 else Answered(200)
+    if at < 2_400:
+        return Answered((429, 500, 401, 404, 503)[attempt % 5], retry_after_s=30.0 if attempt % 5 == 0 else None)
+    return Unknown("garbage") if at < 2_700 and attempt % 3 == 0 else Answered(200)
+
+
+async def test_after_an_hour_of_every_fault_each_payload_is_delivered_once_and_in_order(
+    ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What was taken is what a receiver would hold: it counts a lost answer's payload, and each payload once."""
+    receiver = ReceiverDouble()
+    held: dict[int, list[tuple[int, str]]] = {}
+    refused: set[int] = set()
+
+    class Taking:
+        async def submit(self, signed: Signed) -> Outcome:
+            document = json.loads(signed.body)
+            await trio.sleep(0.5)
+            outcome = await receiver.submit(signed)
+            if document.get("kind") == "gap":
+                return outcome
+            if document["block"] % 17 == 0:
+                refused.add(document["block"])
+                return Answered(400) if outcome == Answered(200) else outcome
+            if outcome == Answered(200) or isinstance(outcome, Unknown):
+                entries = held.setdefault(document["netuid"], [])
+                if (entry := (document["block"], signed.signed_hash)) not in entries:
+                    entries.append(entry)
+            return outcome
+
+    receiver.next_outcome = lambda attempt: hour(trio.current_time(), attempt)
+    score, queued = {"0": MinerScore(1.0, None, 1.0)}, list[int]()
+    async with emitting(ledger, Taking()) as ref:
+        for number in range(120):
+            payload = scores_payload(score, netuid=number % 4, block=1 + number, uid=5, round_ts=number)
+            write(ledger, partial(records.enqueue, payload=payload, now=TrioClock().now()))
+            queued.append(1 + number)
+            ref.tell(OutboxGrew())
+            await trio.sleep(HOUR / 120)
+        await trio.sleep(HOUR)
+        found = await status(ref)
+    taken = [block for entries in held.values() for block, _ in entries]
+    parked = write(ledger, lambda c: [entry.block for entry in records.dlq_list(c, 1_000)])
+    assert sorted(taken + parked) == queued, "each is with the receiver or parked, none twice"
+    assert refused <= set(parked)
+    assert (found.outbox_pending, found.dlq_abandoned) == (0, len(parked))
+    for entries in held.values():
+        blocks = [block for block, _ in entries]
+        assert blocks == sorted(blocks)
+    hashes = {block: digest for entries in held.values() for block, digest in entries}
+    assert len(hashes) == len(taken), "no two hashes for one block"

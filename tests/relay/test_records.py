@@ -5,11 +5,21 @@ import pytest
 from sqlalchemy import select
 
 from engram.ledger import InlineLedger, open_inline
-from engram.relay import EntryState, NoSuchEntry, NotAbandoned, is_signed, records, scores_payload
+from engram.relay import (
+    EntryState,
+    NodeMemory,
+    NoSuchEntry,
+    NotAbandoned,
+    is_signed,
+    memory_payload,
+    records,
+    scores_payload,
+)
 from engram.relay.model import Answered, Enqueued, Entry, MinerScore, Outcome, Unknown
+from engram.relay.negotiation import ORIGINAL, Terms
 from engram.relay.rules import Decision, RetryPolicy, decide
 from engram.relay.tables import relay_log, relay_outbox
-from tests.relay.samples import NOW, SIGNER, payload, queue, rng, write
+from tests.relay.samples import KEYPAIR, NOW, SIGNER, payload, queue, rng, write
 
 
 @pytest.fixture
@@ -20,7 +30,7 @@ def ledger() -> Iterator[InlineLedger]:
 
 
 def claim(ledger: InlineLedger, now: float = NOW) -> Entry | None:
-    return write(ledger, lambda connection: records.claim(connection, now, SIGNER.sign))
+    return next(iter(write(ledger, lambda connection: records.claim(connection, now, SIGNER.sign))), None)
 
 
 def decision(entry: Entry, outcome: Outcome, now: float = NOW) -> Decision:
@@ -62,7 +72,7 @@ def test_the_same_nonce_is_queued_once(ledger: InlineLedger) -> None:
 
 
 def test_the_outbox_is_bounded(ledger: InlineLedger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "OPEN_BOUND", 2)
+    monkeypatch.setattr("engram.relay.records.outbox.OPEN_BOUND", 2)
     queue(ledger, 1, 2)
     assert write(ledger, lambda c: records.enqueue(c, payload(3), NOW)) is Enqueued.REFUSED
     assert len(states(ledger)) == 2
@@ -72,7 +82,7 @@ def test_the_outbox_is_bounded(ledger: InlineLedger, monkeypatch: pytest.MonkeyP
 
 def test_dead_letters_take_no_room_of_those_that_wait(ledger: InlineLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     """10,000 of them silently ended the relay."""
-    monkeypatch.setattr(records, "OPEN_BOUND", 2)
+    monkeypatch.setattr("engram.relay.records.outbox.OPEN_BOUND", 2)
     abandoned(ledger, 1)
     abandoned(ledger, 2)
     queue(ledger, 3, 4)
@@ -99,12 +109,11 @@ def test_an_entry_that_waits_for_its_time_holds_back_its_own_stream_alone(ledger
     other = claim(ledger)
     assert other is not None
     assert other.kind == "scores"
-    due_at = write(ledger, lambda c: records.next_attempt_at(c, (other.stream_id,)))
+    due_at = write(ledger, records.next_attempt_at)
     assert due_at is not None
     assert due_at >= NOW + 10
-    again = write(ledger, lambda c: records.claim(c, NOW + 13, SIGNER.sign, (other.stream_id,)))
-    assert again is not None
-    assert again.block == 1001
+    (again,) = write(ledger, lambda c: records.claim(c, NOW + 13, SIGNER.sign, room=5))
+    assert again.block == 1001, "the other stream has an entry under way"
 
 
 def test_a_wall_clock_that_went_back_holds_nothing_up(ledger: InlineLedger) -> None:
@@ -193,16 +202,81 @@ def test_delivered_entries_are_forgotten_after_a_week_and_dead_letters_never(led
     assert write(ledger, lambda c: records.dlq_show(c, 2))[1] == []
 
 
+def test_counters_say_what_is_kept_in_every_state(ledger: InlineLedger) -> None:
+    def counted() -> dict[str, int]:
+        return {state: count for state, count in write(ledger, records.count_by_state).items() if count}
+
+    queue(ledger, 1, 2, 3)
+    attempt(ledger, Answered(200))
+    assert counted() == {"pending": 2, "delivered": 1}
+    parked = attempt(ledger, Answered(400))
+    assert counted() == {"pending": 2, "delivered": 1, "abandoned": 1}, "a gap marker waits in its place"
+    write(ledger, lambda c: records.dlq_discard(c, parked.id, NOW))
+    assert counted() == {"pending": 2, "delivered": 1, "discarded": 1}
+    (marker,) = write(ledger, lambda c: records.due(c, NOW))
+    write(ledger, lambda c: records.withdraw(c, marker, "reorganized", NOW))
+    assert counted() == {"pending": 1, "delivered": 1, "discarded": 1, "withdrawn": 1}
+    assert write(ledger, lambda c: records.purge(c, NOW + 8 * 86_400.0)) == 3
+    assert counted() == {"pending": 1}
+
+
 def test_only_the_entry_whose_block_was_looked_at_is_claimed(ledger: InlineLedger) -> None:
     queue(ledger, 1)
-    looked_at = write(ledger, lambda c: records.due(c, NOW))
-    assert looked_at is not None
+    (looked_at,) = write(ledger, lambda c: records.due(c, NOW))
     scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=1, uid=5, round_ts=NOW)
     write(ledger, lambda c: records.enqueue(c, scores, NOW - 1))
-    assert write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, only=looked_at.id)) is None
+    assert write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, only={looked_at.id})) == []
     other = claim(ledger)
     assert other is not None
     assert other.kind == "scores"
-    found = write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, (other.stream_id,), only=looked_at.id))
-    assert found is not None
+    (found,) = write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, only={looked_at.id}))
     assert found.id == looked_at.id
+
+
+def test_one_entry_of_each_stream_is_claimed_as_far_as_there_is_room(ledger: InlineLedger) -> None:
+    for number, netuid in enumerate((450, 451, 452, 450)):
+        scores = scores_payload(
+            {"0": MinerScore(1.0, None, 1.0)}, netuid=netuid, block=number, uid=5, round_ts=NOW + number
+        )
+        write(ledger, lambda c, s=scores, n=number: records.enqueue(c, s, NOW + n))  # type: ignore[misc]
+    claimed = write(ledger, lambda c: records.claim(c, NOW + 9, SIGNER.sign, room=2))
+    assert [entry.block for entry in claimed] == [0, 1]
+    claimed = write(ledger, lambda c: records.claim(c, NOW + 9, SIGNER.sign, room=9))
+    assert [entry.block for entry in claimed] == [2], "the first stream's second entry waits for its first"
+
+
+def test_a_payload_leaves_in_the_form_that_its_receiver_takes(ledger: InlineLedger) -> None:
+    nodes = {KEYPAIR.ss58: NodeMemory(vectors=3, root=None)}
+    full = memory_payload(nodes, netuid=450, block=7, source="nodes0", round_ts=NOW)
+    write(ledger, lambda c: records.enqueue(c, full, NOW))
+    (entry,) = write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, terms=ORIGINAL))
+    document = json.loads(entry.signed or b"")
+    assert (document["schema_version"], document["output_hash"]) == ("engram-v1", entry.output_hash)
+    assert entry.output_hash != full.output_hash
+    assert "root" not in document["nodes"][KEYPAIR.ss58]
+    assert is_signed(document)
+    write(ledger, lambda c: records.settle(c, entry, Answered(503), decision(entry, Answered(503)), NOW))
+    (again,) = write(ledger, lambda c: records.claim(c, NOW + 99, SIGNER.sign, terms=Terms({"memory": ("engram-v2",)})))
+    assert again.signed == entry.signed, "what was signed once is sent as it is"
+
+
+def test_what_the_receiver_takes_in_no_form_is_parked_and_a_marker_that_it_does_not_take_is_discarded(
+    ledger: InlineLedger,
+) -> None:
+    queue(ledger, 1, 2)
+    terms = Terms({"scores": ("engram-v1",)})
+    assert write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, room=5, terms=terms)) == []
+    found = write(ledger, lambda c: c.execute(select(relay_outbox.c.kind, relay_outbox.c.state).order_by("id")).all())
+    assert sorted(found) == [("gap", "discarded")] * 2 + [("memory", "abandoned")] * 2
+    assert write(ledger, records.count_by_state) == {
+        "pending": 0,
+        "abandoned": 2,
+        "delivered": 0,
+        "discarded": 2,
+        "withdrawn": 0,
+    }
+    reason = write(ledger, lambda c: records.dlq_list(c))[0].last_reason or ""
+    assert reason == "the receiver takes no memory payload of this version, only scores (engram-v1)"
+    write(ledger, lambda c: records.dlq_retry(c, 1, NOW))
+    (entry,) = write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, terms=ORIGINAL))
+    assert entry.block == 1001

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 import trio
-from sqlalchemy import select
+from sqlalchemy import Connection, select, update
 from structlog.testing import capture_logs
 
 from actors import ChildSpec, Job, SupervisorSpec, open_system
@@ -15,9 +15,11 @@ from engram.hotkeys import ss58
 from engram.ledger import InlineLedger, open_inline
 from engram.relay import records as relay_records
 from engram.relay import rounds
+from engram.relay.model import SignedRoot
 from engram.relay.rounds import MemoryRounds, RoundLosses, RoundPorts
 from engram.relay.tables import relay_outbox
 from engram.sessions import Session, SessionState, TierName, records
+from engram.sessions.tables import sessions
 from engram.stats import NodeStats, StatsView
 from engram.telemetry.metrics import Metrics
 from tests.fakes.hints import RecordedHints
@@ -54,6 +56,11 @@ def hotkey(number: int) -> bytes:
     return (1000 + number).to_bytes(32, "big")
 
 
+def place(connection: Connection, session_id: str) -> None:
+    values = {"node_endpoint": f"http://{int(session_id[1:])}"}
+    connection.execute(update(sessions).where(sessions.c.id == session_id).values(values))
+
+
 def queued(ledger: InlineLedger) -> list[dict[str, object]]:
     bodies = write(ledger, lambda c: c.scalars(select(relay_outbox.c.payload).order_by(relay_outbox.c.id)).all())
     return [json.loads(body) for body in bodies]
@@ -65,7 +72,7 @@ class Feeding:
         self.block: int | None = 1100
         self.hints, self.metrics = RecordedHints(), Metrics()
         self.losses = RoundLosses(self.metrics)
-        ports = RoundPorts(
+        self.ports = RoundPorts(
             ledger=ledger,
             view=self.view,
             clock=TrioClock(),
@@ -75,7 +82,7 @@ class Feeding:
             hints=self.hints,
             losses=self.losses,
         )
-        self.rounds = MemoryRounds(ports)
+        self.rounds = MemoryRounds(self.ports)
 
     def lost(self, reason: str) -> tuple[float | None, int]:
         """Payloads lost for that reason as the metric counts them, and all as /status does."""
@@ -124,6 +131,7 @@ async def test_what_a_full_outbox_refuses_is_logged_and_counted(
     ledger: InlineLedger, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rounds, "NODES_A_PAYLOAD", 1)
+    monkeypatch.setattr("engram.relay.records.outbox.OPEN_BOUND", 2)
     monkeypatch.setattr(relay_records, "OPEN_BOUND", 2)
     feeding = Feeding(ledger)
     for number in range(5):
@@ -168,3 +176,43 @@ async def test_a_ledger_that_cannot_write_costs_one_round(ledger: InlineLedger, 
         await trio.sleep(601)
         assert all(node.restarts == 0 for node in system.tree())
     assert feeding.lost("ledger") == (1, 1)
+
+
+async def test_each_node_s_root_is_relayed_and_null_stands_for_none(ledger: InlineLedger) -> None:
+    feeding = Feeding(ledger)
+    asked: list[tuple[str, bytes, str]] = []
+    found = SignedRoot(form="keyed-1", namespace="__public__", root_hex="ab" * 32, count=1, at_ms=2, signature="0x1")
+
+    async def ask_root(endpoint: str, node: bytes, session_id: str) -> SignedRoot | None:
+        asked.append((endpoint, node, session_id))
+        return found if session_id == "s0001" else None
+
+    feeding.rounds = MemoryRounds(msgspec.structs.replace(feeding.ports, ask_root=ask_root))
+    for number in (1, 2, 3):
+        session_id = add_session(ledger, number)
+        feeding.view.put(session_id, NodeStats(vectors=number))
+        if number < 3:
+            write(ledger, lambda c, s=session_id: place(c, s))  # type: ignore[misc]
+    assert await feeding.rounds.queue_round() == 1
+    (payload,) = queued(ledger)
+    assert payload["schema_version"] == "engram-v2"
+    nodes = payload["nodes"]
+    assert isinstance(nodes, dict)
+    shown = [nodes[ss58.encode(hotkey(number))] for number in (1, 2, 3)]
+    assert [(each["root_hex"], each["root"] is None) for each in shown] == [("ab" * 32, False), *[(None, True)] * 2]
+    assert sorted(asked) == [(f"http://{n}", hotkey(n), f"s{n:04}") for n in (1, 2)]
+
+
+async def test_nodes_that_hang_do_not_hold_a_round_up(ledger: InlineLedger, autojump_clock: Clock) -> None:
+    feeding = Feeding(ledger)
+
+    async def ask_root(endpoint: str, node: bytes, session_id: str) -> SignedRoot | None:
+        await trio.sleep_forever()
+
+    feeding.rounds = MemoryRounds(msgspec.structs.replace(feeding.ports, ask_root=ask_root))
+    session_id = add_session(ledger, 1)
+    write(ledger, lambda c: place(c, session_id))
+    feeding.view.put(session_id, NodeStats(vectors=1))
+    began = trio.current_time()
+    assert await feeding.rounds.queue_round() == 1
+    assert trio.current_time() - began == pytest.approx(rounds.ROOTS_WITHIN_S)

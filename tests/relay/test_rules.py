@@ -2,17 +2,18 @@ import hashlib
 import json
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.relay.model import Answered, EntryState, MinerScore, NodeMemory, Outcome, Unknown, Unreachable
+from engram.relay.canonical import canonical_json
+from engram.relay.model import Answered, EntryState, MinerScore, NodeMemory, Outcome, SignedRoot, Unknown, Unreachable
 from engram.relay.rules import (
     RetryPolicy,
     backoff_s,
-    canonical_json,
     decide,
     describe,
     log_status,
@@ -34,6 +35,7 @@ SCORES = {
     "10": MinerScore(1.0, 95.00049, 1.0),
 }
 POLICY = RetryPolicy()
+ROOT = SignedRoot(form="keyed-1", namespace="__public__", root_hex="ab" * 32, count=1, at_ms=2, signature="0x12")
 
 
 def test_scores_are_hashed_as_the_original_does() -> None:
@@ -182,10 +184,24 @@ def test_outcomes_are_told_apart_in_the_log(outcome: Outcome, word: str, text: s
     assert (log_status(outcome), describe(outcome)) == (word, text)
 
 
+def test_nodes_with_roots_make_a_payload_of_the_second_schema_and_each_part_of_a_root_is_hashed() -> None:
+    def hashed(root: SignedRoot | None) -> str:
+        nodes = {"5Node": NodeMemory(vectors=3, root=root)}
+        payload = memory_payload(nodes, netuid=450, block=7, source="gateway", round_ts=1.5)
+        assert payload.schema_version == "engram-v2"
+        return payload.output_hash
+
+    changes: list[dict[str, Any]] = [{"root_hex": "cd" * 32}, {"count": 2}, {"at_ms": 3}, {"signature": "0x34"}]
+    others = [msgspec.structs.replace(ROOT, **change) for change in [*changes, {"certificate": "c"}]]
+    assert len({hashed(root) for root in [None, ROOT, *others]}) == 7
+    without = memory_payload({"5Node": NodeMemory(vectors=3)}, netuid=450, block=7, source="gateway", round_ts=1.5)
+    assert (without.schema_version, b'"root"' in msgspec.json.encode(without)) == ("engram-v1", False)
+
+
 def test_what_a_node_tells_is_taken_only_where_it_is_a_number() -> None:
     told = {"vectors": 12, "queries_today": True, "p50_latency_ms": "fast", "proof_rate": 1, "uptime_pct": -1.0}
-    assert memory_of(told, "ab") == NodeMemory(vectors=12, root_hex="ab", proof_rate=1.0)
-    assert memory_of({"vectors": -1, "queries_today": 2.5, "proof_rate": False}) == NodeMemory()
+    assert memory_of(told, ROOT) == NodeMemory(vectors=12, root_hex=ROOT.root_hex, proof_rate=1.0, root=ROOT)
+    assert memory_of({"vectors": -1, "queries_today": 2.5, "proof_rate": False}) == NodeMemory(root=None)
 
 
 @pytest.mark.parametrize(("number", "is_taken"), [(0, True), (2**53 - 1, True), (2**53, False), (-1, False)])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from engram.hotkeys import Keypair
 from engram.relay import PayloadSigner, is_signed
-from engram.relay.rules import canonical_json
+from engram.relay.canonical import canonical_json
 from tests.relay.samples import KEYPAIR, SIGNER, payload
 
 
@@ -68,3 +68,16 @@ def test_signing_keeps_every_number_and_text(value: object) -> None:
 
 def test_the_signer_shows_no_key() -> None:
     assert KEYPAIR.private_key().hex() not in repr(PayloadSigner.of(KEYPAIR))
+
+
+def test_a_signature_follows_the_payload_s_own_bytes() -> None:
+    content = b'{"b": 1.50, "a": "\\u00e9"} \n'
+    body = SIGNER.sign(content).body
+    assert body.startswith(b'{"b": 1.50, "a": "\\u00e9","validator_hotkey":')
+    assert is_signed(json.loads(body))
+    assert is_signed(json.loads(SIGNER.sign(b"{}").body))
+
+
+def test_a_signed_payload_is_not_signed_again() -> None:
+    with pytest.raises(ValueError, match="signed already"):
+        SIGNER.sign(SIGNER.sign(msgspec.json.encode(payload(1))).body)

@@ -1,6 +1,8 @@
 """The tree of each role as it is written down: names, order, strategies, restart policy."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -8,7 +10,10 @@ import pytest
 
 from actors import Backoff, ChildSpec, Intensity, SupervisorSpec
 from config.model import Settings
-from engram.roles import facilitator, gateway, miner
+from engram.hotkeys import ss58
+from engram.proxy.settings import load
+from engram.proxy.settings.environment import PATH_VARIABLE
+from engram.roles import facilitator, gateway, miner, proxy
 from engram.roles.shared import Shared, together
 
 GATEWAY = """
@@ -56,6 +61,18 @@ node                      one_for_one
   lifetime
   http
 """
+PROXY = """
+root                      one_for_one
+  ledger
+  loop_lag                disable
+  chain                   disable
+  jobs
+  checks                  disable
+  min_stake               disable
+  reloading               disable
+  ops
+  proxy
+"""
 FACILITATOR = """
 root                      one_for_one
   ledger
@@ -78,7 +95,7 @@ def drawn(spec: SupervisorSpec) -> str:
 def shared(**settings: Any) -> Any:
     """What the trees read when they are written down; nothing of it is started."""
     double = MagicMock(spec=Shared)
-    for name in ("registry", "metrics", "clock", "ids", "ledger"):
+    for name in ("registry", "metrics", "clock", "ids", "ledger", "http"):
         setattr(double, name, MagicMock())
     double.settings = Settings(**settings)
     return double
@@ -107,6 +124,29 @@ def test_a_node_without_a_chain_has_no_child_for_it() -> None:
     assert drawn(miner.tree(node, MagicMock())) == NODE.replace(f"  chain{'disable':>26}\n", "").replace(
         f"  announcer{'disable':>22}\n", ""
     )
+
+
+async def proxy_tree(folder: Path, **auth: str) -> SupervisorSpec:
+    """The tree of a proxy with these settings of who may call."""
+    document = {"auth": {"miner_hotkey": ss58.encode(bytes(range(32))), **auth}}
+    (folder / "config.json").write_text(json.dumps(document))
+    loaded = load({PATH_VARIABLE: str(folder)}, folder)
+    role = MagicMock(spec=proxy.Proxy, loaded=loaded, spool_folder=folder, signer=None, certificates=None)
+    return await proxy._Parts(shared(), role).tree()
+
+
+async def test_the_tree_of_a_proxy(tmp_path: Path) -> None:
+    tree = await proxy_tree(tmp_path)
+    assert drawn(tree) == PROXY
+    assert (tree.children[0].id, tree.children[-1].id) == ("ledger", "proxy"), "the public surface drains first"
+    chain = tree.children[2]
+    assert isinstance(chain, ChildSpec)
+    assert chain.intensity == Intensity(1_000_000, 1.0), "an endpoint that never answers ends nothing"
+
+
+async def test_a_proxy_without_a_chain_has_no_child_for_it(tmp_path: Path) -> None:
+    tree = await proxy_tree(tmp_path, chain_endpoint="")
+    assert drawn(tree) == PROXY.replace(f"  chain{'disable':>26}\n", "")
 
 
 def test_the_tree_of_a_facilitator() -> None:

@@ -1,5 +1,6 @@
 """The node's client: what it sends is signed as the original's miners check it, and what it gets is judged."""
 
+import hashlib
 import json
 import time
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.hotkeys import miner_scheme
+from engram.hotkeys.content_digest import sha256_of
 from engram.hotkeys.python_json import ReadObject
 from engram.sdk import ApiError, Hit, Impostor, MalformedAnswer, Memory, NodeClient, NodeRefused, event_stream
 from engram.sdk.encryption import NamespaceCipher
@@ -45,6 +47,16 @@ def test_a_text_is_kept_beside_its_meaning_and_found_again() -> None:
         [hit] = node.query("Which animals nap together?", top_k=1, where={"kind": "fact"})
     assert (hit.text, hit.score) == ("Otters hold hands.", 0.7)
     assert Hit(CID, 0.1, {"text": 5}).text == ""
+
+
+def test_a_signed_body_names_its_digest_so_that_a_proxy_may_pass_it_on_while_it_comes() -> None:
+    def script(asked: Asked) -> Told:
+        lines = [(name.lower().encode(), value.encode()) for name, value in asked.headers.items()]
+        assert sha256_of(lines) == hashlib.sha256(asked.body).hexdigest()
+        return answer({"cid": CID, "error": None})
+
+    with scripted(script) as url, NodeClient(url, PHONE) as node:
+        assert node.ingest_text("Otters hold hands.") == CID
 
 
 @pytest.mark.parametrize("name", ["not-a-name", "x" * 129, "", "__public__"])

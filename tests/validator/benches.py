@@ -75,7 +75,7 @@ def neuron(uid: int, keypair: Keypair, url: str | None, *, coldkey: int = 0, per
     axon = None
     if url is not None:
         host, _, port = url.removeprefix("http://").rpartition(":")
-        axon = Axon(ip=host, port=int(port), version=1, protocol=4, block=1)
+        axon = Axon(ip=host.strip("[]"), port=int(port), version=1, protocol=4, block=1)
     return Neuron(
         uid=uid,
         hotkey=keypair.public_key,
@@ -128,6 +128,7 @@ class Bench:
         self.block = 1_000
         self.closed: list[Round] = []
         self.http = HttpClient()
+        planted_rounds = changed.pop("planted_rounds", 6)
         timeout_s = changed.pop("timeout_s", 2.0)
         rng = Random(changed.pop("seed", 1))
         client = MinerClient(self.http, _Now(), timeout_s)
@@ -141,7 +142,7 @@ class Bench:
                 seed=lambda: rng.randbytes(32),
                 embeds=self.embeds,
                 planted_a_round=changed.pop("planted", 20),
-                keep_rounds=changed.pop("planted_rounds", 6),
+                keep_rounds=planted_rounds,
                 round_s=600.0,
                 concurrency=16,
             )
@@ -154,6 +155,7 @@ class Bench:
             "concurrency": 16,
             "deadline_s": 5.0,
             "keep_rounds": 100,
+            "planted_rounds": planted_rounds,
             "share_scores": False,
             "private_allowed": True,
             "blacklist": frozenset(),

@@ -45,7 +45,11 @@ class SmallSubnet(LivingChain):
             if port is not None:
                 axon |= {"ip": int.from_bytes(bytes([127, 0, 0, 1])), "port": port, "ip_type": 4, "block": 1}
             fields["axons"][place] = axon
+        self.fields_changed(fields)
         return "0x" + self._runtime.encode(kind, fields).hex()
+
+    def fields_changed(self, fields: dict[str, Any]) -> None:
+        """Change what else the metagraph says."""
 
     def weights_of(self, uid: int = 0) -> dict[int, int]:
         """The weights that a validator has set."""

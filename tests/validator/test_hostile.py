@@ -1,7 +1,8 @@
 """Miners that are slow, huge, deep, wrong, endless or gone: each costs its own score, never the round."""
 
+import gzip
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import trio
@@ -10,7 +11,7 @@ from engram.hotkeys import Keypair
 from engram.validator import reports
 from engram.validator.model import RoundState
 from engram.validator.records import standings as miner_records
-from tests.fakes.responder import Answer, Asked
+from tests.fakes.responder import Answer, Asked, Responder
 from tests.validator.benches import NETUID, Bench, key, over
 from tests.validator.toy_miners import Keeps
 
@@ -51,7 +52,39 @@ async def failing(asked: Asked) -> Answer | None:
     return 500, {}, b"oops"
 
 
-FAULTS = [huge, deep, wrong, not_numbers, half_a_proof, endless, gone, failing]
+PART = b" " * 1_048_576
+BOMB = gzip.compress(PART * 10, 1)
+TEN_GB = 10_240
+"""Of PART."""
+taken = 0
+"""How many of them the validator's side has taken."""
+
+
+async def ten_gigabytes(asked: Asked) -> Answer | None:
+    async def parts() -> AsyncIterator[bytes]:
+        global taken
+        for taken in range(TEN_GB):  # noqa: B007
+            yield PART
+            await trio.lowlevel.checkpoint()
+
+    return 200, {}, parts()
+
+
+async def bomb(asked: Asked) -> Answer | None:
+    """Ten megabytes in ten kilobytes, which nobody has asked for."""
+    return 200, {"content-encoding": "gzip"}, BOMB
+
+
+async def drips(asked: Asked) -> Answer | None:
+    async def parts() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await trio.sleep(0.05)
+
+    return 200, {}, parts()
+
+
+FAULTS = [huge, ten_gigabytes, bomb, drips, deep, wrong, not_numbers, half_a_proof, endless, gone, failing]
 
 
 class Turns(Keeps):
@@ -84,6 +117,63 @@ async def test_a_hostile_miner_earns_nothing_and_the_others_keep_their_scores(fa
         found = await scores(bench)
         assert found[1].score == pytest.approx(1.0, abs=0.02)
         assert found[2].score == 0.0
+        assert taken < 20, "of 10 GB no more than what buffers hold was taken"
+
+
+async def test_a_miner_on_ipv6_is_asked_as_any_other() -> None:
+    class Six(Keeps):
+        def __init__(self, keypair: Keypair) -> None:
+            super().__init__(keypair)
+            self.responder = Responder(self.answer, "::1")
+
+    async with over([Six(key(1))]) as bench:
+        assert bench.miners[0].url.startswith("http://[::1]:")
+        await bench.hold()
+        assert (await scores(bench))[1].score == pytest.approx(1.0, abs=0.02)
+
+
+async def test_a_miner_that_moves_within_a_round_loses_that_round_alone() -> None:
+    moving = Keeps(key(2))
+    async with over([Keeps(key(1)), moving], timeout_s=0.4) as bench:
+        await bench.hold()
+        new = Responder(moving.answer)
+        async with trio.open_nursery() as nursery:
+            old, moving.url = moving.url, await nursery.start(new.run)
+            moved = moving.url
+            moving.url = "http://127.0.0.1:9"  # where it was when the round began; nobody listens there any more
+            await bench.plant()
+            await bench.rounds.hold(bench.metagraph())
+            assert (await scores(bench))[2].score == 0.0
+            moving.url = moved
+            await bench.hold()
+            found = await scores(bench)
+            assert found[2].score == pytest.approx(1.0, abs=0.02)
+            assert found[2].url == moved != old
+            assert found[2].rounds == 3
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_miner_that_disappears_within_a_round_is_scored_by_what_it_answered() -> None:
+    class Vanishes(Turns):
+        left = 2
+
+        async def answer(self, asked: Asked) -> Answer | None:
+            if self.turned:
+                self.left -= 1
+                if self.left < 0:
+                    return None
+            return await Keeps.answer(self, asked)
+
+    leaving = Vanishes(key(2), gone)
+    async with over([Keeps(key(1)), leaving], timeout_s=0.4) as bench:
+        await bench.hold()
+        await bench.plant()
+        leaving.turned = True
+        await bench.rounds.hold(bench.metagraph())
+        found = await scores(bench)
+        assert found[1].score == pytest.approx(1.0, abs=0.02)
+        assert found[2].recall == pytest.approx(0.5)
+        assert found[2].proof_rate == 0.0
 
 
 async def test_a_miner_that_answers_in_drips_ends_with_the_round_s_deadline() -> None:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engram.chain.epochs import Epoch, epoch_of
 from engram.validator import agreement, due, peers, planting, scoring, standing
-from engram.validator.due import Due, Epoch, Known
-from engram.validator.model import Miner
+from engram.validator.due import Due, Known
+from engram.validator.model import Miner, Sent, SentState
 from engram.validator.planting import Candidate, Habits, Signing
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
@@ -206,8 +207,8 @@ def known(**changed: object) -> Known:
         "hotkey": OWN.public_key,
         "scores": {1: 0.5},
         "rounds": 1,
-        "epoch": due.epoch_of(1_000, NETUID, 10),
-        "last_sent_epoch": None,
+        "epoch": epoch_of(1_000, NETUID, 10),
+        "last_sent_block": None,
     }
     return Known(**given | changed)  # type: ignore[arg-type]
 
@@ -219,6 +220,20 @@ def of_graph(**changed: object) -> object:
     rest = {name: value for name, value in changed.items() if name not in fields}
     parameters = msgspec.structs.replace(graph.parameters, **rest)
     return msgspec.structs.replace(graph, parameters=parameters, **fields)
+
+
+def refused(block: int) -> Sent:
+    return Sent(
+        id=1,
+        netuid=NETUID,
+        epoch=1,
+        block=block,
+        round_id=1,
+        weights={1: 1.0},
+        state=SentState.REFUSED,
+        reason="",
+        at=1.0,
+    )
 
 
 UPDATED_NOW = (msgspec.structs.replace(neuron(0, OWN, None, permit=True), last_update_block=998),)
@@ -236,14 +251,16 @@ UPDATED_NOW = (msgspec.structs.replace(neuron(0, OWN, None, permit=True), last_u
         ({"rounds": 0}, Due.NO_ROUND),
         ({"scores": {}}, Due.NO_SCORES),
         ({"scores": {1: 0.0, 2: math.nan, 3: math.inf}}, Due.NO_SCORES),
-        ({"last_sent_epoch": due.epoch_of(1_000, NETUID, 10).index}, Due.SET),
-        ({"last_sent_epoch": due.epoch_of(1_000, NETUID, 10).index - 1}, Due.DUE),
+        ({"last_sent_block": epoch_of(1_000, NETUID, 10).first_block}, Due.SET),
+        ({"last_sent_block": epoch_of(1_000, NETUID, 10).first_block - 1}, Due.DUE),
+        ({"refused": refused(991)}, Due.REFUSED),
+        ({"refused": refused(990)}, Due.DUE),
         ({"metagraph": of_graph(neurons=UPDATED_NOW)}, Due.SET),
         ({"metagraph": of_graph(neurons=UPDATED_NOW, commit_reveal_weights_enabled=True)}, Due.SET),
         (
             {
                 "metagraph": of_graph(neurons=UPDATED_NOW, commit_reveal_weights_enabled=True),
-                "last_sent_epoch": due.epoch_of(1_000, NETUID, 10).index - 1,
+                "last_sent_block": epoch_of(1_000, NETUID, 10).first_block - 1,
             },
             Due.RATE_LIMITED,
         ),
@@ -258,11 +275,24 @@ def test_weights_are_due_only_when_nothing_speaks_against_it(changed: dict[str, 
 
 @given(st.integers(0, 10_000_000), st.integers(0, 1_000), st.integers(1, 1_000))
 def test_every_block_is_in_its_epoch_and_the_next_epoch_begins_after_it(block: int, netuid: int, tempo: int) -> None:
-    epoch = due.epoch_of(block, netuid, tempo)
+    epoch = epoch_of(block, netuid, tempo)
     assert epoch.first_block <= block <= epoch.last_block
-    assert due.epoch_of(epoch.last_block + 1, netuid, tempo) == Epoch(
+    assert epoch_of(epoch.last_block + 1, netuid, tempo) == Epoch(
         epoch.index + 1, epoch.last_block + 1, epoch.last_block + 1 + tempo
     )
+
+
+@pytest.mark.parametrize(
+    ("last", "first_block"),
+    [(995, 995), (1_000, 1_000), (978, 978), (977, 990), (0, 990), (1_001, 990)],
+    ids=["ran", "runs now", "late", "stalled", "never", "ahead"],
+)
+def test_an_epoch_begins_where_the_chain_ran_the_last_one_unless_it_has_stopped(last: int, first_block: int) -> None:
+    graph = known().metagraph
+    assert graph is not None
+    found = due.current_epoch(msgspec.structs.replace(graph, last_epoch_block=last))
+    assert found.first_block == first_block
+    assert found.index == epoch_of(1_000, NETUID, 10).index
 
 
 def test_the_operator_is_warned_before_the_activity_cutoff_and_of_late_reveals() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engram.validator import reports
+from engram.validator import reports, standing
 from engram.validator.model import PlantState
 from engram.validator.records import plants as plant_records
 from engram.validator.records import standings as miner_records
@@ -14,6 +14,13 @@ async def last_scores(bench: Bench) -> dict[int, reports.MinerScore]:
     return {each.uid: each for each in await bench.ledger.read(lambda c: reports.scores(c, NETUID))}
 
 
+async def weight(bench: Bench, miner: Keeps) -> float:
+    """What its weight is made of now."""
+    known = await bench.ledger.read(lambda c: miner_records.known(c, miner.keypair.public_key))
+    assert known is not None
+    return standing.weight_of(known.standing, bench.block)
+
+
 async def test_a_miner_that_stores_reaches_one() -> None:
     async with over([Keeps(key(1))]) as bench:
         for _ in range(3):
@@ -23,6 +30,7 @@ async def test_a_miner_that_stores_reaches_one() -> None:
         assert scores[1].proof_rate == 1.0
         assert scores[1].score == pytest.approx(1.0, abs=0.02)
         assert scores[1].ema == pytest.approx(1.0, abs=0.05)
+        assert await weight(bench, bench.miners[0]) == scores[1].ema
 
 
 async def test_one_that_serves_only_the_public_file_stays_below_six_tenths_and_is_slashed() -> None:
@@ -37,10 +45,12 @@ async def test_one_that_serves_only_the_public_file_stays_below_six_tenths_and_i
         scores = await last_scores(bench)
         assert scores[2].slashed_until_block is not None
         assert scores[2].slashed_until_block > bench.block
+        assert await weight(bench, cheat) == 0.0
 
 
 async def test_one_that_keeps_only_hashes_proves_nothing() -> None:
-    async with over([KeepsHashes(key(2))]) as bench:
+    hashes = KeepsHashes(key(2))
+    async with over([hashes]) as bench:
         await bench.hold()
         await bench.hold()
         scores = await last_scores(bench)
@@ -48,6 +58,7 @@ async def test_one_that_keeps_only_hashes_proves_nothing() -> None:
         assert scores[1].score is not None
         assert scores[1].score <= 0.3
         assert scores[1].slashed_until_block is not None
+        assert await weight(bench, hashes) == 0.0
 
 
 async def test_one_that_relays_to_a_miner_that_does_not_cooperate_proves_nothing() -> None:
@@ -61,6 +72,8 @@ async def test_one_that_relays_to_a_miner_that_does_not_cooperate_proves_nothing
         assert scores[2].slashed_until_block is None
         assert scores[1].proof_rate == 0.0
         assert scores[1].slashed_until_block is not None
+        assert (await weight(bench, relay), await weight(bench, other)) == (0.0, scores[2].ema)
+        assert scores[2].ema > 0.8
 
 
 async def test_one_that_drops_what_is_older_than_a_round_is_slashed() -> None:
@@ -77,6 +90,9 @@ async def test_one_that_drops_what_is_older_than_a_round_is_slashed() -> None:
         scores = await last_scores(bench)
         assert scores[1].recall is not None
         assert scores[1].recall < 0.7
+        assert scores[1].score is not None
+        assert scores[1].score <= 0.7
+        assert await weight(bench, drops) == 0.0
 
 
 async def test_two_uids_of_one_operator_share_one_score() -> None:

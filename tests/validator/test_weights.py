@@ -1,99 +1,18 @@
 """Weights on the chain's double: when they are due, that they are set once an epoch, what a crash leaves."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Connection
 
-from engram.chain.read.view import open_view
-from engram.chain.submit.kept_commits import KeptCommits
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.submit_extrinsic import InclusionWait
-from engram.chain.sync.subnets import Subnets
-from engram.clock import ManualClock
-from engram.ledger import open_inline
-from engram.ledger.inline import InlineLedger
 from engram.validator.due import Due
-from engram.validator.model import Known, Miner, RoundState, Sent, SentState
-from engram.validator.records import rounds as round_records
-from engram.validator.records import sent as weight_records
-from engram.validator.records import standings as miner_records
-from engram.validator.standing import Standing
-from engram.validator.weights_setter import WeightPorts, WeightsSetter
-from tests.chain.test_sender import VALIDATOR
-from tests.fakes.living_chain import NETUID, LivingChain
-
-QUICK = InclusionWait(0.001, 2.0)
-
-
-class Setter:
-    def __init__(self, ledger: InlineLedger, chain: LivingChain, folder: Path, **changed: Any) -> None:
-        self.ledger, self.chain, self.clock = ledger, chain, ManualClock()
-        self.subnets = Subnets(self.clock, (NETUID,), 60.0)
-        self.settled: list[Sent] = []
-        self.counted: list[SentState] = []
-        given: dict[str, Any] = {
-            "ledger": ledger,
-            "subnets": self.subnets,
-            "nodes": [chain],
-            "sender": Sender([chain], waiting=QUICK),
-            "kept": KeptCommits(folder / "commits"),
-            "keypair": VALIDATOR,
-            "clock": self.clock,
-            "netuid": NETUID,
-            "version": 100_000,
-            "share_scores": False,
-            "dry_run": False,
-            "boot": "boot",
-            "settled": lambda connection, sent, last: self.settled.append(sent),
-            "counted": self.counted.append,
-        }
-        self.setter = WeightsSetter(WeightPorts(**given | changed))
-
-    async def sync(self) -> None:
-        metagraph = await (await open_view([self.chain])).metagraph(NETUID, self.clock.monotonic())
-        self.subnets.publish(metagraph, ())
-
-    async def look(self) -> Due:
-        await self.sync()
-        return await self.setter.look()
-
-    async def sent(self) -> list[Sent]:
-        return await self.ledger.read(lambda c: weight_records.sent_weights(c, NETUID, VALIDATOR.public_key))
-
-    async def score(self, scores: dict[int, float], boot: str = "boot") -> None:
-        """A whole round in which the miners with these uids got these averages."""
-        await self.sync()
-        metagraph = self.subnets.get(NETUID)
-        assert metagraph is not None
-        found = [metagraph.neurons[uid] for uid in scores]
-
-        def write(connection: Connection) -> None:
-            miners = [Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=None) for each in found]
-            opened = round_records.open_round(
-                connection, NETUID, metagraph.block, metagraph.block_hash, boot, 1.0, miners, []
-            )
-            for each in found:
-                standing = Standing(ema=scores[each.uid], rounds=1)
-                miner_records.keep(connection, Known(hotkey=each.hotkey, uid=each.uid, standing=standing), 1.0)
-            round_records.close_round(connection, opened.id, [], RoundState.CLOSED, 2.0)
-
-        await self.ledger.write(write)
-
-    def weights(self) -> dict[int, int]:
-        uid = self.chain.uid(VALIDATOR.public_key)
-        return dict(self.chain.get("SubtensorModule", "Weights", NETUID, uid) or ())
-
-
-@asynccontextmanager
-async def setting(folder: Path, **changed: Any) -> AsyncIterator[Setter]:
-    ledger = open_inline()
-    yield Setter(ledger, LivingChain(), folder, **changed)
-    ledger.close()
+from engram.validator.model import SentState
+from tests.fakes.living_chain import NETUID
+from tests.validator.setters import QUICK, Setter, setting
 
 
 async def test_weights_are_the_normalized_averages(tmp_path: Path) -> None:
@@ -165,6 +84,7 @@ async def test_an_extrinsic_that_is_lost_is_sent_again_only_when_it_can_no_longe
         assert await at.look() in (Due.SET, Due.UNSETTLED)
         assert len(await at.sent()) == 1
         at.chain.drop_submissions = False
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=Sender([at.chain], waiting=QUICK))
         for _ in range(70):
             at.chain.seal()
         await at.look()

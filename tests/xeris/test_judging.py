@@ -1,6 +1,8 @@
 """Each check of a receiver, by tampering with one thing at a time."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,11 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.hotkeys import Keypair
-from engram.relay import MinerScore, NodeMemory, PayloadSigner, memory_payload, scores_payload
+from engram.relay import MinerScore, NodeMemory, PayloadSigner, SignedRoot, memory_payload, scores_payload
 from engram.relay.rules import signed_hash
-from engram.xeris import judging
+from engram.xeris import judging, refusals
 from engram.xeris.judging import Known, Refused
+from tests.miner.nodes import NODE
+from tests.relay.test_roots import SESSION, certificate, root
 
+ROOT = Path(__file__).parents[2]
 NOW = 1_700_000_000.0
 ONE, TWO, STRANGER = (Keypair.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
 SCORES = {"0": MinerScore(0.95, 120.5, 0.9), "10": MinerScore(1.0, None, 1.0)}
@@ -34,6 +39,15 @@ def cosignature(keypair: Keypair, digest: str, hotkey: str | None = None) -> dic
 def memory(keypair: Keypair = ONE) -> dict[str, Any]:
     payload = memory_payload({"5Node": NodeMemory(vectors=3)}, netuid=450, block=7, source="nodes0", round_ts=NOW)
     found: dict[str, Any] = json.loads(PayloadSigner.of(keypair).sign(msgspec.json.encode(payload)).body)
+    return found
+
+
+def rooted(root: SignedRoot | None, node: str = NODE.ss58, **changed: Any) -> dict[str, Any]:
+    """A memory payload of the second schema, signed as it stands."""
+    one = NodeMemory(vectors=3, root_hex=root.root_hex if root else None, root=root)
+    one = msgspec.structs.replace(one, **changed)
+    payload = memory_payload({node: one}, netuid=450, block=7, source="nodes0", round_ts=NOW)
+    found: dict[str, Any] = json.loads(PayloadSigner.of(ONE).sign(msgspec.json.encode(payload)).body)
     return found
 
 
@@ -60,7 +74,9 @@ def resigned(document: dict[str, Any], keypair: Keypair = ONE) -> dict[str, Any]
 
 def code(document: dict[str, Any], now: float = NOW, **changed: Any) -> str:
     try:
-        judging.judge(read(document, now), known(**changed))
+        submission = read(document, now)
+        judging.require_roots(submission)
+        judging.judge(submission, known(**changed))
     except Refused as refused:
         return refused.code
     return "accepted"
@@ -146,9 +162,33 @@ def test_two_validators_make_a_quorum_and_each_needs_a_permit() -> None:
     assert code(scores(cosigners=(STRANGER,)), quorum=2) == "no_permit"
 
 
+@pytest.mark.parametrize("found", [None, root(), root(SESSION, certificate())])
+def test_memory_with_the_roots_that_nodes_signed_is_accepted(found: SignedRoot | None) -> None:
+    assert code(rooted(found)) == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (rooted(root(ONE)), "root"),
+        (rooted(root(), node=TWO.ss58), "root"),
+        (rooted(root(), node="5Node"), "root"),
+        (rooted(root(at_ms=int((NOW - 7_200) * 1000))), "root"),
+        (rooted(root(SESSION, certificate(until_s=-300))), "root"),
+        (rooted(msgspec.structs.replace(root(), count=9)), "root"),
+        (rooted(root(), root_hex="cd" * 32), "schema"),
+        (rooted(None, root_hex="cd" * 32), "schema"),
+        (resigned(rooted(root()) | {"schema_version": "engram-v1"}), "schema"),
+        (resigned(memory() | {"schema_version": "engram-v2"}), "schema"),
+    ],
+)
+def test_a_root_is_what_its_node_signed_about_then(document: dict[str, Any], expected: str) -> None:
+    assert code(document) == expected
+
+
 def test_memory_of_a_gateway_that_is_not_known_holds_the_gateway_back() -> None:
     assert code(memory(TWO)) == "unknown_gateway"
-    assert judging._STATUS["unknown_gateway"] == 403
+    assert refusals.STATUS["unknown_gateway"] == 403
 
 
 @pytest.mark.parametrize(("now", "expected"), [(NOW - 121, "from_the_future"), (NOW + 86_401, "too_old")])
@@ -166,3 +206,10 @@ ANY_JSON = st.recursive(
 def test_whatever_comes_is_refused_and_never_an_error(body: bytes) -> None:
     with pytest.raises(Refused):
         judging.read(body, NOW, 86_400.0)
+
+
+def test_the_documentation_lists_the_codes_as_they_are() -> None:
+    assert refusals.table() in (ROOT / "docs" / "relay.md").read_text(encoding="utf-8")
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "engram" / "xeris").glob("*.py"))
+    used = set(re.findall(r'Refused\(\s*"(\w+)"', code))
+    assert used == set(refusals.STATUS)

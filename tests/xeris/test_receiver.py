@@ -1,5 +1,6 @@
 """A receiver over its real surface and ledger: repeats, permits at the block, pages; the emitter on the other side."""
 
+import json
 from collections.abc import AsyncIterator
 from random import Random
 from typing import Any
@@ -20,6 +21,8 @@ from engram.relay.actor import EmitterPorts, RelayEmitter
 from engram.relay.model import Outcome, Unknown
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
+from engram.relay.rules import output_hash, stable_scores
+from engram.relay.schemas import TAKEN
 from engram.relay.signer import Signed
 from engram.telemetry.metrics import Metrics
 from engram.xeris import records
@@ -27,8 +30,10 @@ from engram.xeris.app import xeris_app
 from engram.xeris.receiver import XerisReceiver
 from tests.http.harness import serving
 from tests.relay.samples import payload
-from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, memory, resigned, scores
+from tests.relay.test_roots import root
+from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, cosignature, memory, resigned, rooted, scores
 
+EMPTY = output_hash(stable_scores({}))
 OWN = Keypair.from_seed(bytes([9]) * 32)
 
 
@@ -95,6 +100,16 @@ async def test_another_payload_with_that_nonce_is_refused(bench: Bench) -> None:
     assert (status, refused["code"]) == (409, "nonce_used")
 
 
+async def test_a_key_that_co_signed_one_output_of_a_block_cannot_sign_another(bench: Bench) -> None:
+    await bench.permit(1000, ONE, TWO, STRANGER)
+    assert (await bench.post(scores(cosigners=(TWO,))))[0] == 200
+    other = resigned(scores(STRANGER) | {"nonce": "1000:6:1", "scores": {}, "output_hash": EMPTY}, STRANGER)
+    both = other | {"cosignatures": [cosignature(TWO, other["signed_hash"])]}
+    status, refused = await bench.post(both)
+    assert (status, refused["code"]) == (409, "equivocation")
+    assert (await bench.post(other))[0] == 200, "without the key that had signed"
+
+
 async def test_permits_are_those_of_the_payload_s_block(bench: Bench) -> None:
     status, refused = await bench.post(scores())
     assert (status, refused["code"]) == (425, "permits_unknown")
@@ -151,6 +166,34 @@ async def test_schemas_are_published(bench: Bench, name: str) -> None:
     status, schema = await bench.get(f"/schemas/{name}")
     assert status == 200
     assert {"validator_hotkey", "signature", "signed_hash", "output_hash"} <= set(schema["required"])
+
+
+async def test_it_says_which_schemas_it_takes_and_takes_no_others(bench: Bench) -> None:
+    status, found = await bench.get("/schemas")
+    assert (status, {each["kind"]: each["versions"] for each in found["schemas"]}) == (
+        200,
+        {kind: list(versions) for kind, versions in TAKEN.items()},
+    )
+    bench.receiver.taken = {"scores": ("engram-v1",), "memory": ("engram-v1",)}
+    status, found = await bench.get("/schemas")
+    assert [each["versions"] for each in found["schemas"]] == [["engram-v1"]] * 2
+    status, refused = await bench.post(rooted(root()))
+    assert (status, refused["code"]) == (422, "schema")
+    assert "GET /schemas" in refused["error"]
+    assert (await bench.post(memory()))[0] == 200
+
+
+async def test_what_an_original_emitter_sends_is_taken_where_one_signature_is_enough(bench: Bench) -> None:
+    """Its body is that of `scores`, with no header but the content's type; it counts any 2xx as taken."""
+    await bench.permit(1000, ONE)
+    answer = await bench.client.post(
+        "/payloads", data=json.dumps(scores(), separators=(",", ":")), headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 200
+    bench.receiver.quorum = 2
+    await bench.permit(2000, ONE)
+    later = resigned(scores() | {"block": 2000, "nonce": "2000:5:1"})
+    assert (await bench.post(later))[1]["code"] == "quorum"
 
 
 async def test_there_is_no_schema_of_another_name(bench: Bench) -> None:

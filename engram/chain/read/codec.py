@@ -71,6 +71,7 @@ class _RawMetagraph(msgspec.Struct):
     alpha_stake: list[int]
     tao_stake: list[int]
     total_stake: list[int]
+    last_step: int = 0
     trust: list[int] = msgspec.field(default_factory=list)
     rank: list[int] = msgspec.field(default_factory=list)
     pruning_score: list[int] = msgspec.field(default_factory=list)
@@ -179,6 +180,7 @@ class Codec:
             read_at_s=read_at_s,
             endpoint=endpoint,
             witness=witness,
+            last_epoch_block=raw.last_step,
         )
 
     def _neuron(self, raw: _RawMetagraph, uid: int, hotkey: bytes) -> Neuron:

@@ -56,6 +56,7 @@ class CostRow(msgspec.Struct, frozen=True):
     session: str
     sold_for_usd: float
     cost_act: float
+    fees_akt: float
     deployments: int
     final: bool
 
@@ -82,6 +83,7 @@ _COSTS = (
     Column("session", "session"),
     Column("sold for USD", "sold_for_usd"),
     Column("cost ACT", "cost_act"),
+    Column("fees AKT", "fees_akt"),
     Column("deployments", "deployments"),
     Column("final", "final"),
 )
@@ -145,19 +147,27 @@ def close_(
 
 
 def costs_(*, days: Days = 7.0, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """Show what the nodes of each session cost beside what the session was sold for; 1 ACT is worth 1 USD.
+    """Show what the nodes of each session cost beside what the session was sold for.
 
-    Costs of what still runs are counted from its price; the ledger alone is read.
+    1 ACT is worth 1 USD, and an AKT what akash.akt_usd says. Costs of what still runs are counted from its price; the
+    ledger alone is read.
     """
     settings = sources.load().settings
     now = time.time()
     found = _at_rest(settings, lambda c: costs.of_sessions(c, now, now - days * DAY_S)) or []
     shown = [
-        CostRow(cost.session_id, cost.price_usd_micros / 1e6, cost.cost_uact / 1e6, cost.deployments, cost.is_final)
+        CostRow(
+            session=cost.session_id,
+            sold_for_usd=cost.price_usd_micros / 1e6,
+            cost_act=cost.cost_uact / 1e6,
+            fees_akt=cost.fees_uakt / 1e6,
+            deployments=cost.deployments,
+            final=cost.is_final,
+        )
         for cost in found
     ]
     output.rows(shown, _COSTS, json=show.json)
-    margin = costs.margin(found)
+    margin = costs.margin(found, settings.akash.akt_usd)
     if margin is not None and not show.json:
         output.say(f"of what ended sessions were sold for, {margin:.1%} was not spent on their nodes")
 
@@ -171,7 +181,8 @@ def balance_(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
 
     async def read(http: HttpClient) -> BalanceShown:
         chain = open_chain(settings, _owner(settings), http, SystemClock())
-        return BalanceShown(chain.owner, await chain.balance("uakt") / 1e6, await chain.balance("uact") / 1e6)
+        akt, act = [min(await chain.balance(denom)) / 1e6 for denom in ("uakt", "uact")]
+        return BalanceShown(chain.owner, akt, act)
 
     shown = _on_chain(read)
     output.record(shown, json=show.json)

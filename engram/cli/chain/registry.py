@@ -112,7 +112,7 @@ def register(
     from engram.chain.errors import ChainError, EndpointsForked, NotReadBack, OutcomeUnknown, RefusedInBlock
 
     try:
-        done = trio.run(_commit, chain, keypair, found.text, patience)
+        done = trio.run(commit_text, chain, keypair, found.text, patience)
     except RefusedInBlock as refused:
         explained = _EXPLAINED.get(refused.name, "")
         text = f"{refused} (block {refused.block})" + (f"; {explained}" if explained else "")
@@ -196,7 +196,8 @@ def read(
     return Exit.DONE
 
 
-async def _commit(chain: ChainOptions, keypair: Keypair, text: str, patience_s: float) -> "Included":
+async def commit_text(chain: ChainOptions, keypair: Keypair, text: str, patience_s: float) -> "Included":
+    """Commit a text for a hotkey and wait until a finalized block has it. Raises ChainError."""
     from engram.chain.read.view import open_view
     from engram.chain.registry.publish import commit
     from engram.cli.chain.endpoints import endpoints, sender

@@ -66,7 +66,7 @@ async def _chain(settings: Settings, chain: Chain) -> AsyncIterator[Finding]:
         ("uakt", "AKT", settings.akash.alarm_akt, "fees"),
         ("uact", "ACT", settings.akash.alarm_act, "deployments"),
     ):
-        balance = await chain.balance(denom) / MICRO
+        balance = min(await chain.balance(denom)) / MICRO
         verdict: Verdict = "good" if balance >= alarm else "bad" if balance == 0 else "note"
         text = f"{balance:g} {coin} for {what}"
         yield Finding(f"akash {coin}", verdict, text if verdict == "good" else f"{text}, the alarm is at {alarm:g}")

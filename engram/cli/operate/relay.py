@@ -19,6 +19,8 @@ from engram.control.commands import DiscardDeadLetter, ListDeadLetters, RetryDea
 from engram.control.model import DeadLetterRow
 from engram.ledger import LEDGER_FILE
 from engram.relay import records
+from engram.relay.quorum import records as quorum
+from engram.xeris import submissions
 
 T = TypeVar("T")
 
@@ -42,6 +44,14 @@ _LINES = (
     Column("status", "status"),
     Column("output hash", "output_hash"),
 )
+_SUBMISSIONS = (
+    Column("at", "at", moment),
+    Column("verdict", "verdict"),
+    Column("kind", "kind"),
+    Column("block", "block"),
+    Column("signer", "signer"),
+    Column("reason", "reason"),
+)
 _STREAMS = (
     Column("stream", "id"),
     Column("subnet", "netuid"),
@@ -50,6 +60,31 @@ _STREAMS = (
     Column("parked", "parked"),
     Column("next try", "next_attempt_at", moment),
     Column("last delivered", "last_ok_at", moment),
+)
+_EVIDENCE = (
+    Column("at", "at", moment),
+    Column("proposer", "proposer"),
+    Column("refused by", "judge"),
+    Column("block", "block"),
+    Column("verdict", "verdict"),
+    Column("reason", "reason"),
+)
+_CANDIDATES = (
+    Column("epoch", "epoch"),
+    Column("block", "block"),
+    Column("state", "state"),
+    Column("output hash", "output_hash"),
+    Column("signers", "signers"),
+    Column("reason", "reason"),
+    Column("updated", "updated_at", moment),
+)
+_BUNDLES = (
+    Column("epoch", "epoch"),
+    Column("block", "block"),
+    Column("proposer", "proposer"),
+    Column("signers", "signers"),
+    Column("output hash", "output_hash"),
+    Column("at", "at", moment),
 )
 Number = Annotated[int, Parameter(converter=whole, help="Its id, as `engram relay dlq list` shows it.")]
 _FORMATS = {"created_at": moment, "updated_at": moment, "next_attempt_at": moment}
@@ -67,12 +102,18 @@ def status(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
 @app.command(name="log", help_epilogue="Example: `engram relay log --last 100`")
 def show_log(
     *,
-    last: Annotated[int, Parameter(converter=whole, help="How many attempts, the newest first.")] = 50,
+    last: Annotated[int, Parameter(converter=whole, help="How many lines, the newest first.")] = 50,
+    received: Annotated[
+        bool, Parameter(negative="", help="What this receiver was sent (`xeris`), refused submissions too.")
+    ] = False,
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> None:
-    """List the newest attempts to deliver a payload."""
+    """List the newest attempts to deliver a payload, or the newest submissions to a receiver."""
     settings = sources.load().settings
+    if received:
+        output.rows(_read(settings, lambda c: submissions.newest(c, last)), _SUBMISSIONS, json=show.json)
+        return
     output.rows(_read(settings, lambda c: records.log_lines(c, last)), _LINES, json=show.json)
 
 
@@ -81,6 +122,43 @@ def streams(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """List the streams: what waits and what is parked in each, and when its next payload is tried."""
     settings = sources.load().settings
     output.rows(_read(settings, records.streams), _STREAMS, json=show.json)
+
+
+@app.command(help_epilogue="Example: `engram relay evidence --last 20 --json`")
+def evidence(
+    *,
+    last: Annotated[int, Parameter(converter=whole, help="How many refusals, the newest first.")] = 50,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """List proposals that a validator refused to sign: whose, who refused, and why.
+
+    As JSON each has the values that differ, and the payload as its proposer signed it.
+    """
+    output.rows(_read(sources.load().settings, lambda c: quorum.evidence(c, last)), _EVIDENCE, json=show.json)
+
+
+@app.command(help_epilogue="Example: `engram relay proposals`")
+def proposals(
+    *,
+    last: Annotated[int, Parameter(converter=whole, help="How many epochs, the newest first.")] = 20,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """List this validator's own scores by epoch: whether they were proposed, and how many have signed them."""
+    found = _read(sources.load().settings, lambda c: quorum.summaries(c, last))
+    output.rows(found, _CANDIDATES, json=show.json)
+
+
+@app.command(help_epilogue="Example: `engram relay bundles`")
+def bundles(
+    *,
+    last: Annotated[int, Parameter(converter=whole, help="How many epochs, the newest first.")] = 20,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """List the scores that left with enough signatures, whoever proposed them."""
+    output.rows(_read(sources.load().settings, lambda c: quorum.bundles(c, last)), _BUNDLES, json=show.json)
 
 
 def _read(settings: Settings, query: Callable[[Connection], T]) -> T:

@@ -19,7 +19,6 @@ from engram.hotkeys.wallet import is_private
 from engram.ledger import LEDGER_FILE
 from engram.validator import reports
 from engram.validator.due import Due
-from engram.validator.records import rounds as round_records
 from engram.validator.reports import Explanation, MinerScore
 
 T = TypeVar("T")
@@ -36,12 +35,14 @@ _WORDS = {
     Due.NO_PERMIT: "this hotkey has no validator permit (yet): it comes a tempo after enough stake, and can be lost",
     Due.OUTDATED: "the subnet wants weights of a newer version: upgrade Engram",
     Due.NO_ROUND: "waiting for one whole round since the start",
-    Due.NO_SCORES: "no miner has a score above 0: nothing is set",
+    Due.NO_SCORES: "no miner has a score above 0, or fewer than the subnet's min_allowed_weights: nothing is set",
     Due.SET: "weights of this epoch are set",
     Due.UNSETTLED: "earlier weights may still be included: waiting for at most 64 blocks",
+    Due.REFUSED: "the chain has refused these weights: the detail says why; tried again after 10 blocks",
     Due.RATE_LIMITED: "the chain takes weights again after weights_rate_limit blocks",
     Due.DUE: "weights are due",
 }
+_BAD = (Due.CHAIN_STALE, Due.NOT_REGISTERED, Due.NO_PERMIT, Due.OUTDATED, Due.NO_SCORES, Due.REFUSED)
 
 
 def _percent(value: float | None) -> str:
@@ -68,6 +69,7 @@ _SCORES = (
 _ROUNDS = (
     Column("round", "id"),
     Column("block", "block"),
+    Column("hash", "block_hash"),
     Column("state", "state"),
     Column("opened", "opened_at", moment),
     Column("closed", "closed_at", moment),
@@ -83,6 +85,14 @@ _QUESTIONS = (
     Column("own key", "own_key", lambda own: "yes" if own else "no"),
     Column("about", "about"),
     Column("detail", "detail"),
+)
+_PLANTS = (
+    Column("state", "state"),
+    Column("planted in round", "planted_round"),
+    Column("deleted after round", "delete_round"),
+    Column("sent", "sent_at", moment),
+    Column("cid", "cid"),
+    Column("reason", "reason"),
 )
 Uid = Annotated[int, Parameter(converter=whole, help="The miner's uid, as `engram validator scores` shows it.")]
 Rounds = Annotated[int, Parameter(converter=whole, help="How many rounds, the newest first.")]
@@ -127,13 +137,13 @@ def scores(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
 def rounds(*, last: Rounds = 20, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """List the newest rounds."""
     settings = sources.load().settings
-    found = _read(settings, lambda c: round_records.some_rounds(c, settings.validator.netuid, last))
+    found = _read(settings, lambda c: reports.rounds(c, settings.validator.netuid, last))
     output.rows(found, _ROUNDS, json=show.json)
 
 
 @app.command(help_epilogue="Example: `engram validator explain 17 --last 3`")
 def explain(uid: Uid, *, last: Rounds = 1, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """Show why a miner has its score: each question and its outcome, planted records, slashes."""
+    """Show why a miner has its score: each question and its outcome, each planted record's fate, slashes."""
     settings = sources.load().settings
     found: Explanation | None = _read(settings, lambda c: reports.explain(c, settings.validator.netuid, uid, last))
     if found is None:
@@ -180,6 +190,8 @@ def explain(uid: Uid, *, last: Rounds = 1, sources: Sources = SOURCES, show: Sho
             + (f"; not asked: {score.reason}" if score.reason else "")
         )
         output.rows(each.questions, _QUESTIONS, json=False)
+    output.say("\nplanted records, the newest first:")
+    output.rows(found.plants, _PLANTS, json=False)
 
 
 @app.command(help_epilogue="Example: `engram validator doctor`")
@@ -217,7 +229,7 @@ def _findings(settings: Settings, at: ValidatorSettings) -> list[Finding]:
     if state is None or state.look is None:
         return [*found, Finding("rounds", "note", _never_ran(settings))]
     verdict = Due(state.look.verdict)
-    standing_still = verdict in (Due.CHAIN_STALE, Due.NOT_REGISTERED, Due.NO_PERMIT, Due.OUTDATED, Due.NO_SCORES)
+    standing_still = verdict in _BAD
     found.append(Finding("weights", "bad" if standing_still else "good", _WORDS[verdict]))
     found += [Finding("chain", "bad", warning) for warning in state.look.warnings]
     if state.planted.get("held", 0) == 0:

@@ -1,28 +1,33 @@
 """Reads of the Akash chain over REST: account, deployments, bids, leases, providers, certificates, parameters.
 
-Every read is of one usable endpoint (`endpoints.py`); that something is *not* there is the word of two, and so is what
-opens our doors to a provider (its address, its certificates) or ends a lease. Raises
-Unavailable when no endpoint answers, or none that could be read.
+What one endpoint says alone (`reads.py`) decides nothing that costs money or a memory. These are the word of two: that
+something is not there, that a lease or a deployment has ended, what a lease costs, that a provider gives notice, who a
+provider is, what an escrow holds, how large a deposit must be, what became of a mint. Everything raises Unavailable
+when no endpoint answers, or none that could be read.
 """
 
 import base64
 import binascii
-from collections.abc import Callable, Hashable, Sequence
+import math
+from collections.abc import Hashable, Sequence
 from typing import Final, TypeVar, final
 from urllib.parse import urlencode
 
-from engram.http.client import Response
+import trio
+
 from engram.provisioning.akash import bech32, versions
 from engram.provisioning.akash import chain_model as m
-from engram.provisioning.akash.endpoints import Endpoint, Endpoints, Unanswered, decoded, refusal
+from engram.provisioning.akash.endpoints import Endpoints
 from engram.provisioning.akash.errors import MalformedAddress
 from engram.provisioning.akash.model import PICO, Bid
+from engram.provisioning.akash.reads import Reads
 from engram.provisioning.errors import Unavailable
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
 PAGE: Final = 100
 """Rows of a page: decoding more holds up the loop for longer than it may be held up."""
+PARAMS_KEPT_S: Final = 600.0
 PAGES: Final = 500
 """At most: fifty thousand deployments of one account."""
 _DEPLOYMENT: Final = f"/akash/deployment/{versions.DEPLOYMENT}"
@@ -39,7 +44,9 @@ class Chain:
     def __init__(self, endpoints: Endpoints, owner: str) -> None:
         self.endpoints = endpoints
         self.owner = owner
+        self._reads = Reads(endpoints)
         self._number: int | None = None
+        self._known_params: dict[str, tuple[float, object]] = {}
 
     async def probe(self) -> None:
         """Check that the chain speaks the versions of modules that this program does.
@@ -50,7 +57,7 @@ class Chain:
             ("deployment", versions.DEPLOYMENT, f"{_DEPLOYMENT}/params"),
             ("market", versions.MARKET, f"{_MARKET}/params"),
         ):
-            answer = await self._answer(path)
+            answer = await self._reads.answer(path)
             if answer.status in (404, 501):
                 raise Unavailable(
                     f"the chain does not speak akash.{module}.{version} ({answer.status}): it was upgraded, and this "
@@ -61,48 +68,75 @@ class Chain:
 
     async def account(self) -> m.BaseAccount | None:
         """Return the owner's account; None for one that was never funded."""
-        path = f"/cosmos/auth/v1beta1/accounts/{self.owner}"
-        answer = await self._found_or_none(path, m.AccountAnswer, is_it=lambda a: a.account.address == self.owner)
+        answer = await self._reads.found_or_none(
+            self._account_path, m.AccountAnswer, is_it=lambda answer: answer.account.address == self.owner
+        )
         return None if answer is None else answer.account
 
     async def account_number(self) -> int:
         """Return the number that every signature includes; it never changes. Raises Unavailable."""
         if self._number is None:
-            account = await self.account()
+            account = await self._reads.agreed_or_none(
+                self._account_path,
+                m.AccountAnswer,
+                lambda answer: answer.account.account_number,
+                is_it=lambda answer: answer.account.address == self.owner,
+            )
             if account is None:
                 raise Unavailable(f"the account {self.owner} was never funded: send AKT to it")
-            self._number = int(account.account_number)
+            self._number = int(account.account.account_number)
         return self._number
 
-    async def balance(self, denom: str) -> int:
-        """Return what the owner has of `uakt` or `uact`."""
-        answer = await self._found(f"/cosmos/bank/v1beta1/balances/{self.owner}", m.BalancesAnswer)
-        return m.amount_of(answer.balances, denom) // PICO
+    async def balance(self, denom: str) -> tuple[int, int]:
+        """Return the lowest and the highest that endpoints say the owner has of `uakt` or `uact`."""
+        return await self._reads.values(
+            f"/cosmos/bank/v1beta1/balances/{self.owner}",
+            m.BalancesAnswer,
+            lambda answer: m.amount_of(answer.balances, denom) // PICO,
+        )
 
     async def min_deposit_uact(self, most: int) -> int:
         """Return the least that a deployment must deposit, where it is no more than `most`; Unavailable else."""
-        params = (await self._found(f"{_DEPLOYMENT}/params", m.DeploymentParamsAnswer)).params
-        least = m.amount_of(params.min_deposits, "uact") // PICO or 500_000
+        answer = await self._params(f"{_DEPLOYMENT}/params", m.DeploymentParamsAnswer)
+        least = m.amount_of(answer.params.min_deposits, "uact") // PICO or 500_000
         if not 0 < least <= most:
             raise Unavailable(f"the chain's min_deposits are {least} uact; a deployment may hold at most {most}")
         return least
 
-    async def deployment(self, dseq: int, at_height: int = 0) -> m.DeploymentInfo | None:
-        """Return the deployment; None when endpoints at this height or above agree that it was never made."""
-        query = urlencode({"id.owner": self.owner, "id.dseq": dseq})
+    async def notice_s(self, wanted_s: int) -> int:
+        """Return the notice that is asked of providers: the one that is wanted, within the chain's bounds."""
+        params = (await self._params(f"{_MARKET}/params", m.MarketParamsAnswer)).params
+        least_s = math.ceil(float(params.min_reclamation_window.rstrip("s")))
+        return max(least_s, min(int(float(params.max_reclamation_window.rstrip("s"))), wanted_s))
 
-        def is_it(info: m.DeploymentInfo) -> bool:
-            return info.is_of(self.owner, dseq)
+    async def min_mint_uact(self) -> int:
+        """Return the least that can be minted."""
+        answer = await self._params(f"{_BME}/params", m.MintParamsAnswer)
+        return m.amount_of(answer.params.min_mint, "uact") // PICO
 
-        path = f"{_DEPLOYMENT}/deployments/info?{query}"
-        return await self._found_or_none(path, m.DeploymentInfo, at_height, is_it=is_it)
+    async def deployment(self, dseq: int) -> m.DeploymentInfo | None:
+        """Return the deployment as one endpoint shows it; None when endpoints agree that it was never made."""
+        return await self._reads.found_or_none(
+            self._deployment_path(dseq), m.DeploymentInfo, is_it=lambda info: info.is_of(self.owner, dseq)
+        )
+
+    async def deployment_agreed(self, dseq: int, at_height: int = 0) -> m.DeploymentInfo | None:
+        """Return the deployment where endpoints at this height or above agree on its state and its escrow; None: they
+        agree that it was never made."""
+        return await self._reads.agreed_or_none(
+            self._deployment_path(dseq),
+            m.DeploymentInfo,
+            lambda info: (info.is_active, info.hash, info.funds, info.settled_at, info.spent_uact),
+            at_height,
+            is_it=lambda info: info.is_of(self.owner, dseq),
+        )
 
     async def deployments(self) -> Sequence[m.DeploymentInfo]:
         """Return the owner's active deployments. Raises Unavailable when there are more than `PAGE * PAGES`."""
         found: list[m.DeploymentInfo] = []
         query = {"filters.owner": self.owner, "filters.state": "active", "pagination.limit": str(PAGE)}
         for _ in range(PAGES):
-            page = await self._found(f"{_DEPLOYMENT}/deployments/list?{urlencode(query)}", m.DeploymentsAnswer)
+            page = await self._reads.found(f"{_DEPLOYMENT}/deployments/list?{urlencode(query)}", m.DeploymentsAnswer)
             found += page.deployments or ()
             if page.pagination is None or not page.pagination.next_key:
                 return found
@@ -112,7 +146,7 @@ class Chain:
     async def bids(self, dseq: int) -> Sequence[Bid]:
         """Return the open bids for the deployment."""
         query = urlencode({"filters.owner": self.owner, "filters.dseq": dseq, "filters.state": "open"})
-        answer = await self._found(f"{_MARKET}/bids/list?{query}", m.BidsAnswer)
+        answer = await self._reads.found(f"{_MARKET}/bids/list?{query}", m.BidsAnswer)
         found = []
         for row in answer.bids or ():
             if row.bid.state == "open" and row.bid.id.owner == self.owner and int(row.bid.id.dseq) == dseq:
@@ -134,27 +168,28 @@ class Chain:
         return found
 
     async def leases_agreed(self, dseq: int) -> Sequence[m.Lease]:
-        """Return the leases of a deployment in any state, where endpoints agree which of them serve."""
+        """Return the leases of a deployment in any state, where endpoints agree on state, notice and price of each."""
         query = urlencode({"filters.owner": self.owner, "filters.dseq": dseq})
-        answer = await self._agreed(
-            f"{_MARKET}/leases/list?{query}",
-            m.LeasesAnswer,
-            lambda found: frozenset((lease.lease.id.provider, lease.is_serving) for lease in found.leases or ()),
-        )
-        return answer.leases or ()
+
+        def said(found: m.LeasesAnswer) -> Hashable:
+            return frozenset(
+                (lease.lease.id.provider, lease.is_serving, lease.ends_at, lease.price) for lease in found.leases or ()
+            )
+
+        return (await self._reads.agreed(f"{_MARKET}/leases/list?{query}", m.LeasesAnswer, said)).leases or ()
 
     async def provider(self, address: str) -> str | None:
         """Return the provider's host URI as it registered it; None for a provider that is not there."""
         path = f"{_PROVIDER}/providers/{address}"
-        if await self._found_or_none(path, m.ProviderAnswer) is None:
+        if await self._reads.found_or_none(path, m.ProviderAnswer) is None:
             return None
-        answer = await self._agreed(path, m.ProviderAnswer, lambda found: found.provider.host_uri)
+        answer = await self._reads.agreed(path, m.ProviderAnswer, lambda found: found.provider.host_uri)
         return answer.provider.host_uri
 
     async def certificates(self, address: str) -> Sequence[str]:
         """Return the provider's valid certificates, PEM."""
         query = urlencode({"filter.owner": address, "filter.state": "valid"})
-        answer = await self._agreed(
+        answer = await self._reads.agreed(
             f"{_CERT}/certificates/list?{query}",
             m.CertificatesAnswer,
             lambda found: frozenset(row.certificate.cert for row in found.certificates or ()),
@@ -167,114 +202,59 @@ class Chain:
                 continue
         return found
 
-    async def transaction(self, name: str) -> m.TxResponse | None:
-        """Return what became of the transaction of that hash (64 hex digits); None when it is not found."""
-        answer = await self._found_or_none(f"/cosmos/tx/v1beta1/txs/{name}", m.TxAnswer)
-        return None if answer is None else answer.tx_response
+    async def answers_of(self, name: str) -> bytes | None:
+        """Return what the messages of a transaction were answered, by its hash (64 hex digits); None: not indexed yet.
+
+        Empty when it cannot be read.
+        """
+        answer = await self._reads.agreed_or_none(
+            f"/cosmos/tx/v1beta1/txs/{name}",
+            m.TxAnswer,
+            lambda answer: answer.tx_response.data,
+            is_it=lambda answer: answer.tx_response.txhash.upper() == name,
+        )
+        if answer is None:
+            return None
+        try:
+            return binascii.unhexlify(answer.tx_response.data)
+        except binascii.Error:
+            return b""
 
     async def mint_records(self, status: str) -> Sequence[m.MintRecord]:
         """Return the owner's mints of that status: pending, executed or canceled."""
         query = urlencode({"filters.source": self.owner, "filters.status": f"ledger_record_status_{status}"})
-        return (await self._found(f"{_BME}/ledger?{query}", m.MintLedgerAnswer)).records or ()
+
+        def said(found: m.MintLedgerAnswer) -> Hashable:
+            return frozenset(record.id for record in found.records or ())
+
+        return (await self._reads.agreed(f"{_BME}/ledger?{query}", m.MintLedgerAnswer, said)).records or ()
+
+    async def _params(self, path: str, type_: type[T]) -> T:
+        """Return the parameters of a module, as endpoints agree on them; read again every `PARAMS_KEPT_S`."""
+        until, known = self._known_params.get(path, (0.0, None))
+        if isinstance(known, type_) and trio.current_time() < until:
+            return known
+        found = await self._reads.agreed(path, type_, lambda answer: answer)
+        self._known_params[path] = trio.current_time() + PARAMS_KEPT_S, found
+        return found
+
+    @property
+    def _account_path(self) -> str:
+        return f"/cosmos/auth/v1beta1/accounts/{self.owner}"
+
+    def _deployment_path(self, dseq: int) -> str:
+        return f"{_DEPLOYMENT}/deployments/info?{urlencode({'id.owner': self.owner, 'id.dseq': dseq})}"
 
     async def _leases(self, filters: dict[str, str]) -> list[m.Lease]:
         found: list[m.Lease] = []
         query = {"filters.owner": self.owner, "pagination.limit": str(PAGE), **filters}
         for _ in range(PAGES):
-            page = await self._found(f"{_MARKET}/leases/list?{urlencode(query)}", m.LeasesAnswer)
+            page = await self._reads.found(f"{_MARKET}/leases/list?{urlencode(query)}", m.LeasesAnswer)
             found += page.leases or ()
             if page.pagination is None or not page.pagination.next_key:
                 return found
             query["pagination.key"] = page.pagination.next_key
         raise Unavailable(f"the account has more than {PAGE * PAGES} leases")
-
-    async def _found(self, path: str, type_: type[T]) -> T:
-        """Return the first answer that can be read. Raises Unavailable."""
-        reasons = []
-        for endpoint in await self.endpoints.usable():
-            answer = await self._ask(endpoint, path)
-            found = answer if isinstance(answer, str) else self._read(endpoint, answer, type_)
-            if not isinstance(found, str):
-                return found
-            reasons.append(found)
-        raise Unavailable("; ".join(reasons))
-
-    async def _agreed(self, path: str, type_: type[T], said: Callable[[T], Hashable]) -> T:
-        """Return an answer of which `quorum` endpoints say the same, or the only one that can be used.
-
-        Raises Unavailable, where they do not agree as well.
-        """
-        usable = await self.endpoints.usable()
-        wanted = min(self.endpoints.quorum, len(usable))
-        reasons: list[str] = []
-        votes: dict[Hashable, int] = {}
-        for endpoint in usable:
-            answer = await self._ask(endpoint, path)
-            found = answer if isinstance(answer, str) else self._read(endpoint, answer, type_)
-            if isinstance(found, str):
-                reasons.append(found)
-                continue
-            what = said(found)
-            votes[what] = votes.get(what, 0) + 1
-            if votes[what] >= wanted:
-                return found
-        raise Unavailable("; ".join([*reasons, f"{sum(votes.values())} endpoints do not agree on {path}"]))
-
-    async def _found_or_none(
-        self, path: str, type_: type[T], at_height: int = 0, *, is_it: Callable[[T], bool] = lambda found: True
-    ) -> T | None:
-        """Return the first answer that can be read; None when `quorum` endpoints at this height or above agree on 404.
-
-        What is not `is_it` is an answer to another question: an empty document, say. Raises Unavailable.
-        """
-        absent, reasons = 0, []
-        for endpoint in await self.endpoints.usable(at_height):
-            answer = await self._ask(endpoint, path)
-            if isinstance(answer, Response) and answer.status == 404:
-                absent += 1
-                if absent >= self.endpoints.quorum:
-                    return None
-                continue
-            found = answer if isinstance(answer, str) else self._read(endpoint, answer, type_)
-            if not isinstance(found, str) and not is_it(found):
-                self.endpoints.failed(endpoint, "it answers with something else")
-                found = f"{endpoint.url}: it answers with something else"
-            if not isinstance(found, str):
-                return found
-            reasons.append(found)
-        raise Unavailable("; ".join(reasons) or "only one endpoint says that it is not there, and no other is usable")
-
-    async def _answer(self, path: str) -> Response:
-        """Return the first answer that is no server's own trouble."""
-        reasons = []
-        for endpoint in await self.endpoints.usable():
-            answer = await self._ask(endpoint, path)
-            if isinstance(answer, Response):
-                return answer
-            reasons.append(answer)
-        raise Unavailable("; ".join(reasons))
-
-    def _read(self, endpoint: Endpoint, answer: Response, type_: type[T]) -> T | str:
-        """Return what the endpoint answers; a text that says why it cannot be used, as another one's perhaps can."""
-        try:
-            if answer.status != 200:
-                raise Unavailable(f"the chain answers {answer.status}: {refusal(answer).message[:200]}")
-            return decoded(answer, type_)
-        except Unavailable as error:
-            self.endpoints.failed(endpoint, str(error))
-            return f"{endpoint.url}: {error}"
-
-    async def _ask(self, endpoint: Endpoint, path: str) -> Response | str:
-        """Return the endpoint's answer; a text that says why there is none."""
-        answer = await self.endpoints.ask(endpoint, "GET", path)
-        if isinstance(answer, Unanswered):
-            why = answer.reason
-        elif answer.status >= 500 and answer.status != 501:
-            why = f"it answers {answer.status}"
-        else:
-            return answer
-        self.endpoints.failed(endpoint, why)
-        return f"{endpoint.url}: {why}"
 
 
 def _is_address(text: str) -> bool:

@@ -277,6 +277,11 @@ class Lease(msgspec.Struct, frozen=True):
         return int(self.lease.id.dseq)
 
     @property
+    def price(self) -> int:
+        """picoACT a block; 0 where it is in another coin."""
+        return amount_of((self.lease.price,), "uact")
+
+    @property
     def is_serving(self) -> bool:
         """Active, or with notice given: it still serves and is still paid."""
         return self.lease.state in ("active", "reclaiming")
@@ -338,6 +343,35 @@ class DeploymentParamsAnswer(msgspec.Struct, frozen=True):
     """GET …/deployment/…/params."""
 
     params: DeploymentParams = DeploymentParams()
+
+
+Seconds: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,12}(\.[0-9]{1,9})?s$")]
+"""A duration, as in `3600s`."""
+
+
+class MarketParams(msgspec.Struct, frozen=True):
+    """What notice of a provider a deployment may ask for."""
+
+    min_reclamation_window: Seconds = "3600s"
+    max_reclamation_window: Seconds = "2592000s"
+
+
+class MarketParamsAnswer(msgspec.Struct, frozen=True):
+    """GET …/market/…/params."""
+
+    params: MarketParams = MarketParams()
+
+
+class MintParams(msgspec.Struct, frozen=True):
+    """How little may be minted."""
+
+    min_mint: tuple[Coin, ...] | None = None
+
+
+class MintParamsAnswer(msgspec.Struct, frozen=True):
+    """GET …/bme/…/params."""
+
+    params: MintParams = MintParams()
 
 
 class RecordId(msgspec.Struct, frozen=True):

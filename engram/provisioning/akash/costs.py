@@ -1,11 +1,14 @@
-"""What leases cost, beside what their sessions are sold for. Amounts in uact, which are worth micro-dollars."""
+"""What nodes cost, leases and fees, beside what their sessions are sold for.
 
-from collections.abc import Iterable, Sequence
+Leases are paid in uact, which are worth micro-dollars; fees in uakt, whose worth is a setting.
+"""
+
+from collections.abc import Iterable
 
 import msgspec
 from sqlalchemy import Connection
 
-from engram.provisioning.akash import records
+from engram.provisioning.akash import records, transactions
 from engram.provisioning.akash.model import BLOCK_S, PICO, Deployment, DeploymentState
 from engram.sessions import records as session_records
 
@@ -17,6 +20,9 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     price_usd_micros: int
     """What the session was sold for, extensions included."""
     cost_uact: int
+    """Of its leases."""
+    fees_uakt: int
+    """Of the transactions that the chain took, failed ones too."""
     deployments: int
     is_final: bool
     """Whether everything is closed and its cost read from the chain; else it is counted from the price a block."""
@@ -38,6 +44,7 @@ def of_sessions(connection: Connection, now: float, since: float) -> list[Cost]:
     by_session: dict[str, list[Deployment]] = {}
     for row in rows:
         by_session.setdefault(row.session_id, []).append(row)
+    fees = transactions.fees(connection, [row.dseq for row in rows])
     found: list[Cost] = []
     for session_id, deployments in by_session.items():
         session = session_records.get(connection, session_id)
@@ -46,6 +53,7 @@ def of_sessions(connection: Connection, now: float, since: float) -> list[Cost]:
                 session_id=session_id,
                 price_usd_micros=0 if session is None else session.amount_usd_micros,
                 cost_uact=sum(spent_uact(row, now) for row in deployments),
+                fees_uakt=sum(fees.get(row.dseq, 0) for row in deployments),
                 deployments=len(deployments),
                 is_final=all(_is_final(row) for row in deployments),
             )
@@ -57,12 +65,16 @@ def _is_final(row: Deployment) -> bool:
     return row.state is DeploymentState.CLOSED and row.cost_uact is not None
 
 
-def margin(costs: Sequence[Cost] | Iterable[Cost]) -> float | None:
-    """Return which share of the price is not spent on leases, of sessions that are over; None without any.
+def margin(costs: Iterable[Cost], akt_usd: float) -> float | None:
+    """Return which share of the price was not spent, of sessions that are over; None without any.
 
-    >>> margin([Cost(session_id="a", price_usd_micros=100_000, cost_uact=5_000, deployments=1, is_final=True)])
-    0.95
+    >>> one = Cost(
+    ...     session_id="a", price_usd_micros=100_000, cost_uact=5_000, fees_uakt=30_000, deployments=1, is_final=True
+    ... )
+    >>> margin([one], akt_usd=1.0), margin([one], akt_usd=0.0)
+    (0.65, 0.95)
     """
     over = [cost for cost in costs if cost.is_final and cost.price_usd_micros]
     price = sum(cost.price_usd_micros for cost in over)
-    return None if not price else 1.0 - sum(cost.cost_uact for cost in over) / price
+    spent = sum(cost.cost_uact + cost.fees_uakt * akt_usd for cost in over)
+    return None if not price else 1.0 - spent / price

@@ -15,7 +15,7 @@ from engram.provisioning.akash.cosmos import Coin
 from engram.provisioning.akash.messages import AccountDeposit, Deposit, EscrowID, EscrowScope
 from engram.provisioning.akash.model import PICO, Deployment, DeploymentState
 from engram.provisioning.akash.ports import AkashParts
-from engram.provisioning.akash.sending import Rejected
+from engram.provisioning.akash.signing import Rejected
 from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
 from engram.provisioning.errors import Unavailable
 
@@ -42,7 +42,7 @@ class Escrows:
             for open_one in await self._parts.ledger.read(lambda c: transactions.open_ones(c, Subject.DEPOSIT)):
                 if open_one.dseq == row.dseq:
                     await self._follow(open_one)
-            info = await self._parts.chain.deployment(row.dseq)
+            info = await self._parts.chain.deployment_agreed(row.dseq)
             if info is None or not info.is_active or info.escrow_account.state.state != "open":
                 return
             amount = await self.missing_uact(row, row.price, info)

@@ -17,6 +17,7 @@ from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.provider import Providers
 from engram.provisioning.akash.rules import Budgets
 from engram.provisioning.akash.sending import Sender, SendingSettings
+from engram.provisioning.akash.signing import Signing, SigningSettings
 from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.errors import UnusableBackend
 from engram.provisioning.model import NodeSpec
@@ -77,7 +78,7 @@ def make_parts(
     """Return all that the backend works with."""
     akash, provisioning = settings.akash, settings.provisioning
     chain = open_chain(settings, signer.address, http, clock)
-    sending = SendingSettings(chain_id=akash.chain_id, gas_price=akash.gas_price, look_s=min(0.5, akash.poll_s))
+    signing = Signing(chain, signer, ledger, clock, SigningSettings(chain_id=akash.chain_id, gas_price=akash.gas_price))
     common = foreign_settings(settings)
     further_s = settings.sessions.max_hours * 3600.0
 
@@ -88,7 +89,7 @@ def make_parts(
         ledger=ledger,
         ledger_id=ledger_id,
         chain=chain,
-        sender=Sender(chain, signer, ledger, clock, sending),
+        sender=Sender(chain, signing, ledger, clock, SendingSettings(look_s=min(0.5, akash.poll_s))),
         providers=Providers(chain, signer, clock, allow_private=akash.allow_private_providers),
         clock=clock,
         metrics=metrics,
@@ -117,6 +118,7 @@ def make_parts(
         orphan_age_s=akash.orphan_age_s,
         alarm_akt=akash.alarm_akt,
         alarm_act=akash.alarm_act,
+        akt_usd=akash.akt_usd,
         mint_akt=akash.mint_akt,
         max_deposit_act=akash.max_deposit_act,
     )

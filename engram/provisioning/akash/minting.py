@@ -16,7 +16,7 @@ from engram.provisioning.akash.cosmos import Coin
 from engram.provisioning.akash.errors import MalformedMessage
 from engram.provisioning.akash.messages import LedgerRecordID, MintACT, mint_responses
 from engram.provisioning.akash.ports import AkashParts
-from engram.provisioning.akash.sending import Rejected, answer_data
+from engram.provisioning.akash.signing import Rejected
 from engram.provisioning.akash.tables import mints
 from engram.provisioning.akash.transactions import Subject, TxState
 
@@ -48,6 +48,9 @@ class Minting:
     async def _begin(self, burn_uakt: int) -> None:
         parts = self._parts
         owner = parts.chain.owner
+        least, about = await parts.chain.min_mint_uact(), int(burn_uakt * parts.akt_usd)
+        if about < least:  # by the setting, which may be wrong: the chain refunds what is too little
+            _log.warning("akash_mint_is_little", burn_uakt=burn_uakt, about_uact=about, least_uact=least)
         async with parts.sender.turn():
             made = await parts.sender.prepare(
                 (MintACT(owner, owner, Coin("uakt", str(burn_uakt))),), Subject.MINT, None
@@ -88,11 +91,11 @@ class Minting:
             _log.error("akash_mint_refused", reason=("" if sent is None else sent.log or sent.state)[:300])
             await self._settle(tx_hash, "refused")
             return None
-        response = await parts.chain.transaction(sent.name)
-        if response is None:  # included, as `follow` has seen: these endpoints have not indexed it yet
+        answered = await parts.chain.answers_of(sent.name)
+        if answered is None:  # included, as `follow` has seen: these endpoints have not indexed it yet
             return None
         try:
-            answers = mint_responses(answer_data(response))
+            answers = mint_responses(answered)
         except MalformedMessage:
             answers = ()
         if not answers:

@@ -112,7 +112,8 @@ class Placing:
             records.insert_deployment(connection, row)
             return True
 
-        done = await self._chain.transact(row, Subject.CREATE, (self._chain.create(row, groups),), begin)
+        wanted = (await self._chain.create(row, groups),)
+        done = await self._chain.transact(row, Subject.CREATE, wanted, begin)
         if done is None:
             found = await parts.ledger.read(lambda c: records.get(c, dseq))
             if found is None:
@@ -200,7 +201,9 @@ class Placing:
         is_close = subject is Subject.CLOSE
         if last is not None and (not is_close or last.state in (TxState.OPEN, TxState.INCLUDED)):
             async with self._parts.sender.turn():
-                return await self._chain.event_of(row, await self._parts.sender.follow(last))
+                event = await self._chain.event_of(row, await self._parts.sender.follow(last))
+            if last.state is TxState.OPEN or not isinstance(event, rules.NotIncluded):
+                return event
         if not is_close:  # the commit that made the state wrote a transaction
             raise AssertionError(f"deployment {row.dseq} is {row.state} without a transaction")
         await trio.sleep(_CLOSE_PAUSES_S[min(row.tries, len(_CLOSE_PAUSES_S) - 1)])
@@ -215,6 +218,8 @@ class Placing:
         bids = await self._parts.chain.bids(row.dseq)
         if not bids:
             info = await self._parts.chain.deployment(row.dseq)
+            if info is not None and not info.is_active:
+                info = await self._parts.chain.deployment_agreed(row.dseq)
             if info is not None and not info.is_active:
                 return rules.ChainClosed("the deployment was closed while providers bid")
         now = self._parts.clock.now()
@@ -250,7 +255,7 @@ class Placing:
         leases = [one for one in shown if one.lease.id.provider == row.provider]
         if not leases or any(lease.is_serving for lease in leases):
             return None
-        info = await self._parts.chain.deployment(row.dseq)
+        info = await self._parts.chain.deployment_agreed(row.dseq)
         reason = leases[-1].lease.reason or leases[-1].lease.state
         if info is not None and not info.is_active:
             return rules.ChainClosed(reason)

@@ -69,6 +69,7 @@ class AkashParts(msgspec.Struct, frozen=True, kw_only=True):
     orphan_age_s: float = 900.0
     alarm_akt: float = 10.0
     alarm_act: float = 20.0
+    akt_usd: float = 1.0
     mint_akt: float = 0.0
     """AKT burned for ACT when `alarm_act` is undercut; 0: none."""
     wallet_s: float = 60.0

@@ -22,10 +22,11 @@ from engram.provisioning.akash import jwt, provider_tls
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.model import Deployment
-from engram.provisioning.akash.provider_addresses import ProviderAddress, UnusableAddress, vet_node, vetted
+from engram.provisioning.akash.provider_addresses import ProviderAddress, vet_node, vetted
 from engram.provisioning.akash.provider_model import LeaseStatus, readiness
 from engram.provisioning.akash.rules import Accepted, ManifestRejected, NoLeaseYet, NotReady, ProviderFailed, Ready
 from engram.provisioning.errors import Unavailable
+from engram.provisioning.node_addresses import UnusableAddress
 
 CONNECT_S: Final = 8.0
 MANIFEST_S: Final = 60.0

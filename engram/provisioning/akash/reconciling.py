@@ -13,7 +13,7 @@ from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
 from engram.provisioning.akash.model import Deployment
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.reconciling_rules import Verdict
-from engram.provisioning.akash.sending import Rejected
+from engram.provisioning.akash.signing import Rejected
 from engram.provisioning.akash.transactions import Subject
 from engram.provisioning.errors import Unavailable
 
@@ -76,7 +76,11 @@ class Reconciler:
         return found
 
     async def run(self) -> None:
-        """Close what nobody wants and note what closed deployments cost. Raises Unavailable."""
+        """Close what nobody wants and note what closed deployments cost. Raises Unavailable.
+
+        Another endpoint is asked first each time: none alone hides a deployment for long.
+        """
+        self._parts.chain.endpoints.rotate()
         found = await self.compare()
         foreign = [one.info.dseq for one in found if one.verdict is Verdict.FOREIGN]
         if foreign:
@@ -120,7 +124,11 @@ class Reconciler:
         parts = self._parts
         since = parts.clock.now() - COSTS_SINCE_S
         for row in await parts.ledger.read(lambda c: records.unpriced(c, since)):
-            info = None if row.price is None else await parts.chain.deployment(row.dseq)
+            try:
+                info = None if row.price is None else await parts.chain.deployment_agreed(row.dseq)
+            except Unavailable as error:
+                _log.warning("akash_cost_not_read", dseq=row.dseq, reason=str(error))
+                continue
             if info is not None and info.is_active:
                 continue
             spent = 0 if info is None else info.spent_uact

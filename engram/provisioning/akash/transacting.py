@@ -23,7 +23,7 @@ from engram.provisioning.akash.model import Deployment
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.resources import GroupSpec
 from engram.provisioning.akash.rules import Event, Refusal
-from engram.provisioning.akash.sending import Rejected as Simulated
+from engram.provisioning.akash.signing import Rejected as Simulated
 from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
 from engram.provisioning.errors import Unavailable
 
@@ -58,7 +58,7 @@ class Transacting:
             made = await sender.prepare(wanted, subject, row.dseq)
             if isinstance(made, Simulated):
                 refusal = sending_rules.refusal_of("", 0, made.text)
-                return Done(await self._refused(row, subject, refusal, made.text), committed=False)
+                return Done(await self._refused(row, subject, refusal, made.text, sent=False), committed=False)
             if not await sender.commit(made, also):
                 return None
             try:
@@ -69,6 +69,9 @@ class Transacting:
 
     async def event_of(self, row: Deployment, settled: Outgoing) -> Event:
         match settled.state:
+            case TxState.INCLUDED if settled.subject is Subject.CLOSE:
+                # One endpoint said so; what is not closed would be paid for, and be watched by nobody.
+                return rules.Included() if await self._is_gone(row, settled.height) else rules.NotIncluded()
             case TxState.INCLUDED:
                 return rules.Included()
             case TxState.EXPIRED | TxState.OPEN:
@@ -78,42 +81,48 @@ class Transacting:
                 if (codespace, code) == sending_rules.OUT_OF_GAS:
                     return rules.NotIncluded()
                 refusal = sending_rules.refusal_of(codespace, code, log)
-                return await self._refused(row, settled.subject, refusal, log)
+                return await self._refused(row, settled.subject, refusal, log, sent=True)
             case _:
                 assert_never(settled.state)
 
-    async def _refused(self, row: Deployment, subject: Subject, refusal: Refusal, text: str) -> Event:
-        """Return what a refusal means once the chain was asked how things stand."""
+    async def _refused(self, row: Deployment, subject: Subject, refusal: Refusal, text: str, *, sent: bool) -> Event:
+        """Return what a refusal means once the chain was asked how things stand.
+
+        That what was sent was refused is one endpoint's word: a deployment that is there all the same counts.
+        """
         chain = self._parts.chain
         match subject:
-            case Subject.CREATE if sending_rules.exists(text):
+            case Subject.CREATE if sent or sending_rules.exists(text):
                 info = await chain.deployment(row.dseq)
                 if info is not None and info.hash == row.hash:
                     return rules.Exists()
             case Subject.LEASE:
-                ours = [one for one in await chain.leases(row.dseq) if one.lease.id.provider == row.provider]
+                ours = [one for one in await chain.leases_agreed(row.dseq) if one.lease.id.provider == row.provider]
                 if any(lease.is_serving for lease in ours):
                     return rules.Exists()
             case Subject.CLOSE if refusal is Refusal.GONE:
-                if not await self._is_gone(row):
+                if not await self._is_gone(row, None):
                     return rules.NotIncluded()
             case _:
                 pass
         _log.warning("akash_refused", dseq=row.dseq, subject=subject, reason=text[:300])
         return rules.Refused(refusal, text)
 
-    async def _is_gone(self, row: Deployment) -> bool:
-        """Whether the chain, as of the create's block, has no active deployment of this number."""
-        created = await self._parts.ledger.read(lambda c: transactions.latest(c, row.dseq, Subject.CREATE))
-        at_height = (created.height or 0) if created is not None else 0
-        info = await self._parts.chain.deployment(row.dseq, at_height)
+    async def _is_gone(self, row: Deployment, at_height: int | None) -> bool:
+        """Whether the chain has no active deployment of this number, as of this block or that of its create."""
+        if at_height is None:
+            created = await self._parts.ledger.read(lambda c: transactions.latest(c, row.dseq, Subject.CREATE))
+            at_height = (created.height or 0) if created is not None else 0
+        info = await self._parts.chain.deployment_agreed(row.dseq, at_height)
         return info is None or not info.is_active
 
     # Messages.
 
-    def create(self, row: Deployment, groups: tuple[GroupSpec, ...]) -> CreateDeployment:
-        """Return the message that creates the deployment."""
-        notice = None if row.wide else Reclamation(Duration(self._parts.min_reclaim_s))
+    async def create(self, row: Deployment, groups: tuple[GroupSpec, ...]) -> CreateDeployment:
+        """Return the message that creates the deployment. Raises Unavailable."""
+        notice = None
+        if not row.wide:
+            notice = Reclamation(Duration(await self._parts.chain.notice_s(self._parts.min_reclaim_s)))
         deposit = Deposit(Coin("uact", str(row.deposit_uact)))
         return CreateDeployment(self._id(row), groups, row.hash, deposit, notice)
 

@@ -5,10 +5,11 @@ open -> included   on chain, and took effect
      -> expired    certain never to be on chain
 """
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from engram.provisioning.akash.tables import transactions
 
@@ -118,6 +119,19 @@ def of_deployment(connection: Connection, dseq: int) -> list[Outgoing]:
     """Return the deployment's transactions, oldest first."""
     query = select(transactions).where(transactions.c.dseq == dseq).order_by(transactions.c.created_at)
     return [_outgoing(row) for row in connection.execute(query).mappings()]
+
+
+def fees(connection: Connection, dseqs: Sequence[int]) -> dict[int, int]:
+    """Return what each deployment's transactions cost, uakt: the chain takes the fee of each that is in a block."""
+    found: dict[int, int] = {}
+    for first in range(0, len(dseqs), 500):
+        query = (
+            select(transactions.c.dseq, func.sum(transactions.c.fee_uakt))
+            .where(transactions.c.dseq.in_(dseqs[first : first + 500]), transactions.c.height.is_not(None))
+            .group_by(transactions.c.dseq)
+        )
+        found |= {row[0]: int(row[1]) for row in connection.execute(query)}
+    return found
 
 
 def _outgoing(row: RowMapping) -> Outgoing:

@@ -38,8 +38,8 @@ class WalletWatch:
         """Look once. Raises Unavailable."""
         parts = self._parts
         live = await parts.ledger.read(records.all_live)
-        akt = await parts.chain.balance("uakt") / MICRO
-        act = await parts.chain.balance("uact") / MICRO
+        akt = min(await parts.chain.balance("uakt")) / MICRO
+        act, at_most = (amount / MICRO for amount in await parts.chain.balance("uact"))
         now = parts.clock.now()
         owed = sum(bidding.owed_uact(row, now) for row in live) / MICRO
         deposits = max(0, int((act - owed) / LEAST_DEPOSIT_ACT))
@@ -50,7 +50,9 @@ class WalletWatch:
             _log.error("akash_akt_low", balance=akt, alarm=parts.alarm_akt, address=parts.chain.owner)
         if act - owed < parts.alarm_act:
             _log.error("akash_act_low", balance=act, owed=owed, alarm=parts.alarm_act, address=parts.chain.owner)
-        margin = costs.margin(await parts.ledger.read(lambda c: costs.of_sessions(c, now, now - MARGIN_OVER_S)))
+        margin = costs.margin(
+            await parts.ledger.read(lambda c: costs.of_sessions(c, now, now - MARGIN_OVER_S)), parts.akt_usd
+        )
         if margin is not None:
             parts.metrics.akash_margin.set(margin)
-        await self._minting.look(too_little=act - owed < parts.alarm_act)
+        await self._minting.look(too_little=at_most - owed < parts.alarm_act)

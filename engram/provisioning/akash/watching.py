@@ -135,7 +135,7 @@ class Watching:
                 if lease is None:
                     await self._lease_missing(row)
                     return
-                await self._note_notice(row, lease)
+                await self._note_terms(row, lease)
                 await self._look_at_provider(row)
             except Unavailable as error:
                 _log.warning("akash_node_not_watched", dseq=row.dseq, reason=str(error))
@@ -155,9 +155,20 @@ class Watching:
         if self._nursery is not None:  # a close that takes long keeps nobody from looking at the others
             self._nursery.start_soon(self._finish, after, self._closes)
 
-    async def _note_notice(self, row: Deployment, lease: Lease) -> None:
+    async def _note_terms(self, row: Deployment, shown: Lease) -> None:
+        """Write down what endpoints agree on of the lease's price and notice, where it is not what the ledger has."""
         if self._replacing.is_due(row) and self._nursery is not None:
             self._nursery.start_soon(self._replace, row)
+        if (shown.ends_at, shown.price) == (row.reclaim_at, row.price):
+            return
+        agreed = [one for one in await self._parts.chain.leases_agreed(row.dseq) if one.is_serving]
+        lease = next((one for one in agreed if one.lease.id.provider == row.provider), None)
+        if lease is None:
+            return
+        if 0 < lease.price != row.price:
+            await self._parts.ledger.write(lambda c: records.set_values(c, row.dseq, price=lease.price))
+            _log.warning("akash_price_differs", dseq=row.dseq, bid=row.price, lease=lease.price)
+            self.look_at_escrow(row.dseq)
         if lease.ends_at != row.reclaim_at:
             await self._parts.ledger.write(lambda c: records.set_values(c, row.dseq, reclaim_at=lease.ends_at))
             _log.warning("akash_provider_gives_notice", dseq=row.dseq, provider=row.provider, ends_at=lease.ends_at)

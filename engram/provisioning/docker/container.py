@@ -17,9 +17,11 @@ LEDGER: Final = "engram.ledger"
 TOKEN: Final = "engram.token"  # noqa: S105 -- the name of a label
 SESSION: Final = "engram.session"
 PORT: Final = "engram.port"
+VOLUME: Final = "engram.volume"
+"""Names what the node's volume holds, for good: an empty one in its place bears another."""
 
 FOLDER: Final = "/data"
-"""The one folder of the container that can be written; a volume of its own, which goes with the container."""
+"""The one folder of the container that can be written; a volume of the node (storage.py)."""
 ORDERS: Final = "launch.json"
 HOTKEY: Final = "hotkey"
 PASSWORD: Final = "hotkey-password"  # noqa: S105 -- the name of a file
@@ -69,9 +71,27 @@ def of_ledger(ledger_id: str) -> str:
     return f"{LEDGER}={ledger_id}"
 
 
-def is_node(labels: Mapping[str, str], token: str, ledger_id: str) -> bool:
-    """Return whether a container with these labels is that node, and not another's of the same name."""
-    return labels.get(TOKEN) == token and labels.get(LEDGER) == ledger_id
+def labels(spec: NodeSpec, ledger_id: str, volume: str) -> dict[str, str]:
+    """Return the labels of a node's container and volume."""
+    return {
+        LEDGER: ledger_id,
+        TOKEN: spec.token,
+        SESSION: spec.session_id,
+        PORT: str(spec.port),
+        VOLUME: volume,
+    }
+
+
+def has_labels(found: Mapping[str, str], token: str, ledger_id: str) -> bool:
+    """Return whether these are labels of that node."""
+    return found.get(TOKEN) == token and found.get(LEDGER) == ledger_id
+
+
+def is_node(container: Container, token: str, ledger_id: str) -> bool:
+    """Return whether a container is that node's: it has the labels, and the node's name or its volume."""
+    name = name_of(token)
+    holds_volume = any((mount.name, mount.destination) == (name, FOLDER) for mount in container.mounts or ())
+    return has_labels(container.labels, token, ledger_id) and (container.name == f"/{name}" or holds_volume)
 
 
 def is_alive(container: Container) -> bool:
@@ -91,19 +111,16 @@ def owner_of(user: str) -> tuple[int, int] | None:
     return (int(uid), int(gid)) if uid.isdecimal() and gid.isdecimal() else None
 
 
-def not_enforced(about: About) -> tuple[str, ...]:
-    """Return the limits of a tier that an engine does not hold a container to.
-
-    A volume has no limit of its own: the node keeps to its storage itself.
-    """
-    missing = [("cpu", about.cpu_quota), ("memory", about.memory_limit)]
-    return (*(limit for limit, there in missing if not there), "storage")
+def not_enforced(about: About, *, storage: bool) -> tuple[str, ...]:
+    """Return the limits of a tier that an engine does not hold a node to; `storage`: whether it limits volumes."""
+    limits = [("cpu", about.cpu_quota), ("memory", about.memory_limit), ("storage", storage)]
+    return tuple(limit for limit, there in limits if not there)
 
 
 def body(
-    spec: NodeSpec, *, image: str, ledger_id: str, place: Place, about: About, grace_s: float
+    spec: NodeSpec, *, image: str, ledger_id: str, volume: str, place: Place, about: About, grace_s: float
 ) -> dict[str, object]:
-    """Return what the container is created with. The node's orders are put into it before it starts."""
+    """Return what the container is created with, on its volume. The node's orders are put into it before it starts."""
     if spec.port is None:
         raise ValueError("a container needs a port of the ledger")
     port = f"{spec.port}/tcp"
@@ -113,6 +130,7 @@ def body(
         "NanoCpus": round(spec.tier.cpu_vcpu * _NANO),
         "PidsLimit": PIDS,
         "ReadonlyRootfs": True,
+        "Binds": [f"{name_of(spec.token)}:{FOLDER}"],
         "Tmpfs": {"/tmp": TMP},  # noqa: S108 -- inside the container
         "CapDrop": ["ALL"],
         "SecurityOpt": ["no-new-privileges"],
@@ -131,14 +149,8 @@ def body(
         "Image": image,
         "Cmd": ["--config", f"{FOLDER}/{ORDERS}"],
         "Env": [f"OMP_NUM_THREADS={spec.tier.cpu_vcpu}"],
-        "Labels": {
-            LEDGER: ledger_id,
-            TOKEN: spec.token,
-            SESSION: spec.session_id,
-            PORT: str(spec.port),
-        },
+        "Labels": labels(spec, ledger_id, volume),
         "ExposedPorts": {port: {}},
-        "Volumes": {FOLDER: {}},
         "Healthcheck": {"Test": ["NONE"]},  # the gateway asks /health; a probe of the engine's would start a Python
         "StopTimeout": ceil(grace_s),
         "HostConfig": host,

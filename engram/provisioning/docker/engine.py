@@ -6,7 +6,7 @@ looking (`inspect`). Each call has a connection of its own: one that an engine c
 outcome unknown for nothing.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from math import ceil, inf
 from pathlib import Path
@@ -16,11 +16,10 @@ from urllib.parse import quote, urlencode
 import msgspec
 import trio
 
-from engram import wire
-from engram.http.client import Answer, HttpClient, Response
+from engram.http.client import HttpClient, Response
 from engram.http.errors import BadAnswer, HttpError, NotSent
-from engram.provisioning.docker import frames, versions
-from engram.provisioning.docker.engine_model import About, Container, Event, Listed, Progress, Said
+from engram.provisioning.docker import frames, lines, versions
+from engram.provisioning.docker.engine_model import About, Container, Event, Listed, Progress, Said, Volume, Volumes
 from engram.provisioning.errors import Unavailable, Unknown
 
 T = TypeVar("T")
@@ -36,7 +35,7 @@ LOAD_S: Final = 300.0
 LOADED_BYTES: Final = 1 << 20
 MOST_BYTES: Final = 8_000_000
 MOST_LOG_BYTES: Final = 200_000
-MOST_LINE_BYTES: Final = 262_144
+MOST_ORDERS_BYTES: Final = 262_144
 
 
 @final
@@ -48,6 +47,8 @@ class Engine:
         self._http = http
         self._url = url
         self._prefix: str | None = None
+        self.is_podman = False
+        """What the last ping said."""
 
     async def ping(self) -> None:
         """See that the engine answers, and agree on a version with it."""
@@ -55,6 +56,7 @@ class Engine:
         if answer.status != 200:
             raise Unavailable(f"the engine answered /_ping with {_refusal(answer)}")
         self._prefix = versions.spoken(answer.headers.get("api-version", ""))
+        self.is_podman = "libpod-api-version" in answer.headers
 
     async def about(self) -> About:
         """Return what the engine says of itself."""
@@ -70,8 +72,8 @@ class Engine:
         """Pull an image; yields the lines of its progress. A failure is a line with an error."""
         names_one = "@" in name or ":" in name.rpartition("/")[2]
         query = urlencode({"fromImage": name if names_one else f"{name}:latest"})
-        async with self._streamed("POST", f"/images/create?{query}", Progress, idle_s=120.0, total_s=inf) as lines:
-            yield lines
+        async with self._streamed("POST", f"/images/create?{query}", Progress, idle_s=120.0, total_s=inf) as found:
+            yield found
 
     async def load(self, bundle: Path) -> None:
         """Load the images of a tar file, as `docker load` does. Raises OSError."""
@@ -108,41 +110,42 @@ class Engine:
 
     async def start(self, name: str) -> str:
         """Start a container."""
-        return await self._change("POST", f"/containers/{name}/start")
+        return await self._change("POST", _container(name, "/start"))
 
     async def stop(self, name: str, grace_s: float) -> str:
         """Send TERM, and KILL when `grace_s` (rounded up to a whole second) have passed."""
         grace = ceil(grace_s)
-        return await self._change("POST", f"/containers/{name}/stop?t={grace}", within_s=grace + STOP_SLACK_S)
+        return await self._change("POST", _container(name, f"/stop?t={grace}"), within_s=grace + STOP_SLACK_S)
 
     async def kill(self, name: str) -> str:
         """Send KILL."""
-        return await self._change("POST", f"/containers/{name}/kill")
+        return await self._change("POST", _container(name, "/kill"))
 
     async def unpause(self, name: str) -> str:
         """Let a paused container go on: Podman stops none that is paused."""
-        return await self._change("POST", f"/containers/{name}/unpause")
+        return await self._change("POST", _container(name, "/unpause"))
 
     async def remove(self, name: str) -> str:
-        """Remove a container that does not run, and the volumes that are its own."""
-        return await self._change("DELETE", f"/containers/{name}?force=1&v=1")
+        """Remove a container that does not run, and the volumes that have no name."""
+        return await self._change("DELETE", _container(name, "?force=1&v=1"))
 
     async def put(self, name: str, folder: str, archive: bytes) -> str:
         """Unpack a tar archive into a folder of a container, which need not run."""
-        path = f"/containers/{name}/archive?{urlencode({'path': folder})}"
+        path = _container(name, f"/archive?{urlencode({'path': folder})}")
         return await self._change("PUT", path, content=archive, media_type="application/x-tar")
 
     async def get(self, name: str, path: str) -> bytes | None:
         """Return a tar archive with a file of a container; None when one of them is not there."""
-        answer = await self._read(f"/containers/{name}/archive?{urlencode({'path': path})}")
+        query = urlencode({"path": path})
+        answer = await self._read(_container(name, f"/archive?{query}"), max_bytes=MOST_ORDERS_BYTES)
         return answer.content if self._is_there(answer) else None
 
     async def inspect(self, name: str) -> Container | None:
         """Return the container, None when there is none."""
-        answer = await self._read(f"/containers/{name}/json")
+        answer = await self._read(_container(name, "/json"))
         return self._decoded(answer, Container) if self._is_there(answer) else None
 
-    async def list(self, label: str) -> list[Listed]:
+    async def containers(self, label: str) -> list[Listed]:
         """Return every container with this label (`name=value`), whatever its state."""
         query = urlencode({"all": "1", "filters": _filters(label=[label])})
         return self._decoded(await self._read(f"/containers/json?{query}"), list[Listed])
@@ -150,7 +153,7 @@ class Engine:
     async def last_words(self, name: str, lines: int = 8) -> str:
         """Return the end of what the container wrote; empty when it is not there."""
         query = urlencode({"stdout": "1", "stderr": "1", "tail": str(lines)})
-        answer = await self._read(f"/containers/{name}/logs?{query}", max_bytes=MOST_LOG_BYTES)
+        answer = await self._read(_container(name, f"/logs?{query}"), max_bytes=MOST_LOG_BYTES)
         return frames.text(answer.content).strip() if self._is_there(answer) else ""
 
     @asynccontextmanager
@@ -160,8 +163,27 @@ class Engine:
         Only type and label are filtered by the engine: Podman finds no event when an action is named as well.
         """
         query = urlencode({"filters": _filters(type=["container"], label=[label])})
-        async with self._streamed("GET", f"/events?{query}", Event, idle_s=inf, total_s=EVENTS_S) as lines:
-            yield lines
+        async with self._streamed("GET", f"/events?{query}", Event, idle_s=inf, total_s=EVENTS_S) as found:
+            yield found
+
+    async def create_volume(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> str:
+        """Create a volume; one that has this name already is left as it is, and nothing is said against it."""
+        body = {"Name": name, "Driver": "local", "Labels": labels, "DriverOpts": options}
+        return await self._change("POST", "/volumes/create", json=body)
+
+    async def volume(self, name: str) -> Volume | None:
+        """Return the volume, None when there is none."""
+        answer = await self._read(f"/volumes/{quote(name, safe='')}")
+        return self._decoded(answer, Volume) if self._is_there(answer) else None
+
+    async def volumes(self, label: str) -> list[Volume]:
+        """Return every volume with this label."""
+        answer = await self._read(f"/volumes?{urlencode({'filters': _filters(label=[label])})}")
+        return self._decoded(answer, Volumes).volumes or []
+
+    async def remove_volume(self, name: str) -> str:
+        """Remove a volume that no container uses."""
+        return await self._change("DELETE", f"/volumes/{quote(name, safe='')}")
 
     async def _path(self, path: str) -> str:
         if self._prefix is None:
@@ -223,8 +245,8 @@ class Engine:
                 if answer.status >= 400:
                     content = b"".join([part async for part in answer])
                     raise Unavailable(f"the engine: {_refusal(Response(answer.status, {}, content[:MOST_BYTES]))}")
-                async with aclosing(_lines(answer, type_)) as lines:
-                    yield lines
+                async with aclosing(lines.documents(answer, type_)) as found:
+                    yield found
         except HttpError as error:
             raise Unavailable(f"the engine: {error}") from error
 
@@ -244,6 +266,10 @@ class Engine:
             raise Unavailable(f"the engine: {error}") from error
 
 
+def _container(name: str, rest: str) -> str:
+    return f"/containers/{quote(name, safe='')}{rest}"
+
+
 def _filters(**of: list[str]) -> str:
     return msgspec.json.encode(of).decode()
 
@@ -254,24 +280,3 @@ def _refusal(answer: Response) -> str:
     except BadAnswer:
         return f"{answer.status} {answer.content[:200].decode('utf-8', 'replace')}".strip()
     return f"{answer.status} {said.message or said.cause}".strip()
-
-
-async def _lines(answer: Answer, type_: type[T]) -> AsyncGenerator[T, None]:
-    """Yield the JSON documents of a stream, which stand one after another. Raises Unavailable."""
-    held = b""
-    async for part in answer:
-        *lines, held = (held + part).split(b"\n")
-        for line in lines:
-            if line.strip():
-                yield _line(line, type_)
-        if len(held) > MOST_LINE_BYTES:
-            raise Unavailable(f"the engine sent a line of more than {MOST_LINE_BYTES} bytes")
-    if held.strip():
-        yield _line(held, type_)
-
-
-def _line(line: bytes, type_: type[T]) -> T:
-    try:
-        return wire.decode(line, type_)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Unavailable(f"the engine sent what is no JSON: {error}") from None

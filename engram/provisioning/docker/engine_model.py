@@ -4,8 +4,6 @@ import msgspec
 
 from engram import wire
 
-PODMAN = "podman"
-
 
 class State(msgspec.Struct, frozen=True, rename="pascal"):
     """The state of a container."""
@@ -28,10 +26,21 @@ class Config(msgspec.Struct, frozen=True, rename="pascal"):
     user: str = ""
 
 
+class Mount(msgspec.Struct, frozen=True, rename="pascal"):
+    """A folder of a container that is something else's."""
+
+    name: str = ""
+    """Of a volume."""
+    destination: str = ""
+
+
 class Container(msgspec.Struct, frozen=True, rename="pascal"):
     """A container as it is inspected."""
 
     id: str = ""
+    name: str = ""
+    """With a slash before it."""
+    mounts: list[Mount] | None = None
     state: State = State()
     config: Config = Config()
 
@@ -45,8 +54,22 @@ class Listed(msgspec.Struct, frozen=True, rename="pascal"):
     """A container as it is listed."""
 
     id: str = ""
+    names: list[str] | None = None
     state: str = ""
     labels: dict[str, str] | None = None
+
+
+class Volume(msgspec.Struct, frozen=True, rename="pascal"):
+    """A volume."""
+
+    name: str = ""
+    labels: dict[str, str] | None = None
+
+
+class Volumes(msgspec.Struct, frozen=True, rename="pascal"):
+    """The volumes that were asked for."""
+
+    volumes: list[Volume] | None = None
 
 
 class About(msgspec.Struct, frozen=True):
@@ -65,6 +88,7 @@ class About(msgspec.Struct, frozen=True):
 class Subject(msgspec.Struct, frozen=True, rename="pascal"):
     """What an event is about."""
 
+    id: str = msgspec.field(name="ID", default="")
     attributes: dict[str, str] = {}
 
 
@@ -91,5 +115,5 @@ class Said(msgspec.Struct, frozen=True):
     cause: str = ""
 
 
-for _type in (Container, list[Listed], About, Event, Progress, Said):
+for _type in (Container, list[Listed], Volume, Volumes, About, Event, Progress, Said):
     wire.decoder(_type)

@@ -25,16 +25,21 @@ def docker_backend(ports: BackendPorts) -> NodeBackend:
     settings = ports.settings
     docker = settings.docker
     lite = rules.tiers(settings.pricing.lite_usd_per_hour)[TierName.LITE]
-    with_hotkey = docker.node_keys == "hotkey" or (docker.node_keys == "auto" and is_local(docker.host))
     setup = DockerSetup(
         settings=settings,
         ledger_id=ports.ledger_id,
+        ids=ports.ids,
         place=place(settings),
-        with_hotkey=with_hotkey,
+        with_hotkey=gives_hotkeys(docker),
         lite_memory_bytes=lite.memory_bytes,
         hourly_usd_micros={tier: pricing.hour_units(docker.lite_usd_per_hour, tier) for tier in TierName},
     )
     return DockerBackend(engine(docker), setup)
+
+
+def gives_hotkeys(docker: DockerSettings) -> bool:
+    """Return whether nodes get their hotkeys into their containers."""
+    return docker.node_keys == "hotkey" or (docker.node_keys == "auto" and is_local(docker.host))
 
 
 def engine(docker: DockerSettings) -> Engine:

@@ -16,6 +16,8 @@ from engram.provisioning.errors import Unavailable
 RETRY_S: Final = 15.0
 """A pull that failed is not tried again before this, and then when the image is missed again."""
 LOGGED_EVERY_S: Final = 10.0
+MOST_LAYERS: Final = 1_000
+"""Layers of one pull whose progress is noted."""
 
 _log = structlog.get_logger("engram.provisioning.docker")
 
@@ -76,6 +78,8 @@ def note(layers: dict[str, tuple[int, int]], line: Progress) -> None:
     """Note how much of a layer has come; lines that say nothing of it are ignored."""
     detail = line.progress_detail or {}
     current, size = detail.get("current"), detail.get("total")
+    if line.id not in layers and len(layers) >= MOST_LAYERS:
+        return
     if line.status == "Downloading" and isinstance(current, int) and isinstance(size, int) and size > 0:
         layers[line.id] = (min(current, size), size)
     elif line.id in layers and line.status in ("Download complete", "Extracting", "Pull complete"):

@@ -65,11 +65,13 @@ def packed(found: Mapping[str, bytes], owner: tuple[int, int]) -> bytes:
 def with_end(archive: bytes, ends_at: float) -> dict[str, bytes] | None:
     """Return the orders of an archive with another end; None when it holds none that can be read."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
-            file = opened.extractfile(container.ORDERS)
+        # Not compressed, and no link is followed: what runs in the container may have put anything there.
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as opened:
+            entry = opened.getmember(container.ORDERS)
+            file = opened.extractfile(entry) if entry.isreg() else None
             content = b"" if file is None else file.read(MOST_BYTES)
         orders = wire.decode(content, LaunchFile)
-    except (tarfile.TarError, KeyError, msgspec.DecodeError, UnicodeDecodeError):
+    except (tarfile.TarError, KeyError, ValueError, OverflowError, UnicodeDecodeError):  # DecodeError is a ValueError
         return None
     return {container.ORDERS: _encoded(msgspec.structs.replace(orders, ends_at=ends_at))}
 

@@ -8,7 +8,7 @@ from typing import final
 import trio
 
 from engram.http import targets
-from engram.http.errors import NotSent
+from engram.http.errors import NoPlace, NotSent
 from engram.http.forwarding import Forwarding, Upstream
 from engram.http.targets import Target
 from engram.proxy.backends import rules
@@ -49,9 +49,10 @@ class Group:
     ) -> AsyncIterator[tuple[Server, Forwarding]]:
         """Yield the least busy server and a connection to it; one that cannot be reached is followed by the next.
 
-        Raises NotSent when none can be reached.
+        Raises NotSent when none can be reached, and NoPlace when all that might be are in use up to their bound.
         """
         tried: list[Server] = []
+        full: NoPlace | None = None
         async with AsyncExitStack() as stack:
             while True:
                 server = rules.choose(self.servers, self.settings, self._now(), tried)
@@ -61,11 +62,18 @@ class Group:
                     forwarding = await stack.enter_async_context(opening)
                 except BaseException as error:
                     server.in_flight -= 1
-                    if not isinstance(error, NotSent):
-                        raise
-                    self._note_failure(server, str(error))
+                    match error:
+                        case NoPlace():
+                            full = error
+                        case NotSent():
+                            self._note_failure(server, str(error))
+                        case _:
+                            raise
                     tried.append(server)
                     if len(tried) >= len(self.servers):
+                        if full is not None:
+                            self.breaker.left()
+                            raise full from None
                         self.breaker.failed(self.settings.breaker_failures, self.settings.breaker_open_s, self._now())
                         raise
                 else:

@@ -18,7 +18,7 @@ from engram.proxy.endpoints.public import Status
 from engram.proxy.state import State
 from engram.telemetry.metrics import CONTENT_TYPE
 
-_NO_METAGRAPH: Final = -1.0
+_NEVER: Final = -1.0
 
 
 @final
@@ -91,6 +91,10 @@ def measure(state: State) -> None:
     metrics.proxy_places.labels("taken").set(state.admission.places.taken)
     metrics.proxy_places.labels("waiting").set(state.admission.places.waiting)
     metrics.proxy_spool_bytes.set(state.spool.held)
+    metrics.proxy_body_memory_bytes.set(state.spool.held_in_memory)
     metrics.proxy_jobs.set(len(state.jobs))
+    metrics.proxy_min_stake.set(state.policy.min_stake)
+    read_s = state.threshold_age_s
+    metrics.proxy_min_stake_age.set(_NEVER if read_s is None else read_s)
     age_s = state.chain.age_s()
-    metrics.proxy_metagraph_age.set(_NO_METAGRAPH if age_s is None else age_s)
+    metrics.proxy_metagraph_age.set(_NEVER if age_s is None else age_s)

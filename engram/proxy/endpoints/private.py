@@ -50,12 +50,14 @@ class Private:
         elif not hmac.compare_digest(given, secret.encode("utf-8")):
             await _refuse(request, 403, "Invalid internal secret")
         else:
-            raw = await read_whole(request, plan, _OWN_BODY_BYTES)
+            body = await read_whole(request, plan, self._state.spool, _OWN_BODY_BYTES)
             try:
-                document = self._state.capacity.update(raw)
+                document = self._state.capacity.update(body.content)
             except BadCapacity as error:
                 await _refuse(request, 400, str(error))
                 return
+            finally:
+                body.close()
             _log.info("capacity_updated", names=sorted(document))
             await answer(request, 200, msgspec.json.encode(document), [JSON])
 

@@ -49,19 +49,21 @@ class Status:
     def document(self, plan: Plan, *, private: bool = False) -> dict[str, object]:
         """Return the document; `private` adds what only the operator may see."""
         state = self._state
-        chain = self._chain(plan)
+        chain, policy, threshold_age_s = self._chain(plan), state.policy, state.threshold_age_s
         backends = {name: _backend(group, private=private) for name, group in sorted(plan.groups.items())}
         places = state.admission.places
         authorization: dict[str, object] = {
             "allow_list": len(plan.policy.allowed),
-            "min_stake": plan.policy.min_stake,
-            "min_stake_source": plan.policy.source if private else plan.policy.public_source,
+            "min_stake": policy.min_stake,
+            "min_stake_source": policy.source if private else policy.public_source,
+            "min_stake_age_s": None if threshold_age_s is None else round(threshold_age_s, 1),
             "stake_unit": plan.policy.unit,
             "schemes": list(plan.settings.auth.schemes),
             "chain": chain,
         }
         settings: dict[str, object] = {"number": plan.number, "current": not state.settings_error}
         if private:
+            authorization["min_stake_error"] = state.threshold_error
             settings["error"] = state.settings_error
             settings["needs_restart"] = list(state.needs_restart)
             settings["spool_bytes"] = state.spool.held

@@ -9,7 +9,7 @@ import trio
 from engram.http.framing import CHUNKED, Headers
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Gone, Refusal
-from engram.proxy.exchange.spool import SpoolFile
+from engram.proxy.exchange.spool import MemoryShare, SpoolFile
 
 LEAST_BYTES_PER_S: Final = 4_096
 """A body that is not proven yet must arrive at this rate, after the first `body_timeout_s`."""
@@ -21,8 +21,9 @@ class MemoryBody:
 
     live = False
 
-    def __init__(self, content: bytes, *, present: bool = True) -> None:
-        """`present` is False for a request that has no body at all."""
+    def __init__(self, content: bytes, share: MemoryShare | None = None, *, present: bool = True) -> None:
+        """Take the memory that the content takes up; `present` is False for a request that has no body at all."""
+        self._share = share
         self.content = content
         self.length: int | None = len(content) if present or content else None
         self.trailers: Headers = []
@@ -33,7 +34,9 @@ class MemoryBody:
             yield self.content
 
     def close(self) -> None:
-        """Do nothing: memory is not counted here."""
+        """Give its memory back."""
+        if self._share is not None:
+            self._share.close()
 
 
 @final

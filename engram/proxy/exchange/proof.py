@@ -2,7 +2,7 @@
 
 no body                         the headers prove it
 Content-Digest, hashed scheme   the headers prove it; the body is hashed while it is passed on
-short                           read into memory, then proven
+short                           read into memory while there is room, then proven
 long                            spooled, then proven
 signed in its body              read into memory, up to the scheme's bound, then proven
 """
@@ -13,11 +13,11 @@ from typing import Final
 import trio
 
 from engram.hotkeys import Claim, SignedRequest, prove
+from engram.hotkeys.content_digest import BadDigest, sha256_of
 from engram.proxy.exchange.bodies import Body, LiveBody, MemoryBody, SpooledBody, next_part, require_pace, too_large
-from engram.proxy.exchange.digests import BadDigest, sha256_of
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Refusal
-from engram.proxy.exchange.spool import Spool
+from engram.proxy.exchange.spool import Spool, no_room_in_memory
 from engram.proxy.plan import HASHED, Plan
 
 _AT_ONCE_BYTES: Final = 65_536
@@ -36,7 +36,7 @@ async def proven(request: Incoming, plan: Plan, spool: Spool, limit: int, now_ms
     claim = plan.verifier.claim(request.headers, now_ms=now_ms)
     request.phase = "body"
     if claim is None:
-        return await _signed_in_body(request, plan, limit, now_ms)
+        return await _signed_in_body(request, plan, spool, limit, now_ms)
     digest = _digest(request)
     if declared == 0:
         body: Body = MemoryBody(b"", present=request.method not in ("GET", "HEAD"))
@@ -86,41 +86,58 @@ def _note(request: Incoming, plan: Plan, signed: SignedRequest, now_ms: int) -> 
     request.uuid = signed.uuid
 
 
-async def _signed_in_body(request: Incoming, plan: Plan, limit: int, now_ms: int) -> Body:
-    content = await read_whole(request, plan, min(limit, _SIGNED_BODY_BYTES))
-    signed = plan.verifier.judge(
-        request.headers, method=request.method, raw_path=request.raw_path, body=content, now_ms=now_ms
-    )
-    request.body_hash = hashlib.sha256(content).hexdigest()
-    _note(request, plan, signed, now_ms)
-    return MemoryBody(content)
+async def _signed_in_body(request: Incoming, plan: Plan, spool: Spool, limit: int, now_ms: int) -> Body:
+    body = await read_whole(request, plan, spool, min(limit, _SIGNED_BODY_BYTES))
+    try:
+        signed = plan.verifier.judge(
+            request.headers, method=request.method, raw_path=request.raw_path, body=body.content, now_ms=now_ms
+        )
+        request.body_hash = hashlib.sha256(body.content).hexdigest()
+        _note(request, plan, signed, now_ms)
+    except BaseException:
+        body.close()
+        raise
+    return body
 
 
-async def read_whole(request: Incoming, plan: Plan, limit: int) -> bytes:
-    """Return the whole body. Raises Refusal and Gone."""
+async def read_whole(request: Incoming, plan: Plan, spool: Spool, limit: int) -> MemoryBody:
+    """Return the whole body, for the caller of this to close. Raises Refusal and Gone."""
     received, more, began_s = bytearray(), True, trio.current_time()
-    while more:
-        data, more, _ = await next_part(request, limit)
-        received += data
-        require_pace(request, began_s, plan.settings.server.body_timeout_s)
-    return bytes(received)
+    share = spool.share(request.bucket)
+    try:
+        while more:
+            data, more, _ = await next_part(request, limit)
+            if not share.take(len(data)):
+                raise no_room_in_memory()
+            received += data
+            require_pace(request, began_s, plan.settings.server.body_timeout_s)
+    except BaseException:
+        share.close()
+        raise
+    return MemoryBody(bytes(received), share)
 
 
 async def _whole(request: Incoming, plan: Plan, spool: Spool, limit: int) -> tuple[Body, str]:
     """Return the whole body and its SHA-256 (hex)."""
     hashed, received, began_s = hashlib.sha256(), bytearray(), trio.current_time()
     grace_s, in_memory = plan.settings.server.body_timeout_s, plan.settings.bodies.memory_bytes
+    share = spool.share(request.bucket)
     more = True
-    while more:
-        data, more, _ = await next_part(request, limit)
-        hashed.update(data)
-        received += data
-        require_pace(request, began_s, grace_s)
-        if len(received) > in_memory:
-            break
-    else:
-        return MemoryBody(bytes(received)), hashed.hexdigest()
-    file = await spool.open(request.bucket)
+    try:
+        while more:
+            data, more, _ = await next_part(request, limit)
+            hashed.update(data)
+            received += data
+            require_pace(request, began_s, grace_s)
+            if len(received) > in_memory or not share.take(len(data)):
+                break
+        else:
+            return MemoryBody(bytes(received), share), hashed.hexdigest()
+        file = await spool.open(request.bucket)
+    except BaseException:
+        share.close()
+        raise
+    share.close()
     try:
         await file.write(bytes(received))
         while more:

@@ -7,6 +7,8 @@ from typing import Final, final
 import msgspec
 
 from engram.http.asgi import respond
+from engram.http.errors import NoPlace, NotSent
+from engram.http.websocket import DENIAL
 from engram.proxy.endings import TABLE
 from engram.proxy.exchange.incoming import Incoming
 
@@ -49,6 +51,13 @@ class Gone(Exception):
     """The client has left."""
 
 
+def unreached(error: NotSent | NoPlace, connect_s: float) -> Refusal:
+    """Return the refusal of a request for which there was no connection within `connect_s`."""
+    if isinstance(error, NoPlace):
+        return Refusal("backend_full", "The backend is busy", retry_after_s=connect_s, message=str(error))
+    return Refusal("not_connected", "Error connecting to backend service", message=str(error))
+
+
 def body_of(refusal: Refusal, request_id: str) -> bytes:
     """Return the body: `detail` as the original has it, and for others what Engram's errors have."""
     return msgspec.json.encode(
@@ -71,11 +80,16 @@ async def refuse(request: Incoming, refusal: Refusal, cors: Iterable[tuple[bytes
 
 
 async def answer(request: Incoming, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    """Send a whole answer of the proxy itself."""
+    """Send a whole answer of the proxy itself; to a WebSocket handshake it is the refusal."""
     request.status = status
     request.sent_bytes += len(body)
     lines = [*headers, (b"x-request-id", request.request_id.encode("ascii"))]
     if not any(name == b"cache-control" for name, _ in lines):
         lines.append(_UNCACHED)
     request.answered = True
-    await respond(request.send, status, body, lines)
+    if request.is_websocket:
+        lines.append((b"content-length", b"%d" % len(body)))
+        await request.send({"type": f"{DENIAL}.start", "status": status, "headers": lines})
+        await request.send({"type": f"{DENIAL}.body", "body": body})
+    else:
+        await respond(request.send, status, body, lines)

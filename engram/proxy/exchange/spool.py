@@ -1,7 +1,8 @@
-"""Bodies that wait for their proof on disk: unlinked files, under a quota for all and a share for each address.
+"""Bodies that wait for their proof: the room for them in memory and on disk, each under a quota for all and half of it
+for one address.
 
-A file has no name, so that nothing is left of it whatever becomes of the process. A full disk, or a full quota, refuses
-the request (503); nothing falls back to memory.
+A body that finds no room in memory goes to its file at once. A file has no name, so that nothing is left of it whatever
+becomes of the process. A full disk, or a full quota, refuses the request (503); nothing falls back to memory.
 """
 
 import os
@@ -14,6 +15,7 @@ import trio
 
 from engram.http.limits import BodyRoom
 from engram.proxy.exchange.refusing import Refusal
+from engram.proxy.settings.model import BodySettings
 
 _PART_BYTES: Final = 262_144
 _WRITTEN_BYTES: Final = 1_048_576
@@ -25,18 +27,29 @@ _TMPFS: Final = frozenset({"tmpfs", "ramfs"})
 class Spool:
     """The folder, and the room in it."""
 
-    def __init__(self, folder: Path, quota: int) -> None:
+    def __init__(self, folder: Path, settings: BodySettings) -> None:
         self._folder = folder
-        self._room = BodyRoom(quota, quota // 2)
+        self._room = BodyRoom(settings.spool_bytes, settings.spool_bytes // 2)
+        self._memory = BodyRoom(settings.memory_bytes_in_all, settings.memory_bytes_in_all // 2)
 
-    def change(self, quota: int) -> None:
-        """Use another quota from now on; what is open keeps its room."""
-        self._room.resize(quota, quota // 2)
+    def change(self, settings: BodySettings) -> None:
+        """Use other quotas from now on; what is open keeps its room."""
+        self._room.resize(settings.spool_bytes, settings.spool_bytes // 2)
+        self._memory.resize(settings.memory_bytes_in_all, settings.memory_bytes_in_all // 2)
 
     @property
     def held(self) -> int:
         """Bytes of all spooled bodies."""
         return len(self._room)
+
+    @property
+    def held_in_memory(self) -> int:
+        """Bytes of all bodies in memory."""
+        return len(self._memory)
+
+    def share(self, bucket: str) -> "MemoryShare":
+        """Return what a body of this address takes up in memory: nothing yet."""
+        return MemoryShare(self._memory, bucket)
 
     async def open(self, bucket: str) -> "SpoolFile":
         """Return a new file that counts for an address. Raises Refusal (spool_full)."""
@@ -44,14 +57,40 @@ class Spool:
             descriptor = await trio.to_thread.run_sync(_unnamed, self._folder)
         except OSError as error:
             raise _full(error.strerror or "") from error
-        return SpoolFile(descriptor, self._room, bucket)
+        return SpoolFile(descriptor, self._room, bucket, self.share(bucket))
+
+
+@final
+class MemoryShare:
+    """The memory that one body takes up; call `close` in any case."""
+
+    __slots__ = ("_bucket", "_room", "size")
+
+    def __init__(self, room: BodyRoom, bucket: str) -> None:
+        self._room = room
+        self._bucket = bucket
+        self.size = 0
+
+    def take(self, size: int) -> bool:
+        """Take up more; return False, and take nothing, when there is no room for it."""
+        if not self._room.enter(self._bucket, size):
+            return False
+        self.size += size
+        return True
+
+    def close(self) -> None:
+        """Give it back."""
+        if self.size:
+            self._room.leave(self._bucket, self.size)
+            self.size = 0
 
 
 @final
 class SpoolFile:
     """One body; call `close` in any case."""
 
-    def __init__(self, descriptor: int, room: BodyRoom, bucket: str) -> None:
+    def __init__(self, descriptor: int, room: BodyRoom, bucket: str, share: MemoryShare) -> None:
+        self._share = share
         self._descriptor = descriptor
         self._room = room
         self._bucket = bucket
@@ -65,7 +104,7 @@ class SpoolFile:
             raise _full("the quota is used up")
         self.size += len(data)
         self._pending += data
-        if len(self._pending) >= _WRITTEN_BYTES:
+        if len(self._pending) >= _WRITTEN_BYTES or not self._share.take(len(data)):
             await self._flush()
 
     async def finish(self) -> None:
@@ -80,6 +119,7 @@ class SpoolFile:
         except OSError as error:
             raise _full(error.strerror or "") from error
         self._written += len(data)
+        self._share.close()
 
     async def parts(self) -> AsyncGenerator[bytes, None]:
         """Yield the body. Raises OSError."""
@@ -93,11 +133,17 @@ class SpoolFile:
 
     def close(self) -> None:
         """Give the room and the disk's bytes back."""
+        self._share.close()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
             if self.size:
                 self._room.leave(self._bucket, self.size)
+
+
+def no_room_in_memory() -> Refusal:
+    """Return the refusal of a body that can only wait in memory, where no room is left."""
+    return _full("the quota of memory is used up")
 
 
 def _full(why: str) -> Refusal:

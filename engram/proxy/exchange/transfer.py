@@ -19,7 +19,7 @@ from typing import Final, final
 import trio
 
 from engram.http.answers import AnswerHead
-from engram.http.errors import NotSent
+from engram.http.errors import NoPlace, NotSent
 from engram.http.forwarding import Failed, Forwarding
 from engram.http.forwarding import head as head_of
 from engram.http.framing import CHUNKED
@@ -28,7 +28,7 @@ from engram.proxy.backends.rules import Server
 from engram.proxy.exchange.bodies import Body, MemoryBody
 from engram.proxy.exchange.heads import answer_lines, request_lines, trailer_lines
 from engram.proxy.exchange.incoming import Incoming
-from engram.proxy.exchange.refusing import Gone, Refusal
+from engram.proxy.exchange.refusing import Gone, Refusal, unreached
 from engram.proxy.exchange.sinks import Sink
 from engram.proxy.routing import Matched
 from engram.proxy.settings.model import RouteSettings
@@ -87,8 +87,8 @@ class Transfer:
             ):
                 request.backend = server.url
                 await self._exchange(server, forwarding, sink)
-        except NotSent as error:
-            raise Refusal("not_connected", "Error connecting to backend service", message=f"{error}") from error
+        except (NotSent, NoPlace) as error:
+            raise unreached(error, route.connect_s) from error
 
     async def _exchange(self, server: Server, forwarding: Forwarding, sink: Sink) -> None:
         raw_head = self._head(server)

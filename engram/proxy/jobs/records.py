@@ -45,10 +45,8 @@ _EXPIRE: Final = delete(proxy_jobs).where(
 
 def begin(connection: Connection, job: Job, idempotency_key: str | None) -> Job | None:
     """Note a job that is about to run; return the job that has the same Idempotency-Key instead, if there is one."""
-    if idempotency_key is not None:
-        known = connection.execute(_BY_KEY, {"by": job.owner, "key": idempotency_key}).mappings().first()
-        if known is not None:
-            return _job(known)
+    if idempotency_key is not None and (known := under(connection, job.owner, idempotency_key)) is not None:
+        return known
     connection.execute(
         _INSERT,
         {
@@ -66,6 +64,12 @@ def begin(connection: Connection, job: Job, idempotency_key: str | None) -> Job 
         },
     )
     return None
+
+
+def under(connection: Connection, owner: PublicKey, idempotency_key: str) -> Job | None:
+    """Return the owner's job that began under this Idempotency-Key."""
+    row = connection.execute(_BY_KEY, {"by": owner, "key": idempotency_key}).mappings().first()
+    return None if row is None else _job(row)
 
 
 def end(connection: Connection, job_id: str, result: JobResult, at: float) -> bool:

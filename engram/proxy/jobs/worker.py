@@ -131,12 +131,25 @@ class Jobs:
             raise
         if known is not None:
             del self._running[job.id]
-            if known.request_hash != job.request_hash:
-                raise Refusal("job_conflict", "This Idempotency-Key was used for another request")
-            return self._running.get(known.id) or known
+            return self._same(known, request)
         kill_points.point("proxy_job:begun")
         self._start(plan, undertaking, running)
         return running
+
+    async def known(self, request: Incoming, idempotency_key: str) -> RunningJob | Job | None:
+        """Return the job that began under this key; it takes no place, and is found however many jobs are running.
+
+        Raises Refusal (job_conflict) and LedgerError.
+        """
+        caller = request.caller
+        assert caller is not None
+        job = await self._ledger.read(lambda connection: records.under(connection, caller, idempotency_key))
+        return None if job is None else self._same(job, request)
+
+    def _same(self, known: Job, request: Incoming) -> RunningJob | Job:
+        if known.request_hash != _hash_of(request):
+            raise Refusal("job_conflict", "This Idempotency-Key was used for another request")
+        return self._running.get(known.id) or known
 
     def _start(self, plan: Plan, undertaking: Undertaking, running: RunningJob) -> None:
         if self._nursery is None:

@@ -74,6 +74,9 @@ class AuthSettings(Section, frozen=True, rename={"self_debug_key": "self-debug-k
     netuid: Netuid = 11
     min_stake: Annotated[float, Meta(ge=0, le=1e15)] = 1_000.0
     """A caller with a validator permit passes with strictly more stake than this. MIN_STAKE_REQUIRED."""
+    min_stake_url: str = ""
+    """URL whose answer is the threshold, where a subnet publishes it; read every 5 minutes, the last good reading stays
+    in force. Until the first one, `min_stake` is."""
     stake_unit: StakeUnit = "alpha"
     """`alpha`: the hotkey's alpha on the subnet; `tao`: its TAO; `weighted`: both, as the chain weights them."""
     allowed_senders: tuple[str, ...] = ()
@@ -137,6 +140,8 @@ class BodySettings(Section, frozen=True):
     """MAX_REQUEST_SIZE."""
     memory_bytes: Size = 262_144
     """A body without Content-Digest up to this size waits for its proof in memory, a longer one in a file."""
+    memory_bytes_in_all: Size = 67_108_864
+    """Bytes of all bodies in memory together, one address at most half; beyond it shorter ones go to a file too."""
     spool_dir: str = ""
     """Folder of these files; empty: `spool` in the data folder."""
     spool_bytes: Size = 4_294_967_296

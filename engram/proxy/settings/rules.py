@@ -113,6 +113,8 @@ def _listener(settings: ProxySettings) -> Iterator[tuple[str, str]]:
         ("wss://", "ws://", "https://", "http://")
     ):
         yield "auth.chain_endpoint", f"{settings.auth.chain_endpoint!r} is no wss:// or https:// URL"
+    if settings.auth.min_stake_url and not is_http_url(settings.auth.min_stake_url):
+        yield "auth.min_stake_url", f"{settings.auth.min_stake_url!r} is no http or https URL"
 
 
 def _backend(key: str, group: BackendSettings) -> Iterator[tuple[str, str]]:

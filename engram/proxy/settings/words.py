@@ -39,6 +39,8 @@ def cautions(loaded: Loaded) -> Iterator[str]:
                 f"auth.schemes: {name} accepts requests that name no receiver: whoever gets one can pass it on to "
                 "another miner, and others can pass theirs on to this one"
             )
+    if auth.min_stake_url.startswith("http://"):
+        yield "auth.min_stake_url: is read by plain http: whoever is on the way may change who passes"
     if not auth.chain_endpoint and not auth.allowed_senders:
         yield "auth.allowed_senders: is empty and there is no chain: no request passes"
     for name, group in settings.groups().items():
@@ -75,6 +77,11 @@ def _callers(settings: ProxySettings, loaded: Loaded) -> Iterator[str]:
             f"({auth.stake_unit}; auth.min_stake, from {source}) may call while the metagraph of "
             f"{auth.chain_endpoint} is at most {auth.cache_duration:g} s old."
         )
+        if auth.min_stake_url:
+            yield (
+                f"The stake is the one that {auth.min_stake_url} names, read every 5 minutes; until the first reading "
+                "auth.min_stake counts."
+            )
     if auth.denied_senders:
         yield f"{len(auth.denied_senders)} hotkeys of auth.denied_senders may never call."
     yield (
@@ -119,7 +126,8 @@ def _limits(settings: ProxySettings) -> Iterator[str]:
     )
     yield (
         f"Bodies over {settings.bodies.memory_bytes} bytes without Content-Digest wait for their proof on disk, "
-        f"{settings.bodies.spool_bytes} bytes in all."
+        f"{settings.bodies.spool_bytes} bytes in all; shorter ones in memory, {settings.bodies.memory_bytes_in_all} "
+        "bytes in all, and then on disk too."
     )
 
 

@@ -1,9 +1,10 @@
 """Planted records, their matters and signers in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from engram import wire
 from engram.ledger.sql import one_of
@@ -21,16 +22,15 @@ from engram.validator.tables import (
     signers,
 )
 
+OVER: Final = (PlantState.DELETED, PlantState.REFUSED, PlantState.LOST)
+LIVE: Final = tuple(state for state in PlantState if state not in OVER)
+ENDED_ROUNDS: Final = 100
+"""Rounds for which a record that is over is kept for `engram validator explain`."""
+
 
 def live_families(connection: Connection, hotkey: bytes, round_id: int) -> dict[int, Family]:
     """Return the matters about which records may still be planted at a miner, by id."""
     query = select(families).where(families.c.hotkey == hotkey, families.c.until_round > round_id)
-    return {row["id"]: _family(row["matter"]) for row in connection.execute(query).mappings()}
-
-
-def families_of(connection: Connection, hotkey: bytes) -> dict[int, Family]:
-    """Return all matters of a miner, by id."""
-    query = select(families).where(families.c.hotkey == hotkey)
     return {row["id"]: _family(row["matter"]) for row in connection.execute(query).mappings()}
 
 
@@ -73,12 +73,6 @@ def use_signer(connection: Connection, public_key: bytes, records: int) -> None:
     """Count records of a signer off those it has left."""
     left = func.max(0, signers.c.records_left - records)
     connection.execute(update(signers).where(signers.c.public_key == public_key).values(records_left=left))
-
-
-def some_seeds(connection: Connection, hotkey: bytes) -> list[bytes]:
-    """Return secret seeds of the newest signers of a miner, at most 16."""
-    query = select(signers.c.seed).where(signers.c.hotkey == hotkey).order_by(signers.c.created_at.desc()).limit(16)
-    return list(connection.execute(query).scalars())
 
 
 def seed_of(connection: Connection, public_key: bytes) -> bytes | None:
@@ -148,16 +142,56 @@ def count_planted(connection: Connection, hotkey: bytes | None = None) -> dict[s
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
+def fates(connection: Connection, hotkey: bytes, limit: int) -> list[dict[str, Any]]:
+    """Return what became of a miner's newest planted records, newest first, by the names of reports.PlantRow."""
+    query = (
+        select(
+            func.coalesce(planted.c.cid, "").label("cid"),
+            planted.c.state,
+            planted.c.planted_round,
+            planted.c.delete_round,
+            planted.c.plant_at.label("sent_at"),
+            func.coalesce(planted.c.reason, "").label("reason"),
+        )
+        .where(planted.c.hotkey == hotkey)
+        .order_by(planted.c.id.desc())
+        .limit(limit)
+    )
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def set_plant(
     connection: Connection, plant_id: int, leaves: Iterable[PlantState], state: PlantState, at: float, **more: object
 ) -> bool:
-    """Move a planted record to `state`; False when it is in none of the states that it may leave."""
+    """Move a planted record to `state`; False when it is in none of the states that it may leave.
+
+    One that is over loses its vector.
+    """
+    if state in OVER:
+        more["vector"] = None
     done = connection.execute(
         update(planted)
         .where(planted.c.id == plant_id, one_of(planted.c.state, leaves))
         .values(state=str(state), updated_at=at, **more)
     )
     return done.rowcount == 1
+
+
+def purge(connection: Connection, round_id: int, planted_rounds: int) -> None:
+    """Remove what is over: records that ended `ENDED_ROUNDS` ago, matters and signers that have no record left."""
+    connection.execute(
+        delete(planted).where(one_of(planted.c.state, OVER), planted.c.delete_round < round_id - ENDED_ROUNDS)
+    )
+    connection.execute(delete(families).where(families.c.until_round < round_id - planted_rounds - ENDED_ROUNDS))
+    begun = connection.scalar(select(rounds.c.opened_at).where(rounds.c.id == round_id - planted_rounds))
+    if begun is not None:
+        live = select(planted.c.id).where(
+            planted.c.hotkey == signers.c.hotkey,
+            one_of(planted.c.state, LIVE),
+            planted.c.signer == signers.c.public_key,
+        )
+        spent = (signers.c.records_left <= 0, signers.c.created_at < begun, ~live.exists())
+        connection.execute(delete(signers).where(*spent))
 
 
 def _plant(row: RowMapping) -> Plant:

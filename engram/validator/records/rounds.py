@@ -1,16 +1,14 @@
 """Rounds, their questions and results in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-import msgspec
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
-from engram import wire
+from engram.ledger import Prepared
 from engram.ledger.sql import one_of
 from engram.validator.model import (
     Answer,
-    Kind,
     Miner,
     Outcome,
     PlantState,
@@ -19,11 +17,20 @@ from engram.validator.model import (
     Round,
     RoundState,
 )
+from engram.validator.records import asking
 from engram.validator.tables import (
     planted,
     questions,
     round_miners,
     rounds,
+)
+
+SCORES: Final = ("recall", "latency_ms", "proof_rate", "score", "shared_score", "group_of")
+"""Columns of a miner's result that are written when its round ends."""
+_SCORE: Final = Prepared(
+    update(round_miners)
+    .where(round_miners.c.round_id == bindparam("of_round"), round_miners.c.hotkey == bindparam("of_hotkey"))
+    .values({name: bindparam(name) for name in (*SCORES, "done")})
 )
 
 
@@ -60,8 +67,7 @@ def open_round(
                 for each in found
             ],
         )
-    if drawn:
-        connection.execute(insert(questions), [_question_row(round_id, each) for each in drawn])
+    asking.put_questions(connection, round_id, drawn)
     return Round(
         id=round_id, netuid=netuid, block=block, block_hash=block_hash, state=RoundState.OPEN, boot=boot, opened_at=at
     )
@@ -74,6 +80,21 @@ def last_round(connection: Connection, netuid: int, state: RoundState | None = N
         query = query.where(rounds.c.state == str(state))
     row = connection.execute(query.order_by(rounds.c.id.desc()).limit(1)).mappings().first()
     return None if row is None else _round(row)
+
+
+def closed_near(connection: Connection, netuid: int, block: int, blocks: int, limit: int) -> list[Round]:
+    """Return the closed rounds of at most `blocks` blocks before or after a block: the newest `limit` of them."""
+    near = (
+        select(rounds)
+        .where(
+            rounds.c.netuid == netuid,
+            rounds.c.state == str(RoundState.CLOSED),
+            rounds.c.block.between(block - blocks, block + blocks),
+        )
+        .order_by(rounds.c.id.desc())
+        .limit(limit)
+    )
+    return [_round(row) for row in connection.execute(near).mappings()]
 
 
 def round_of(connection: Connection, round_id: int) -> Round | None:
@@ -114,12 +135,6 @@ def some_rounds(connection: Connection, netuid: int, limit: int) -> list[Round]:
     return [_round(row) for row in connection.execute(query).mappings()]
 
 
-def to_ask(connection: Connection, round_id: int) -> list[Result]:
-    """Return the miners of a round that have not been asked yet."""
-    query = select(round_miners).where(round_miners.c.round_id == round_id, round_miners.c.done == 0)
-    return [_result(row) for row in connection.execute(query).mappings()]
-
-
 def refusing(connection: Connection, round_id: int) -> frozenset[bytes]:
     """Return the miners of a round that took none of the records that they were offered."""
     over, held = (PlantState.REFUSED,), (PlantState.HELD, PlantState.DELETING, PlantState.DELETED)
@@ -135,48 +150,13 @@ def results(connection: Connection, round_id: int) -> list[Result]:
     return [_result(row) for row in connection.execute(query).mappings()]
 
 
-def questions_of(connection: Connection, round_id: int, hotkey: bytes) -> list[Question]:
-    """Return what a miner is asked in a round."""
-    query = select(questions).where(questions.c.round_id == round_id, questions.c.hotkey == hotkey)
-    return [_question(row) for row in connection.execute(query.order_by(questions.c.id)).mappings()]
-
-
-def answers_of(connection: Connection, round_id: int) -> dict[bytes, list[tuple[Kind, Answer]]]:
-    """Return what the questions of a round brought, by hotkey; a question never asked counts as late."""
-    found: dict[bytes, list[tuple[Kind, Answer]]] = {}
-    for row in connection.execute(select(questions).where(questions.c.round_id == round_id)).mappings():
-        found.setdefault(row["hotkey"], []).append((Kind(row["kind"]), _answer(row)))
-    return found
-
-
 def questions_with_answers(connection: Connection, round_id: int, hotkey: bytes) -> list[tuple[Question, Answer]]:
     """Return each question of a round to one miner with what it brought."""
     query = select(questions).where(questions.c.round_id == round_id, questions.c.hotkey == hotkey)
-    return [(_question(row), _answer(row)) for row in connection.execute(query.order_by(questions.c.id)).mappings()]
-
-
-def answered(connection: Connection, round_id: int, hotkey: bytes, answers: Sequence[Answer]) -> bool:
-    """Write what a miner answered, all of it at once; False when it was written before, which stands."""
-    done = connection.execute(
-        update(round_miners)
-        .where(round_miners.c.round_id == round_id, round_miners.c.hotkey == hotkey, round_miners.c.done == 0)
-        .values(done=1)
-    )
-    if done.rowcount != 1:
-        return False
-    for each in answers:
-        connection.execute(
-            update(questions)
-            .where(questions.c.id == each.question_id)
-            .values(
-                outcome=str(each.outcome),
-                recall=each.recall,
-                proved=int(each.proved),
-                latency_ms=each.latency_ms,
-                detail=each.detail or None,
-            )
-        )
-    return True
+    return [
+        (asking.question([row[column] for column in asking.ASKED]), _answer(row))
+        for row in connection.execute(query.order_by(questions.c.id)).mappings()
+    ]
 
 
 def close_round(
@@ -194,54 +174,22 @@ def close_round(
     )
     if done.rowcount != 1:
         return False
-    for hotkey, values in scored:
-        connection.execute(
-            update(round_miners)
-            .where(round_miners.c.round_id == round_id, round_miners.c.hotkey == hotkey)
-            .values(**values, done=1)
-        )
+    _SCORE.change_each(
+        connection, [{**values, "done": 1, "of_round": round_id, "of_hotkey": hotkey} for hotkey, values in scored]
+    )
+    asking.forget_vectors(connection, round_id)
     return True
 
 
 def purge(connection: Connection, netuid: int, keep_rounds: int) -> int:
-    """Remove rounds but the newest `keep_rounds`, with their questions; and planted records that are over as long."""
+    """Remove rounds but the newest `keep_rounds`, with their questions; return how many."""
     newest = last_round(connection, netuid)
     if newest is None:
         return 0
     before = newest.id - keep_rounds
-    over = one_of(planted.c.state, (PlantState.DELETED, PlantState.REFUSED, PlantState.LOST))
-    connection.execute(delete(planted).where(over, planted.c.delete_round < before))
     connection.execute(delete(questions).where(questions.c.round_id < before))
     connection.execute(delete(round_miners).where(round_miners.c.round_id < before))
     return connection.execute(delete(rounds).where(rounds.c.netuid == netuid, rounds.c.id < before)).rowcount
-
-
-def _question_row(round_id: int, each: Question) -> dict[str, object]:
-    return {
-        "round_id": round_id,
-        "hotkey": each.hotkey,
-        "kind": str(each.kind),
-        "family_id": each.family_id,
-        "text": each.text,
-        "vector": each.vector,
-        "truth": msgspec.json.encode(each.truth).decode(),
-        "planted": each.planted,
-        "own_key": int(each.own_key),
-    }
-
-
-def _question(row: RowMapping) -> Question:
-    return Question(
-        id=row["id"],
-        hotkey=row["hotkey"],
-        kind=Kind(row["kind"]),
-        family_id=row["family_id"],
-        text=row["text"] or "",
-        vector=row["vector"] or b"",
-        truth=tuple(wire.decode(row["truth"], list[str])),
-        planted=row["planted"],
-        own_key=bool(row["own_key"]),
-    )
 
 
 def _answer(row: RowMapping) -> Answer:

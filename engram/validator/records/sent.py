@@ -21,9 +21,9 @@ MAY_HAVE_ARRIVED: Final = (SentState.INTENT, SentState.SET, SentState.UNKNOWN)
 """States of weights that are on the chain, or may be."""
 
 
-def last_sent_epoch(connection: Connection, netuid: int, hotkey: bytes) -> int | None:
-    """Return the newest epoch in which weights were sent, or may have been."""
-    query = select(func.max(weights_sent.c.epoch)).where(
+def last_sent_block(connection: Connection, netuid: int, hotkey: bytes) -> int | None:
+    """Return the newest block at which weights were included, or were sent and may have been."""
+    query = select(func.max(weights_sent.c.block)).where(
         weights_sent.c.netuid == netuid,
         weights_sent.c.hotkey == hotkey,
         one_of(weights_sent.c.state, MAY_HAVE_ARRIVED),
@@ -32,10 +32,13 @@ def last_sent_epoch(connection: Connection, netuid: int, hotkey: bytes) -> int |
     return newest
 
 
-def intend_weights(connection: Connection, sent: Sent, hotkey: bytes) -> int | None:
-    """Commit to sending weights; None when this epoch has had its weights already. `id` of `sent` is ignored."""
-    last = last_sent_epoch(connection, sent.netuid, hotkey)
-    if sent.state in MAY_HAVE_ARRIVED and last is not None and last >= sent.epoch:
+def intend_weights(connection: Connection, sent: Sent, hotkey: bytes, first_block: int) -> int | None:
+    """Commit to sending weights; None when the epoch from `first_block` on has had its weights already.
+
+    `id` of `sent` is ignored.
+    """
+    last = last_sent_block(connection, sent.netuid, hotkey)
+    if sent.state in MAY_HAVE_ARRIVED and last is not None and last >= first_block:
         return None
     values = msgspec.structs.asdict(sent) | {
         "hotkey": hotkey,
@@ -47,13 +50,18 @@ def intend_weights(connection: Connection, sent: Sent, hotkey: bytes) -> int | N
     return int(made.inserted_primary_key[0])  # type: ignore[index]
 
 
-def settle_weights(connection: Connection, sent_id: int, state: SentState, reason: str | None) -> bool:
-    """Write what became of weights; False unless they were intended, or their outcome unknown."""
+def settle_weights(
+    connection: Connection, sent_id: int, state: SentState, reason: str | None, block: int | None = None
+) -> bool:
+    """Write what became of weights; False unless they were intended, or their outcome unknown.
+
+    `block` is the one that holds them, which may belong to a later epoch than the one at which they were sent.
+    """
     may_leave = one_of(weights_sent.c.state, (SentState.INTENT, SentState.UNKNOWN))
     done = connection.execute(
         update(weights_sent)
         .where(and_(weights_sent.c.id == sent_id, may_leave))
-        .values(state=str(state), reason=reason)
+        .values(state=str(state), reason=reason, **({} if block is None else {"block": block}))
     )
     return done.rowcount == 1
 

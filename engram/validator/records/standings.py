@@ -1,18 +1,24 @@
 """Miners and their standings in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, select, update
 
 from engram import wire
+from engram.ledger import Prepared
 from engram.ledger.sql import upsert
-from engram.validator.model import (
-    Known,
-)
+from engram.validator.model import Known
 from engram.validator.standing import Standing
-from engram.validator.tables import (
-    miners,
+from engram.validator.tables import miners
+
+_NEW: Final = upsert(miners)
+_KEEP: Final = Prepared(
+    _NEW.on_conflict_do_update(
+        index_elements=["hotkey"],
+        set_={column.name: _NEW.excluded[column.name] for column in miners.c if not column.primary_key},
+    )
 )
 
 
@@ -27,19 +33,22 @@ def all_known(connection: Connection) -> dict[bytes, Known]:
     return {row["hotkey"]: _known(row) for row in connection.execute(select(miners)).mappings()}
 
 
-def keep(connection: Connection, each: Known, at: float) -> None:
-    """Write what is kept of a miner."""
-    standing = msgspec.structs.asdict(each.standing)
-    values = {
-        **standing,
-        "hotkey": each.hotkey,
-        "uid": each.uid,
-        "registered_only": int(each.registered_only),
-        "lengths": msgspec.json.encode(each.lengths).decode(),
-        "updated_at": at,
-    }
-    written = upsert(miners).values(values)
-    connection.execute(written.on_conflict_do_update(index_elements=["hotkey"], set_=values))
+def keep(connection: Connection, found: Sequence[Known], at: float) -> None:
+    """Write what is kept of miners."""
+    _KEEP.change_each(
+        connection,
+        [
+            {
+                **msgspec.structs.asdict(each.standing),
+                "hotkey": each.hotkey,
+                "uid": each.uid,
+                "registered_only": int(each.registered_only),
+                "lengths": msgspec.json.encode(each.lengths).decode(),
+                "updated_at": at,
+            }
+            for each in found
+        ],
+    )
 
 
 def mark_registered_only(connection: Connection, hotkey: bytes, at: float) -> None:

@@ -92,6 +92,7 @@ class Chain:
         self._cache: set[str] = set()
         self._actions: deque[Callable[[State], None]] = deque()
         self.after_block: list[Callable[[], None]] = []
+        self.on_taken: Callable[[Transaction], None] = lambda tx: None
 
     def fund(self, address: str, *, uakt: int = 0, uact: int = 0) -> None:
         """Give coins out of nothing: genesis, or a test."""
@@ -122,6 +123,7 @@ class Chain:
             self.state.undo(mark)
         self._cache.add(tx.hash)
         self.waiting[tx.hash] = tx
+        self.on_taken(tx)
         return tx.hash
 
     def simulate(self, raw: bytes) -> int:

@@ -3,6 +3,7 @@
 | request | body or answer |
 |---|---|
 | GET /state | addresses, ports, height; counts and sums of the chain; what was sent and requested |
+| GET /waits | for each deployment: what the double itself made everybody wait for, real seconds (waits.py) |
 | POST /faults | {"chain": {...}, "nodes": {"0": {...}}, "providers": {"ada": {...}}}: fields of `faults` |
 | POST /fund | {"address", "uakt", "uact"}: coins out of nothing |
 | POST /drain | {"address", "denom"}: all coins of an account are gone |
@@ -28,6 +29,7 @@ from tests.doubles.akash.gateway import Gateway
 from tests.doubles.akash.provider import Provider
 from tests.doubles.akash.rest import Node
 from tests.doubles.akash.serving import Answer, Request, as_json
+from tests.doubles.akash.waits import Waits
 
 
 class Control:
@@ -49,11 +51,14 @@ class Control:
         self._make_blocks = make_blocks
         self._rotate = rotate
         self.endpoints: list[str] = []
+        self.waits: Waits | None = None
 
     async def handle(self, request: Request) -> Answer:
         """Answer one request."""
         if (request.method, request.path) == ("GET", "/state"):
             return as_json(self.state())
+        if (request.method, request.path) == ("GET", "/waits"):
+            return as_json({} if self.waits is None else self.waits.seconds)
         try:
             sent: dict[str, Any] = json.loads(request.body or b"{}")
             await self._do(request.path, sent)

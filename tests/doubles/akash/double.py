@@ -23,6 +23,7 @@ from tests.doubles.akash.provider import Provider, Script
 from tests.doubles.akash.rest import Node
 from tests.doubles.akash.serving import Handler, serve
 from tests.doubles.akash.store import Params
+from tests.doubles.akash.waits import Waits
 from tests.doubles.akash.workloads import ChildProcess, Stub, Workload
 
 AUDITOR: Final = "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63"
@@ -146,6 +147,7 @@ class Double:
                 self.chain.after_block.append(provider.on_block)
                 nursery.start_soon(provider.run)
                 nursery.start_soon(provider.watch, self.options.watch_s)
+            self.control.waits = Waits(self.chain, self.providers.values())
             control = await self._listen(nursery, self.control.handle, self.options.control_port)
             self.control_url = f"http://127.0.0.1:{control}"
             task_status.started()

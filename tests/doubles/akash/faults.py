@@ -26,6 +26,8 @@ class NodeFaults(msgspec.Struct):
     """So many requests are answered 200 with a page of HTML."""
     huge: int = 0
     """So many requests are answered 200 with 32 MB."""
+    lie: str = ""
+    """It lies in this way to those who read (lies.py)."""
     missing: tuple[str, ...] = ()
     """Paths beginning so are answered 501: the chain has other versions."""
 

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tests.doubles.akash import answers
+from tests.doubles.akash import answers, lies
 from tests.doubles.akash.answers import Json
 from tests.doubles.akash.chain import Chain, Included
-from tests.doubles.akash.errors import INVALID_REQUEST, TX_DECODE, Refused
+from tests.doubles.akash.errors import INSUFFICIENT_FUNDS, INVALID_REQUEST, TX_DECODE, Refused
 from tests.doubles.akash.faults import ChainFaults, NodeFaults, used
 from tests.doubles.akash.minting import HALTED
 from tests.doubles.akash.provider import Provider
@@ -70,7 +70,10 @@ class Node:
         try:
             if request.method == "POST":
                 return self._post(path, request.body)
-            return self._get(path, request.query)
+            answer = self._get(path, request.query)
+            if self._faults.lie:
+                return lies.told(self._faults.lie, path, answer, self._state.height, self._state.time_s)
+            return answer
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
             return failed(400, _INVALID, str(error))
 
@@ -110,9 +113,12 @@ class Node:
             self.sent.append(tx_hash)
             self._refuse_unordered(tx)
             lost = self._faults.stale or self._faults.syncing or used(self._faults, "broadcast_lost")
+            lost = lost or self._faults.lie == "done"
             if not lost:
                 self._let_another_write(tx)
                 self._chain.check(raw)
+            if self._faults.lie == "failed":  # it was taken, as another node will show
+                raise INSUFFICIENT_FUNDS.error("")
         except Refused as error:
             refused = error
         if used(self._faults, "broadcast_then_hang"):

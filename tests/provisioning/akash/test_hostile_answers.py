@@ -17,13 +17,15 @@ from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.factory import open_chain
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
 from engram.provisioning.akash.provider import Providers
-from engram.provisioning.akash.provider_addresses import UnusableAddress, vet_node
+from engram.provisioning.akash.provider_addresses import vet_node
 from engram.provisioning.akash.provider_model import ForwardedPort, LeaseStatus, ServiceStatus, readiness
 from engram.provisioning.akash.rules import NotReady, ProviderFailed, Ready
-from engram.provisioning.akash.sending import TTL_S, Rejected, Sender, SendingSettings
+from engram.provisioning.akash.sending import Sender, SendingSettings
 from engram.provisioning.akash.sending_rules import Taken
+from engram.provisioning.akash.signing import TTL_S, Rejected, Signing, SigningSettings
 from engram.provisioning.akash.transactions import Outgoing, Subject
 from engram.provisioning.errors import Unavailable
+from engram.provisioning.node_addresses import UnusableAddress
 from tests.provisioning.akash.deployments import S, a_row
 from tests.provisioning.akash.worlds import KEY
 
@@ -71,7 +73,9 @@ def _chain(http: StrangeHttp) -> Chain:
 
 
 def _sender(chain: Chain) -> Sender:
-    return Sender(chain, KEY, open_inline(), SystemClock(), SendingSettings(chain_id="akashnet-2"))
+    ledger, clock = open_inline(), SystemClock()
+    signing = Signing(chain, KEY, ledger, clock, SigningSettings(chain_id="akashnet-2"))
+    return Sender(chain, signing, ledger, clock, SendingSettings())
 
 
 async def _timeout_s(sender: Sender) -> float:

@@ -16,7 +16,8 @@ from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.endpoints import Head, believed
 from engram.provisioning.akash.factory import open_chain
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
-from engram.provisioning.akash.sending import Rejected, Sender, SendingSettings
+from engram.provisioning.akash.sending import Sender, SendingSettings
+from engram.provisioning.akash.signing import Rejected, Signing, SigningSettings
 from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
 from engram.provisioning.errors import Unavailable
 from tests.provisioning.akash.worlds import KEY
@@ -87,7 +88,9 @@ def chain_of(http: Several, at: float = NOW_S) -> Chain:
 
 
 def sender_of(chain: Chain) -> Sender:
-    return Sender(chain, KEY, open_inline(), At(), SendingSettings(chain_id="akashnet-2", look_s=0.01))
+    ledger = open_inline()
+    signing = Signing(chain, KEY, ledger, At(), SigningSettings(chain_id="akashnet-2"))
+    return Sender(chain, signing, ledger, At(), SendingSettings(look_s=0.01))
 
 
 async def prepared(http: Several) -> Outgoing:
@@ -164,7 +167,7 @@ def test_which_heads_are_believed() -> None:
 async def test_an_endpoint_that_refuses_or_answers_with_garbage_is_passed_over(trouble: Callable[[], Response]) -> None:
     strange = honest() | {"balances/": trouble, "deployments/info": trouble, "accounts/": trouble, "simulate": trouble}
     chain = chain_of(Several(strange, honest()))
-    assert await chain.balance("uact") == 7_000_000
+    assert await chain.balance("uact") == (7_000_000, 7_000_000)
     found = await chain_of(Several(strange, honest())).deployment(7)
     assert found is not None
     assert found.is_active
@@ -271,3 +274,27 @@ async def test_an_endpoint_alone_ends_no_lease() -> None:
         await chain_of(Several(false, true)).leases_agreed(7)
     (shown,) = await chain_of(Several(false, false)).leases_agreed(7)
     assert not shown.is_serving
+
+
+def windows(least: str, most: str) -> Callable[[], Response]:
+    return ok({"params": {"min_reclamation_window": least, "max_reclamation_window": most}})
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "asked"),
+    [("3600s", "2592000s", 5_000), ("7200s", "2592000s", 7_200), ("5000.5s", "9000s", 5_001), ("60s", "4000s", 4_000)],
+)
+async def test_the_notice_that_is_asked_for_is_within_the_chains_bounds(least: str, most: str, asked: int) -> None:
+    chain = chain_of(Several(honest() | {"market/v1beta5/params": windows(least, most)}))
+    assert await chain.notice_s(5_000) == asked
+
+
+async def test_parameters_are_the_word_of_two_and_are_not_read_for_each_deployment() -> None:
+    true = honest() | {"market/v1beta5/params": windows("7200s", "9000s")}
+    false = honest() | {"market/v1beta5/params": windows("60s", "60s")}
+    http = Several(false, true, true)
+    chain = chain_of(http)
+    assert [await chain.notice_s(3_600) for _ in range(3)] == [7_200] * 3
+    assert len([path for _, path in http.asked if path.endswith("market/v1beta5/params")]) == 3
+    with pytest.raises(Unavailable):
+        await chain_of(Several(honest() | {"market/v1beta5/params": windows("soon", "9000s")})).notice_s(3_600)

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from engram.provisioning.akash import tables, transactions
 from engram.provisioning.akash.minting import Minting
@@ -28,13 +29,13 @@ async def _until(here: World, minting: Minting, state: str) -> None:
 
 async def test_a_mint_that_no_endpoint_has_indexed_yet_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     async with world(settings=MINTS) as here:
-        minting, asked = Minting(here.parts), here.parts.chain.transaction
+        minting, asked = Minting(here.parts), here.parts.chain.answers_of
         unknown = [None, None]
 
-        async def transaction(name: str) -> Any:
+        async def answers_of(name: str) -> Any:
             return unknown.pop() if unknown else await asked(name)
 
-        monkeypatch.setattr(here.parts.chain, "transaction", transaction)
+        monkeypatch.setattr(here.parts.chain, "answers_of", answers_of)
         before = here.balance()
         await minting.look(too_little=True)
         assert _states(here) == ["sent"]
@@ -60,3 +61,12 @@ async def test_a_mint_whose_transaction_never_came_is_given_up_after_a_kill() ->
         assert found.subject is Subject.MINT
         await Minting(here.parts).look(too_little=False)
         assert _states(here) == ["refused"]
+
+
+async def test_a_mint_that_the_chain_will_refund_as_too_little_is_told_before() -> None:
+    async with world(settings=MINTS) as here:
+        parts = here.make_parts(mint_akt=1.0, akt_usd=1.25)
+        with capture_logs() as logs:
+            await Minting(parts).look(too_little=True)
+        (told,) = [log for log in logs if log["event"] == "akash_mint_is_little"]
+        assert (told["about_uact"], told["least_uact"]) == (1_250_000, 10_000_000)

@@ -51,7 +51,8 @@ async def test_an_escrow_gets_no_more_than_the_operator_allows() -> None:
 
 async def test_a_closed_deployment_has_its_cost_beside_the_price_and_nothing_is_lost() -> None:
     async with world() as made:
-        before = made.balance()
+        before, akt = made.balance(), bank.balance(made.double.chain.state, KEY.address, UAKT)
+        made.double.faults.chain.out_of_gas = 1  # in a block, and paid, though it failed
         spec = made.spec()
         await made.backend.launch(spec)
         made.double.make_blocks(100, 6.0)
@@ -66,6 +67,8 @@ async def test_a_closed_deployment_has_its_cost_beside_the_price_and_nothing_is_
         assert row.cost_uact > 100 * 8
         (cost,) = made.ledger.write_now(lambda c: costs.of_sessions(c, made.clock.now(), 0.0))
         assert (cost.session_id, cost.cost_uact, cost.is_final) == ("s1", row.cost_uact, True)
+        assert cost.fees_uakt == akt - bank.balance(made.double.chain.state, KEY.address, UAKT)
+        assert cost.fees_uakt > 0
 
 
 async def test_a_bid_above_what_the_tier_sells_for_is_refused() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engram.provisioning.docker import container, frames, images, orders, versions
 from engram.provisioning.docker.container import Place
-from engram.provisioning.docker.engine_model import About, Config, Container, Progress, State
+from engram.provisioning.docker.engine_model import About, Config, Container, Mount, Progress, State
 from tests.provisioning import contract
 from tests.provisioning.test_local import a_spec
 
@@ -19,7 +19,9 @@ BARE = About()
 
 
 def body(about: About = BARE, place: Place = PLACE) -> dict[str, object]:
-    return container.body(a_spec(), image="i", ledger_id=contract.LEDGER_ID, place=place, about=about, grace_s=8.2)
+    return container.body(
+        a_spec(), image="i", ledger_id=contract.LEDGER_ID, volume="v", place=place, about=about, grace_s=8.2
+    )
 
 
 def test_an_init_process_and_a_network_are_asked_for_where_there_are_any() -> None:
@@ -38,6 +40,7 @@ def test_a_container_without_a_port_is_a_mistake() -> None:
             msgspec.structs.replace(a_spec(), port=None),
             image="i",
             ledger_id="x",
+            volume="v",
             place=PLACE,
             about=About(),
             grace_s=1.0,
@@ -45,8 +48,8 @@ def test_a_container_without_a_port_is_a_mistake() -> None:
 
 
 def test_what_an_engine_cannot_hold_a_container_to_is_told() -> None:
-    assert container.not_enforced(About(cpu_quota=True, memory_limit=True)) == ("storage",)
-    assert container.not_enforced(About()) == ("cpu", "memory", "storage")
+    assert container.not_enforced(About(cpu_quota=True, memory_limit=True), storage=False) == ("storage",)
+    assert container.not_enforced(About(), storage=True) == ("cpu", "memory")
 
 
 @pytest.mark.parametrize(
@@ -62,12 +65,30 @@ def test_a_container_is_alive_when_it_has_a_process_that_runs(state: State, aliv
     assert container.is_alive(Container(state=state)) is alive
 
 
-def test_a_node_is_known_by_its_labels_and_not_by_its_name() -> None:
-    labels = {container.TOKEN: "t", container.LEDGER: "l"}
-    assert container.is_node(labels, "t", "l")
-    for other in ({}, labels | {container.LEDGER: "m"}, labels | {container.TOKEN: "u"}):
-        assert not container.is_node(other, "t", "l")
-    assert Container(config=Config()).labels == {}
+OURS = {container.TOKEN: "t", container.LEDGER: "l"}
+
+
+@pytest.mark.parametrize(
+    ("name", "volume", "labels", "is_node"),
+    [
+        ("/engram-t", "", OURS, True),  # of before volumes had names
+        ("/renamed", "engram-t", OURS, True),
+        ("/from-a-committed-image", "", OURS, False),
+        ("/from-a-committed-image", "another", OURS, False),
+        ("/engram-t", "engram-t", {}, False),
+        ("/engram-t", "engram-t", OURS | {container.LEDGER: "m"}, False),
+        ("/engram-t", "engram-t", OURS | {container.TOKEN: "u"}, False),
+    ],
+)
+def test_a_node_is_known_by_its_labels_and_its_name_or_volume(
+    name: str, volume: str, labels: dict[str, str], is_node: bool
+) -> None:
+    found = Container(name=name, mounts=[Mount(name=volume, destination="/data")], config=Config(labels=labels))
+    assert container.is_node(found, "t", "l") is is_node
+
+
+def test_a_container_without_labels_or_volumes_is_read() -> None:
+    assert (Container(config=Config()).labels, container.is_node(Container(), "t", "l")) == ({}, False)
 
 
 def test_files_are_packed_for_the_nodes_user_alone() -> None:

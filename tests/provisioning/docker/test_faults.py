@@ -3,51 +3,20 @@
 import json
 from pathlib import Path
 
-import msgspec
 import pytest
 import trio
 
-from config.model import DockerSettings, MinerSettings, ProvisioningSettings, Settings
-from engram.hotkeys import Keypair, wallet
-from engram.provisioning import NodeSpec, Offers, Rejected, Unavailable, Unknown
-from engram.provisioning.docker import backend as docker
-from engram.provisioning.docker import endings, engine, images
+from config.model import DockerSettings, Settings
+from engram.provisioning import NoCapacity, Offers, Rejected, Unavailable, Unknown
+from engram.provisioning.docker import endings, engine, holdings, images, removing
 from engram.provisioning.docker import factory as factories
 from engram.provisioning.docker.backend import DockerBackend
-from tests.fakes.engine import EngineDouble, dropped, said
+from tests.fakes.engine import dropped, said
 from tests.fakes.responder import Answer
 from tests.provisioning import contract
 from tests.provisioning.conftest import MakePorts
+from tests.provisioning.docker.doubled import NAME, Bench
 from tests.provisioning.test_local import a_spec
-
-NAME = f"engram-{contract.token('t1')}"
-
-
-class Bench:
-    """A backend whose engine is the double."""
-
-    def __init__(self, folder: Path, double: EngineDouble, backend: DockerBackend) -> None:
-        self.folder, self.double, self.backend = folder, double, backend
-
-    def spec(self) -> NodeSpec:
-        key = self.folder / "key"
-        if not key.exists():
-            wallet.write_hotkey_file(key, Keypair.generate())
-        public_key = wallet.read_hotkey_file(key).public_key
-        return msgspec.structs.replace(a_spec(), hotkey=public_key, hotkey_file=str(key))
-
-
-@pytest.fixture
-async def bench(tmp_path: Path, nursery: trio.Nursery, backend_ports: MakePorts) -> Bench:
-    double = EngineDouble()
-    settings = Settings(
-        provisioning=ProvisioningSettings(backends=("docker",), miner_image="engram-node:latest"),
-        docker=DockerSettings(host=await double.serve(nursery), places=3),
-        miner=MinerSettings(embedder="hash"),
-    )
-    backend = factories.docker_backend(backend_ports(settings))
-    assert isinstance(backend, DockerBackend)
-    return Bench(tmp_path, double, backend)
 
 
 async def test_a_creation_that_is_refused_after_it_was_done_is_taken(bench: Bench) -> None:
@@ -101,7 +70,7 @@ async def test_a_container_that_runs_without_a_process_is_dead(bench: Bench) -> 
 
 
 async def test_a_removal_that_takes_its_time_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(holdings, "LOOK_EVERY_S", 0.01)
     spec = bench.spec()
     await bench.backend.launch(spec)
     bench.double.removing_for = 5
@@ -111,8 +80,8 @@ async def test_a_removal_that_takes_its_time_is_waited_for(bench: Bench, monkeyp
 
 
 async def test_a_removal_that_never_ends_is_of_unknown_outcome(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "LOOK_EVERY_S", 0.01)
-    monkeypatch.setattr(docker, "REMOVE_S", 0.2)
+    monkeypatch.setattr(holdings, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(removing, "REMOVE_S", 0.2)
     spec = bench.spec()
     await bench.backend.launch(spec)
     bench.double.removing_for = 1_000_000
@@ -123,7 +92,7 @@ async def test_a_removal_that_never_ends_is_of_unknown_outcome(bench: Bench, mon
 async def test_a_launch_waits_for_a_container_of_its_name_that_is_being_removed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(docker, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(holdings, "LOOK_EVERY_S", 0.01)
     spec = bench.spec()
     await bench.backend.launch(spec)
     bench.double.removing_for = 3
@@ -135,9 +104,9 @@ async def test_a_launch_waits_for_a_container_of_its_name_that_is_being_removed(
 
 
 async def test_what_the_engine_never_creates_is_not_started(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(holdings, "LOOK_EVERY_S", 0.01)
     bench.double.before["create"] = [lambda: said(500, {"message": "no space left on device"})] * 3
-    with pytest.raises(Unavailable, match="no space left"):
+    with pytest.raises(NoCapacity, match="no space left"):
         await bench.backend.launch(bench.spec())
     bench.double.before["create"] = [lambda: said(400, {"message": "invalid mount"})]
     with pytest.raises(Rejected, match="invalid mount"):

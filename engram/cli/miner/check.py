@@ -1,0 +1,246 @@
+"""`engram miner-check`: look at a miner as a validator would, and go through the checklist of a miner."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import trio
+from cyclopts import Parameter
+
+from config.errors import ConfigError
+from engram.cli import output
+from engram.cli.chain.common import (
+    CHAIN,
+    WALLET,
+    ChainOptions,
+    WalletOptions,
+    coldkey_of,
+    failing,
+    hotkey_of,
+    public_coldkey_of,
+    public_hotkey_of,
+    run,
+)
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.options import SHOW, Show
+from engram.clock import SystemClock
+from engram.hotkeys import HotkeyError, Keypair, MalformedHotkey, PublicKey, parse_hotkey
+from engram.hotkeys import wallet as wallets
+from engram.http.client import HttpClient
+from engram.kit.checklist import Line, OnChain, checklist
+from engram.kit.inspection import Inspected, Inspection, Question
+from engram.kit.settings import load
+
+if TYPE_CHECKING:
+    from engram.chain.model import EndpointHealth
+
+PATIENCE_S: Final = 180.0
+STARTING_S: Final = 30.0
+STOPPING_S: Final = 15.0
+
+
+def miner_check(
+    url: Annotated[str | None, Parameter(help="Base URL of the miner, as validators reach it.")] = None,
+    /,
+    *,
+    local: Annotated[
+        bool, Parameter(help="Start the project on this machine, with a mock validator and no chain.", negative="")
+    ] = False,
+    project: Annotated[Path, Parameter(help="Folder of the miner's source.")] = Path(),
+    hotkey: Annotated[
+        str | None, Parameter(help="The miner's address; else the wallet's hotkey, or miner.toml's.")
+    ] = None,
+    validator_key: Annotated[
+        Path | None, Parameter(help="Hotkey file to ask with, of a key that the miner admits; else a new key.")
+    ] = None,
+    inference: Annotated[str, Parameter(help="Path of a small inference to try.")] = "/inference",
+    body: Annotated[str, Parameter(help="Its JSON body.")] = '{"query": "What do you offer?"}',
+    external_address: Annotated[
+        str | None, Parameter(help="address:port that validators reach, behind NAT or a tunnel.")
+    ] = None,
+    register: Annotated[
+        bool, Parameter(help="Register the hotkey if it is not; needs --max-cost.", negative="")
+    ] = False,
+    max_cost: Annotated[float | None, Parameter(help="Pay at most this many TAO for it.")] = None,
+    commit_endpoint: Annotated[bool, Parameter(help="Commit the address that was looked at.", negative="")] = False,
+    commit: Annotated[str | None, Parameter(help="Commit this text instead (128 bytes at most).")] = None,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    show: Show = SHOW,
+) -> int:
+    """Look at a miner as a validator would. Nothing is registered or committed unless it is asked for.
+
+    The exit status is 1 while a line is to be done.
+    """
+    if local == (url is not None):
+        raise CommandFailed("name the miner's URL, or --local for the project in this folder", Exit.USAGE)
+    question = Question(inference, body.encode())
+    if local:
+        return _show(_checked_here(project, question), show)
+    assert url is not None
+    if register and max_cost is None:
+        raise CommandFailed("--register pays TAO: say how much at most by --max-cost", Exit.USAGE)
+    address = external_address or url.partition("://")[2].rstrip("/")
+    key = _hotkey(hotkey, project, wallet)
+    if register and max_cost is not None:
+        _register(chain, wallet, key, max_cost)
+    if commit is not None or commit_endpoint:
+        _commit(chain, wallet, commit if commit is not None else address)
+    on_chain = run(lambda: _read_chain(chain, key))
+    validator = _validator(validator_key)
+    found = trio.run(_inspect, url, key, validator, question)
+    folder = project if (project / "miner.py").exists() or project != Path() else None
+    lines = checklist(found, chain=on_chain, url=url, seen_from=validator.ss58, project=folder, public=external_address)
+    return _show(lines, show)
+
+
+def _checked_here(project: Path, question: Question) -> list[Line]:
+    settings_file = project / "miner.toml"
+    if not (project / "miner.py").is_file():
+        raise CommandFailed(f"{project / 'miner.py'} is not there: make one with engram new miner NAME", Exit.USAGE)
+    try:
+        hotkey = load(settings_file).hotkey
+    except ConfigError as error:
+        raise CommandFailed(str(error)) from None
+    validator = Keypair.generate()
+    with _started(project, validator) as url:
+        found = trio.run(_inspect, url, hotkey, validator, question)
+    return checklist(found, chain=None, url=url, seen_from=validator.ss58, project=project)
+
+
+@contextmanager
+def _started(project: Path, validator: Keypair) -> Iterator[str]:
+    """Run the project's miner on a free port, open to one validator, and yield its URL; stop it at the end."""
+    reader, writer = os.pipe()
+    command = [sys.executable, "miner.py", "--port", "0", "--allow", validator.ss58, "--ready-fd", str(writer)]
+    with subprocess.Popen([*command, "--log-level", "WARNING"], cwd=project, pass_fds=(writer,)) as process:
+        os.close(writer)
+        try:
+            yield _ready_url(process, reader)
+        finally:
+            os.close(reader)
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(STOPPING_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _ready_url(process: "subprocess.Popen[bytes]", reader: int) -> str:
+    line, until = b"", time.monotonic() + STARTING_S
+    while not line.endswith(b"\n"):
+        left_s = until - time.monotonic()
+        if left_s <= 0 or not select.select([reader], [], [], left_s)[0]:
+            raise CommandFailed(f"the miner does not serve after {STARTING_S:.0f} s: see its log above")
+        part = os.read(reader, 4_096)
+        if not part:
+            raise CommandFailed(f"the miner ended at its start with {process.wait(STOPPING_S)}: see its log above")
+        line += part
+    return str(json.loads(line)["miner_url"])
+
+
+async def _inspect(url: str, hotkey: PublicKey, validator: Keypair, question: Question) -> Inspected:
+    http = HttpClient()
+    try:
+        return await Inspection(url, hotkey, validator, http).run(question)
+    finally:
+        await http.aclose()
+
+
+def _hotkey(named: str | None, project: Path, wallet: WalletOptions) -> PublicKey:
+    try:
+        if named is not None:
+            return parse_hotkey(named)
+        if (project / "miner.toml").is_file():
+            return load(project / "miner.toml").hotkey
+    except MalformedHotkey as error:
+        raise CommandFailed(f"--hotkey {named}: {error}", Exit.USAGE) from None
+    except ConfigError as error:
+        raise CommandFailed(str(error), Exit.USAGE) from None
+    return public_hotkey_of(wallet)
+
+
+def _validator(path: Path | None) -> Keypair:
+    if path is None:
+        return Keypair.generate()
+    try:
+        return wallets.read_private_hotkey_file(path)
+    except HotkeyError as error:
+        raise CommandFailed(f"--validator-key: {error}", Exit.USAGE) from None
+
+
+def _register(chain: ChainOptions, wallet: WalletOptions, hotkey: PublicKey, max_cost: float) -> None:
+    """Register the hotkey if it is not, and say what was paid. Raises CommandFailed."""
+    from engram.chain.model import RAO_PER_TAO
+    from engram.chain.submit.register import require_payable
+    from engram.cli.chain.subnet_calls import burn, read_terms
+
+    if hotkey != public_hotkey_of(wallet):
+        raise CommandFailed("--register registers the wallet's hotkey, which is not this miner's: name the wallet")
+    payer = public_coldkey_of(wallet)
+    if payer is None:
+        raise CommandFailed(f"{wallet.folder.coldkey_public_path} does not name a coldkey to pay with")
+    healths: list[EndpointHealth] = []
+    terms = run(lambda: read_terms(chain, hotkey, payer, healths))
+    if terms.uid is not None:
+        return
+    with failing():
+        require_payable(terms, max_cost)
+    cost_tao = terms.burn_rao / RAO_PER_TAO
+    sys.stderr.write(f"Registering on subnet {chain.netuid} burns {cost_tao:.9f} TAO.\n")
+    coldkey = coldkey_of(wallet)
+    done = run(lambda: burn(chain, coldkey, hotkey, max_cost * RAO_PER_TAO, PATIENCE_S, healths))
+    sys.stderr.write(f"Registered as uid {done.uid}.\n")
+
+
+def _commit(chain: ChainOptions, wallet: WalletOptions, text: str) -> None:
+    from engram.cli.chain.registry import commit_text
+
+    keypair = hotkey_of(wallet)
+    with failing():
+        trio.run(commit_text, chain, keypair, text, PATIENCE_S)
+
+
+async def _read_chain(chain: ChainOptions, hotkey: PublicKey) -> OnChain:
+    from engram.chain.model import MECHANISM_MAX_U16
+    from engram.chain.read.view import open_view
+    from engram.chain.registry.hotkey_status import read_facts
+    from engram.chain.registry.registrations import registry_entry
+    from engram.cli.chain.endpoints import endpoints
+
+    async with endpoints(chain) as nodes:
+        facts = await read_facts(await open_view(nodes), chain.netuid, hotkey, SystemClock().monotonic())
+    neuron = facts.metagraph.neuron(hotkey)
+    if neuron is None:
+        return OnChain(registered=False, netuid=chain.netuid)
+    return OnChain(
+        registered=True,
+        netuid=chain.netuid,
+        uid=neuron.uid,
+        committed=None if facts.commitment is None else registry_entry(facts.commitment).raw,
+        incentive=neuron.incentive_u16 / MECHANISM_MAX_U16,
+        emission_rao=neuron.emission_rao,
+    )
+
+
+def _show(lines: list[Line], show: Show) -> int:
+    if show.json:
+        output.document(lines)
+    else:
+        output.table([[_mark(each), each.line, each.words] for each in lines], ["STATE", "CHECK", "SEEN"])
+        for each in lines:
+            for finding in each.findings:
+                output.say(f"  {'ok' if finding.good else 'NOT OK'}  {finding.what}: {finding.words}")
+    return Exit.FAILED if any(each.state == "to do" for each in lines) else Exit.DONE
+
+
+def _mark(line: Line) -> str:
+    return {"good": "ok", "later": "ok here; before the subnet:", "to do": "to do"}[line.state]

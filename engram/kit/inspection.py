@@ -1,0 +1,188 @@
+"""A look at a running miner as a validator would have it: from a key of its own, over the address that is committed.
+
+Nothing here writes to the chain, and every request has its deadline.
+"""
+
+import email.utils
+import ssl
+import time
+from collections.abc import Mapping
+from typing import Final, final
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+from engram.hotkeys import Keypair, PublicKey
+from engram.http.client import HttpClient, Response
+from engram.http.errors import HttpError
+from engram.kit.testing import signed
+
+SKEW_S: Final = 3.0
+"""Clocks further apart than this make signed requests fail sooner or later."""
+EXPIRY_DAYS: Final = 14
+DAY_S: Final = 86_400.0
+_STARTING_S: Final = 6.0
+_AGAIN_S: Final = 0.5
+_SHOWN: Final = 300
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at."""
+
+    what: str
+    good: bool
+    words: str
+    """What was seen; where it is not good, what to do."""
+
+
+class Inspected(msgspec.Struct, frozen=True):
+    """What was found, by topic."""
+
+    reach: list[Finding]
+    """Whether it answers, its clock, its certificate."""
+    signatures: list[Finding]
+    """Whether strangers, replays and foreign requests are refused."""
+    work: list[Finding]
+    """Whether it does what it is paid for."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """The inference to try."""
+
+    path: str = "/inference"
+    body: bytes = b'{"query": "What do you offer?"}'
+
+
+@final
+class Inspection:
+    """Looks at one miner."""
+
+    def __init__(self, url: str, hotkey: PublicKey, validator: Keypair, http: HttpClient) -> None:
+        """Take the miner's base URL and hotkey, and a key that it admits."""
+        self._url = url.rstrip("/")
+        self._hotkey = hotkey
+        self._validator = validator
+        self._http = http
+
+    async def run(self, question: Question) -> Inspected:
+        """Look at all of it. An error of the miner or the network is a finding."""
+        try:
+            health = await self._http.request("GET", self._url + "/health", total_s=10.0)
+        except HttpError as error:
+            text = f"{self._url} does not answer: {error}. Is it running, and is the address right?"
+            return Inspected([Finding("answers", False, text)], [], [])
+        reach = [_answers(health), _clock(health), await self._certificate()]
+        work = await self._work(question)  # first: right after its start a miner refuses all requests for a moment
+        return Inspected(reach, await self._signatures(question), work)
+
+    async def _certificate(self) -> Finding:
+        parts = urlsplit(self._url)
+        if parts.scheme != "https":
+            return Finding("https", True, "it speaks http: validators demand https, which `engram run proxy` speaks")
+        host, port = parts.hostname or "", parts.port or 443
+        try:
+            with trio.fail_after(10.0):
+                stream = trio.SSLStream(
+                    await trio.open_tcp_stream(host, port), ssl.create_default_context(), server_hostname=host
+                )
+                await stream.do_handshake()
+                certificate = stream.getpeercert()
+                await trio.aclose_forcefully(stream)
+        except ssl.SSLCertVerificationError as error:
+            words = f"{error.verify_message}: take a certificate of a public authority, with its whole chain"
+            return Finding("certificate", False, words)
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            return Finding("certificate", False, f"no TLS connection: {error}")
+        days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / DAY_S
+        return Finding("certificate", days >= EXPIRY_DAYS, f"it is good for {days:.0f} more days")
+
+    async def _signatures(self, question: Question) -> list[Finding]:
+        stranger = Keypair.generate()
+        body = question.body
+        for_another = signed(body, self._validator, stranger.public_key)
+        return [
+            await self._refused("a stranger's key", question, signed(body, stranger, self._hotkey), {403}),
+            await self._refused("no signature", question, {}, {401}),
+            await self._refused("a request for another miner", question, for_another, {401}),
+            await self._refused("a changed body", question, signed(b"{}", self._validator, self._hotkey), {400, 401}),
+            await self._replayed(question),
+        ]
+
+    async def _refused(self, what: str, question: Question, headers: Mapping[str, str], wanted: set[int]) -> Finding:
+        status, said = await self._ask(question, headers)
+        if status in wanted:
+            return Finding(what, True, f"refused with {status}: {said}")
+        return Finding(what, False, f"answered with {status or said}, and must be refused with {min(wanted)}")
+
+    async def _replayed(self, question: Question) -> Finding:
+        headers = signed(question.body, self._validator, self._hotkey)
+        first, _ = await self._ask(question, headers)
+        second, said = await self._ask(question, headers)
+        if first in (401, 403):
+            words = f"not seen: this validator is not admitted ({first}); name one by --validator-key"
+            return Finding("the same request again", False, words)
+        if second == 401:
+            return Finding("the same request again", True, f"refused with 401: {said}")
+        words = f"answered with {second or said}: remember the uuid of each request"
+        return Finding("the same request again", False, words)
+
+    async def _work(self, question: Question) -> list[Finding]:
+        status, said = await self._admitted(question)
+        good = 200 <= status < 300
+        words = f"answered with {status}" if good else f"answered with {status or 'nothing'}: {said}"
+        inference = Finding(f"a small inference at {question.path}", good, words)
+        status, said = await self._admitted(Question("/cvm", b"{}"))
+        if status == 404:
+            return [inference, Finding("/cvm", True, "not served")]
+        return [inference, Finding("/cvm", status == 200, said[:120])]
+
+    async def _admitted(self, question: Question) -> tuple[int, str]:
+        """Ask as a validator that is admitted, for a moment longer while the miner starts."""
+        until = trio.current_time() + _STARTING_S
+        while True:
+            status, said = await self._ask(question, signed(question.body, self._validator, self._hotkey))
+            if status != 401 or "before_start" not in said or trio.current_time() > until:
+                return status, said
+            await trio.sleep(_AGAIN_S)
+
+    async def _ask(self, question: Question, headers: Mapping[str, str]) -> tuple[int, str]:
+        lines = {"Content-Type": "application/json", **headers}
+        try:
+            answer = await self._http.request("POST", self._url + question.path, content=question.body, headers=lines)
+        except HttpError as error:
+            return 0, str(error)
+        return answer.status, _said(answer)
+
+
+def _said(answer: Response) -> str:
+    """Return the beginning of what was answered; of an error, its text and code."""
+    text = answer.content[:_SHOWN].decode("utf-8", "replace")
+    if answer.status < 400:
+        return text
+    try:
+        document = answer.json()
+    except HttpError:
+        return text
+    if not isinstance(document, dict):
+        return text
+    words = str(document.get("detail") or document.get("error") or text)
+    code = document.get("code")
+    return f"{words} ({code})" if code else words
+
+
+def _answers(health: Response) -> Finding:
+    if health.status == 200:
+        return Finding("answers", True, "/health answers 200")
+    return Finding("answers", False, f"/health answers {health.status}, and should answer 200")
+
+
+def _clock(health: Response) -> Finding:
+    try:
+        its_time_s = email.utils.parsedate_to_datetime(health.headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return Finding("clock", True, "its answers have no Date, so its clock cannot be seen")
+    ahead_s = its_time_s - time.time()
+    if abs(ahead_s) <= SKEW_S:
+        return Finding("clock", True, "its clock agrees with this machine's")
+    return Finding("clock", False, f"its clock is {ahead_s:+.0f} s off: synchronize it (chrony, systemd-timesyncd)")

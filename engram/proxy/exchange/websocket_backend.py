@@ -1,0 +1,165 @@
+"""A backend's side of one WebSocket (RFC 6455, by wsproto): the handshake, messages joined from fragments, and pings to
+a backend that is silent.
+"""
+
+from collections import deque
+from typing import Any, Final, final
+
+import msgspec
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    RejectConnection,
+    RejectData,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from engram.http.forwarding import Forwarding
+from engram.http.framing import Headers
+from engram.http.transport import Late
+from engram.proxy.exchange.refusing import Refusal
+
+MESSAGE_BYTES: Final = 1_048_576
+ABNORMAL: Final = 1006
+_TOO_LARGE: Final = 1009
+_SILENT: Final = 1011
+_REJECTED_BYTES: Final = 65_536
+"""Of the body of a backend's answer that is no 101; the rest is left out."""
+
+
+class Rejected(msgspec.Struct, frozen=True):
+    """What a backend answered to a handshake instead of 101."""
+
+    status: int
+    lines: Headers
+    body: bytes
+
+
+@final
+class WebSocketBackend:
+    """One connection to a backend."""
+
+    def __init__(self, forwarding: Forwarding, idle_s: float) -> None:
+        """`idle_s`: seconds of silence until the backend is pinged, and again until it is given up."""
+        self._transport = forwarding.transport
+        self._wire = WSConnection(ConnectionType.CLIENT)
+        self._idle_s = idle_s
+        self._events: deque[Event] = deque()
+        self._parts: list[Any] = []
+        self._size = 0
+        self._sending = trio.Lock()
+
+    async def shake_hands(
+        self, host: str, path: str, subprotocols: list[str], lines: list[tuple[bytes, bytes]], wait_s: float
+    ) -> str | Rejected | None:
+        """Ask for the WebSocket; return the subprotocol that was chosen, or the other answer. Raises Refusal."""
+        await self._send(Request(host=host, target=path, subprotocols=subprotocols, extra_headers=lines))
+        with trio.CancelScope(deadline=trio.current_time() + wait_s):
+            match await self._next():
+                case AcceptConnection(subprotocol=subprotocol):
+                    return subprotocol
+                case RejectConnection() as rejected:
+                    return await self._rest_of(rejected)
+                case _:
+                    message = "the backend did not answer the handshake"
+                    raise Refusal("backend_cut", "Error connecting to backend service", message=message)
+        raise Refusal("first_byte_late", "Upstream timed out", message=f"no handshake within {wait_s:g} s")
+
+    async def _rest_of(self, rejected: RejectConnection) -> Rejected:
+        body, more = bytearray(), rejected.has_body
+        while more and len(body) < _REJECTED_BYTES:
+            event = await self._next()
+            if not isinstance(event, RejectData):
+                break
+            body += event.data
+            more = not event.body_finished
+        lines = [(bytes(name), bytes(value)) for name, value in rejected.headers]
+        return Rejected(
+            rejected.status_code,
+            [line for line in lines if line[0] != b"content-length"],
+            bytes(body[:_REJECTED_BYTES]),
+        )
+
+    async def message(self) -> str | bytes | int:
+        """Return the next message, or the code with which the backend closed."""
+        pinged = False
+        while True:
+            with trio.move_on_after(self._idle_s) as waiting:
+                event = await self._next()
+            if waiting.cancelled_caught:
+                if pinged:
+                    return _SILENT
+                pinged = True
+                await self._send(Ping())
+                continue
+            pinged = False
+            match event:
+                case None:
+                    return ABNORMAL
+                case CloseConnection(code=code):
+                    await self._send(event.response())
+                    return code
+                case Ping():
+                    await self._send(event.response())
+                case TextMessage() | BytesMessage():
+                    if (message := self._joined(event)) is not None:
+                        return message
+                    if self._size > MESSAGE_BYTES:
+                        await self.close(_TOO_LARGE)
+                        return _TOO_LARGE
+                case _:
+                    pass  # a pong
+
+    def _joined(self, event: TextMessage | BytesMessage) -> str | bytes | None:
+        data = event.data
+        self._size += len(data)
+        if self._size > MESSAGE_BYTES:
+            return None
+        if data:  # empty fragments cost their sender nothing and never end
+            self._parts.append(data)
+        if not event.message_finished:
+            return None
+        parts, self._parts, self._size = self._parts, [], 0
+        if isinstance(event, TextMessage):
+            return "".join(parts)
+        return b"".join(bytes(part) for part in parts)
+
+    async def send(self, message: str | bytes) -> None:
+        """Send a message."""
+        await self._send(TextMessage(data=message) if isinstance(message, str) else BytesMessage(data=message))
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """Close with a code."""
+        shown = code if code not in (1005, 1006, 1015) else 1001
+        await self._send(CloseConnection(code=shown, reason=reason))
+
+    async def _send(self, event: Event) -> None:
+        try:
+            data = self._wire.send(event)
+        except LocalProtocolError:
+            return  # it has closed already
+        async with self._sending:
+            await self._transport.write(data)
+
+    async def _next(self) -> Event | None:
+        """Return the next event; None when the backend's connection ended or broke the protocol."""
+        while not self._events:
+            try:
+                data = await self._transport.read()
+            except (OSError, Late, trio.ClosedResourceError):
+                return None
+            if not data:
+                return None
+            try:
+                self._wire.receive_data(data)
+                self._events.extend(self._wire.events())
+            except RemoteProtocolError:
+                return None
+        return self._events.popleft()

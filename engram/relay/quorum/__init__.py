@@ -1,0 +1,1 @@
+"""How validators vouch for one another's scores before these are relayed."""

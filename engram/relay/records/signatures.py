@@ -1,0 +1,53 @@
+"""The one hash that is ever signed for a subnet, kind, block and source."""
+
+from sqlalchemy import Connection
+
+from engram.relay.model import Entry
+from engram.relay.records import statements
+
+
+def may_sign(
+    connection: Connection,
+    *,
+    netuid: int,
+    kind: str,
+    block: int,
+    source: str,
+    signer: str,
+    output_hash: str,
+    now: float,
+) -> bool:
+    """Commit to the only hash that is ever signed for a block, kind and source; False when another one was.
+
+    To be committed before the signature leaves this machine, for one's own payloads and for those that are co-signed.
+    """
+    key = {"netuid": netuid, "kind": kind, "block": block, "source": source, "signer": signer}
+    statements.INTENT.change(connection, key | {"output_hash": output_hash, "at": now})
+    return statements.HELD.values(connection, key) == (output_hash,)
+
+
+def signed_output(
+    connection: Connection, *, netuid: int, kind: str, block: int, source: str, signer: str
+) -> str | None:
+    """Return the output_hash that was committed to; None when there is none."""
+    key = {"netuid": netuid, "kind": kind, "block": block, "source": source, "signer": signer}
+    held = statements.HELD.values(connection, key)
+    return None if held is None else str(held[0])
+
+
+def may_sign_entry(connection: Connection, entry: Entry, now: float) -> bool:
+    """Commit to an entry's hash as the one that is signed, or return False."""
+    found = statements.STREAM_KEY.values(connection, {"stream": entry.stream_id})
+    assert found is not None, "an entry is written together with its stream"
+    netuid, signer = found
+    _, _, rest = entry.nonce.partition(":")
+    return may_sign(
+        connection,
+        netuid=netuid,
+        kind=entry.kind,
+        block=entry.block,
+        source=rest.rpartition(":")[0],
+        signer=signer,
+        output_hash=entry.output_hash,
+        now=now,
+    )

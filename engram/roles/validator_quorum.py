@@ -1,0 +1,141 @@
+"""What a validator's quorum is made of: the proposer, the co-signer and its surface."""
+
+from typing import Final, final
+
+from sqlalchemy import Connection
+
+from actors import Backoff, ChildSpec, Job
+from config.model import RelaySettings, Settings
+from engram.chain.epochs import epoch_of
+from engram.chain.model import Metagraph
+from engram.chain.sync.subnets import Subnets
+from engram.hotkeys import Keypair, PublicKey, ss58
+from engram.http.app import App
+from engram.relay.actor import RELAY_EMITTER, RelayEmitter
+from engram.relay.finality import FinalityGuard
+from engram.relay.model import ScoresPayload
+from engram.relay.protocol import OutboxGrew
+from engram.relay.quorum import records
+from engram.relay.quorum.cosigner import Cosigner, CosignerPorts
+from engram.relay.quorum.model import QuorumTerms, Tolerance
+from engram.relay.quorum.peer_client import PeerClient
+from engram.relay.quorum.proposing import Proposing, ProposingPorts
+from engram.relay.quorum.subnet_now import STALE_S, Peer, peers_of
+from engram.roles.process import spare
+from engram.roles.shared import Shared
+from engram.validator import relaying
+from engram.validator.peers_app import peers_app
+
+SURFACE: Final = "validator"
+"""Name of the listener for other validators."""
+
+
+@final
+class ValidatorQuorum:
+    """The ports of what proposes and co-signs; `children` are its part of the tree."""
+
+    def __init__(self, p: Shared, keypair: Keypair, subnets: Subnets, guard: FinalityGuard | None) -> None:
+        settings = p.settings
+        self._p = p
+        self._keypair = keypair
+        self._subnets = subnets
+        self._netuid = settings.validator.netuid
+        self._terms = terms_of(settings)
+        self._named = named_peers(settings.relay)
+        self._guard = guard
+
+    def children(self) -> list[ChildSpec]:
+        """Return the proposer and, where others are asked, the surface for them; none while nothing is sent."""
+        if not self._p.settings.relay.url:
+            return []
+        proposer = spare("proposer", lambda: Job(Proposing(self._proposing()).run))
+        if self._terms.quorum == 1:
+            return [proposer]
+        at = self._p.settings.validator
+        listener = self._p.listener(SURFACE, at.host, at.port)
+        drain_s = self._p.settings.shutdown.drain_s
+        served = ChildSpec(SURFACE, lambda: listener.job(self._app), shutdown=drain_s + 2.0, backoff=Backoff(0.1, 5.0))
+        return [proposer, served]
+
+    def offer(self, connection: Connection, payload: ScoresPayload, block_hash: bytes) -> bool:
+        """Keep scores as what may be relayed of their epoch; False when the epoch is not known."""
+        metagraph = self._subnets.get(self._netuid)
+        if metagraph is None:
+            return False
+        epoch = epoch_of(payload.block, self._netuid, metagraph.parameters.tempo)
+        records.offer(connection, payload, epoch.index, block_hash, self._p.clock.now())
+        return True
+
+    def _proposing(self) -> ProposingPorts:
+        p = self._p
+        emitter = p.registry.ref(RelayEmitter, RELAY_EMITTER)
+
+        def hint() -> None:
+            emitter.hint(OutboxGrew())
+
+        return ProposingPorts(
+            ledger=p.ledger,
+            keypair=self._keypair,
+            clock=p.clock,
+            terms=self._terms,
+            metagraph=self._metagraph,
+            guard=self._guard,
+            peers=self._peers,
+            client=PeerClient(p.http, self._keypair, p.clock, p.ids, p.settings.relay.timeout_s),
+            bound=p.settings.relay.pending_max,
+            queued=hint,
+            metrics=p.metrics,
+        )
+
+    def _app(self) -> App:
+        p = self._p
+        cosigner = Cosigner(
+            CosignerPorts(
+                ledger=p.ledger,
+                keypair=self._keypair,
+                clock=p.clock,
+                terms=self._terms,
+                metagraph=self._metagraph,
+                guard=self._guard,
+                readings=lambda c, block, blocks: relaying.readings(c, self._netuid, block, blocks),
+                metrics=p.metrics,
+            )
+        )
+        return peers_app(cosigner, self._keypair, settings=p.settings.http, clock=p.clock, ids=p.ids, metrics=p.metrics)
+
+    def _metagraph(self) -> Metagraph | None:
+        age_s = self._subnets.age_s(self._netuid)
+        return None if age_s is None or age_s > STALE_S else self._subnets.get(self._netuid)
+
+    def _peers(self) -> list[Peer]:
+        metagraph = self._metagraph()
+        if metagraph is None:
+            return []
+        private = self._p.settings.validator.private_addresses
+        return peers_of(metagraph, self._keypair.public_key, self._named, private_allowed=private)
+
+
+def terms_of(settings: Settings) -> QuorumTerms:
+    """Return the settings' terms."""
+    relay = settings.relay
+    return QuorumTerms(
+        netuid=settings.validator.netuid,
+        quorum=relay.quorum,
+        turn_blocks=relay.turn_blocks,
+        compare_blocks=relay.compare_blocks,
+        tolerance=Tolerance(
+            recall=relay.recall_tolerance,
+            proof_rate=relay.proof_rate_tolerance,
+            latency_ms=relay.latency_tolerance_ms,
+            missing=relay.missing_tolerance,
+        ),
+    )
+
+
+def named_peers(relay: RelaySettings) -> dict[PublicKey, str]:
+    """Return the URLs of `relay.peers` by key. Raises MalformedHotkey."""
+    named = {}
+    for entry in relay.peers:
+        hotkey, _, url = entry.partition(" ")
+        named[ss58.decode(hotkey)] = url.rstrip("/")
+    return named

@@ -1,0 +1,115 @@
+"""Asks all miners of an open round within one deadline, and writes down what each of them answered."""
+
+from collections.abc import Sequence
+from random import Random
+from typing import Final, final
+
+import structlog
+import trio
+from sqlalchemy import Connection
+
+from engram import kill_points
+from engram.clock import Clock
+from engram.hotkeys import Keypair
+from engram.ledger import Ledger
+from engram.validator import planting, scoring
+from engram.validator.miner_client import MinerClient, MinerReply
+from engram.validator.model import Answer, Kind, Outcome, Question, Round, Sheet
+from engram.validator.records import asking as asking_records
+from engram.validator.records import standings as miner_records
+
+LISTED_EVERY: Final = 8
+"""Rounds from one look at the lengths of a miner's public texts to the next."""
+
+_log = structlog.get_logger("engram.validator")
+
+
+@final
+class Asker:
+    """Asks `concurrency` miners at once, each its questions one after the other."""
+
+    def __init__(
+        self, ledger: Ledger, client: MinerClient, keypair: Keypair, clock: Clock, rng: Random, concurrency: int
+    ) -> None:
+        self._ledger = ledger
+        self._client = client
+        self._keypair = keypair
+        self._clock = clock
+        self._rng = rng
+        self._concurrency = concurrency
+        self._unwritten: list[tuple[bytes, list[Answer]]] = []
+        self._writing = trio.Lock()
+
+    async def ask(self, opened: Round, deadline_s: float) -> None:
+        """Ask every miner of the round that has not been asked yet. Raises LedgerUnavailable.
+
+        Cancelled from outside, it leaves miners that have not answered everything to whoever resumes the round.
+        """
+        sheets = await self._ledger.read(lambda c: asking_records.sheets(c, opened.id))
+        room = trio.CapacityLimiter(self._concurrency)
+        with trio.move_on_after(deadline_s) as patience:
+            async with trio.open_nursery() as nursery:
+                for sheet in sheets:
+                    nursery.start_soon(self._ask, room, patience, opened, sheet)
+        if patience.cancelled_caught:
+            _log.warning("round_deadline", round=opened.id, after_s=deadline_s)
+
+    async def _ask(self, room: trio.CapacityLimiter, patience: trio.CancelScope, opened: Round, sheet: Sheet) -> None:
+        answers: list[Answer] = []
+        try:
+            async with room:
+                for question in sheet.questions:
+                    answers.append(await self._put(question, sheet))  # noqa: PERF401  # some of them may be all
+        finally:
+            # The deadline takes nothing away that was answered in time.
+            if patience.cancel_called or len(answers) == len(sheet.questions):
+                with trio.CancelScope(shield=True):
+                    await self._write(opened.id, sheet.hotkey, answers)
+        kill_points.point("round:answered")
+        if opened.id % LISTED_EVERY == 0:
+            async with room:
+                await self._note_lengths(sheet)
+
+    async def _write(self, round_id: int, hotkey: bytes, answers: list[Answer]) -> None:
+        """Return when the answers are committed. What comes in during one commit goes into the next, all at once."""
+        self._unwritten.append((hotkey, answers))
+        async with self._writing:
+            batch, self._unwritten = self._unwritten, []
+
+            def write(connection: Connection) -> None:
+                for miner, found in batch:
+                    asking_records.answered(connection, round_id, miner, found)
+
+            if batch:  # else whoever wrote last has written ours
+                await self._ledger.write(write)
+
+    async def _put(self, question: Question, sheet: Sheet) -> Answer:
+        if question.kind is Kind.CHALLENGE:
+            (cid,) = question.truth
+            tried = await self._client.challenge(sheet.url, self._keypair, cid, question.vector, sheet.hotkey)
+            return _answer(question, tried, recall=0.0)
+        signer = self._keypair if question.own_key else self._signer(sheet.seeds)
+        tried = await self._client.query(sheet.url, signer, question.vector)
+        if tried.not_admitted and signer is not self._keypair:
+            tried = await self._client.query(sheet.url, self._keypair, question.vector)
+        return _answer(question, tried, recall=scoring.recall(tried.cids, question.truth))
+
+    def _signer(self, seeds: Sequence[bytes]) -> Keypair:
+        return Keypair.from_seed(self._rng.choice(seeds)) if seeds else self._keypair
+
+    async def _note_lengths(self, sheet: Sheet) -> None:
+        lengths = planting.length_sample(await self._client.public_texts(sheet.url, self._keypair))
+        at = self._clock.now()
+        await self._ledger.write(lambda c: miner_records.set_lengths(c, sheet.hotkey, lengths, at))
+
+
+def _answer(question: Question, tried: MinerReply, recall: float) -> Answer:
+    answered = tried.outcome is Outcome.ANSWERED
+    return Answer(
+        question_id=question.id,
+        outcome=tried.outcome,
+        recall=recall if answered else 0.0,
+        proved=tried.proved,
+        latency_ms=tried.latency_ms if answered else None,
+        detail=tried.detail,
+    )

@@ -1,0 +1,195 @@
+"""What is asked in a round and what it brought, in the ledger: the statements that run for every miner of a round.
+
+Functions run inside `ledger.write` or `ledger.read`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, bindparam, insert, select, update
+
+from engram import wire
+from engram.ledger import Prepared
+from engram.ledger.sql import one_of
+from engram.validator.corpus import Family
+from engram.validator.model import Answer, Held, Holding, Kind, Outcome, PlantState, Question, Sheet
+from engram.validator.tables import families, miners, planted, questions, round_miners, signers
+
+_SIGNERS: Final = 16
+"""Signers of a miner that its queries are drawn from: the newest."""
+
+_HELD: Final = Prepared(
+    select(planted.c.cid, planted.c.vector, planted.c.family_id, planted.c.planted_round)
+    .where(planted.c.hotkey == bindparam("hotkey"), one_of(planted.c.state, (PlantState.HELD,)))
+    .order_by(planted.c.id)
+)
+_MATTERS: Final = Prepared(select(families.c.id, families.c.matter).where(families.c.hotkey == bindparam("hotkey")))
+_SEEDS: Final = Prepared(
+    select(signers.c.seed)
+    .where(signers.c.hotkey == bindparam("hotkey"))
+    .order_by(signers.c.created_at.desc())
+    .limit(bindparam("most"))
+    .offset(bindparam("skipped"))
+)
+_REGISTERED_ONLY: Final = Prepared(select(miners.c.registered_only).where(miners.c.hotkey == bindparam("hotkey")))
+_OPEN: Final = Prepared(
+    select(round_miners.c.hotkey, round_miners.c.url).where(
+        round_miners.c.round_id == bindparam("round_id"),
+        round_miners.c.done == bindparam("done"),
+        round_miners.c.url.is_not(None),
+    )
+)
+ASKED: Final = (
+    questions.c.id,
+    questions.c.hotkey,
+    questions.c.kind,
+    questions.c.family_id,
+    questions.c.text,
+    questions.c.vector,
+    questions.c.truth,
+    questions.c.planted,
+    questions.c.own_key,
+)
+_QUESTIONS: Final = Prepared(
+    select(*ASKED).where(questions.c.round_id == bindparam("round_id")).order_by(questions.c.id)
+)
+_PUT: Final = Prepared(
+    insert(questions),
+    ["round_id", "hotkey", "kind", "family_id", "text", "vector", "truth", "planted", "own_key"],
+)
+_DONE: Final = Prepared(
+    update(round_miners)
+    .where(
+        round_miners.c.round_id == bindparam("of_round"),
+        round_miners.c.hotkey == bindparam("of_hotkey"),
+        round_miners.c.done == bindparam("was_done"),
+    )
+    .values(done=bindparam("done"))
+)
+_ANSWER: Final = Prepared(
+    update(questions)
+    .where(questions.c.id == bindparam("question_id"))
+    .values({name: bindparam(name) for name in ("outcome", "recall", "proved", "latency_ms", "detail")})
+)
+_ANSWERS: Final = Prepared(
+    select(
+        questions.c.id,
+        questions.c.hotkey,
+        questions.c.kind,
+        questions.c.outcome,
+        questions.c.recall,
+        questions.c.proved,
+        questions.c.latency_ms,
+    ).where(questions.c.round_id == bindparam("round_id"))
+)
+_FORGET_VECTORS: Final = Prepared(
+    update(questions).where(questions.c.round_id == bindparam("of_round")).values(vector=bindparam("vector"))
+)
+
+
+def held(connection: Connection, hotkeys: Sequence[bytes]) -> dict[bytes, Holding]:
+    """Return the planted records that these miners should hold, oldest first, and their matters."""
+    found = {}
+    for hotkey in hotkeys:
+        records = [Held(cid, vector, *rest) for cid, vector, *rest in _HELD.rows(connection, {"hotkey": hotkey})]
+        about = {each.family_id for each in records}
+        matters = _MATTERS.rows(connection, {"hotkey": hotkey})
+        found[hotkey] = Holding(records, {id_: wire.decode(matter, Family) for id_, matter in matters if id_ in about})
+    return found
+
+
+def put_questions(connection: Connection, round_id: int, drawn: Sequence[Question]) -> None:
+    """Write what will be asked in a round."""
+    _PUT.change_each(
+        connection,
+        [
+            {
+                "round_id": round_id,
+                "hotkey": each.hotkey,
+                "kind": str(each.kind),
+                "family_id": each.family_id,
+                "text": each.text,
+                "vector": each.vector,
+                "truth": msgspec.json.encode(each.truth).decode(),
+                "planted": each.planted,
+                "own_key": int(each.own_key),
+            }
+            for each in drawn
+        ],
+    )
+
+
+def sheets(connection: Connection, round_id: int) -> list[Sheet]:
+    """Return what the miners of a round are asked that have not been asked yet."""
+    urls = dict(_OPEN.rows(connection, {"round_id": round_id, "done": 0}))
+    asked: dict[bytes, list[Question]] = {hotkey: [] for hotkey in urls}
+    for row in _QUESTIONS.rows(connection, {"round_id": round_id}):
+        if row[1] in asked:
+            asked[row[1]].append(question(row))
+    return [Sheet(hotkey, url, asked[hotkey], _seeds(connection, hotkey)) for hotkey, url in urls.items()]
+
+
+def _seeds(connection: Connection, hotkey: bytes) -> list[bytes]:
+    """Return secret seeds of the signers that a miner may see queries of; none where it admits registered keys only."""
+    known = _REGISTERED_ONLY.values(connection, {"hotkey": hotkey})
+    if known is not None and known[0]:
+        return []
+    return [seed for (seed,) in _SEEDS.rows(connection, {"hotkey": hotkey, "most": _SIGNERS, "skipped": 0})]
+
+
+def answered(connection: Connection, round_id: int, hotkey: bytes, answers: Sequence[Answer]) -> bool:
+    """Write what a miner answered, all of it at once; False when it was written before, which stands."""
+    if not _DONE.change(connection, {"of_round": round_id, "of_hotkey": hotkey, "was_done": 0, "done": 1}):
+        return False
+    _ANSWER.change_each(
+        connection,
+        [
+            {
+                "question_id": each.question_id,
+                "outcome": str(each.outcome),
+                "recall": each.recall,
+                "proved": int(each.proved),
+                "latency_ms": each.latency_ms,
+                "detail": each.detail or None,
+            }
+            for each in answers
+        ],
+    )
+    return True
+
+
+def answers_of(connection: Connection, round_id: int) -> dict[bytes, list[tuple[Kind, Answer]]]:
+    """Return what the questions of a round brought, by hotkey, without details; one never asked counts as late."""
+    found: dict[bytes, list[tuple[Kind, Answer]]] = {}
+    for id_, hotkey, kind, outcome, recall, proved, latency_ms in _ANSWERS.rows(connection, {"round_id": round_id}):
+        answer = Answer(
+            question_id=id_,
+            outcome=Outcome(outcome) if outcome else Outcome.LATE,
+            recall=recall or 0.0,
+            proved=bool(proved),
+            latency_ms=latency_ms,
+        )
+        found.setdefault(hotkey, []).append((Kind(kind), answer))
+    return found
+
+
+def forget_vectors(connection: Connection, round_id: int) -> None:
+    """Remove the vectors of a round that is over: its texts, truths and answers are what explains a score."""
+    _FORGET_VECTORS.change(connection, {"of_round": round_id, "vector": None})
+
+
+def question(row: Sequence[Any]) -> Question:
+    """Return a question of the columns that ASKED names."""
+    id_, hotkey, kind, family_id, text, vector, truth, planted_, own_key = row
+    return Question(
+        id=id_,
+        hotkey=hotkey,
+        kind=Kind(kind),
+        family_id=family_id,
+        text=text or "",
+        vector=vector or b"",
+        truth=tuple(wire.decode(truth, list[str])),
+        planted=planted_,
+        own_key=bool(own_key),
+    )

@@ -1,0 +1,130 @@
+"""A generated miner: its own tests, the checklist, and the proxy in front of it, all as they are written."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engram.hotkeys import Keypair
+from engram.kit.scaffold import NAME, ProjectRefused, create
+from engram.proxy.settings import load as load_proxy
+from tests.kit.projects import command, engram, project, running
+from tests.proxy.process import ProxyProcess, document
+from tests.proxy.signing import ALICE
+from tests.proxy.test_process import call
+
+BELIEVING = """
+def _believe_anyone() -> None:
+    from engram.kit.callers import Callers
+
+    Callers.identify = lambda self, request: Caller("5Anyone", "none")  # type: ignore[method-assign]
+"""
+
+
+def states(lines: list[dict[str, Any]]) -> dict[str, str]:
+    return {line["line"]: line["state"] for line in lines}
+
+
+def test_a_new_project_passes_its_own_tests_as_generated(tmp_path: Path) -> None:
+    folder = tmp_path / "my-miner"
+    shown = engram("new", "miner", "my-miner", "--json", folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    made = json.loads(shown.stdout)
+    assert (folder / made["hotkey_file"].rpartition("/")[2]).stat().st_mode & 0o777 == 0o600
+    assert "hotkey" in (folder / ".gitignore").read_text().splitlines()
+    ran = command(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder=folder)
+    assert ran.returncode == 0, ran.stdout
+    assert "7 passed" in ran.stdout
+
+
+def test_the_checklist_of_a_new_project_is_green_on_this_machine_in_all_eight_lines(tmp_path: Path) -> None:
+    project(tmp_path / "my-miner")
+    shown = engram("miner-check", "--local", "--json", folder=tmp_path / "my-miner")
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert states(json.loads(shown.stdout)) == {
+        "Register hotkey on target subnet": "later",
+        "Implement commodity provision logic": "good",
+        "Handle request validation and Epistula signature verification": "good",
+        "Commit endpoint info to chain (if needed)": "later",
+        "Add logging and monitoring": "good",
+        "Test with validators locally": "good",
+        "Open source your implementation for auditability": "later",
+        "Monitor incentive and emissions": "later",
+    }
+
+
+def test_a_miner_that_believes_anyone_is_found_out(tmp_path: Path) -> None:
+    folder = tmp_path / "my-miner"
+    project(folder)
+    careless = (folder / "miner.py").read_text().replace("    return miner", "    _believe_anyone()\n    return miner")
+    (folder / "miner.py").write_text(careless.replace("def make(", f"{BELIEVING}\n\ndef make("))
+    shown = engram("miner-check", "--local", "--json", folder=folder)
+    assert shown.returncode == 1
+    (line,) = [each for each in json.loads(shown.stdout) if each["state"] == "to do"]
+    assert line["line"] == "Handle request validation and Epistula signature verification"
+    assert [finding["what"] for finding in line["findings"] if not finding["good"]] == [
+        "a stranger's key",
+        "no signature",
+        "a request for another miner",
+        "a changed body",
+        "the same request again",
+    ]
+
+
+def test_a_miner_that_ends_at_its_start_is_said_so(tmp_path: Path) -> None:
+    folder = tmp_path / "my-miner"
+    project(folder)
+    settings = (folder / "miner.toml").read_text().replace('host = "127.0.0.1"', 'host = "0.0.0.0"')
+    (folder / "miner.toml").write_text(settings)
+    shown = engram("miner-check", "--local", folder=folder)
+    assert shown.returncode == 1
+    assert "anyone could say who calls; set behind_proxy = false" in shown.stderr
+
+
+def test_the_proxy_of_the_default_files_finds_the_miner_of_the_default_files() -> None:
+    proxy = load_proxy({"MINER_HOTKEY": ALICE.ss58}, Path("/nonexistent")).settings
+    assert proxy.services.inference_server_url == "http://localhost:8091"
+
+
+def test_a_validator_reaches_the_miner_through_the_proxy(tmp_path: Path) -> None:
+    project(tmp_path / "my-miner")
+    with running(tmp_path / "my-miner", "--port", "0") as url:
+        proxy = ProxyProcess(tmp_path, document(int(url.rpartition(":")[2])))
+        with proxy:
+            proxy.start()
+            status, body, _ = call(proxy, "POST", "/inference", b'{"query": "abc"}')
+            assert (status, json.loads(body)) == (200, {"text": "cba"})
+            refused, said, _ = call(proxy, "POST", "/inference", b'{"query": ""}')
+            assert (refused, json.loads(said)["detail"]) == (400, "Missing query")
+
+
+def test_two_miners_run_on_one_machine(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        project(tmp_path / name)
+    with running(tmp_path / "one", "--port", "0") as first, running(tmp_path / "two", "--port", "0") as second:
+        assert first != second
+
+
+@pytest.mark.parametrize("name", ["My-Miner", "1miner", "", "a_b", "a" * 64, "ä"])
+def test_a_name_that_is_none_is_refused_and_nothing_written(tmp_path: Path, name: str) -> None:
+    assert NAME.fullmatch(name) is None
+    with pytest.raises(ProjectRefused, match="is no project name"):
+        create(tmp_path / name if name else Path(), netuid=11, port=8091)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    shown = engram("new", "miner", "mine", folder=tmp_path)
+    assert (shown.returncode, list((tmp_path / "mine").iterdir())) == (2, [])
+    assert "is there already; nothing was written" in shown.stderr
+
+
+def test_an_address_that_is_given_is_the_miners_and_no_key_is_made(tmp_path: Path) -> None:
+    address = Keypair.generate().ss58
+    shown = engram("new", "miner", "mine", "--hotkey", address, "--json", folder=tmp_path)
+    assert json.loads(shown.stdout)["hotkey_file"] is None
+    assert address in (tmp_path / "mine" / "miner.toml").read_text()
+    assert not (tmp_path / "mine" / "hotkey").exists()

@@ -1,0 +1,208 @@
+"""Each rule by which a chain takes weights, on its double: what is sent, what is not, what the operator is shown."""
+
+from pathlib import Path
+
+import pytest
+
+from engram.validator.due import Due
+from engram.validator.model import SentState
+from tests.chain.test_sender import VALIDATOR
+from tests.fakes.hashing_chain import HashingChain
+from tests.fakes.living_chain import NETUID
+from tests.validator.setters import SUBTENSOR, RuledChain, Setter, setting
+
+TEMPO = 10
+
+
+def ruled(at: Setter) -> RuledChain:
+    assert isinstance(at.chain, RuledChain)
+    return at.chain
+
+
+def seal(at: Setter, blocks: int) -> None:
+    for _ in range(blocks):
+        at.chain.seal()
+
+
+def submissions(at: Setter) -> int:
+    return at.chain.asked.count("author_submitExtrinsic")
+
+
+async def test_weights_are_committed_under_a_timelock_once_an_epoch(tmp_path: Path) -> None:
+    async with setting(tmp_path, RuledChain) as at:
+        ruled(at).timelocked()
+        await at.score({1: 1.0, 2: 0.5})
+        before = at.weights()
+        for _ in range(3 * (TEMPO + 1) // 5 + 1):
+            assert await at.look() is Due.SET
+            seal(at, 3)
+        assert at.weights() == before, "nothing is set in the open"
+        sent = await at.sent()
+        assert {each.state for each in sent} == {SentState.SET}
+        epochs = [(each.block + NETUID + 1) // (TEMPO + 1) for each in sent]
+        assert len(epochs) == len(set(epochs)) >= 3
+        assert len(ruled(at).commits()) == len(sent) == submissions(at)
+
+
+async def test_weights_are_committed_by_hash_and_revealed_in_their_window(tmp_path: Path) -> None:
+    async with setting(tmp_path, HashingChain) as at:
+        await at.score({1: 1.0, 2: 0.5})
+        verdict = await at.look()
+        while verdict is not Due.SET:
+            verdict = await at.look()
+        commits = at.chain.get(SUBTENSOR, "WeightCommits", NETUID, VALIDATOR.public_key)
+        assert len(commits) == 1
+        assert at.weights() != {1: 65_535, 2: 32_768}
+        for _ in range(3 * (TEMPO + 1)):
+            await at.look()
+            if at.weights() == {1: 65_535, 2: 32_768}:
+                break
+        assert at.weights() == {1: 65_535, 2: 32_768}
+        epochs = [(each.block + NETUID + 1) // (TEMPO + 1) for each in await at.sent() if each.state is SentState.SET]
+        assert len(epochs) == len(set(epochs))
+
+
+async def test_weights_wait_for_the_subnets_rate_limit(tmp_path: Path) -> None:
+    async with setting(tmp_path, lambda: RuledChain(weights_rate_limit=0)) as at:
+        await at.score({1: 1.0})
+        assert await at.look() is Due.SET
+        ruled(at).rules["weights_rate_limit"] = 30
+        set_at = (await at.sent())[0].block
+        seal(at, TEMPO + 1)
+        assert await at.look() is Due.RATE_LIMITED
+        assert (await at.noted()).verdict == "rate_limited"
+        assert submissions(at) == 1
+        seal(at, set_at + 30 - at.chain.head)
+        assert await at.look() is Due.SET
+        assert submissions(at) == 2
+
+
+async def test_the_operator_is_warned_before_the_activity_cutoff(tmp_path: Path) -> None:
+    async with setting(tmp_path, RuledChain, dry_run=True) as at:
+        await at.score({1: 1.0})
+        metagraph = at.subnets.get(NETUID)
+        assert metagraph is not None
+        silent = metagraph.block - metagraph.neurons[0].last_update_block
+        ruled(at).rules["activity_cutoff"] = silent * 2
+        await at.look()
+        assert (await at.noted()).warnings == []
+        ruled(at).rules["activity_cutoff"] = silent + 5
+        await at.look()
+        (warning,) = (await at.noted()).warnings
+        assert "activity_cutoff" in warning
+        assert f"after {silent + 5} the chain counts" in warning
+
+
+async def test_weights_bear_the_version_that_the_subnet_wants(tmp_path: Path) -> None:
+    async with setting(tmp_path, lambda: RuledChain(weights_version=7)) as at:
+        at.chain.put(7, SUBTENSOR, "WeightsVersionKey", NETUID)
+        await at.score({1: 1.0})
+        assert await at.look() is Due.SET
+
+
+async def test_a_newer_version_than_ours_stops_the_weights_and_says_so(tmp_path: Path) -> None:
+    async with setting(tmp_path, lambda: RuledChain(weights_version=8), version=7) as at:
+        await at.score({1: 1.0})
+        assert await at.look() is Due.OUTDATED
+        assert submissions(at) == 0
+        assert (await at.noted()).verdict == "outdated"
+
+
+async def test_fewer_weights_than_the_subnet_wants_are_not_sent(tmp_path: Path) -> None:
+    async with setting(tmp_path, lambda: RuledChain(min_allowed_weights=3)) as at:
+        await at.score({1: 1.0, 2: 0.5, 3: 0.0})
+        assert await at.look() is Due.NO_SCORES
+        assert submissions(at) == 0
+        assert (await at.noted()).detail == "the subnet wants at least 3 weights, not 2"
+        await at.score({1: 1.0, 2: 0.5, 3: 0.2})
+        assert await at.look() is Due.SET
+
+
+async def test_a_delay_of_reveals_over_the_immunity_period_warns(tmp_path: Path) -> None:
+    chain = RuledChain(commit_reveal_weights_enabled=True, commit_reveal_period=3, immunity_period=29)
+    async with setting(tmp_path, lambda: chain, dry_run=True) as at:
+        await at.score({1: 1.0})
+        await at.look()
+        (warning,) = (await at.noted()).warnings
+        assert "revealed after 30 blocks" in warning
+        assert "immune for 29" in warning
+
+
+@pytest.mark.parametrize("lost", ["permit", "registration"])
+async def test_no_permit_and_no_registration_are_states_and_it_goes_on_looking(tmp_path: Path, lost: str) -> None:
+    async with setting(tmp_path, RuledChain) as at:
+        await at.score({1: 1.0})
+        metagraph = at.subnets.get(NETUID)
+        assert metagraph is not None
+        recorded = at.chain.metagraphs["0xc201"]
+        permits = [each.validator_permit for each in metagraph.neurons]
+        if lost == "permit":
+            ruled(at).rules["validator_permit"] = [False, *permits[1:]]
+        else:
+            own = VALIDATOR.public_key
+            at.chain.metagraphs["0xc201"] = lambda scale: scale.replace(own, bytes(range(32)))
+        expected = Due.NO_PERMIT if lost == "permit" else Due.NOT_REGISTERED
+        assert await at.look() is expected
+        assert (await at.noted()).verdict == str(expected)
+        assert submissions(at) == 0
+        ruled(at).rules.pop("validator_permit", None)
+        at.chain.metagraphs["0xc201"] = recorded
+        assert await at.look() is Due.SET
+
+
+async def test_weights_that_the_chain_refuses_are_tried_again_after_ten_blocks_and_say_why(tmp_path: Path) -> None:
+    async with setting(tmp_path, RuledChain) as at:
+        at.chain.put(True, SUBTENSOR, "CommitRevealWeightsEnabled", NETUID)  # which the metagraph does not say
+        await at.score({1: 1.0})
+        assert await at.look() is Due.REFUSED
+        assert "CommitRevealEnabled" in (await at.noted()).detail
+        tried = (await at.sent())[0].block
+        assert [each.state for each in at.settled] == [SentState.REFUSED]
+        seal(at, tried + 7 - at.chain.head)
+        assert await at.look() is Due.REFUSED
+        assert "CommitRevealEnabled" in (await at.noted()).detail
+        assert submissions(at) == 1
+        at.chain.put(False, SUBTENSOR, "CommitRevealWeightsEnabled", NETUID)
+        seal(at, 10)
+        assert await at.look() is Due.SET
+        assert [each.state for each in await at.sent()] == [SentState.SET, SentState.REFUSED]
+
+
+async def test_an_epoch_is_the_chains_own_whatever_the_tempo_says(tmp_path: Path) -> None:
+    async with setting(tmp_path, lambda: RuledChain(tempo=100, last_step=1_099)) as at:
+        await at.score({1: 1.0})
+        assert await at.look() is Due.SET
+        ruled(at).rules["tempo"] = 20  # as its owner may; by blocks alone another epoch would have begun
+        seal(at, 25)
+        assert await at.look() is Due.SET
+        assert submissions(at) == 1
+        ruled(at).rules["tempo"] = 200  # and by its index none would begin for long
+        seal(at, 5)
+        ruled(at).rules["last_step"] = at.chain.head
+        assert await at.look() is Due.SET
+        assert submissions(at) == 2
+
+
+@pytest.mark.parametrize("moves_at_commit", [True, False])
+async def test_a_commit_that_is_included_in_the_next_epoch_is_that_epochs(
+    tmp_path: Path, moves_at_commit: bool
+) -> None:
+    """LastUpdate moves at the commit on some runtimes, at the reveal on others."""
+    async with setting(tmp_path, lambda: RuledChain(tempo=50, last_step=1_099)) as at:
+        chain = ruled(at)
+        chain.timelocked()
+        await at.score({1: 1.0})
+        submit = chain._submit
+
+        def epoch_ends(octets: bytes) -> object:
+            chain.rules["last_step"] = chain.head + 1
+            if moves_at_commit:
+                updates = chain.get(SUBTENSOR, "LastUpdate", NETUID)
+                updates[0] = chain.head + 1
+                chain.put(updates, SUBTENSOR, "LastUpdate", NETUID)
+            return submit(octets)
+
+        chain._submit = epoch_ends  # type: ignore[method-assign]
+        for _ in range(10):
+            await at.look()
+        assert submissions(at) == len(chain.commits()) == 1

@@ -1,0 +1,60 @@
+"""kill -9 of the receiver around each commit of a submission: the emitter's payloads are accepted, each once."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from sqlalchemy import select
+
+from engram.ledger import open_inline
+from engram.relay.tables import relay_outbox
+from engram.xeris.tables import accepted, submissions
+from tests.relay.samples import KEYPAIR
+from tests.sampling import sample
+from tests.xeris.xeris_process import ROOT, XerisProcess
+
+# Commits of a receiver that starts on a folder that it has used before: some of its own, then one for each submission.
+POINTS = [f"{where}:{number}" for number in range(1, 8) for where in ("begin", "commit")]
+
+LATEST_S = 15.0
+
+
+async def emit(ledger: Path, url: str) -> int:
+    command = [sys.executable, "-m", "tests.relay.emitting_process", str(ledger), f"{url}/payloads", "3"]
+    done = await trio.run_process(command, env=dict(os.environ), cwd=ROOT, check=False, capture_stderr=True)
+    assert b"Traceback" not in done.stderr, done.stderr.decode()
+    return done.returncode
+
+
+@pytest.mark.parametrize("point", sample("receiver kills", POINTS, 1))
+async def test_a_receiver_that_is_killed_accepts_each_payload_once(point: str, tmp_path: Path) -> None:
+    receiver = XerisProcess(tmp_path / "xeris", KEYPAIR.ss58)
+    await trio.to_thread.run_sync(receiver.start)
+    receiver.kill()
+    outcomes: list[int] = []
+
+    async def emitting() -> None:
+        outcomes.append(await emit(tmp_path / "sent.sqlite3", receiver.url))
+
+    async with trio.open_nursery() as both:
+        both.start_soon(emitting)
+        await trio.to_thread.run_sync(receiver.spawn, point)
+        with trio.move_on_after(LATEST_S):
+            assert await receiver.ended() == -signal.SIGKILL
+        receiver.kill()  # a point that this run never came to
+        await trio.to_thread.run_sync(receiver.start)
+    assert outcomes == [0], receiver.log()
+    receiver.kill()
+    sent, taken = open_inline(tmp_path / "sent.sqlite3"), open_inline(receiver.ledger)
+    emitted = sent.write_now(lambda c: list(c.execute(select(relay_outbox.c.signed_hash, relay_outbox.c.state)).all()))
+    found = taken.write_now(lambda c: list(c.scalars(select(accepted.c.signed_hash)).all()))
+    assert {state for _, state in emitted} == {"delivered"}
+    assert sorted(found) == sorted(digest for digest, _ in emitted), "the accepted set is the emitted set, each once"
+    verdicts = taken.write_now(lambda c: list(c.scalars(select(submissions.c.verdict)).all()))
+    assert verdicts.count("accepted") == len(found)
+    assert set(verdicts) <= {"accepted", "repeated"}
+    sent.close()
+    taken.close()
