@@ -105,7 +105,10 @@ class Watching:
             for row in await self._parts.ledger.read(records.all_live):
                 if row.state is DeploymentState.CLOSING or row.token.endswith(NEXT):
                     nursery.start_soon(self._finish, row, self._closes)
-            await self._reconciler.run()
+            try:
+                await self._reconciler.run()
+            except Unavailable as error:  # here, since a nursery hands on groups of errors
+                _log.warning("akash_not_compared", reason=str(error))
 
     async def _finish(self, row: Deployment, limit: trio.CapacityLimiter) -> None:
         async with limit:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from engram.provisioning.akash import events, factory, records, transactions
 from engram.provisioning.akash.account import Signer
@@ -55,6 +56,23 @@ async def test_a_successor_whose_node_is_gone_is_closed_when_the_gateway_starts_
         async with watched(AkashBackend(made.make_parts())):
             await until(lambda: paid_leases(made) == 1)
         assert [one.token for one in made.rows() if one.state is S.SERVING] == [spec.token]
+        sound(made)
+
+
+async def test_an_outage_of_all_endpoints_ends_no_watch_and_an_orphan_is_closed_after_it() -> None:
+    async with world() as made:
+        await made.backend.launch(made.spec())
+        (row,) = made.rows()
+        made.forget(row.dseq)
+        for node in made.double.faults.nodes:
+            node.down = True
+        with capture_logs() as logs:
+            async with watched(made.backend):
+                await until(lambda: "akash_not_compared" in [log["event"] for log in logs])
+                for node in made.double.faults.nodes:
+                    node.down = False
+                made.double.make_blocks(160, 6.0)
+                await until(lambda: made.active() == [])
         sound(made)
 
 
