@@ -60,14 +60,14 @@ class ContainerLaunch:
             raise
 
     async def _run(self) -> Container:
-        engine, asked_for = self._p.engine, 0
+        engine, creations = self._p.engine, 0
         while True:
             found = await self._p.holdings.container(self._spec.token)
             if found is None:
-                if asked_for:
+                if creations:
                     await trio.sleep(holdings.LOOK_EVERY_S)
-                asked_for += 1
-                await self._create(is_last=asked_for >= REFUSALS)
+                creations += 1
+                await self._create(is_last=creations >= REFUSALS)
             elif container.is_alive(found):
                 return found
             elif found.state.status == "removing":
