@@ -105,7 +105,7 @@ def require_plain(items: Sequence[object]) -> None:
 
 
 def read_by(scope: Scope) -> Read:
-    """Return which fields of authority the AuthorityGate accepts for a request; bodies are checked against UNDERSTOOD.
+    """Return which fields of authority the Edge accepts for a request; bodies are checked against UNDERSTOOD.
 
     A GET that answers everyone alike may carry signing fields, which have no effect there.
     """
