@@ -32,6 +32,8 @@ from engram.worker.packets import (
 
 QUERY: Final = "?EIO=4&transport=websocket"
 HOTKEY_HEADER: Final = "X-Miner-Hotkey"
+LEAST_PAYLOAD_BYTES: Final = 32_768
+"""An introduction and the ids of running jobs fit into it; servers take 1,000,000 by default."""
 MOST_PENDING: Final = 20_000
 """Acknowledgements that are waited for at once; the oldest are forgotten."""
 
@@ -131,7 +133,7 @@ class Connection:
 
     def _fitting(self, frames: list[packets.Frame]) -> list[packets.Frame]:
         size, most = packets.size_of(frames), self.opened.max_payload
-        if size > most > 0:
+        if size > most:
             raise ValueError(f"Result has {size} bytes; the orchestrator takes {most}")
         return frames
 
@@ -160,6 +162,8 @@ async def open_connection(http: HttpClient, settings: WorkerSettings, hotkey: st
     decoder = Decoder(settings.max_message_bytes)
     try:
         opened = await _expected(socket, decoder, Opened, settings.connect_s)
+        if opened.max_payload < LEAST_PAYLOAD_BYTES:
+            raise LinkLost(f"the orchestrator takes {opened.max_payload} bytes; {LEAST_PAYLOAD_BYTES} are needed")
         await socket.send(packets.CONNECT)
         await _expected(socket, decoder, Connected, settings.connect_s)
         return Connection(socket, decoder, opened, settings.send_s)

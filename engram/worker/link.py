@@ -35,8 +35,8 @@ from engram.worker.runner import JobRunner
 RESULT: Final = "job_result"
 RECONCILE: Final = "reconcile"
 _PAGE: Final = 16
-_NAMES: Final = 1_000
-"""Ids of running jobs that the orchestrator is told when it is asked for others."""
+_NAMES_BYTES: Final = 16_384
+"""Of ids of running jobs, which the orchestrator is told when it is asked for others."""
 _MOST_DOUBLINGS: Final = 6
 _NOTE_S: Final = 0.2
 """Seconds for which acknowledgements are gathered: one that is lost with the process costs a resend."""
@@ -110,6 +110,7 @@ class Link:
         self._clock = clock
         self._rng = rng
         self._settings = settings
+        self._by = rules.orchestrator_of(settings.orchestrator_url)
         self._runner = runner
         self._gpu = gpu
         self._connected = connected
@@ -192,7 +193,7 @@ class Link:
         session = Session(connection, waits=self._settings.auth_s > 0)
         self._enter("authenticating")
         try:
-            await connection.emit(AUTHENTICATE, self._introducer.introduction(gpu_info))
+            await self._introduce(connection, gpu_info)
             async with trio.open_nursery() as nursery:
                 self._session = session
                 nursery.start_soon(self._begin_serving, session)
@@ -204,6 +205,12 @@ class Link:
         finally:
             self._session = None
             connection.abort("closed here")
+
+    async def _introduce(self, connection: Connection, gpu_info: object) -> None:
+        try:
+            await connection.emit(AUTHENTICATE, self._introducer.introduction(gpu_info))
+        except ValueError as error:
+            raise LinkLost(f"this worker cannot be introduced: {error}") from error
 
     async def _begin_serving(self, session: Session) -> None:
         with trio.move_on_after(self._settings.auth_s or inf):
@@ -246,7 +253,7 @@ class Link:
 
         job = rules.read_job(event.arguments)
         if isinstance(job, RefusedJob):
-            await respond(job.result())
+            await self._runner.refuse(job, respond)
         else:
             await self._runner.offer(job, respond)
 
@@ -276,7 +283,7 @@ class Link:
             answers.append(arguments)
             answered.set()
 
-        await session.connection.emit(RECONCILE, {"jobs": self._runner.names(_NAMES)}, on_ack=on_ack)
+        await session.connection.emit(RECONCILE, {"jobs": self._runner.names(_NAMES_BYTES)}, on_ack=on_ack)
         with trio.move_on_after(self._settings.ack_s):
             await answered.wait()
         return answers[0] if answers else None
@@ -307,7 +314,7 @@ class Link:
                     await session.settled.wait()
 
     async def _page(self, after: int) -> list[tuple[int, Any]]:
-        by = self._settings.orchestrator_url
+        by = self._by
         try:
             return await self._ledger.read(lambda c: records.unacknowledged(c, by, after, _PAGE))
         except LedgerError as error:
@@ -339,7 +346,7 @@ class Link:
         names, self._acknowledged = self._acknowledged, []
         if not names:
             return
-        by, at = self._settings.orchestrator_url, self._clock.now()
+        by, at = self._by, self._clock.now()
         try:
             noted = await self._ledger.write(lambda c: records.acknowledge(c, by, names, at))
         except LedgerError as error:  # sent once more, acknowledged once more

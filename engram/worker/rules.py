@@ -108,6 +108,15 @@ def decide(running_hash: bytes | None, row: JobRow | None, request_hash: bytes) 
     return UNRECORDED  # its work crashed here: the next start settles it
 
 
+def orchestrator_of(url: str) -> str:
+    """Return what jobs of the orchestrator at this URL are kept under.
+
+    >>> orchestrator_of("HTTPS://a.example/")
+    'https://a.example'
+    """
+    return url.rstrip("/").lower()
+
+
 def unknown(text: str) -> JobEnd:
     """Return the result of a job of which it is not known whether it was done."""
     return JobEnd("unknown", {"error": text, "outcome": "unknown"})

@@ -24,6 +24,8 @@ from engram.worker.rules import RefusedJob
 _TRIES: Final = 5
 _AGAIN_S: Final = 1.0
 _SWEEP_S: Final = 60.0
+_QUOTES: Final = 3
+"""Bytes that a text takes in a list of JSON besides its own."""
 _MOST_RESPONDS: Final = 16
 """Events that one running job answers at its end; those of an orchestrator that sends it more often go unanswered."""
 _unpack: Final = wire.msgpack_decoder(object)
@@ -79,7 +81,7 @@ class JobRunner:
         self._kinds = kinds
         self._settings = settings
         self._events = events
-        self._by = settings.orchestrator_url
+        self._by = rules.orchestrator_of(settings.orchestrator_url)
         self._places = trio.Semaphore(settings.concurrency)
         self._most = settings.concurrency + settings.waiting
         self._named: dict[str, RunningJob] = {}
@@ -118,9 +120,15 @@ class JobRunner:
             self._idle = trio.Event()
             await self._idle.wait()
 
-    def names(self, most: int) -> list[str]:
-        """Return ids of jobs that run or wait, at most so many."""
-        return [name for name, _ in zip(self._named, range(most), strict=False)]
+    def names(self, most_bytes: int) -> list[str]:
+        """Return ids of jobs that run or wait, as many as have so many bytes together."""
+        names: list[str] = []
+        for name in self._named:
+            most_bytes -= len(name.encode()) + _QUOTES
+            if most_bytes < 0:
+                break
+            names.append(name)
+        return names
 
     @property
     def has_room(self) -> bool:
@@ -134,21 +142,21 @@ class JobRunner:
         """
         if job.id is None:
             if (refusal := self._refusal(named=False)) is not None:
-                await self._refuse(refusal, respond)
+                await self.refuse(refusal, respond)
             else:
                 self._take(self._run_nameless, job, respond)
             return
         try:
             payload, request_hash = rules.request_of(job)
         except ValueError as error:
-            await self._refuse(RefusedJob(str(error)), respond)
+            await self.refuse(RefusedJob(str(error)), respond)
             return
         running = self._named.get(job.id)
         if running is not None:
             if rules.decide(running.request_hash, None, request_hash) == "join":
                 running.responds = [*running.responds[1 - _MOST_RESPONDS :], respond]
             else:
-                await self._refuse(rules.CONFLICT, respond)
+                await self.refuse(rules.CONFLICT, respond)
         elif (refusal := self._refusal(named=True)) is not None:
             await self._answer_without_room(job.id, request_hash, refusal, respond)
         else:
@@ -212,23 +220,27 @@ class JobRunner:
             if not self.in_flight:
                 self._idle.set()
 
-    async def _refuse(self, refusal: RefusedJob, respond: Respond) -> None:
+    async def refuse(self, refusal: RefusedJob, respond: Respond) -> None:
+        """Count a job that is not run, and answer it."""
         self._events.refused(refusal.error)
         await respond(refusal.result())
 
     async def _answer_without_room(self, job_id: str, request_hash: bytes, refusal: RefusedJob, to: Respond) -> None:
-        row = await self._ledger.read(lambda c: records.find(c, self._by, job_id))
+        try:
+            row = await self._ledger.read(lambda c: records.find(c, self._by, job_id))
+        except LedgerUnavailable:
+            row = None
         match rules.decide(None, row, request_hash):
             case "answer" if row is not None:
                 await to(_unpack.decode(row.result))
             case RefusedJob() as conflict:
-                await self._refuse(conflict, to)
+                await self.refuse(conflict, to)
             case _:
-                await self._refuse(refusal, to)
+                await self.refuse(refusal, to)
 
     async def _run_nameless(self, job: WorkerJob, respond: Respond) -> None:
         if not await self._place():
-            await self._refuse(rules.STOPPING, respond)
+            await self.refuse(rules.STOPPING, respond)
             return
         try:
             end = await self._end_of(job)
@@ -255,7 +267,7 @@ class JobRunner:
             if not isinstance(error, LedgerUnavailable):
                 raise
             for respond in running.responds:
-                await self._refuse(rules.UNRECORDED, respond)
+                await self.refuse(rules.UNRECORDED, respond)
             return
         kill_points.point("worker_job:begun")
         if known is not None:
@@ -274,7 +286,7 @@ class JobRunner:
         decision = rules.decide(None, known, running.request_hash)
         for respond in running.responds:
             if isinstance(decision, RefusedJob):
-                await self._refuse(decision, respond)
+                await self.refuse(decision, respond)
             else:
                 await respond(_unpack.decode(known.result))
 

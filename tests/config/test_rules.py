@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import config
 from config import ConfigError, Settings
-from config.model import ValidatorSettings
+from config.model import ValidatorSettings, WorkerSettings
 from config.networks import Money
 from config.rules import MEANT, Place, cautions, checksummed, place_of, refusals
 
@@ -458,3 +458,28 @@ def test_a_blacklist_of_hotkeys_with_their_reasons_is_right() -> None:
     entry = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY served another's records"
     right = ValidatorSettings(hotkey_file="key", blacklist=(entry,))
     assert refused(msgspec.structs.replace(settings("local"), validator=right), "validator") == []
+
+
+ORCHESTRATED = {"orchestrator_url": "https://a.example", "inference_url": "http://127.0.0.1:8091/inference"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "keys"),
+    [
+        ("mainnet", {}, []),
+        ("local", {"orchestrator_url": "http://a.example:8080/"}, []),
+        ("local", {"inference_url": "", "training_url": "http://127.0.0.1:1"}, []),
+        ("local", {"inference_url": "", "kinds": ("echo=a:B",)}, []),
+        ("local", {"inference_url": ""}, ["worker.inference_url"]),
+        ("local", {"orchestrator_url": ""}, ["worker.orchestrator_url"]),
+        ("local", {"orchestrator_url": "https://a.example/jobs"}, ["worker.orchestrator_url"]),
+        ("local", {"orchestrator_url": "https://a.example?x=1"}, ["worker.orchestrator_url"]),
+        ("mainnet", {"orchestrator_url": "http://a.example"}, ["worker.orchestrator_url"]),
+        ("local", {"backoff_min_s": 2.0, "backoff_max_s": 1.0}, ["worker.backoff_min_s"]),
+    ],
+)
+def test_a_worker_needs_an_orchestrator_and_a_kind_of_jobs(
+    environment: str, changes: dict[str, Any], keys: list[str]
+) -> None:
+    of_a_worker = msgspec.structs.replace(settings(environment), worker=WorkerSettings(**(ORCHESTRATED | changes)))
+    assert refused(of_a_worker, "worker") == keys

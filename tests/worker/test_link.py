@@ -182,6 +182,9 @@ async def storm(receive: Receive, send: Send) -> None:
         pytest.param(frames(OPEN, '44"closed"', session=False), "refused the session: closed", id="middleware"),
         pytest.param(frames(session=False), "opened no session within 0.2 s", id="silence"),
         pytest.param(frames(OPEN, session=False), "opened no session within 0.2 s", id="no namespace"),
+        pytest.param(
+            frames(OPEN.replace("1000000", "1"), session=False), "takes 1 bytes; 32768 are needed", id="no room"
+        ),
         pytest.param(frames("hello", session=False), "speaks no Socket.IO", id="another protocol"),
         pytest.param(frames("0{}", session=False), "speaks no Socket.IO", id="open without fields"),
         pytest.param(frames('42["job"]', session=False), "did not open a session", id="event first"),

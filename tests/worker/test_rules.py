@@ -109,3 +109,16 @@ def test_a_result_that_fits_is_kept_as_it_is() -> None:
 def test_what_is_refused_says_when_it_may_come_again() -> None:
     assert rules.FULL.result() == {"error": "Worker is full", "retry_after_s": 5}
     assert CONFLICT.result() == {"error": "Job id was used for another job"}
+
+
+def test_an_interrupted_job_may_have_been_done() -> None:
+    end = rules.interrupted("training")
+    assert (end.outcome, end.result["outcome"]) == ("unknown", "unknown")
+    assert "the training may or may not have been done" in end.result["error"]
+
+
+@pytest.mark.parametrize("result", [object(), 2**80, {1: {object()}}])
+def test_what_cannot_be_kept_is_a_failure_that_says_so(result: object) -> None:
+    end = rules.kept_within(JobEnd("done", result), 100)
+    assert end.outcome == "failed"
+    assert end.result["error"].startswith("Result cannot be sent: ")

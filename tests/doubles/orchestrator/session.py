@@ -25,6 +25,8 @@ class Session:
         self.authenticated = ""
         """The hotkey, once proven."""
         self.closed = trio.Event()
+        self.pinged = trio.Event()
+        """Set once the client has answered a ping."""
 
     async def open(self) -> bool:
         """Shake hands; return whether the client speaks the protocol."""
@@ -64,6 +66,8 @@ class Session:
         frame = message["text"] if message["text"] is not None else message["bytes"]
         if frame in ("41", "1"):
             return False
+        if frame == "3":
+            self.pinged.set()
         packet = self._decoder.feed(frame)
         if isinstance(packet, SocketAck):
             if (waiting := self._acks.pop(packet.ack_id, None)) is not None:
