@@ -209,7 +209,7 @@ class ValidatorPorts:
     def _relay(self, connection: Connection, sent: Sent, last: Round) -> None:
         """Offer the scores of the round that weights were made of, in the transaction that settles them."""
         payload = relaying.payload(connection, sent, last, self._keypair.public_key)
-        if payload is not None and not self.quorum.offer(connection, payload, last.block_hash):
+        if payload is not None and not self.quorum.offer(connection, payload, last.block_hash, relaying.audit(sent)):
             self._losses.add("no_block", 1)
             _log.error("scores_not_relayed", reason="the chain has not been read", round=last.id)
 

@@ -57,13 +57,13 @@ class ValidatorQuorum:
         served = ChildSpec(SURFACE, lambda: listener.job(self._app), shutdown=drain_s + 2.0, backoff=Backoff(0.1, 5.0))
         return [proposer, served]
 
-    def offer(self, connection: Connection, payload: ScoresPayload, block_hash: bytes) -> bool:
+    def offer(self, connection: Connection, payload: ScoresPayload, block_hash: bytes, audit: str | None) -> bool:
         """Keep scores as what may be relayed of their epoch; False when the epoch is not known."""
         metagraph = self._subnets.get(self._netuid)
         if metagraph is None:
             return False
         epoch = epoch_of(payload.block, self._netuid, metagraph.parameters.tempo)
-        records.offer(connection, payload, epoch.index, block_hash, self._p.clock.now())
+        records.offer(connection, payload, epoch.index, block_hash, self._p.clock.now(), audit)
         return True
 
     def _proposing(self) -> ProposingPorts:

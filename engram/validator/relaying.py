@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from engram.relay import MinerScore, ScoresPayload
 from engram.relay.quorum.model import Reading
 from engram.relay.rules import scores_payload
-from engram.validator.model import Round, Sent
+from engram.validator.model import Round, Sent, SentState
 from engram.validator.records import rounds as round_records
 from engram.validator.records import sent as weight_records
 
@@ -23,6 +23,13 @@ def payload(connection: Connection, sent: Sent, last: Round, hotkey: bytes) -> S
     return scores_payload(
         scores, netuid=sent.netuid, block=last.block, uid=look.uid, round_ts=last.closed_at or last.opened_at
     )
+
+
+def audit(sent: Sent) -> str | None:
+    """Return what is noted beside scores whose weights the chain has refused; None where it has not."""
+    if sent.state is not SentState.REFUSED:
+        return None
+    return f"the chain has refused the weights of epoch {sent.epoch}: {sent.reason}"
 
 
 def readings(connection: Connection, netuid: int, block: int, blocks: int) -> list[Reading]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from engram.validator import relaying
 from engram.validator.due import Due
 from engram.validator.model import SentState
 from tests.chain.test_sender import VALIDATOR
@@ -157,7 +158,11 @@ async def test_weights_that_the_chain_refuses_are_tried_again_after_ten_blocks_a
         assert await at.look() is Due.REFUSED
         assert "CommitRevealEnabled" in (await at.noted()).detail
         tried = (await at.sent())[0].block
-        assert [each.state for each in at.settled] == [SentState.REFUSED]
+        (refused,) = at.settled
+        assert refused.state is SentState.REFUSED
+        noted = relaying.audit(refused)
+        assert noted is not None
+        assert noted.startswith(f"the chain has refused the weights of epoch {refused.epoch}: CommitRevealEnabled")
         seal(at, tried + 7 - at.chain.head)
         assert await at.look() is Due.REFUSED
         assert "CommitRevealEnabled" in (await at.noted()).detail
@@ -166,6 +171,7 @@ async def test_weights_that_the_chain_refuses_are_tried_again_after_ten_blocks_a
         seal(at, 10)
         assert await at.look() is Due.SET
         assert [each.state for each in await at.sent()] == [SentState.SET, SentState.REFUSED]
+        assert relaying.audit(at.settled[-1]) is None
 
 
 async def test_an_epoch_is_the_chains_own_whatever_the_tempo_says(tmp_path: Path) -> None:

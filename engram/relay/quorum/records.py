@@ -32,8 +32,13 @@ EVIDENCE_KEPT: Final = 10_000
 KEPT_S: Final = 90 * 86_400.0
 
 
-def offer(connection: Connection, payload: ScoresPayload, epoch: int, block_hash: bytes, now: float) -> bool:
-    """Keep scores of our own as what may be relayed of this epoch; False when there are some already."""
+def offer(
+    connection: Connection, payload: ScoresPayload, epoch: int, block_hash: bytes, now: float, audit: str | None = None
+) -> bool:
+    """Keep scores of our own as what may be relayed of this epoch; False when there are some already.
+
+    `audit` is what the operator should know of them, and stays their reason until they end for another.
+    """
     offered = upsert(relay_candidates).values(
         netuid=payload.netuid,
         epoch=epoch,
@@ -44,6 +49,7 @@ def offer(connection: Connection, payload: ScoresPayload, epoch: int, block_hash
         payload=msgspec.json.encode(payload),
         cosignatures="[]",
         state=str(CandidateState.WAITING),
+        reason=audit,
         created_at=now,
         updated_at=now,
     )
@@ -192,7 +198,7 @@ def bundles(connection: Connection, limit: int) -> list[Bundle]:
 
 def end(connection: Connection, found: Candidate, state: CandidateState, reason: str | None, now: float) -> Candidate:
     """Write how a candidate ended."""
-    ended = msgspec.structs.replace(found, state=state, reason=reason, updated_at=now)
+    ended = msgspec.structs.replace(found, state=state, reason=reason or found.reason, updated_at=now)
     _write(connection, ended)
     return ended
 

@@ -31,6 +31,18 @@ def queued(validator: Validator) -> list[dict[str, object]]:
     return [json.loads(body) for body in bodies]
 
 
+async def test_scores_whose_weights_were_refused_leave_all_the_same_and_say_so_to_the_operator(subnet: Subnet) -> None:
+    proposer, *others = subnet.validators
+    for each in others:
+        each.offer()
+    proposer.offer(audit="the chain has refused the weights of epoch 7: TooFast")
+    subnet.turn_of(0)
+    await proposer.proposing.look()
+    assert len(queued(proposer)) == 1
+    (shown,) = proposer.ledger.write_now(lambda c: records.summaries(c, 5))
+    assert (shown.state, shown.reason) == ("bundled", "the chain has refused the weights of epoch 7: TooFast")
+
+
 async def test_the_scores_of_one_leave_with_the_signatures_of_the_others(subnet: Subnet) -> None:
     proposer, second, third = subnet.validators
     for each in subnet.validators:

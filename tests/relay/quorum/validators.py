@@ -120,11 +120,13 @@ class Validator:
     def peers(self) -> Sequence[Peer]:
         return [Peer(each.public_key, "") for each in self.subnet.keys if each is not self.keypair]
 
-    def offer(self, scores: Mapping[str, MinerScore] = SCORES, block: int = FIRST_BLOCK) -> bool:
+    def offer(
+        self, scores: Mapping[str, MinerScore] = SCORES, block: int = FIRST_BLOCK, audit: str | None = None
+    ) -> bool:
         """Scores of our own, as weights are settled."""
         payload = scores_payload(scores, netuid=NETUID, block=block, uid=1, round_ts=NOW)
         epoch = epoch_of(block, NETUID, TEMPO).index
-        return self.ledger.write_now(lambda c: records.offer(c, payload, epoch, HASH, NOW))
+        return self.ledger.write_now(lambda c: records.offer(c, payload, epoch, HASH, NOW, audit))
 
     def candidate(self) -> Candidate:
         (found,) = self.ledger.write_now(lambda c: records.candidates(c, 1))
