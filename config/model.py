@@ -452,7 +452,8 @@ class ValidatorSettings(Section, frozen=True):
     private_addresses: bool = False
     """Ask miners at addresses that are not public, for a subnet on one machine. Refused on mainnet."""
     ground_truth: str = ""
-    """The public ground-truth file (JSON lines); empty: every right answer is a planted record."""
+    """The public ground-truth file (JSON lines, at most 500). Every miner is given its records, 25 a round, and they
+    count among the right answers from then on; empty: every right answer is a planted record."""
     blacklist: tuple[str, ...] = ()
     """Miners that are never asked and get no weight: a hotkey (ss58), a space, and why."""
 

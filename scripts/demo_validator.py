@@ -1,7 +1,7 @@
 """`make demo-validator`: two miners, one honest and one that serves the public file alone; a validator; its weights.
 
 Everything is on this machine: the chain is the tests' double, the honest miner a real node, the validator a process of
-its own. It ends when the first weights are on the chain.
+its own. It ends when the chain has weights in which the cheat, slashed by then, has none.
 """
 
 import json
@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.fakes.chain import ChainServer  # noqa: E402  # the repository is no installed package
 from tests.miner.nodes import NodeProcess  # noqa: E402
+from tests.validator.benches import public_file, write_file  # noqa: E402
 from tests.validator.subnets import VALIDATOR, SmallSubnet, miner_key, write_key  # noqa: E402
 from tests.validator.toy_miners import ServesPublicFile  # noqa: E402
 
@@ -47,6 +48,9 @@ dry_run = false
 round_s = 4.0
 private_addresses = true
 share_scores = false
+planted = 8
+challenges = 3
+ground_truth = "{folder}/truth.jsonl"
 """
 
 console: Final = Console(highlight=False)
@@ -60,6 +64,9 @@ async def main() -> int:
         (folder / "node").mkdir()
         chain = SmallSubnet()
         server, cheat = ChainServer(chain), ServesPublicFile(miner_key(CHEAT))
+        public = public_file(60, 384)
+        write_file(folder / "truth.jsonl", public)
+        cheat.records = {each.cid: each.vector_bytes for each in public}
         node = NodeProcess(folder / "node")
         (folder / "node" / "hotkey").unlink()
         write_key(folder / "node" / "hotkey", miner_key(HONEST))
@@ -69,7 +76,7 @@ async def main() -> int:
             await nursery.start(cheat.run)
             await trio.to_thread.run_sync(node.start)
             chain.announce({HONEST: node.port, CHEAT: int(cheat.url.rpartition(":")[2])})
-            console.print(f"1. A subnet on this machine; uid {HONEST} is a real node, uid {CHEAT} stores nothing.")
+            console.print(f"1. A subnet on this machine; uid {HONEST} is a real node, uid {CHEAT} has the public file.")
             write_key(folder / "hotkey", VALIDATOR)
             config.write_text(TOML.format(folder=folder, chain=url), encoding="utf-8")
             with (folder / "log").open("wb") as log:
@@ -97,7 +104,7 @@ async def main() -> int:
 async def _weights(chain: SmallSubnet, validator: "subprocess.Popen[bytes]") -> bool:
     with trio.move_on_after(LIMIT_S):
         while validator.poll() is None:
-            if chain.weights_of():
+            if chain.weights_of() and CHEAT not in chain.weights_of():
                 return True
             await trio.sleep(0.5)
     return False
@@ -114,7 +121,7 @@ async def _said(config: Path, command: str) -> list[dict[str, Any]]:
 
 def _show(scores: list[dict[str, Any]], weights: dict[int, int]) -> None:
     table = Table("uid", "what it does", "recall", "proofs", "average", "weight", box=None, header_style="bold")
-    does = {HONEST: "stores what it is given", CHEAT: "stores nothing"}
+    does = {HONEST: "stores what it is given", CHEAT: "serves only the public file"}
     for each in scores:
         if each["uid"] in does:
             share = weights.get(each["uid"], 0) / max(sum(weights.values()), 1)

@@ -51,7 +51,7 @@ def is_box_key(key: bytes) -> bool:
 def seal(box_key: bytes, content: bytes) -> bytes:
     """Return the content, sealed to the owner of a box key. Raises ValueError when it is no box key."""
     if not is_box_key(box_key):
-        raise ValueError(f"{box_key.hex()[:80] or 'nothing'} is no box key")
+        raise ValueError(f"{box_key.hex()[:80] or 'nothing'} is no box key: 32 bytes, an X25519 public key")
     return SealedBox(PublicKey(box_key)).encrypt(content)
 
 

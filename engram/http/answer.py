@@ -92,9 +92,10 @@ class Answer:
 
     def _line(self, name: bytes, value: bytes, status: int) -> bytes:
         """Return a header's line; of one that is the server's to write, take what it requests and return b""."""
+        if name in _FRAMING:
+            return self._framing_line(name, value, status)
         if (begun := _begun.get(name)) is None:
-            lower = name.lower()
-            if lower in _FRAMING:
+            if (lower := name.lower()) in _FRAMING:
                 return self._framing_line(lower, value, status)
             if _BAD_NAME.search(lower):
                 raise ValueError(f"a header that cannot be sent: {name!r}")

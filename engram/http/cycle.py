@@ -98,16 +98,17 @@ class Cycle(Sender):
         head, connection = self._head, self._connection
         path, _, query = head.target.partition(b"?")
         decoded = path if path.find(b"%") < 0 else unquote_to_bytes(path)  # `in` costs ten times as much
-        scope = {**connection.server.scope}
-        scope["http_version"] = "1.1" if head.minor else "1.0"
-        scope["method"] = head.method.decode("ascii")
-        scope["path"] = decoded.decode("utf-8", "replace")
-        scope["raw_path"] = path
-        scope["query_string"] = query
-        scope["headers"] = head.headers
-        scope["client"] = connection.client
-        scope["extensions"] = {STREAM: self.take_parts, "http.response.trailers": {}}
-        return scope
+        return {
+            **connection.server.scope,
+            "http_version": "1.1" if head.minor else "1.0",
+            "method": head.method.decode("ascii"),
+            "path": decoded.decode("utf-8", "replace"),
+            "raw_path": path,
+            "query_string": query,
+            "headers": head.headers,
+            "client": connection.client,
+            "extensions": {STREAM: self.take_parts, "http.response.trailers": {}},
+        }
 
     def take_parts(self) -> None:
         """Set a deadline for each part of the body instead of one for the whole."""

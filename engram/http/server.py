@@ -252,21 +252,13 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 def _scope(bound: Address, scheme: str) -> Scope:
-    """Return the ASGI scope of a request, of which the request sets what is None."""
+    """Return what the ASGI scopes of all requests have in common."""
     return {
         "type": "http",
         "asgi": _ASGI,
-        "http_version": None,
-        "method": None,
         "scheme": scheme,
-        "path": None,
-        "raw_path": None,
-        "query_string": None,
         "root_path": "",
-        "headers": None,
-        "client": None,
         "server": (bound.host, bound.port),
-        "extensions": None,
     }
 
 

@@ -225,7 +225,10 @@ def _incoming(scope: Scope, receive: Receive, send: Send, plan: Plan, request_id
     peer = scope.get("client") or ("", 0)
     forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
     client = plan.client_address.of(str(peer[0]), forwarded)
-    return Incoming(scope, receive, send, request_id, client, bucket_of(client), trio.current_time())
+    request = Incoming(scope, receive, send, request_id, client, bucket_of(client), trio.current_time())
+    if plan.settings.server.public_url and plan.client_address.trusts(str(peer[0])):
+        request.secure = True  # the front has ended TLS
+    return request
 
 
 def _is_x_epistula(request: Incoming) -> bool:

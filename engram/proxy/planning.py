@@ -65,6 +65,11 @@ class Planner:
     async def plan(self, loaded: Loaded, former: Plan | None) -> Plan:
         """Return the plan for these settings. Raises ConfigError for files that they name and that do not load."""
         groups, problems = await self._groups(loaded, {} if former is None else former.groups)
+        quota = loaded.settings.bodies.spool_bytes
+        changed = former is not None and former.settings.bodies.spool_bytes != quota
+        if changed and (why := await trio.to_thread.run_sync(self._state.spool.problem_with, quota)) is not None:
+            key = "bodies.spool_bytes"
+            problems.append(Problem(loaded.origins.get(key, "default"), key, why))
         if problems:
             raise ConfigError(problems)
         self._number += 1

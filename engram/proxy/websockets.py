@@ -22,8 +22,9 @@ from engram.proxy.app import ProxyApp
 from engram.proxy.exchange.heads import answer_lines, request_lines
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.passing import GONE_IN
-from engram.proxy.exchange.refusing import Gone, answer, unreached
-from engram.proxy.exchange.websocket_backend import ABNORMAL, Rejected, WebSocketBackend
+from engram.proxy.exchange.refusing import Gone, Refusal, answer, unreached
+from engram.proxy.exchange.transfer import require_closed
+from engram.proxy.exchange.websocket_backend import ABNORMAL, RefusedHandshake, WebSocketBackend
 from engram.proxy.plan import Plan
 from engram.proxy.routing import Matched
 from engram.proxy.state import State
@@ -64,6 +65,7 @@ class Tunnel:
         self, scope: Scope, watch: "_Watch", send: Send, request: Incoming, plan: Plan, matched: Matched
     ) -> None:
         route, group = matched.route, plan.groups[matched.route.backend]
+        require_closed(group)
         request.phase = "connect"
         try:
             async with group.connected(route.connect_s, 0.0, bodyless=False) as (server, forwarding):
@@ -77,13 +79,17 @@ class Tunnel:
                 extra = [line for line in lines if line[0] not in _OWN_HEADERS]
                 wait_s = route.first_byte_s or plan.settings.services.request_timeout_s
                 request.phase = "wait"
-                accepted = await watch.unless_gone(
-                    lambda: backend.shake_hands(
-                        target.authority, path.decode("ascii"), list(scope["subprotocols"]), extra, wait_s
+                try:
+                    accepted = await watch.unless_gone(
+                        lambda: backend.shake_hands(
+                            target.authority, path.decode("ascii"), list(scope["subprotocols"]), extra, wait_s
+                        )
                     )
-                )
+                except Refusal as refusal:
+                    group.failed(server, refusal.message)
+                    raise
                 group.succeeded(server)
-                if isinstance(accepted, Rejected):
+                if isinstance(accepted, RefusedHandshake):
                     request.code = "done"
                     await answer(request, accepted.status, accepted.body, answer_lines(accepted.lines))
                     return

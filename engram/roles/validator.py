@@ -95,6 +95,7 @@ class ValidatorPorts:
                 keep_rounds=at.planted_rounds,
                 round_s=at.round_s,
                 concurrency=at.concurrency,
+                ground_truth=at.ground_truth,
             )
         )
         rounds = Rounds(

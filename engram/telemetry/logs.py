@@ -83,6 +83,7 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     _requests.held_by = lossy if json and _requests.wanted else None
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _name_module,
         _identify,
         structlog.processors.add_log_level,
         _stamp,
@@ -100,7 +101,7 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(file=target),
+        logger_factory=lambda *names: _Logger(target, names),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(target)
@@ -108,6 +109,23 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.WARNING))
+
+
+@final
+class _Logger(structlog.WriteLogger):
+    """A logger that knows by which name it was made."""
+
+    def __init__(self, stream: TextIO, names: tuple[str, ...]) -> None:
+        super().__init__(stream)
+        self.name = names[0] if names else ""
+
+
+def _name_module(logger: Any, _: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Say which part of the program speaks."""
+    record = event.get("_record")
+    if name := record.name if record is not None else getattr(logger, "name", ""):
+        event.setdefault("module", name)
+    return event
 
 
 @final
@@ -157,6 +175,7 @@ class _RequestLine(msgspec.Struct, frozen=True):
     client: str
     event: str
     request_id: str
+    module: str
     level: str
     timestamp: str
 
@@ -171,7 +190,8 @@ class _Requests:
 
 
 _requests: Final = _Requests()
-_log = structlog.get_logger("engram.http")
+_MODULE: Final = "engram.http"
+_log = structlog.get_logger(_MODULE)
 
 
 def request(surface: str, *, method: str, path: str, status: int, took_ms: float, client: str, request_id: str) -> None:
@@ -191,7 +211,7 @@ def request(surface: str, *, method: str, path: str, status: int, took_ms: float
             request_id=request_id,
         )
         return
-    line = _RequestLine(surface, method, path, status, took_ms, client, "request", request_id, "info", _now())
+    line = _RequestLine(surface, method, path, status, took_ms, client, "request", request_id, _MODULE, "info", _now())
     try:
         held_by.hold(msgspec.json.encode(line).decode("utf-8"))
     except UnicodeEncodeError:

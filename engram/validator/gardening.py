@@ -5,6 +5,7 @@ crash it is sent (or deleted) again. Both may be repeated: a CID is what the rec
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from random import Random
 from typing import Final, final
 
@@ -18,8 +19,9 @@ from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
 from engram.validator import corpus, planting
+from engram.validator.ground_truth import Entry, read_file
 from engram.validator.miner_client import MinerClient, MinerReply, cid_of
-from engram.validator.model import Known, Miner, Outcome, Plant, PlantState
+from engram.validator.model import NEVER, SEEDS, Known, Miner, Outcome, Plant, PlantState
 from engram.validator.planting import Habits
 from engram.validator.records import plants as plant_records
 from engram.validator.records import standings as miner_records
@@ -33,6 +35,8 @@ FAMILY_ROUNDS: Final = 5
 ATTEMPTS: Final = 5
 BATCH: Final = 32
 SEND_TICK_S: Final = 0.5
+SEEDED_A_ROUND: Final = 25
+"""Records of the ground-truth file that a miner is given in one round."""
 
 _log = structlog.get_logger("engram.validator")
 
@@ -56,6 +60,8 @@ class Garden(msgspec.Struct, frozen=True, kw_only=True):
     keep_rounds: int
     round_s: float
     concurrency: int
+    ground_truth: str = ""
+    """Path of the file whose records every miner is given; empty: none."""
 
 
 @final
@@ -65,10 +71,15 @@ class Gardener:
     def __init__(self, garden: Garden) -> None:
         self._garden = garden
         self._urls: dict[bytes, str] = {}
-        self._signers: dict[bytes, Keypair] = {}
+        self._seeds: list[Entry] | None = None
 
     async def draft(self, miners: Sequence[Miner], round_id: int) -> None:
-        """Draft the records of a round for every miner that may be asked and has none of this round yet."""
+        """Draft the records of a round for every miner that may be asked and has none of this round yet.
+
+        Raises EmbeddingFailed, GroundTruthInvalid.
+        """
+        if self._seeds is None and self._garden.ground_truth:
+            self._seeds = await trio.to_thread.run_sync(read_file, Path(self._garden.ground_truth))
         self._urls = {each.hotkey: each.url for each in miners if each.url is not None}
         able = [each for each in miners if each.url is not None]
         for start in range(0, len(able), BATCH):
@@ -84,6 +95,27 @@ class Gardener:
                 miner_records.keep(connection, [held], at)
             if not plant_records.has_drafts(connection, miner.hotkey, round_id):
                 plant_records.add_plants(connection, self._planned(connection, miner, held, round_id, at))
+                plant_records.add_plants(connection, self._seeded(connection, miner, round_id, at))
+
+    def _seeded(self, connection: Connection, miner: Miner, round_id: int, at: float) -> list[dict[str, object]]:
+        """Return the next of the file's records that the miner was not given yet: at most SEEDED_A_ROUND."""
+        had = plant_records.seeds_of(connection, miner.hotkey) if self._seeds else frozenset[str]()
+        return [
+            {
+                "hotkey": miner.hotkey,
+                "family_id": SEEDS,
+                "signer": self._garden.keypair.public_key,
+                "text": each.text,
+                "vector": each.vector_bytes,
+                "cid": each.cid,
+                "state": str(PlantState.READY),
+                "plant_at": at + self._garden.rng.uniform(0.0, self._garden.round_s),
+                "planted_round": round_id,
+                "delete_round": NEVER,
+                "updated_at": at,
+            }
+            for each in [each for each in self._seeds or () if each.cid not in had][:SEEDED_A_ROUND]
+        ]
 
     def _planned(
         self, connection: Connection, miner: Miner, held: Known, round_id: int, at: float
@@ -207,6 +239,8 @@ class Gardener:
     async def _settle(self, plant: Plant, tried: MinerReply) -> None:
         at = self._garden.clock.now()
         state, more = _after_sending(plant, tried)
+        if state is PlantState.HELD and plant.family_id == SEEDS:
+            more["vector"] = None  # the file has it
         if state is PlantState.READY:
             more["plant_at"] = at + 2.0 ** (plant.attempts + 1)
         await self._garden.ledger.write(

@@ -1,6 +1,7 @@
 """The public ground-truth file of the original: one JSON object a line, `{text, embedding, cid, top_k_cids}`.
 
-Anyone can serve it, so it never makes up more than half of what a miner is asked.
+Its records are seeded to every miner, signed by the validator's own key, and count among the right answers of a miner
+from when that miner has taken them. Anyone can serve the file, so it never makes up more than half of a truth.
 """
 
 import struct
@@ -14,7 +15,8 @@ from engram import wire
 from engram.memory import cid
 from engram.validator.errors import GroundTruthInvalid
 
-MOST_ENTRIES: Final = 10_000
+MOST_ENTRIES: Final = 500
+"""Each costs a request to every miner."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -23,6 +25,7 @@ class Entry(msgspec.Struct, frozen=True):
     text: str
     embedding: list[float]
     cid: str = ""
+    """That of the record as it is seeded; what the file says of it is not read."""
 
     @property
     def vector_bytes(self) -> bytes:
@@ -51,4 +54,4 @@ def _entries(path: Path, lines: Iterator[bytes]) -> Iterator[Entry]:
             own = cid.compute(entry.vector_bytes, {"text": entry.text})
         except (msgspec.MsgspecError, struct.error, OverflowError) as error:
             raise GroundTruthInvalid(f"{path}, line {number}: {error}") from None
-        yield msgspec.structs.replace(entry, cid=entry.cid or own)
+        yield msgspec.structs.replace(entry, cid=own)

@@ -8,7 +8,7 @@ import trio
 
 from actors import Context
 from engram.chain.sync.subnets import Subnets
-from engram.validator.errors import EmbeddingFailed
+from engram.validator.errors import EmbeddingFailed, GroundTruthInvalid
 from engram.validator.gardening import Gardener
 from engram.validator.rounds import Rounds
 
@@ -66,8 +66,8 @@ class RoundsJob:
             return False
         try:
             await self._rounds.prepare(metagraph)
-        except EmbeddingFailed as error:
-            _log.error("not_embedded", reason=str(error))
+        except (EmbeddingFailed, GroundTruthInvalid) as error:
+            _log.error("not_prepared", reason=str(error))
             return False
         return True
 

@@ -1,6 +1,7 @@
 """What a validator keeps of its miners, questions and rounds."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -28,6 +29,12 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     standing: Standing
     registered_only: bool = False
     lengths: tuple[int, ...] = ()
+
+
+SEEDS: Final = 0
+"""The family of records that are seeded from the ground-truth file: every miner's, for good, by our own key."""
+NEVER: Final = 2**53
+"""The round after which those are deleted."""
 
 
 class PlantState(StrEnum):
@@ -74,6 +81,8 @@ class Holding(msgspec.Struct, frozen=True):
 
     records: list[Held]
     matters: dict[int, Family]
+    seeded: frozenset[str]
+    """CIDs of the ground-truth file's records that it has taken."""
 
 
 class Kind(StrEnum):

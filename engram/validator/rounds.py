@@ -152,7 +152,7 @@ class Rounds:
             )
             for asking in asked:
                 query = _query(hotkey, asking, corpus.question(self._rng, holding.matters[asking.family_id]))
-                wanted.append(Draft(query.text, candidates))
+                wanted.append(Draft(query.text, candidates, holding.seeded))
                 drawn.append(query)
             if asked:
                 proved = round_rules.to_challenge(self._rng, holding.records, terms.challenges)

@@ -31,6 +31,8 @@ class Draft(msgspec.Struct, frozen=True, array_like=True):
 
     text: str
     candidates: list[Candidate]
+    seeded: frozenset[str] = frozenset()
+    """CIDs of the file's records that count."""
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -40,6 +42,8 @@ class Work(msgspec.Struct, frozen=True):
     drafts: list[tuple[str, int]]
     """Text of each question, and which of `candidates` are its."""
     candidates: list[list[Candidate]]
+    seeded: list[frozenset[str]]
+    """The records of the ground-truth file that stand beside each of `candidates`."""
     embedder: str
     """minilm | hash"""
     weights_dir: str
@@ -76,12 +80,13 @@ class Workbench:
 
     async def __call__(self, texts: Sequence[str], drafts: Sequence[Draft]) -> Done:
         """Return the vectors and truths. Raises EmbeddingFailed."""
-        pools = {id(each.candidates): each.candidates for each in drafts}  # the questions of a miner share theirs
+        pools = {id(each.candidates): each for each in drafts}  # the questions of a miner share theirs
         places = {pool: place for place, pool in enumerate(pools)}
         work = Work(
             list(texts),
             [(each.text, places[id(each.candidates)]) for each in drafts],
-            list(pools.values()),
+            [each.candidates for each in pools.values()],
+            [each.seeded for each in pools.values()],
             embedder=self._miner.embedder,
             weights_dir=self._miner.weights_dir,
             cache_dir=self._miner.cache_dir or str(self._cache),

@@ -30,7 +30,8 @@ async def _embedded(embedder: Embedder, work: Work) -> Done:
         nursery.cancel_scope.cancel()
     shared = read_file(Path(work.ground_truth)) if work.ground_truth else []
     truths = [
-        truth(vector, work.candidates[place], shared) for vector, (_, place) in zip(drafts, work.drafts, strict=True)
+        truth(vector, work.candidates[place], [each for each in shared if each.cid in work.seeded[place]])
+        for vector, (_, place) in zip(drafts, work.drafts, strict=True)
     ]
     return Done(vectors, truths)
 
@@ -41,7 +42,7 @@ async def _run(embedder: Embedder, task_status: trio.TaskStatus[None]) -> None:
 
 
 def truth(vector: bytes, candidates: Sequence[Candidate], shared: Sequence[Entry]) -> Truth:
-    """Return the 10 records nearest to `vector` by cosine, of a miner's planted ones and the public file's."""
+    """Return the 10 records nearest to `vector` by cosine, of a miner's planted ones and its seeded ones (`shared`)."""
     found = [(each.cid, each.vector) for each in candidates] + [(each.cid, each.vector_bytes) for each in shared]
     found = [each for each in found if len(each[1]) == len(vector)]
     if not found:

@@ -3,9 +3,10 @@
 from collections.abc import Collection
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, literal_column, select, update
 
 from engram.hotkeys import PublicKey, ss58
+from engram.ledger import Prepared
 from engram.ledger.sql import upsert
 from engram.xeris.judging import Submission
 from engram.xeris.tables import accepted, permits, signatures
@@ -13,6 +14,39 @@ from engram.xeris.tables import accepted, permits, signatures
 KEY_BYTES = 32
 BLOCKS_KEPT = 200_000
 """Blocks of which permits are kept: 28 days."""
+
+
+_STORED = Prepared(
+    select(accepted.c.signed_hash, accepted.c.acknowledgement).where(
+        accepted.c.kind == bindparam("kind"),
+        accepted.c.nonce == bindparam("nonce"),
+        accepted.c.signer == bindparam("signer"),
+    )
+)
+_ACCEPTED = Prepared(
+    select(accepted.c.id).where(
+        accepted.c.signed_hash == bindparam("signed_hash"), accepted.c.signer == bindparam("signer")
+    )
+)
+_OTHER = Prepared(
+    select(signatures.c.output_hash).where(
+        signatures.c.signer == bindparam("signer"),
+        signatures.c.netuid == bindparam("netuid"),
+        signatures.c.kind == bindparam("kind"),
+        signatures.c.block == bindparam("block"),
+        signatures.c.source == bindparam("source"),
+        signatures.c.output_hash != bindparam("output_hash"),
+    )
+)
+_ACCEPT = Prepared(insert(accepted), [column.name for column in accepted.columns if column.name != "id"])
+_SIGNED = Prepared(upsert(signatures).on_conflict_do_nothing())
+_PERMITS = Prepared(
+    select(permits.c.until_block, permits.c.holders)
+    .where(permits.c.netuid == bindparam("netuid"), permits.c.block <= bindparam("block"))
+    .order_by(permits.c.block.desc())
+    .limit(literal_column("1"))
+    .offset(literal_column("0"))
+)
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,17 +68,13 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 def stored(connection: Connection, kind: str, nonce: str, signer: PublicKey) -> tuple[str, bytes] | None:
     """Return the signed_hash and the acknowledgement of what came with this nonce; None when it is new."""
-    query = select(accepted.c.signed_hash, accepted.c.acknowledgement).where(
-        accepted.c.kind == kind, accepted.c.nonce == nonce, accepted.c.signer == signer
-    )
-    row = connection.execute(query).first()
+    row = _STORED.values(connection, {"kind": kind, "nonce": nonce, "signer": signer})
     return None if row is None else (row[0], row[1])
 
 
 def is_accepted(connection: Connection, signer: PublicKey, signed_hash: str) -> bool:
     """Return whether this payload of this signer was accepted before."""
-    query = select(accepted.c.id).where(accepted.c.signed_hash == signed_hash, accepted.c.signer == signer).limit(1)
-    return connection.scalar(query) is not None
+    return _ACCEPTED.values(connection, {"signed_hash": signed_hash, "signer": signer}) is not None
 
 
 def signed_before(connection: Connection, submission: Submission) -> str | None:
@@ -52,20 +82,18 @@ def signed_before(connection: Connection, submission: Submission) -> str | None:
 
     Signers are the proposer and those that co-signed, of this payload and of those before.
     """
-    query = (
-        select(signatures.c.output_hash)
-        .where(
-            signatures.c.signer.in_(sorted(submission.keys)),
-            signatures.c.netuid == submission.netuid,
-            signatures.c.kind == submission.kind,
-            signatures.c.block == submission.block,
-            signatures.c.source == _source(submission),
-            signatures.c.output_hash != submission.output_hash,
-        )
-        .limit(1)
-    )
-    found: str | None = connection.scalar(query)
-    return found
+    about = {
+        "netuid": submission.netuid,
+        "kind": submission.kind,
+        "block": submission.block,
+        "source": _source(submission),
+        "output_hash": submission.output_hash,
+    }
+    for key in sorted(submission.keys):
+        other = _OTHER.values(connection, about | {"signer": key})
+        if other is not None:
+            return str(other[0])
+    return None
 
 
 def _source(submission: Submission) -> str:
@@ -74,34 +102,26 @@ def _source(submission: Submission) -> str:
 
 def accept(connection: Connection, submission: Submission, acknowledgement: bytes, at: float) -> None:
     """Keep an accepted payload with its acknowledgement."""
-    connection.execute(
-        insert(accepted).values(
-            kind=submission.kind,
-            nonce=submission.nonce,
-            netuid=submission.netuid,
-            block=submission.block,
-            source=submission.source,
-            signer=submission.signer,
-            signers=len(submission.keys),
-            output_hash=submission.output_hash,
-            signed_hash=submission.signed_hash,
-            round_ts=submission.round_ts,
-            document=submission.document,
-            acknowledgement=acknowledgement,
-            received_at=at,
-        )
-    )
+    about = {
+        "kind": submission.kind,
+        "netuid": submission.netuid,
+        "block": submission.block,
+        "output_hash": submission.output_hash,
+    }
+    of_payload = {
+        "nonce": submission.nonce,
+        "source": submission.source,
+        "signer": submission.signer,
+        "signers": len(submission.keys),
+        "signed_hash": submission.signed_hash,
+        "round_ts": submission.round_ts,
+        "document": submission.document,
+        "acknowledgement": acknowledgement,
+        "received_at": at,
+    }
+    _ACCEPT.insert(connection, about | of_payload)
     for key in submission.keys:
-        signed = upsert(signatures).values(
-            signer=key,
-            netuid=submission.netuid,
-            kind=submission.kind,
-            block=submission.block,
-            source=_source(submission),
-            output_hash=submission.output_hash,
-            at=at,
-        )
-        connection.execute(signed.on_conflict_do_nothing())
+        _SIGNED.change(connection, about | {"signer": key, "source": _source(submission), "at": at})
 
 
 def newest(
@@ -159,13 +179,7 @@ def permits_at(connection: Connection, netuid: int, block: int) -> frozenset[Pub
 
     Permits change at the end of an epoch alone, so a block between two rows with different permits is not known.
     """
-    query = (
-        select(permits.c.until_block, permits.c.holders)
-        .where(permits.c.netuid == netuid, permits.c.block <= block)
-        .order_by(permits.c.block.desc())
-        .limit(1)
-    )
-    row = connection.execute(query).first()
+    row = _PERMITS.values(connection, {"netuid": netuid, "block": block})
     if row is None or block > row[0]:
         return None
     keys: bytes = row[1]

@@ -21,6 +21,13 @@ from tests.cli.test_doctor import write
 MINER = bytes([7] * 32)
 
 
+@pytest.mark.parametrize("command", [("status",), ("scores",), ("rounds",), ("explain", "17")])
+def test_without_a_data_folder_the_way_to_start_one_is_told(run: Run, here: Path, command: tuple[str, ...]) -> None:
+    refused = run("validator", *command)
+    assert refused.code == 1
+    assert "no validator of subnet 450 has run in the data folder data yet" in refused.err
+
+
 @pytest.mark.parametrize("command", [("status",), ("explain", "17")])
 def test_where_none_has_run_the_way_to_start_one_is_told(run: Run, here: Path, command: tuple[str, ...]) -> None:
     (here / "data").mkdir(mode=0o700)

@@ -152,7 +152,7 @@ async def break_off_many(port: int, requests: int, connections: int) -> None:
 async def test_resets_half_closes_and_cut_requests_leak_no_task_and_no_descriptor() -> None:
     tasks, before = trio.lowlevel.current_statistics().tasks_living, open_descriptors("socket:")
     with capture_logs():
-        patience = Patience(idle_s=2, head_s=1, body_s=1)
+        patience = Patience(idle_s=20, head_s=10, body_s=10)  # what is late here is the machine
         async with bare(echo, Limits(max_connections=10_000, patience=patience)) as running:
             await break_off_many(running.port, 4_000, 200)
             running.stop.set()
@@ -172,7 +172,8 @@ from tests.http.servers import bare, echo
 async def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    async with bare(echo, Limits(max_connections=10_000, patience=Patience(idle_s=2, head_s=1, body_s=1))) as running:
+    patience = Patience(idle_s=20, head_s=10, body_s=10)
+    async with bare(echo, Limits(max_connections=10_000, patience=patience)) as running:
         print(running.port, flush=True)
         await trio.sleep_forever()
 trio.run(main)

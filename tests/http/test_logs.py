@@ -131,7 +131,7 @@ def test_a_request_is_written_in_the_form_of_every_other_event(json_lines: bool)
     logs.configure("INFO", json=json_lines, stream=made)
     structlog.contextvars.bind_contextvars(request_id="r1")
     facts = {"path": "/list", "status": 200, "took_ms": 1.5, "client": "127.0.0.1"}
-    structlog.get_logger("x").info("request", surface="miner", method="POST", **facts)
+    structlog.get_logger("engram.http").info("request", surface="miner", method="POST", **facts)
     if json_lines:
         (line,), (usual,) = lines(said), lines(made)
         assert list(line) == list(usual)
@@ -201,3 +201,14 @@ def test_a_log_that_was_closed_troubles_nobody(json_lines: bool) -> None:
     logs.write_held()
     answered()
     structlog.get_logger("x").info("payment_settled")
+
+
+def test_every_line_names_the_module_that_wrote_it() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=True, stream=stream)
+    structlog.get_logger("engram.proxy").info("one")
+    structlog.get_logger().info("two")
+    structlog.get_logger("engram.proxy").info("three", module="engram.other")
+    logging.getLogger("library").warning("four")
+    named = {str(line["event"]): line.get("module") for line in lines(stream)}
+    assert named == {"one": "engram.proxy", "two": None, "three": "engram.other", "four": "library"}

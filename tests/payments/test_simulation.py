@@ -155,6 +155,8 @@ def judge(world: World, shop: Shop) -> None:
                 extensions[payment.session_id] += 1
             case PaymentKind.EXTENSION, _:
                 pass
+            case PaymentKind.CREDIT, _:
+                raise AssertionError("this shop sells no credits")
     stuck = {payment.session_id for payment in payments if payment.quarantined_at is not None}
     for payment in sold:
         session = shop.session(payment.session_id)

@@ -144,6 +144,7 @@ async def slots_come_back(name: str, count: int) -> None:
     async with both(*steps, limits=FOUR, route=route, backend=never) as (servers, proxied):
         places = proxied.state.admission.places
         held = [places.take() for _ in range(4)] if name == "gone in the queue" else []
+        before = trio.lowlevel.current_statistics().tasks_living
         for number in range(count // 4):
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
@@ -156,6 +157,13 @@ async def slots_come_back(name: str, count: int) -> None:
             places.give_back()
         assert places.taken == places.waiting == 0
         servers.go_on.set()
+        idle = proxied.state.plan.groups["servers"].upstream.idle
+        assert idle <= 4
+        with trio.fail_after(
+            10
+        ):  # a connection of the backend's, and the task that closes idle ones, may stay a moment
+            while trio.lowlevel.current_statistics().tasks_living > before + idle + 1:
+                await trio.lowlevel.checkpoint()
 
 
 CODES = {

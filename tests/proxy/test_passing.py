@@ -2,12 +2,14 @@
 
 import gzip
 
+import msgspec
+import pytest
 import trio
 
 from engram.proxy.settings.model import RouteSettings
 from tests.http.origin import answer, listen, read_head
 from tests.http.servers import bare, echo
-from tests.proxy.harness import calling, proxying, settings_for
+from tests.proxy.harness import SERVER, calling, proxying, settings_for
 from tests.proxy.signing import ALICE, headers_of, raw, signed
 
 
@@ -63,6 +65,18 @@ async def test_the_query_and_repeated_headers_are_kept_and_what_is_of_the_connec
     assert b"x-forwarded-host: miner.example" in lines
     assert b'forwarded: for=127.0.0.1;proto=http;host="miner.example"' in lines
     assert b"x-epistula-caller: " + ALICE.ss58.encode() in lines
+
+
+@pytest.mark.parametrize(
+    ("trusted", "client", "proto"), [("127.0.0.0/8", "198.51.100.7", "https"), ("10.0.0.0/8", "127.0.0.1", "http")]
+)
+async def test_a_named_front_says_who_calls_and_that_it_came_by_https(trusted: str, client: str, proto: str) -> None:
+    server = msgspec.structs.replace(SERVER, public_url="https://miner.example", trusted_proxies=(trusted,))
+    request = raw("POST", "/inference", b"{}", headers_of(b"{}"), "X-Forwarded-For: 6.6.6.6, 198.51.100.7")
+    seen = await seen_by_backend(request, server=server)
+    lines = seen.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    assert f"x-forwarded-for: {client}".encode() in lines
+    assert f"x-forwarded-proto: {proto}".encode() in lines
 
 
 async def test_a_prefix_route_passes_the_rest_of_the_path_on() -> None:

@@ -1,6 +1,7 @@
 """Who sent a request: every recorded one, mutated ones, and proofs before, while and after the body is read."""
 
 import base64
+import errno
 import random
 import time
 import uuid
@@ -223,6 +224,26 @@ async def test_bodies_of_any_size_arrive_whole(size: int, digest: bool) -> None:
         assert (got.status, got.body == body) == (200, True)
         await proxied.end()
         assert proxied.state.spool.held == 0
+
+
+async def test_a_full_disk_is_503_and_nothing_falls_back_to_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    body = b"x" * 5_000
+    bodies = BodySettings(memory_bytes=1_000)
+    async with bare(echo) as server, proxying(settings_for(server.port, bodies=bodies)) as proxied:
+        for call in ("pwrite", "open"):
+            with monkeypatch.context() as patched:
+                patched.setattr(f"engram.proxy.exchange.spool.os.{call}", full)
+                patched.setattr("engram.proxy.exchange.spool.tempfile.mkstemp", full)
+                async with calling(proxied) as client:
+                    got = await client.ask(signed("/train", body))
+            assert (got.status, got.json()["code"]) == (503, "spool_full")
+            assert "No space left" in str(got.json()["error"])
+        assert (proxied.state.spool.held, proxied.state.spool.held_in_memory) == (0, 0)
+        async with calling(proxied) as client:
+            assert (await client.ask(signed("/train", body))).body == body
 
 
 async def test_bodies_share_the_memory_and_go_to_files_when_it_is_used_up() -> None:

@@ -94,6 +94,13 @@ async def test_a_file_of_authorities_that_does_not_load_is_named() -> None:
                 await proxied.reload(msgspec.structs.replace(settings, backends={"servers": secure}))
 
 
+async def test_a_quota_that_its_folder_in_memory_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxying(settings_for(9)) as proxied:
+        monkeypatch.setattr("engram.proxy.exchange.spool._file_system", lambda _: "tmpfs")
+        with pytest.raises(ConfigError, match=r"bodies\.spool_bytes: .* is in memory"):
+            await proxied.reload(change(settings_for(9), "bodies", spool_bytes=2**40))
+
+
 def test_what_is_only_read_at_a_start_is_named() -> None:
     settings = settings_for(1)
     assert read_at_start(settings, change(settings, "limits", queue=1)) == ()

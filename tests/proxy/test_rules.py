@@ -5,6 +5,7 @@ import hashlib
 
 import msgspec
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from engram.http.framing import CHUNKED
 from engram.proxy.authorization import Caller, Passes, Policy, Refuses, decide, policy_of
 from engram.proxy.backends import rules
 from engram.proxy.backends.breaker import Breaker
+from engram.proxy.backends.group import Group
 from engram.proxy.backends.rules import Server
 from engram.proxy.capacity import BadCapacity, Capacity
 from engram.proxy.exchange.heads import Origin, answer_lines, request_lines
@@ -22,6 +24,7 @@ from engram.proxy.limits.places import Places, Waiter
 from engram.proxy.limits.rates import FULL, Rates, burst_of
 from engram.proxy.routing import Matched, NoRoute, Routes
 from engram.proxy.settings.model import BackendSettings, CapacitySettings, RouteSettings
+from tests.proxy.backends import answer, backend
 from tests.proxy.harness import AUTH, Chain
 from tests.proxy.signing import ALICE, BOB, EVE
 
@@ -277,6 +280,25 @@ def test_an_ipv6_client_is_quoted_in_forwarded() -> None:
 def test_what_connection_names_in_an_answer_stays_too() -> None:
     lines = answer_lines([(b"connection", b"close, X-Hop"), (b"x-hop", b"1"), (b"x-end", b"2"), (b"date", b"d")])
     assert lines == [(b"x-end", b"2")]
+
+
+def test_a_backends_own_permission_for_pages_does_not_reach_them() -> None:
+    lines = answer_lines([(b"access-control-allow-origin", b"*"), (b"access-control-allow-credentials", b"true")])
+    assert lines == []
+
+
+async def test_a_trial_whose_client_leaves_while_it_connects_may_be_made_again() -> None:
+    async with backend(answer()) as servers:
+        settings = BackendSettings(urls=(f"http://127.0.0.1:{servers.port}",), connections=1)
+        group = Group("servers", settings, trio.current_time, None)
+        async with group.connected(1.0, 0.0, bodyless=False):
+            group.breaker.failed(1, 0.0, trio.current_time())
+            assert group.wait_s() == 0.0, "this is the trial"
+            with trio.move_on_after(0.01) as left:
+                async with group.connected(5.0, 0.0, bodyless=False):
+                    raise AssertionError("there is no second connection")
+            assert left.cancelled_caught
+            assert group.wait_s() == 0.0
 
 
 # Digests.

@@ -181,6 +181,19 @@ async def test_a_client_that_leaves_within_the_handshake_closes_the_backends_con
         assert proxied.in_progress == 0
 
 
+async def test_a_backend_whose_handshakes_fail_is_left_alone_like_any() -> None:
+    async with backend("close") as servers:
+        failing = settings_for(
+            servers.port,
+            route={"websocket": True, "methods": ("GET", "POST")},
+            backend={"breaker_failures": 2},
+        )
+        async with proxying(failing) as proxied:
+            assert [await refused(proxied, headers_of(b"")) for _ in range(3)] == [502, 502, 503]
+            assert (await proxied.end()).code == "breaker_open"
+            assert servers.requests == 2
+
+
 async def test_a_backend_that_falls_silent_is_pinged_and_then_given_up() -> None:
     closed = trio.Event()
     pings: list[bytes] = []

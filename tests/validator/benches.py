@@ -1,6 +1,7 @@
 """A validator's rounds over toy miners on real sockets, with its ledger in memory."""
 
 import hashlib
+import json
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from engram.ledger.inline import InlineLedger
 from engram.memory.embed.hash_embedder import hash_vector
 from engram.validator.gardening import Garden, Gardener
 from engram.validator.ground_truth import Entry
-from engram.validator.miner_client import MinerClient
+from engram.validator.miner_client import MinerClient, cid_of
 from engram.validator.model import Round
 from engram.validator.rounds import Rounds, RoundTerms
 from engram.validator.workbench import Done, Draft
@@ -47,7 +48,14 @@ class InProcessBench:
         self.texts += texts
         return Done(
             [hash_vector(text, DIMENSION) for text in texts],
-            [truth(hash_vector(each.text, DIMENSION), each.candidates, self.shared) for each in asked],
+            [
+                truth(
+                    hash_vector(each.text, DIMENSION),
+                    each.candidates,
+                    [entry for entry in self.shared if entry.cid in each.seeded],
+                )
+                for each in asked
+            ],
         )
 
 
@@ -145,6 +153,7 @@ class Bench:
                 keep_rounds=planted_rounds,
                 round_s=600.0,
                 concurrency=16,
+                ground_truth=str(changed.pop("ground_truth", "")),
             )
         )
         given: dict[str, Any] = {
@@ -218,11 +227,18 @@ async def over(miners: Sequence[Keeps], path: Path | None = None, **changed: Any
     ledger.close()
 
 
-def public_file(count: int = 40) -> list[Entry]:
+def write_file(path: Path, entries: Sequence[Entry]) -> Path:
+    """As the original's file has them, with other CIDs than ours."""
+    lines = [{"text": each.text, "embedding": each.embedding, "cid": "v1::" + "0" * 64} for each in entries]
+    path.write_text("\n".join(json.dumps(each) for each in lines))
+    return path
+
+
+def public_file(count: int = 40, dimension: int = DIMENSION) -> list[Entry]:
     found = []
     for number in range(count):
         text = f"A public fact number {number} of the file that everyone has."
-        vector = hash_vector(text, DIMENSION)
-        values = list(struct.unpack(f"<{DIMENSION}f", vector))
-        found.append(Entry(text=text, embedding=values, cid=f"v1::{hashlib.sha256(vector).hexdigest()}"))
+        vector = hash_vector(text, dimension)
+        values = list(struct.unpack(f"<{dimension}f", vector))
+        found.append(Entry(text=text, embedding=values, cid=cid_of(text, vector)))
     return found

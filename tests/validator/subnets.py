@@ -25,9 +25,16 @@ class SmallSubnet(LivingChain):
         super().__init__()
         self.at: dict[str, int] = {}
         """Port on loopback of each miner, by ss58."""
+        self.set_at: list[int] = []
+        """Blocks that have set weights."""
+        self._calls["set_weights"] = self._set_and_note
         self.put(0, SUBTENSOR, "WeightsSetRateLimit", NETUID)
         self.put(False, SUBTENSOR, "CommitRevealWeightsEnabled", NETUID)
         self.put([], SUBTENSOR, "Weights", NETUID, 0)
+
+    def _set_and_note(self, who: bytes, arguments: dict[str, Any]) -> None:
+        self._set_weights(who, arguments)
+        self.set_at.append(self.head)
 
     def announce(self, ports: Mapping[int, int]) -> None:
         """The miners with these uids are at these ports."""

@@ -8,14 +8,17 @@ from sqlalchemy import func, select
 
 from config.model import MinerSettings
 from engram.memory.embed.hash_embedder import hash_vector
-from engram.validator.model import PlantState, RoundState
+from engram.validator.errors import GroundTruthInvalid
+from engram.validator.ground_truth import read_file
+from engram.validator.model import SEEDS, PlantState, RoundState
+from engram.validator.records import asking as asking_records
 from engram.validator.records import plants as plant_records
 from engram.validator.records import rounds as round_records
 from engram.validator.records import standings as miner_records
 from engram.validator.tables import families, planted, questions, signers
 from engram.validator.workbench import Candidate, Draft, Workbench
 from tests.fakes.responder import Answer, Asked
-from tests.validator.benches import NETUID, Bench, key, over
+from tests.validator.benches import NETUID, Bench, key, over, public_file, write_file
 from tests.validator.toy_miners import Keeps
 
 
@@ -96,17 +99,61 @@ async def test_what_is_over_for_long_is_removed_and_what_still_has_to_be_deleted
         assert PlantState.LOST not in {each.state for each in live}
 
 
+async def test_the_ground_truth_file_is_seeded_to_every_miner_and_counts_from_when_it_was_taken(tmp_path: Path) -> None:
+    shared = public_file(60)
+    path = write_file(tmp_path / "truth.jsonl", shared)
+    one, other = Keeps(key(1)), Keeps(key(2))
+    async with over([one, other], shared=shared, ground_truth=path) as bench:
+        await bench.plant()
+        public = {each.cid for each in shared}
+        assert [len(public & set(each.records)) for each in (one, other)] == [25, 25]
+        assert {one.signers[cid] for cid in public & set(one.records)} == {bench.rounds._keypair.ss58}
+        holdings = await bench.ledger.read(lambda c: asking_records.held(c, [one.keypair.public_key]))
+        (holding,) = holdings.values()
+        assert holding.seeded == public & set(one.records)
+        assert not {each.cid for each in holding.records} & public
+        for _ in range(3):
+            await bench.hold()
+        assert public <= set(one.records)
+        assert len(one.came) == len({cid for cid, _, _ in one.came}), "each of them once"
+        assert await count(bench, planted.c.vector.is_not(None), planted.c.family_id == SEEDS) == 0
+        known = await bench.ledger.read(miner_records.all_known)
+        assert [each.standing.ema for each in known.values()] == pytest.approx([1, 1], abs=0.03)
+        assert not public & set(one.deleted)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{", "line 2: "),
+        ('{"text": "a"}', "line 2: Object missing required field `embedding`"),
+        ('{"text": "a", "embedding": [1e39]}', "line 2: "),
+        ('{"text": "a", "embedding": ["x"]}', "line 2: "),
+    ],
+)
+def test_a_ground_truth_file_that_is_none_is_named_with_its_line(tmp_path: Path, line: str, reason: str) -> None:
+    path = tmp_path / "truth.jsonl"
+    path.write_text('{"text": "a", "embedding": [1.0]}\n' + line + "\n")
+    with pytest.raises(GroundTruthInvalid) as raised:
+        read_file(path)
+    assert f"{path}, {reason}" in str(raised.value)
+    with pytest.raises(GroundTruthInvalid, match="No such file"):
+        read_file(tmp_path / "none")
+
+
 async def test_the_child_gives_vectors_and_the_nearest_records_of_each_question_s_own_candidates(
     tmp_path: Path,
 ) -> None:
     first = [Candidate(f"a{n}", hash_vector(f"note {n} on the harbor", 384)) for n in range(12)]
     second = [Candidate("b", hash_vector("the mill", 384))]
-    bench = Workbench(MinerSettings(embedder="hash"), tmp_path)
-    drafts = [Draft("note 3 on the harbor", first), Draft("the harbor", first), Draft("the mill", second)]
+    path = write_file(tmp_path / "truth.jsonl", public_file(3, 384))
+    seeded = frozenset({read_file(path)[1].cid})
+    bench = Workbench(MinerSettings(embedder="hash"), tmp_path, str(path))
+    drafts = [Draft("note 3 on the harbor", first), Draft("the harbor", first), Draft("the mill", second, seeded)]
     done = await bench(["a text"], drafts)
     assert done.vectors == [hash_vector("a text", 384)]
     assert [each.vector for each in done.truths] == [hash_vector(each.text, 384) for each in drafts]
     assert done.truths[0].cids[0] == "a3"
-    assert [len(each.cids) for each in done.truths] == [10, 10, 1]
+    assert [len(each.cids) for each in done.truths] == [10, 10, 2]
     assert [each.planted for each in done.truths] == [10, 10, 1]
-    assert done.truths[2].cids == ["b"]
+    assert done.truths[2].cids == ["b", *seeded]

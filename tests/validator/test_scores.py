@@ -1,12 +1,14 @@
 """What each kind of miner scores, over real sockets."""
 
+from pathlib import Path
+
 import pytest
 
 from engram.validator import reports, standing
 from engram.validator.model import PlantState
 from engram.validator.records import plants as plant_records
 from engram.validator.records import standings as miner_records
-from tests.validator.benches import NETUID, Bench, key, over, public_file
+from tests.validator.benches import NETUID, Bench, key, over, public_file, write_file
 from tests.validator.toy_miners import Drops, Keeps, KeepsHashes, Relays, ServesPublicFile
 
 
@@ -33,15 +35,21 @@ async def test_a_miner_that_stores_reaches_one() -> None:
         assert await weight(bench, bench.miners[0]) == scores[1].ema
 
 
-async def test_one_that_serves_only_the_public_file_stays_below_six_tenths_and_is_slashed() -> None:
+async def test_one_that_serves_only_the_public_file_stays_below_six_tenths_and_is_slashed(tmp_path: Path) -> None:
     shared = public_file()
+    path = write_file(tmp_path / "truth.jsonl", shared)
     cheat = ServesPublicFile(key(2))
     cheat.records = {each.cid: each.vector_bytes for each in shared}
-    async with over([Keeps(key(1)), cheat], shared=shared) as bench:
+    async with over([Keeps(key(1)), cheat], shared=shared, ground_truth=path, planted=10, least_planted=5) as bench:
         for _ in range(3):
             await bench.hold()
-            score = (await last_scores(bench))[2].score
-            assert score is None or score <= 0.6
+            scores = await last_scores(bench)
+            assert scores[2].score is None or scores[2].score <= 0.6
+        explained = await bench.ledger.read(lambda c: reports.explain(c, NETUID, 2, 3))
+        assert explained is not None
+        planted = [(each.planted, each.truth) for asked in explained.rounds for each in asked.questions]
+        assert any(5 <= number < right for number, right in planted), "some right answers were public"
+        assert scores[1].score == pytest.approx(1.0, abs=0.02), "who stores was given the file, too"
         scores = await last_scores(bench)
         assert scores[2].slashed_until_block is not None
         assert scores[2].slashed_until_block > bench.block

@@ -31,10 +31,10 @@ requests_per_minute_per_hotkey = 0
 class XerisProcess:
     """`start` it (again) on the same folder; its address is the same each time after the first."""
 
-    def __init__(self, folder: Path, gateway: str, more: str = "") -> None:
+    def __init__(self, folder: Path, gateway: str, more: str = "", port: int = 0) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
-        self.port = 0
+        self.port = port
         self._gateway, self._more = gateway, more
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -247,6 +247,8 @@ def _never_ran(settings: Settings) -> str:
 def _read(settings: Settings, query: Callable[[Connection], T]) -> T:
     """Return what the ledger says. Raises CommandFailed where there is none."""
     path = Path(settings.data_dir) / LEDGER_FILE
+    if not path.exists():
+        raise CommandFailed(_never_ran(settings))
     found: list[T] = []
 
     def read(connection: Connection) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 import trio
 
-from engram.provisioning.akash import bidding, records, rules
+from engram.provisioning.akash import bidding, events, records
 from engram.provisioning.akash.escrow import Escrows
 from engram.provisioning.akash.model import BLOCKS_PER_HOUR, PICO, Deployment, DeploymentState
 from engram.provisioning.akash.owners import other_owners
@@ -138,7 +138,7 @@ class AkashBackend:
     async def _close(self, token: str) -> None:
         row = await self._live(token)
         if row is not None:
-            await self._placing.drive(await self._placing.apply(row, rules.Close(SESSION_OVER)))
+            await self._placing.drive(await self._placing.apply(row, events.Close(SESSION_OVER)))
 
     async def _require_account(self) -> None:
         """Raise Unavailable where deployments of another account are not closed yet.
@@ -176,7 +176,7 @@ class AkashBackend:
         """Send the manifest again, or end the lease when that was done already."""
         self._watching.forget(row.dseq)
         again = row.restarts <= RESTARTS and row.lost_at is None
-        after = await self._placing.apply(row, rules.Resend() if again else rules.Close(UNHEALTHY))
+        after = await self._placing.apply(row, events.Resend() if again else events.Close(UNHEALTHY))
         await self._parts.ledger.write(lambda c: records.set_values(c, row.dseq, stopped_at=None))
         _log.warning("akash_restart", dseq=row.dseq, provider=row.provider, restarts=row.restarts, replaced=not again)
         return msgspec.structs.replace(after, stopped_at=None)

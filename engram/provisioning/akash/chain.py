@@ -17,6 +17,7 @@ import trio
 
 from engram.provisioning.akash import bech32, versions
 from engram.provisioning.akash import chain_model as m
+from engram.provisioning.akash import cosmos_model as c
 from engram.provisioning.akash.endpoints import Endpoints
 from engram.provisioning.akash.errors import MalformedAddress
 from engram.provisioning.akash.model import PICO, Bid
@@ -66,10 +67,10 @@ class Chain:
             if answer.status != 200:
                 raise Unavailable(f"akash.{module}.{version} answers {answer.status}")
 
-    async def account(self) -> m.BaseAccount | None:
+    async def account(self) -> c.BaseAccount | None:
         """Return the owner's account; None for one that was never funded."""
         answer = await self._reads.found_or_none(
-            self._account_path, m.AccountAnswer, is_it=lambda answer: answer.account.address == self.owner
+            self._account_path, c.AccountAnswer, is_it=lambda answer: answer.account.address == self.owner
         )
         return None if answer is None else answer.account
 
@@ -78,7 +79,7 @@ class Chain:
         if self._number is None:
             account = await self._reads.agreed_or_none(
                 self._account_path,
-                m.AccountAnswer,
+                c.AccountAnswer,
                 lambda answer: answer.account.account_number,
                 is_it=lambda answer: answer.account.address == self.owner,
             )
@@ -91,14 +92,14 @@ class Chain:
         """Return the lowest and the highest that endpoints say the owner has of `uakt` or `uact`."""
         return await self._reads.values(
             f"/cosmos/bank/v1beta1/balances/{self.owner}",
-            m.BalancesAnswer,
-            lambda answer: m.amount_of(answer.balances, denom) // PICO,
+            c.BalancesAnswer,
+            lambda answer: c.amount_of(answer.balances, denom) // PICO,
         )
 
     async def min_deposit_uact(self, most: int) -> int:
         """Return the least that a deployment must deposit, where it is no more than `most`; Unavailable else."""
         answer = await self._params(f"{_DEPLOYMENT}/params", m.DeploymentParamsAnswer)
-        least = m.amount_of(answer.params.min_deposits, "uact") // PICO or 500_000
+        least = c.amount_of(answer.params.min_deposits, "uact") // PICO or 500_000
         if not 0 < least <= most:
             raise Unavailable(f"the chain's min_deposits are {least} uact; a deployment may hold at most {most}")
         return least
@@ -112,7 +113,7 @@ class Chain:
     async def min_mint_uact(self) -> int:
         """Return the least that can be minted."""
         answer = await self._params(f"{_BME}/params", m.MintParamsAnswer)
-        return m.amount_of(answer.params.min_mint, "uact") // PICO
+        return c.amount_of(answer.params.min_mint, "uact") // PICO
 
     async def deployment(self, dseq: int) -> m.DeploymentInfo | None:
         """Return the deployment as one endpoint shows it; None when endpoints agree that it was never made."""
@@ -173,7 +174,7 @@ class Chain:
 
         def said(found: m.LeasesAnswer) -> Hashable:
             return frozenset(
-                (lease.lease.id.provider, lease.is_serving, lease.ends_at, lease.price) for lease in found.leases or ()
+                (lease.lease.id, lease.is_serving, lease.ends_at, lease.price) for lease in found.leases or ()
             )
 
         return (await self._reads.agreed(f"{_MARKET}/leases/list?{query}", m.LeasesAnswer, said)).leases or ()
@@ -209,7 +210,7 @@ class Chain:
         """
         answer = await self._reads.agreed_or_none(
             f"/cosmos/tx/v1beta1/txs/{name}",
-            m.TxAnswer,
+            c.TxAnswer,
             lambda answer: answer.tx_response.data,
             is_it=lambda answer: answer.tx_response.txhash.upper() == name,
         )

@@ -14,7 +14,7 @@ import trio
 
 from engram.clock import Clock
 from engram.http.client import HttpClient, HttpError, NotSent, Response
-from engram.provisioning.akash import chain_model as m
+from engram.provisioning.akash import cosmos_model as c
 from engram.provisioning.errors import Unavailable
 
 LAG_BLOCKS: Final = 3
@@ -162,8 +162,8 @@ class Endpoints:
             self._looked_at = trio.current_time()
 
     async def _look_at(self, endpoint: Endpoint) -> None:
-        block = await self._decoded(endpoint, "/cosmos/base/tendermint/v1beta1/blocks/latest", m.LatestBlock)
-        syncing = await self._decoded(endpoint, "/cosmos/base/tendermint/v1beta1/syncing", m.Syncing)
+        block = await self._decoded(endpoint, "/cosmos/base/tendermint/v1beta1/blocks/latest", c.LatestBlock)
+        syncing = await self._decoded(endpoint, "/cosmos/base/tendermint/v1beta1/syncing", c.Syncing)
         if isinstance(block, str) or isinstance(syncing, str):
             endpoint.trouble = block if isinstance(block, str) else str(syncing)
             return
@@ -205,9 +205,9 @@ def decoded(answer: Response, type_: type[T]) -> T:
         raise Unavailable(str(error)) from error
 
 
-def refusal(answer: Response) -> m.Refusal:
+def refusal(answer: Response) -> c.Refusal:
     """Return the gateway's error answer, or what stands in its place."""
     try:
-        return answer.decode(m.Refusal)
+        return answer.decode(c.Refusal)
     except HttpError:
-        return m.Refusal(0, answer.content[:300].decode("utf-8", "replace"))
+        return c.Refusal(0, answer.content[:300].decode("utf-8", "replace"))

@@ -7,8 +7,9 @@ import trio
 from sqlalchemy import Connection
 
 from engram import kill_points
-from engram.provisioning.akash import bidding, numbering, records, rules, transactions, tx
+from engram.provisioning.akash import bidding, events, numbering, records, rules, transactions, tx
 from engram.provisioning.akash.bidding import BidLimits
+from engram.provisioning.akash.events import Event
 from engram.provisioning.akash.manifest import version_of
 from engram.provisioning.akash.messages import (
     CreateDeployment,
@@ -16,9 +17,10 @@ from engram.provisioning.akash.messages import (
 )
 from engram.provisioning.akash.model import BLOCKS_PER_HOUR, Deployment, DeploymentState
 from engram.provisioning.akash.orders import renumbered
+from engram.provisioning.akash.pacing import Pace
 from engram.provisioning.akash.ports import AkashParts, Wish
 from engram.provisioning.akash.resources import GroupSpec
-from engram.provisioning.akash.rules import Event, Sign, Step
+from engram.provisioning.akash.rules import Sign, Step
 from engram.provisioning.akash.transacting import Done, Transacting
 from engram.provisioning.akash.transactions import Subject, TxState
 from engram.provisioning.errors import Unavailable
@@ -45,7 +47,7 @@ class Placing:
     def __init__(self, parts: AkashParts) -> None:
         self._parts = parts
         self._chain = Transacting(parts)
-        self._pace = _Pace(parts)
+        self._pace = Pace(parts)
         self._numbering = trio.Lock()
         self._last_dseq = 0
 
@@ -202,44 +204,45 @@ class Placing:
         if last is not None and (not is_close or last.state in (TxState.OPEN, TxState.INCLUDED)):
             async with self._parts.sender.turn():
                 event = await self._chain.event_of(row, await self._parts.sender.follow(last))
-            if last.state is TxState.OPEN or not isinstance(event, rules.NotIncluded):
+            if not (is_close and last.state is TxState.INCLUDED and isinstance(event, events.NotIncluded)):
                 return event
+            # It was said to be closed, and is not: it is closed again.
         if not is_close:  # the commit that made the state wrote a transaction
             raise AssertionError(f"deployment {row.dseq} is {row.state} without a transaction")
         await trio.sleep(_CLOSE_PAUSES_S[min(row.tries, len(_CLOSE_PAUSES_S) - 1)])
         wanted = (self._chain.close(row),)
         done = await self._chain.transact(row, subject, wanted, lambda c: self._commit(c, row, row))
-        return rules.NotIncluded() if done is None else done.event
+        return events.NotIncluded() if done is None else done.event
 
     async def _collect_bids(self, row: Deployment) -> Event:
         if self._parts.clock.now() - row.state_since < self._parts.budgets.bids_first_s:
             await trio.lowlevel.checkpoint()
-            return rules.NotReady()  # not looked at yet: it changes nothing
+            return events.NotReady()  # not looked at yet: it changes nothing
         bids = await self._parts.chain.bids(row.dseq)
         if not bids:
             info = await self._parts.chain.deployment(row.dseq)
             if info is not None and not info.is_active:
                 info = await self._parts.chain.deployment_agreed(row.dseq)
             if info is not None and not info.is_active:
-                return rules.ChainClosed("the deployment was closed while providers bid")
+                return events.ChainClosed("the deployment was closed while providers bid")
         now = self._parts.clock.now()
         memories = await self._parts.ledger.read(records.memories)
         left = await self._parts.ledger.read(lambda c: records.providers_left(c, row.session_id, now - LEFT_S))
         limits = BidLimits(
             now=now, memories=memories, wanted_notice_s=float(self._parts.min_reclaim_s), left=frozenset(left)
         )
-        return rules.Bids(tuple(bids), limits)
+        return events.Bids(tuple(bids), limits)
 
     async def _await_ready(self, row: Deployment) -> Event:
         status = await self._parts.providers.status(row, self._parts.service, self._parts.port)
         late = self._parts.clock.now() - row.state_since >= self._parts.budgets.ready_s
-        if late and isinstance(status, rules.NotReady):
-            return rules.NotReady(await self._parts.providers.logs(row, self._parts.service) or status.text)
+        if late and isinstance(status, events.NotReady):
+            return events.NotReady(await self._parts.providers.logs(row, self._parts.service) or status.text)
         return await self._lease_first(row, status)
 
     async def _lease_first(self, row: Deployment, event: Event) -> Event:
         """Return the event, or that the lease has ended, which explains a provider's trouble."""
-        if isinstance(event, rules.Accepted | rules.Ready):
+        if isinstance(event, events.Accepted | events.Ready):
             return event
         waited = self._parts.clock.now() - row.state_since
         if waited < LEASE_CHECK_S:
@@ -252,14 +255,14 @@ class Placing:
         Only what the chain shows as closed is closed: what an endpoint does not show may be too new for it.
         """
         shown = await self._parts.chain.leases_agreed(row.dseq)
-        leases = [one for one in shown if one.lease.id.provider == row.provider]
+        leases = [one for one in shown if one.is_of(row)]
         if not leases or any(lease.is_serving for lease in leases):
             return None
         info = await self._parts.chain.deployment_agreed(row.dseq)
         reason = leases[-1].lease.reason or leases[-1].lease.state
         if info is not None and not info.is_active:
-            return rules.ChainClosed(reason)
-        return rules.LeaseEnded(reason)
+            return events.ChainClosed(reason)
+        return events.LeaseEnded(reason)
 
     # Committing.
 
@@ -285,24 +288,3 @@ class Placing:
     async def _reread(self, row: Deployment) -> Deployment:
         found = await self._parts.ledger.read(lambda c: records.get(c, row.dseq))
         return row if found is None else found
-
-
-@final
-class _Pace:
-    """At most so many creates in one block: an outage of one provider does not flood the others."""
-
-    def __init__(self, parts: AkashParts) -> None:
-        self._parts = parts
-        self._height = 0
-        self._made = 0
-
-    async def wait(self) -> None:
-        """Return when one more may be created. Raises Unavailable."""
-        while True:
-            head = await self._parts.chain.endpoints.head()
-            if head.height > self._height:
-                self._height, self._made = head.height, 0
-            if self._made < self._parts.creates_per_block:
-                self._made += 1
-                return
-            await trio.sleep(self._parts.poll_s / 4)

@@ -12,6 +12,7 @@ from typing import Final, final
 from urllib.parse import urlencode
 
 import msgspec
+import structlog
 import trio
 
 from engram import wire
@@ -21,10 +22,10 @@ from engram.http.websocket_client import read_texts
 from engram.provisioning.akash import jwt, provider_tls
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.chain import Chain
+from engram.provisioning.akash.events import Accepted, ManifestRejected, NoLeaseYet, NotReady, ProviderFailed, Ready
 from engram.provisioning.akash.model import Deployment
 from engram.provisioning.akash.provider_addresses import ProviderAddress, vet_node, vetted
 from engram.provisioning.akash.provider_model import LeaseStatus, readiness
-from engram.provisioning.akash.rules import Accepted, ManifestRejected, NoLeaseYet, NotReady, ProviderFailed, Ready
 from engram.provisioning.errors import Unavailable
 from engram.provisioning.node_addresses import UnusableAddress
 
@@ -37,6 +38,7 @@ PROVIDERS_KNOWN: Final = 256
 LOG_LINES: Final = 100
 LOGS_S: Final = 10.0
 LOG_BYTES: Final = 4_000
+_log = structlog.get_logger("engram.provisioning.akash")
 _VERSION_LAG = "manifest version validation failed"
 
 
@@ -131,14 +133,32 @@ class Providers:
         total_s: float,
         content: bytes | None = None,
     ) -> Response | ProviderFailed:
+        """Ask by a token of our clock; where that is refused, by one of the chain's, which providers go by too."""
         if row.provider is None:
             return ProviderFailed("no provider is chosen")
         try:
             contact = await self._contact(row.provider)
+            answer = await self._sent(contact, row.provider, (method, path, content), scope, total_s, self._clock.now())
+            if isinstance(answer, Response) and answer.status == 401:
+                at = (await self._chain.endpoints.head()).time
+                _log.warning("akash_token_refused", provider=row.provider, clock_ahead_s=self._clock.now() - at)
+                answer = await self._sent(contact, row.provider, (method, path, content), scope, total_s, at)
         except (Unavailable, UnusableAddress) as error:
             return ProviderFailed(str(error))
-        token = jwt.issue(self._signer, row.provider, scope, self._clock.now())
-        headers = {"authorization": f"Bearer {token}"}
+        return answer
+
+    async def _sent(
+        self,
+        contact: Contact,
+        provider: str,
+        request: tuple[str, str, bytes | None],
+        scope: Sequence[jwt.Scope],
+        total_s: float,
+        at: float,
+    ) -> Response | ProviderFailed:
+        """Send a request with a token that begins at this time (unix seconds)."""
+        method, path, content = request
+        headers = {"authorization": f"Bearer {jwt.issue(self._signer, provider, scope, at)}"}
         if content is not None:
             headers["content-type"] = "application/json"
         reason = ""
@@ -159,7 +179,7 @@ class Providers:
                 reason = reason or str(error)
             except HttpError as error:
                 return ProviderFailed(f"{type(error).__name__}: {error}")
-        self._contacts.pop(row.provider, None)
+        self._contacts.pop(provider, None)
         return ProviderFailed(reason or "no connection")
 
     async def _contact(self, provider: str) -> Contact:

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from engram.provisioning.akash.rules import NotReady, Ready
+from engram.provisioning.akash.events import NotReady, Ready
 
 _HOST: Final = re.compile(r"[A-Za-z0-9]([-.A-Za-z0-9]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?", re.ASCII)
 _SIX: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}", re.ASCII)

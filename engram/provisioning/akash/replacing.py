@@ -15,7 +15,7 @@ from typing import Final, TypeAlias, final
 import structlog
 from sqlalchemy import Connection
 
-from engram.provisioning.akash import bidding, records, rules
+from engram.provisioning.akash import bidding, events, records, rules
 from engram.provisioning.akash.model import Deployment, DeploymentState
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
@@ -66,7 +66,7 @@ class Replacing:
             found = successor
             taken = await self._parts.ledger.write(lambda c: self._take_over(c, row, found))
             if taken is None:
-                await self._placing.drive(await self._placing.apply(successor, rules.Close("session_over")))
+                await self._placing.drive(await self._placing.apply(successor, events.Close("session_over")))
                 return False
         _log.warning("akash_node_replaced", dseq=row.dseq, successor=successor.dseq, provider=successor.provider)
         async with self._try_lock(taken.token):
@@ -81,7 +81,7 @@ class Replacing:
                 row = await self._parts.ledger.read(lambda c: records.live(c, successor.token))
                 if row is not None:
                     _log.warning("akash_successor_abandoned", dseq=row.dseq, provider=row.provider)
-                    await self._placing.drive(await self._placing.apply(row, rules.Close("session_over")))
+                    await self._placing.drive(await self._placing.apply(row, events.Close("session_over")))
 
     async def _is_wanted(self, token: str) -> bool:
         """Whether the node of this token still serves, and its machine is about to be taken back."""
@@ -97,7 +97,7 @@ class Replacing:
         records.set_values(connection, old.dseq, token=f"{row.token}.{old.dseq}")
         old = records.get(connection, old.dseq)
         assert old is not None
-        closing = rules.decide(old, rules.Close(RECLAIMED), now, self._parts.budgets).row
+        closing = rules.decide(old, events.Close(RECLAIMED), now, self._parts.budgets).row
         records.save(connection, old, closing)
         # Out of service until the gateway launches it: that is how it learns the new address.
         records.set_values(connection, successor.dseq, token=row.token, stopped_at=now, ends_at=old.ends_at)

@@ -23,7 +23,7 @@ from engram import kill_points
 from engram.clock import Clock
 from engram.http.client import HttpError
 from engram.ledger import Ledger
-from engram.provisioning.akash import chain_model as m
+from engram.provisioning.akash import cosmos_model as c
 from engram.provisioning.akash import sending_rules, transactions
 from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.endpoints import Endpoint, Head, Unanswered, decoded
@@ -204,7 +204,7 @@ class Sender:
             self._chain.endpoints.failed(endpoint, why)
             return None
         try:
-            response = answer.decode(m.TxAnswer).tx_response
+            response = answer.decode(c.TxAnswer).tx_response
         except HttpError as error:
             self._chain.endpoints.failed(endpoint, str(error))
             return None
@@ -227,14 +227,14 @@ class Sender:
         One that shows it alone is believed once the others have had time to index it.
         """
         absent = shown = 0
-        votes: dict[tuple[str, int], list[m.TxResponse]] = {}
+        votes: dict[tuple[str, int], list[c.TxResponse]] = {}
         alone = is_over = False
         for endpoint in usable:
             response = await self._shown_by(endpoint, outgoing)
             if response is None or endpoint.head is None:
                 continue
             is_over = self._is_over(outgoing, endpoint.head, self._settings.index_lag_s)
-            if isinstance(response, m.TxResponse):
+            if isinstance(response, c.TxResponse):
                 shown += 1
                 those = votes.setdefault((response.codespace, response.code), [])
                 those.append(response)
@@ -251,7 +251,7 @@ class Sender:
             return _found(outgoing, max(votes.values(), key=len)[0])
         return None
 
-    async def _shown_by(self, endpoint: Endpoint, outgoing: Outgoing) -> m.TxResponse | Absent | None:
+    async def _shown_by(self, endpoint: Endpoint, outgoing: Outgoing) -> c.TxResponse | Absent | None:
         """Return what the endpoint shows of it; None when that cannot be used."""
         answer = await self._chain.endpoints.ask(endpoint, "GET", f"/cosmos/tx/v1beta1/txs/{outgoing.name}")
         if isinstance(answer, Unanswered):
@@ -262,7 +262,7 @@ class Sender:
         if answer.status != 200:
             return None
         try:
-            response = decoded(answer, m.TxAnswer).tx_response
+            response = decoded(answer, c.TxAnswer).tx_response
         except Unavailable as error:
             self._chain.endpoints.failed(endpoint, str(error))
             return None
@@ -286,11 +286,11 @@ def _settle(connection: Connection, after: Outgoing, also: Settled | None = None
         also(connection, after)
 
 
-def _found(outgoing: Outgoing, response: m.TxResponse) -> Outgoing:
+def _found(outgoing: Outgoing, response: c.TxResponse) -> Outgoing:
     return _settled(outgoing, TxState.INCLUDED if response.code == 0 else TxState.REFUSED, response)
 
 
-def _settled(outgoing: Outgoing, state: TxState, response: m.TxResponse) -> Outgoing:
+def _settled(outgoing: Outgoing, state: TxState, response: c.TxResponse) -> Outgoing:
     return msgspec.structs.replace(
         outgoing,
         state=state,

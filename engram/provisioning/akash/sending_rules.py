@@ -15,7 +15,7 @@ import re
 from enum import StrEnum
 from typing import Final
 
-from engram.provisioning.akash.rules import Refusal
+from engram.provisioning.akash.events import Refusal
 
 SDK: Final = "sdk"
 OUT_OF_GAS: Final = (SDK, 11)

@@ -15,7 +15,7 @@ import trio
 from engram.clock import Clock
 from engram.http.client import Response
 from engram.ledger import Ledger
-from engram.provisioning.akash import chain_model as m
+from engram.provisioning.akash import cosmos_model as c
 from engram.provisioning.akash import sending_rules, transactions, tx
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.chain import Chain
@@ -185,7 +185,7 @@ class Signing:
 
 def _gas(answer: Response) -> int:
     """Return the gas that a simulation used. Raises Unavailable for what none of ours can use."""
-    used = int(decoded(answer, m.SimulateAnswer).gas_info.gas_used)
+    used = int(decoded(answer, c.SimulateAnswer).gas_info.gas_used)
     if not 0 < used <= sending_rules.MOST_GAS:
         raise Unavailable(f"the simulation used {used} gas; one of ours uses 1 to {sending_rules.MOST_GAS}")
     return used

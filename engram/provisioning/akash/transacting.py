@@ -7,8 +7,9 @@ import msgspec
 import structlog
 from sqlalchemy import Connection
 
-from engram.provisioning.akash import rules, sending_rules, transactions
+from engram.provisioning.akash import events, sending_rules, transactions
 from engram.provisioning.akash.cosmos import Coin, Duration
+from engram.provisioning.akash.events import Event, Refusal
 from engram.provisioning.akash.messages import (
     BidID,
     CloseDeployment,
@@ -22,7 +23,6 @@ from engram.provisioning.akash.messages import (
 from engram.provisioning.akash.model import Deployment
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.resources import GroupSpec
-from engram.provisioning.akash.rules import Event, Refusal
 from engram.provisioning.akash.signing import Rejected as Simulated
 from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
 from engram.provisioning.errors import Unavailable
@@ -71,15 +71,15 @@ class Transacting:
         match settled.state:
             case TxState.INCLUDED if settled.subject is Subject.CLOSE:
                 # One endpoint said so; what is not closed would be paid for, and be watched by nobody.
-                return rules.Included() if await self._is_gone(row, settled.height) else rules.NotIncluded()
+                return events.Included() if await self._is_gone(row, settled.height) else events.NotIncluded()
             case TxState.INCLUDED:
-                return rules.Included()
+                return events.Included()
             case TxState.EXPIRED | TxState.OPEN:
-                return rules.NotIncluded()
+                return events.NotIncluded()
             case TxState.REFUSED:
                 code, codespace, log = settled.code or 0, settled.codespace or "", settled.log or ""
                 if (codespace, code) == sending_rules.OUT_OF_GAS:
-                    return rules.NotIncluded()
+                    return events.NotIncluded()
                 refusal = sending_rules.refusal_of(codespace, code, log)
                 return await self._refused(row, settled.subject, refusal, log, sent=True)
             case _:
@@ -95,18 +95,17 @@ class Transacting:
             case Subject.CREATE if sent or sending_rules.exists(text):
                 info = await chain.deployment(row.dseq)
                 if info is not None and info.hash == row.hash:
-                    return rules.Exists()
+                    return events.Exists()
             case Subject.LEASE:
-                ours = [one for one in await chain.leases_agreed(row.dseq) if one.lease.id.provider == row.provider]
-                if any(lease.is_serving for lease in ours):
-                    return rules.Exists()
+                if any(lease.is_of(row) and lease.is_serving for lease in await chain.leases_agreed(row.dseq)):
+                    return events.Exists()
             case Subject.CLOSE if refusal is Refusal.GONE:
                 if not await self._is_gone(row, None):
-                    return rules.NotIncluded()
+                    return events.NotIncluded()
             case _:
                 pass
         _log.warning("akash_refused", dseq=row.dseq, subject=subject, reason=text[:300])
-        return rules.Refused(refusal, text)
+        return events.Refused(refusal, text)
 
     async def _is_gone(self, row: Deployment, at_height: int | None) -> bool:
         """Whether the chain has no active deployment of this number, as of this block or that of its create."""

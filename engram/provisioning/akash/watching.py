@@ -7,7 +7,7 @@ from typing import Final, final
 import structlog
 import trio
 
-from engram.provisioning.akash import records, rules
+from engram.provisioning.akash import events, records
 from engram.provisioning.akash.chain_model import Lease
 from engram.provisioning.akash.escrow import Escrows
 from engram.provisioning.akash.model import Deployment, DeploymentState
@@ -123,11 +123,14 @@ class Watching:
         ]
         if not serving:
             return
-        leases = {lease.dseq: lease for lease in await self._parts.chain.leases()}
+        leases: dict[int, list[Lease]] = {}
+        for lease in await self._parts.chain.leases():
+            leases.setdefault(lease.dseq, []).append(lease)
         limit = trio.CapacityLimiter(STATUSES_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for row in serving:
-                nursery.start_soon(self._look_at, row, leases.get(row.dseq), limit)
+                ours = next((lease for lease in leases.get(row.dseq, ()) if lease.is_of(row)), None)
+                nursery.start_soon(self._look_at, row, ours, limit)
 
     async def _look_at(self, row: Deployment, lease: Lease | None, limit: trio.CapacityLimiter) -> None:
         async with limit:
@@ -161,8 +164,8 @@ class Watching:
             self._nursery.start_soon(self._replace, row)
         if (shown.ends_at, shown.price) == (row.reclaim_at, row.price):
             return
-        agreed = [one for one in await self._parts.chain.leases_agreed(row.dseq) if one.is_serving]
-        lease = next((one for one in agreed if one.lease.id.provider == row.provider), None)
+        agreed = await self._parts.chain.leases_agreed(row.dseq)
+        lease = next((one for one in agreed if one.is_of(row) and one.is_serving), None)
         if lease is None:
             return
         if 0 < lease.price != row.price:
@@ -183,13 +186,13 @@ class Watching:
     async def _look_at_provider(self, row: Deployment) -> None:
         status = await self._parts.providers.status(row, self._parts.service, self._parts.port)
         match status:
-            case rules.Ready():
+            case events.Ready():
                 self.forget(row.dseq)
-            case rules.NotReady(text):
+            case events.NotReady(text):
                 before = self._not_running.get(row.dseq, 0)
                 self._not_running[row.dseq] = before + 1
                 if before + 1 == DOWN_AFTER and row.stopped_at is None:
                     _log.warning("akash_node_down", dseq=row.dseq, provider=row.provider, reason=text[:200])
                     self._exited(row.token)
-            case rules.ProviderFailed():  # only the node's own /health says whether it serves
+            case events.ProviderFailed():  # only the node's own /health says whether it serves
                 pass

@@ -25,11 +25,11 @@ from engram.provisioning.docker.container import Place
 from engram.provisioning.docker.endings import tell_endings
 from engram.provisioning.docker.engine import Engine
 from engram.provisioning.docker.engine_model import About
-from engram.provisioning.docker.holdings import Held, Holdings
+from engram.provisioning.docker.holdings import HeldNode, Holdings
 from engram.provisioning.docker.images import ImageKeeper
-from engram.provisioning.docker.launching import Launch, LaunchPorts
+from engram.provisioning.docker.launching import ContainerLaunch, LaunchPorts
 from engram.provisioning.docker.removing import Remover
-from engram.provisioning.docker.storage import Storage
+from engram.provisioning.docker.volumes import VolumeKeeper
 from engram.provisioning.errors import Rejected, Unavailable, Unknown
 from engram.provisioning.model import Node, NodeSpec, Offers
 from engram.provisioning.records import is_ours
@@ -66,7 +66,7 @@ class DockerBackend:
         self._label = container.of_ledger(setup.ledger_id)
         self._images = ImageKeeper(engine, setup.settings.provisioning.miner_image)
         self._holdings = Holdings(engine, setup.ledger_id)
-        self._storage = Storage(engine, self._holdings, setup.ledger_id, setup.ids)
+        self._volumes = VolumeKeeper(engine, self._holdings, setup.ledger_id, setup.ids)
         self._remover = Remover(engine, self._holdings)
         self._about: About | None = None
         self._limits_storage: bool | None = None
@@ -99,7 +99,7 @@ class DockerBackend:
         async with self._turn(spec.token):
             with trio.move_on_after(LAUNCH_S):
                 about, limits_storage = await self._ask()
-                launch = Launch(self._launch_ports(), about, spec, limits_storage=limits_storage)
+                launch = ContainerLaunch(self._launch_ports(), about, spec, limits_storage=limits_storage)
                 return self._node(holdings.of_container(await launch.run()))
         raise Unknown(f"the container of {spec.token} was not seen to run within {LAUNCH_S:g} s")
 
@@ -153,7 +153,7 @@ class DockerBackend:
             if self._about is None:
                 self._about = await self._engine.about()
             if self._limits_storage is None:
-                self._limits_storage = await self._storage.can_limit()
+                self._limits_storage = await self._volumes.can_limit()
             return self._about, self._limits_storage
 
     def _launch_ports(self) -> LaunchPorts:
@@ -166,11 +166,11 @@ class DockerBackend:
             engine=self._engine,
             images=self._images,
             holdings=self._holdings,
-            storage=self._storage,
+            volumes=self._volumes,
             remover=self._remover,
         )
 
-    def _node(self, held: Held) -> Node:
+    def _node(self, held: HeldNode) -> Node:
         labels = held.labels
         return Node(
             token=labels.get(container.TOKEN, ""),

@@ -21,7 +21,7 @@ VOLUME: Final = "engram.volume"
 """Names what the node's volume holds, for good: an empty one in its place bears another."""
 
 FOLDER: Final = "/data"
-"""The one folder of the container that can be written; a volume of the node (storage.py)."""
+"""The one folder of the container that can be written; a volume of the node (volumes.py)."""
 ORDERS: Final = "launch.json"
 HOTKEY: Final = "hotkey"
 PASSWORD: Final = "hotkey-password"  # noqa: S105 -- the name of a file

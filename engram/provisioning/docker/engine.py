@@ -19,7 +19,16 @@ import trio
 from engram.http.client import HttpClient, Response
 from engram.http.errors import BadAnswer, HttpError, NotSent
 from engram.provisioning.docker import frames, lines, versions
-from engram.provisioning.docker.engine_model import About, Container, Event, Listed, Progress, Said, Volume, Volumes
+from engram.provisioning.docker.engine_model import (
+    About,
+    Container,
+    EngineVolume,
+    Event,
+    Listed,
+    Progress,
+    Said,
+    Volumes,
+)
 from engram.provisioning.errors import Unavailable, Unknown
 
 T = TypeVar("T")
@@ -171,12 +180,12 @@ class Engine:
         body = {"Name": name, "Driver": "local", "Labels": labels, "DriverOpts": options}
         return await self._change("POST", "/volumes/create", json=body)
 
-    async def volume(self, name: str) -> Volume | None:
+    async def volume(self, name: str) -> EngineVolume | None:
         """Return the volume, None when there is none."""
         answer = await self._read(f"/volumes/{quote(name, safe='')}")
-        return self._decoded(answer, Volume) if self._is_there(answer) else None
+        return self._decoded(answer, EngineVolume) if self._is_there(answer) else None
 
-    async def volumes(self, label: str) -> list[Volume]:
+    async def volumes(self, label: str) -> list[EngineVolume]:
         """Return every volume with this label."""
         answer = await self._read(f"/volumes?{urlencode({'filters': _filters(label=[label])})}")
         return self._decoded(answer, Volumes).volumes or []

@@ -26,7 +26,7 @@ class Config(msgspec.Struct, frozen=True, rename="pascal"):
     user: str = ""
 
 
-class Mount(msgspec.Struct, frozen=True, rename="pascal"):
+class ContainerMount(msgspec.Struct, frozen=True, rename="pascal"):
     """A folder of a container that is something else's."""
 
     name: str = ""
@@ -40,7 +40,7 @@ class Container(msgspec.Struct, frozen=True, rename="pascal"):
     id: str = ""
     name: str = ""
     """With a slash before it."""
-    mounts: list[Mount] | None = None
+    mounts: list[ContainerMount] | None = None
     state: State = State()
     config: Config = Config()
 
@@ -59,7 +59,7 @@ class Listed(msgspec.Struct, frozen=True, rename="pascal"):
     labels: dict[str, str] | None = None
 
 
-class Volume(msgspec.Struct, frozen=True, rename="pascal"):
+class EngineVolume(msgspec.Struct, frozen=True, rename="pascal"):
     """A volume."""
 
     name: str = ""
@@ -69,7 +69,7 @@ class Volume(msgspec.Struct, frozen=True, rename="pascal"):
 class Volumes(msgspec.Struct, frozen=True, rename="pascal"):
     """The volumes that were asked for."""
 
-    volumes: list[Volume] | None = None
+    volumes: list[EngineVolume] | None = None
 
 
 class About(msgspec.Struct, frozen=True):
@@ -115,5 +115,5 @@ class Said(msgspec.Struct, frozen=True):
     cause: str = ""
 
 
-for _type in (Container, list[Listed], Volume, Volumes, About, Event, Progress, Said):
+for _type in (Container, list[Listed], EngineVolume, Volumes, About, Event, Progress, Said):
     wire.decoder(_type)

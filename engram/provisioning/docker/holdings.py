@@ -11,14 +11,14 @@ import msgspec
 
 from engram.provisioning.docker import container
 from engram.provisioning.docker.engine import Engine
-from engram.provisioning.docker.engine_model import Container, Volume
+from engram.provisioning.docker.engine_model import Container, EngineVolume
 from engram.provisioning.records import is_ours
 
 LOOK_EVERY_S: Final = 0.1
 """Between two looks at what is to change."""
 
 
-class Held(msgspec.Struct, frozen=True):
+class HeldNode(msgspec.Struct, frozen=True):
     """A node that the engine holds something of."""
 
     labels: Mapping[str, str]
@@ -47,48 +47,48 @@ class Holdings:
                 return renamed
         return None
 
-    async def volume(self, token: str) -> Volume | None:
+    async def volume(self, token: str) -> EngineVolume | None:
         """Return the node's volume; None when there is none, or one of that name that is not ours."""
         found = await self._engine.volume(container.name_of(token))
         if found is None or not container.has_labels(found.labels or {}, token, self._ledger_id):
             return None
         return found
 
-    async def find(self, token: str) -> Held | None:
+    async def find(self, token: str) -> HeldNode | None:
         """Return what there is of the node; None when nothing of it is left."""
         found = await self.container(token)
         if found is not None:
             return of_container(found)
         volume = await self.volume(token)
-        return None if volume is None else Held(volume.labels or {}, alive=False)
+        return None if volume is None else HeldNode(volume.labels or {}, alive=False)
 
-    async def all(self) -> list[Held]:
+    async def all(self) -> list[HeldNode]:
         """Return every node of the ledger, including those of which a volume is left."""
         return await self._bearing(self._label)
 
-    async def all_of(self, session_id: str) -> list[Held]:
+    async def all_of(self, session_id: str) -> list[HeldNode]:
         """Return every node of a session of the ledger."""
         return await self._bearing(f"{container.SESSION}={session_id}")
 
-    async def _bearing(self, label: str) -> list[Held]:
-        held: dict[str, Held] = {}
+    async def _bearing(self, label: str) -> list[HeldNode]:
+        held: dict[str, HeldNode] = {}
         for each in await self._engine.containers(label):
             labels = each.labels or {}
             token = labels.get(container.TOKEN, "")
             if not is_ours(token, self._ledger_id) or token in held:
                 continue
             if f"/{container.name_of(token)}" in (each.names or ()):
-                held[token] = Held(labels, each.state == "running", each.id)
+                held[token] = HeldNode(labels, each.state == "running", each.id)
             elif (found := await self.container(token)) is not None:
                 held[token] = of_container(found)
         for volume in await self._engine.volumes(label):
             labels = volume.labels or {}
             token = labels.get(container.TOKEN, "")
             if is_ours(token, self._ledger_id) and volume.name == container.name_of(token):
-                held.setdefault(token, Held(labels, alive=False))
+                held.setdefault(token, HeldNode(labels, alive=False))
         return list(held.values())
 
 
-def of_container(found: Container) -> Held:
+def of_container(found: Container) -> HeldNode:
     """Return what a container says of its node."""
-    return Held(found.labels, container.is_alive(found), found.id)
+    return HeldNode(found.labels, container.is_alive(found), found.id)

@@ -15,7 +15,7 @@ from engram.provisioning.docker.engine_model import About, Container
 from engram.provisioning.docker.holdings import Holdings
 from engram.provisioning.docker.images import ImageKeeper
 from engram.provisioning.docker.removing import Remover
-from engram.provisioning.docker.storage import Storage
+from engram.provisioning.docker.volumes import VolumeKeeper
 from engram.provisioning.errors import NoCapacity, Rejected, Unavailable, Unknown
 from engram.provisioning.model import NodeSpec
 
@@ -33,12 +33,12 @@ class LaunchPorts(msgspec.Struct, frozen=True, kw_only=True):
     engine: Engine
     images: ImageKeeper
     holdings: Holdings
-    storage: Storage
+    volumes: VolumeKeeper
     remover: Remover
 
 
 @final
-class Launch:
+class ContainerLaunch:
     """Brings the node of a spec to run. `run` is called once, alone for its token."""
 
     def __init__(self, ports: LaunchPorts, about: About, spec: NodeSpec, *, limits_storage: bool) -> None:
@@ -86,7 +86,7 @@ class Launch:
         await self._read_orders()
         await self._remove_others()
         self._is_begun = True
-        volume = await self._p.storage.provide(spec, limited=self._limits_storage)
+        volume = await self._p.volumes.provide(spec, limited=self._limits_storage)
         kill_points.point("container:volume")
         body = container.body(
             spec,

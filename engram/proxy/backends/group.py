@@ -68,6 +68,7 @@ class Group:
                         case NotSent():
                             self._note_failure(server, str(error))
                         case _:
+                            self.breaker.left()
                             raise
                     tried.append(server)
                     if len(tried) >= len(self.servers):

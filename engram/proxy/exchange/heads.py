@@ -3,6 +3,7 @@
 - Hop-by-hop fields (RFC 9110, 7.6.1) and those that `Connection` names stay on their side.
 - What authenticates the caller to this proxy, and whatever the proxy states itself, is removed before the backend:
   signatures, X-Forwarded-*, Forwarded, X-Real-IP, X-Epistula-Caller.
+- A backend's CORS headers are removed: the proxy states its own.
 - Everything else is kept, in its order, with its repetitions; bodies are never decoded.
 """
 
@@ -43,6 +44,8 @@ _REBUILT: Final = frozenset(
 )
 SIGNING: Final = (b"epistula-", b"x-epistula-", b"x-chutes-", b"body-signature", b"x-internal-secret")
 """Beginnings of the names of headers that carry signatures and secrets."""
+_CORS: Final = b"access-control-"
+"""Which pages may call is the proxy's to say: a backend's own permission would undo it."""
 _ANSWERED_BY_US: Final = frozenset({b"date", b"x-request-id"})
 _NEVER_TRAILERS: Final = frozenset({b"host", b"authorization", b"content-length", b"content-type", b"content-encoding"})
 
@@ -117,7 +120,11 @@ def answer_lines(headers: Headers) -> Headers:
     """Return the header lines for the client; framing is the server's."""
     named = named_by_connection(headers)
     stays = HOP_BY_HOP | _ANSWERED_BY_US
-    lines = [(name, value) for name, value in headers if name not in stays and name not in named]
+    lines = [
+        (name, value)
+        for name, value in headers
+        if name not in stays and name not in named and not name.startswith(_CORS)
+    ]
     types = [value for name, value in lines if name == b"content-type"]
     if types and types[0].lower().startswith(b"text/event-stream"):
         present = {name for name, _ in lines}

@@ -37,6 +37,10 @@ class Spool:
         self._room.resize(settings.spool_bytes, settings.spool_bytes // 2)
         self._memory.resize(settings.memory_bytes_in_all, settings.memory_bytes_in_all // 2)
 
+    def problem_with(self, quota: int) -> str | None:
+        """Return why the folder cannot hold so much; None if it can. Blocks."""
+        return problem_with(self._folder, quota)
+
     @property
     def held(self) -> int:
         """Bytes of all spooled bodies."""

@@ -52,6 +52,12 @@ class AnswerCut(Exception):
         self.code = code
 
 
+def require_closed(group: Group) -> None:
+    """Refuse a request that the group's breaker does not let through. Raises Refusal (breaker_open)."""
+    if wait_s := group.wait_s():
+        raise Refusal("breaker_open", "The backend fails too often now", retry_after_s=wait_s)
+
+
 @final
 class Transfer:
     """One request to one group. Run `run` once; `uploading` tells whether the body is still being sent."""
@@ -77,8 +83,7 @@ class Transfer:
     async def run(self, sink: Sink) -> None:
         """Pass the request on and the answer back. Raises Refusal (nothing was passed to the sink), AnswerCut, Gone."""
         request, route, group = self._request, self._route, self._group
-        if wait_s := group.wait_s():
-            raise Refusal("breaker_open", "The backend fails too often now", retry_after_s=wait_s)
+        require_closed(group)
         request.phase = "connect"
         try:
             async with group.connected(route.connect_s, route.total_s, bodyless=request.method == "HEAD") as (

@@ -34,7 +34,7 @@ _REJECTED_BYTES: Final = 65_536
 """Of the body of a backend's answer that is no 101; the rest is left out."""
 
 
-class Rejected(msgspec.Struct, frozen=True):
+class RefusedHandshake(msgspec.Struct, frozen=True):
     """What a backend answered to a handshake instead of 101."""
 
     status: int
@@ -58,7 +58,7 @@ class WebSocketBackend:
 
     async def shake_hands(
         self, host: str, path: str, subprotocols: list[str], lines: list[tuple[bytes, bytes]], wait_s: float
-    ) -> str | Rejected | None:
+    ) -> str | RefusedHandshake | None:
         """Ask for the WebSocket; return the subprotocol that was chosen, or the other answer. Raises Refusal."""
         await self._send(Request(host=host, target=path, subprotocols=subprotocols, extra_headers=lines))
         with trio.CancelScope(deadline=trio.current_time() + wait_s):
@@ -72,7 +72,7 @@ class WebSocketBackend:
                     raise Refusal("backend_cut", "Error connecting to backend service", message=message)
         raise Refusal("first_byte_late", "Upstream timed out", message=f"no handshake within {wait_s:g} s")
 
-    async def _rest_of(self, rejected: RejectConnection) -> Rejected:
+    async def _rest_of(self, rejected: RejectConnection) -> RefusedHandshake:
         body, more = bytearray(), rejected.has_body
         while more and len(body) < _REJECTED_BYTES:
             event = await self._next()
@@ -81,7 +81,7 @@ class WebSocketBackend:
             body += event.data
             more = not event.body_finished
         lines = [(bytes(name), bytes(value)) for name, value in rejected.headers]
-        return Rejected(
+        return RefusedHandshake(
             rejected.status_code,
             [line for line in lines if line[0] != b"content-length"],
             bytes(body[:_REJECTED_BYTES]),

@@ -31,7 +31,7 @@ class ServerSettings(Section, frozen=True):
     port: Port = 8080
     """0 takes a free port."""
     reload: bool = True
-    """Whether changed settings files are read again while the proxy runs; SIGHUP does so in any case."""
+    """Accepted as the original's key; settings files are always watched, and SIGHUP reads them at once."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "console", "json"] = "auto"
     tls_certificate: str = ""

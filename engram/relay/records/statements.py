@@ -52,6 +52,8 @@ ENTRY_COLUMNS = (
     "output_hash",
     "block",
     "payload",
+    "signed",
+    "signed_hash",
     "state",
     "attempts",
     "next_attempt_at",

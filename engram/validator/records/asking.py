@@ -13,7 +13,7 @@ from engram import wire
 from engram.ledger import Prepared
 from engram.ledger.sql import one_of
 from engram.validator.corpus import Family
-from engram.validator.model import Answer, Held, Holding, Kind, Outcome, PlantState, Question, Sheet
+from engram.validator.model import SEEDS, Answer, Held, Holding, Kind, Outcome, PlantState, Question, Sheet
 from engram.validator.tables import families, miners, planted, questions, round_miners, signers
 
 _SIGNERS: Final = 16
@@ -21,8 +21,19 @@ _SIGNERS: Final = 16
 
 _HELD: Final = Prepared(
     select(planted.c.cid, planted.c.vector, planted.c.family_id, planted.c.planted_round)
-    .where(planted.c.hotkey == bindparam("hotkey"), one_of(planted.c.state, (PlantState.HELD,)))
+    .where(
+        planted.c.hotkey == bindparam("hotkey"),
+        one_of(planted.c.state, (PlantState.HELD,)),
+        planted.c.family_id != bindparam("seeds"),
+    )
     .order_by(planted.c.id)
+)
+_SEEDED: Final = Prepared(
+    select(planted.c.cid).where(
+        planted.c.hotkey == bindparam("hotkey"),
+        one_of(planted.c.state, (PlantState.HELD,)),
+        planted.c.family_id == bindparam("seeds"),
+    )
 )
 _MATTERS: Final = Prepared(select(families.c.id, families.c.matter).where(families.c.hotkey == bindparam("hotkey")))
 _SEEDS: Final = Prepared(
@@ -92,10 +103,14 @@ def held(connection: Connection, hotkeys: Sequence[bytes]) -> dict[bytes, Holdin
     """Return the planted records that these miners should hold, oldest first, and their matters."""
     found = {}
     for hotkey in hotkeys:
-        records = [Held(cid, vector, *rest) for cid, vector, *rest in _HELD.rows(connection, {"hotkey": hotkey})]
+        of_miner = {"hotkey": hotkey, "seeds": SEEDS}
+        records = [Held(cid, vector, *rest) for cid, vector, *rest in _HELD.rows(connection, of_miner)]
+        seeded = frozenset(cid for (cid,) in _SEEDED.rows(connection, of_miner))
         about = {each.family_id for each in records}
         matters = _MATTERS.rows(connection, {"hotkey": hotkey})
-        found[hotkey] = Holding(records, {id_: wire.decode(matter, Family) for id_, matter in matters if id_ in about})
+        found[hotkey] = Holding(
+            records, {id_: wire.decode(matter, Family) for id_, matter in matters if id_ in about}, seeded
+        )
     return found
 
 

@@ -10,6 +10,7 @@ from engram import wire
 from engram.ledger.sql import one_of
 from engram.validator.corpus import Family
 from engram.validator.model import (
+    SEEDS,
     Plant,
     PlantState,
     RoundState,
@@ -89,8 +90,16 @@ def add_plants(connection: Connection, rows: Sequence[Mapping[str, object]]) -> 
 
 def has_drafts(connection: Connection, hotkey: bytes, round_id: int) -> bool:
     """Return whether the records of a round were drafted for a miner."""
-    query = select(planted.c.id).where(planted.c.hotkey == hotkey, planted.c.planted_round == round_id).limit(1)
-    return connection.execute(query).first() is not None
+    query = select(planted.c.id).where(
+        planted.c.hotkey == hotkey, planted.c.planted_round == round_id, planted.c.family_id != SEEDS
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def seeds_of(connection: Connection, hotkey: bytes) -> frozenset[str]:
+    """Return the CIDs of the ground-truth file's records that were meant for a miner, whatever became of them."""
+    query = select(planted.c.cid).where(planted.c.hotkey == hotkey, planted.c.family_id == SEEDS)
+    return frozenset(connection.execute(query).scalars())
 
 
 def plants(connection: Connection, hotkey: bytes, states: Iterable[PlantState]) -> list[Plant]:

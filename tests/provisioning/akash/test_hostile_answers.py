@@ -12,14 +12,15 @@ from engram.clock import SystemClock
 from engram.http.client import BadAnswer, Response
 from engram.ledger.inline import open_inline
 from engram.provisioning.akash import chain_model as m
+from engram.provisioning.akash import cosmos_model as c
 from engram.provisioning.akash import sending_rules, tx
 from engram.provisioning.akash.chain import Chain
+from engram.provisioning.akash.events import NotReady, ProviderFailed, Ready
 from engram.provisioning.akash.factory import open_chain
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
 from engram.provisioning.akash.provider import Providers
 from engram.provisioning.akash.provider_addresses import vet_node
 from engram.provisioning.akash.provider_model import ForwardedPort, LeaseStatus, ServiceStatus, readiness
-from engram.provisioning.akash.rules import NotReady, ProviderFailed, Ready
 from engram.provisioning.akash.sending import Sender, SendingSettings
 from engram.provisioning.akash.sending_rules import Taken
 from engram.provisioning.akash.signing import TTL_S, Rejected, Signing, SigningSettings
@@ -109,12 +110,12 @@ async def test_a_number_that_is_none_is_no_answer(number: Any) -> None:
 @pytest.mark.parametrize(
     ("answer", "of"),
     [
-        ({"tx_response": {"height": "later"}}, m.TxAnswer),
-        ({"tx_response": {"gas_used": "9" * 19}}, m.TxAnswer),
+        ({"tx_response": {"height": "later"}}, c.TxAnswer),
+        ({"tx_response": {"gas_used": "9" * 19}}, c.TxAnswer),
         ({"deployments": [{"deployment": {"id": {"dseq": "-1"}}}]}, m.DeploymentsAnswer),
         ({"leases": [{"lease": {"reclamation": {"deadline": "soon"}}}]}, m.LeasesAnswer),
-        ({"balances": [{"denom": "uact", "amount": "NaN"}]}, m.BalancesAnswer),
-        ({"balances": [{"denom": "uact", "amount": "1e30"}]}, m.BalancesAnswer),
+        ({"balances": [{"denom": "uact", "amount": "NaN"}]}, c.BalancesAnswer),
+        ({"balances": [{"denom": "uact", "amount": "1e30"}]}, c.BalancesAnswer),
     ],
 )
 def test_answers_with_numbers_that_are_none_are_refused_where_they_are_decoded(answer: Any, of: type) -> None:
@@ -124,7 +125,7 @@ def test_answers_with_numbers_that_are_none_are_refused_where_they_are_decoded(a
 
 def test_amounts_of_the_chain_are_taken_negative_and_with_decimals() -> None:
     text = '{"funds": [{"denom": "uact", "amount": "-6344.131225000000000000"}], "settled_at": "12"}'
-    assert m.amount_of(wire.decode(text, m.EscrowState).funds, "uact") == -6_344_131_225
+    assert c.amount_of(wire.decode(text, m.EscrowState).funds, "uact") == -6_344_131_225
 
 
 @pytest.mark.parametrize("code", [13, 18, 20])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from engram.provisioning.akash import factory, records, rules, transactions
+from engram.provisioning.akash import events, factory, records, transactions
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.backend import AkashBackend
 from engram.provisioning.akash.model import Deployment, DeploymentState
@@ -76,7 +76,7 @@ async def test_a_close_that_is_stuck_delays_no_other_and_no_look_at_the_chain() 
         first, second, third = made.rows()
         placing = made.backend._placing
         for row in (first, second):
-            await placing.apply(row, rules.Close("session_over"))
+            await placing.apply(row, events.Close("session_over"))
         made.forget(third.dseq)
         drive = placing.drive
 

@@ -11,6 +11,7 @@ from config.model import AkashSettings, Settings
 from engram.http.client import BadAnswer, Response
 from engram.ledger.inline import open_inline
 from engram.provisioning.akash import chain_model as m
+from engram.provisioning.akash import cosmos_model as c
 from engram.provisioning.akash import sending_rules, tx
 from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.endpoints import Head, believed
@@ -203,7 +204,7 @@ async def test_an_endpoint_that_knows_transactions_only_as_garbage_keeps_none_op
     [
         ({"bids": [{"bid": {"id": {"gseq": 10**30}}}]}, m.BidsAnswer),
         ({"bids": [{"bid": {"id": {"oseq": -1}}}]}, m.BidsAnswer),
-        ({"tx_response": {"code": 10**30}}, m.TxAnswer),
+        ({"tx_response": {"code": 10**30}}, c.TxAnswer),
         ({"leases": [{"lease": {"state": "reclaiming", "reclamation": {"deadline": 10**400}}}]}, m.LeasesAnswer),
     ],
 )
@@ -213,7 +214,7 @@ def test_numbers_that_the_ledger_cannot_hold_are_refused_where_they_are_decoded(
 
 
 def test_a_cost_is_a_number_that_the_ledger_can_hold() -> None:
-    coins = tuple(m.Coin("uact", "9" * 23) for _ in range(20))
+    coins = tuple(c.Coin("uact", "9" * 23) for _ in range(20))
     info = m.DeploymentInfo(escrow_account=m.Escrow(m.EscrowState(transferred=coins)))
     assert 0 < info.spent_uact < 1 << 63
     assert m.DeploymentInfo().spent_uact == 0

@@ -3,10 +3,10 @@
 import pytest
 
 from engram import wire
+from engram.provisioning.akash.events import NotReady, Ready
 from engram.provisioning.akash.provider_addresses import vetted
 from engram.provisioning.akash.provider_model import LeaseStatus, readiness
 from engram.provisioning.akash.provider_tls import pinned_context
-from engram.provisioning.akash.rules import NotReady, Ready
 from engram.provisioning.node_addresses import UnusableAddress
 
 RUNNING = '"miner":{"name":"miner","available":1,"total":1,"uris":["abc.ingress.example"]}'

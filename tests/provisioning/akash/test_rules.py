@@ -5,14 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.provisioning.akash import rules
+from engram.provisioning.akash import events, rules
+from engram.provisioning.akash.events import Event, Refusal
 from engram.provisioning.akash.model import Deployment, DeploymentState
-from engram.provisioning.akash.rules import Budgets, Decision, Event, Refusal, Sign, Step
+from engram.provisioning.akash.rules import Budgets, Decision, Sign, Step
 from tests.provisioning.akash.deployments import a_bid, a_row, limits
 
 S = DeploymentState
 BUDGETS = Budgets()
-OTHER = rules.Refused(Refusal.OTHER, "x")
+OTHER = events.Refused(Refusal.OTHER, "x")
 
 
 def decide(row: Deployment, event: Event, now: float = 0.0) -> Decision:
@@ -22,46 +23,46 @@ def decide(row: Deployment, event: Event, now: float = 0.0) -> Decision:
 @pytest.mark.parametrize(
     ("state", "event", "now", "next_state", "sign"),
     [
-        (S.CREATING, rules.Included(), 0.0, S.BIDDING, None),
-        (S.CREATING, rules.Exists(), 0.0, S.BIDDING, None),
-        (S.CREATING, rules.NotIncluded(), 0.0, S.CREATING, Sign.CREATE),
-        (S.CREATING, rules.Refused(Refusal.NO_FUNDS), 0.0, S.CLOSED, None),
+        (S.CREATING, events.Included(), 0.0, S.BIDDING, None),
+        (S.CREATING, events.Exists(), 0.0, S.BIDDING, None),
+        (S.CREATING, events.NotIncluded(), 0.0, S.CREATING, Sign.CREATE),
+        (S.CREATING, events.Refused(Refusal.NO_FUNDS), 0.0, S.CLOSED, None),
         (S.CREATING, OTHER, 0.0, S.CLOSED, None),
-        (S.CREATING, rules.Close("over"), 0.0, S.CREATING, None),
-        (S.BIDDING, rules.Bids((), limits()), 119.0, S.BIDDING, None),
-        (S.BIDDING, rules.Bids((), limits()), 120.0, S.CLOSING, Sign.CLOSE),
-        (S.BIDDING, rules.Bids((a_bid(),), limits()), 44.0, S.BIDDING, None),
-        (S.BIDDING, rules.Bids((a_bid(),), limits()), 45.0, S.LEASING, Sign.LEASE),
-        (S.BIDDING, rules.Bids((a_bid("a"), a_bid("b"), a_bid("c")), limits()), 9.0, S.BIDDING, None),
-        (S.BIDDING, rules.Bids((a_bid("a"), a_bid("b"), a_bid("c")), limits()), 10.0, S.LEASING, Sign.LEASE),
-        (S.BIDDING, rules.ChainClosed(), 0.0, S.CLOSED, None),
-        (S.LEASING, rules.Included(), 0.0, S.DELIVERING, None),
-        (S.LEASING, rules.Exists(), 0.0, S.DELIVERING, None),
-        (S.LEASING, rules.NotIncluded(), 0.0, S.BIDDING, None),
-        (S.LEASING, rules.Refused(Refusal.BID_GONE), 0.0, S.BIDDING, None),
-        (S.LEASING, rules.Refused(Refusal.GONE), 0.0, S.CLOSED, None),
-        (S.DELIVERING, rules.Accepted(), 0.0, S.STARTING, None),
-        (S.DELIVERING, rules.NoLeaseYet(), 59.0, S.DELIVERING, None),
-        (S.DELIVERING, rules.NoLeaseYet(), 60.0, S.CLOSING, Sign.CLOSE),
-        (S.DELIVERING, rules.ProviderFailed(), 59.0, S.DELIVERING, None),
-        (S.DELIVERING, rules.ProviderFailed(), 60.0, S.CLOSING, Sign.CLOSE),
-        (S.DELIVERING, rules.ManifestRejected(), 0.0, S.CLOSING, Sign.CLOSE),
-        (S.DELIVERING, rules.LeaseEnded(), 0.0, S.CLOSING, Sign.CLOSE),
-        (S.STARTING, rules.Ready("http://n"), 0.0, S.SERVING, None),
-        (S.STARTING, rules.NotReady(), 299.0, S.STARTING, None),
-        (S.STARTING, rules.NotReady(), 300.0, S.CLOSING, Sign.CLOSE),
-        (S.STARTING, rules.ProviderFailed(), 299.0, S.STARTING, None),
-        (S.STARTING, rules.ProviderFailed(), 300.0, S.CLOSING, Sign.CLOSE),
-        (S.SERVING, rules.Resend(), 0.0, S.DELIVERING, None),
-        (S.SERVING, rules.LeaseEnded(), 0.0, S.CLOSING, Sign.CLOSE),
-        (S.SERVING, rules.ChainClosed(), 0.0, S.CLOSED, None),
-        (S.SERVING, rules.Close("over"), 0.0, S.CLOSING, Sign.CLOSE),
-        (S.CLOSING, rules.Included(), 0.0, S.CLOSED, None),
-        (S.CLOSING, rules.Refused(Refusal.GONE), 0.0, S.CLOSED, None),
-        (S.CLOSING, rules.NotIncluded(), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.CREATING, events.Close("over"), 0.0, S.CREATING, None),
+        (S.BIDDING, events.Bids((), limits()), 119.0, S.BIDDING, None),
+        (S.BIDDING, events.Bids((), limits()), 120.0, S.CLOSING, Sign.CLOSE),
+        (S.BIDDING, events.Bids((a_bid(),), limits()), 44.0, S.BIDDING, None),
+        (S.BIDDING, events.Bids((a_bid(),), limits()), 45.0, S.LEASING, Sign.LEASE),
+        (S.BIDDING, events.Bids((a_bid("a"), a_bid("b"), a_bid("c")), limits()), 9.0, S.BIDDING, None),
+        (S.BIDDING, events.Bids((a_bid("a"), a_bid("b"), a_bid("c")), limits()), 10.0, S.LEASING, Sign.LEASE),
+        (S.BIDDING, events.ChainClosed(), 0.0, S.CLOSED, None),
+        (S.LEASING, events.Included(), 0.0, S.DELIVERING, None),
+        (S.LEASING, events.Exists(), 0.0, S.DELIVERING, None),
+        (S.LEASING, events.NotIncluded(), 0.0, S.BIDDING, None),
+        (S.LEASING, events.Refused(Refusal.BID_GONE), 0.0, S.BIDDING, None),
+        (S.LEASING, events.Refused(Refusal.GONE), 0.0, S.CLOSED, None),
+        (S.DELIVERING, events.Accepted(), 0.0, S.STARTING, None),
+        (S.DELIVERING, events.NoLeaseYet(), 59.0, S.DELIVERING, None),
+        (S.DELIVERING, events.NoLeaseYet(), 60.0, S.CLOSING, Sign.CLOSE),
+        (S.DELIVERING, events.ProviderFailed(), 59.0, S.DELIVERING, None),
+        (S.DELIVERING, events.ProviderFailed(), 60.0, S.CLOSING, Sign.CLOSE),
+        (S.DELIVERING, events.ManifestRejected(), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.DELIVERING, events.LeaseEnded(), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.STARTING, events.Ready("http://n"), 0.0, S.SERVING, None),
+        (S.STARTING, events.NotReady(), 299.0, S.STARTING, None),
+        (S.STARTING, events.NotReady(), 300.0, S.CLOSING, Sign.CLOSE),
+        (S.STARTING, events.ProviderFailed(), 299.0, S.STARTING, None),
+        (S.STARTING, events.ProviderFailed(), 300.0, S.CLOSING, Sign.CLOSE),
+        (S.SERVING, events.Resend(), 0.0, S.DELIVERING, None),
+        (S.SERVING, events.LeaseEnded(), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.SERVING, events.ChainClosed(), 0.0, S.CLOSED, None),
+        (S.SERVING, events.Close("over"), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.CLOSING, events.Included(), 0.0, S.CLOSED, None),
+        (S.CLOSING, events.Refused(Refusal.GONE), 0.0, S.CLOSED, None),
+        (S.CLOSING, events.NotIncluded(), 0.0, S.CLOSING, Sign.CLOSE),
         (S.CLOSING, OTHER, 0.0, S.CLOSING, Sign.CLOSE),
-        (S.CLOSING, rules.Close("over"), 0.0, S.CLOSING, None),
-        (S.CLOSED, rules.Included(), 0.0, S.CLOSED, None),
+        (S.CLOSING, events.Close("over"), 0.0, S.CLOSING, None),
+        (S.CLOSED, events.Included(), 0.0, S.CLOSED, None),
     ],
 )
 def test_each_arrow_of_the_table(
@@ -74,32 +75,32 @@ def test_each_arrow_of_the_table(
 def test_a_create_is_signed_three_times_at_most_and_then_nothing_was_ever_on_chain() -> None:
     row = a_row()
     signed = 0
-    while (decision := decide(row, rules.NotIncluded())).sign is Sign.CREATE:
+    while (decision := decide(row, events.NotIncluded())).sign is Sign.CREATE:
         row, signed = decision.row, signed + 1
     assert signed == rules.CREATES - 1
     assert (decision.row.state, decision.row.reason) == (S.CLOSED, rules.NOT_CREATED)
 
 
 def test_a_session_that_ends_while_its_create_is_unsettled_closes_what_comes_of_it() -> None:
-    wanted = decide(a_row(), rules.Close("session_over")).row
+    wanted = decide(a_row(), events.Close("session_over")).row
     assert wanted.reason == "session_over"
-    assert decide(wanted, rules.NotIncluded()).row.state is S.CLOSED
-    found = decide(wanted, rules.Included())
+    assert decide(wanted, events.NotIncluded()).row.state is S.CLOSED
+    found = decide(wanted, events.Included())
     assert (found.row.state, found.sign, found.row.reason) == (S.CLOSING, Sign.CLOSE, "session_over")
 
 
 def test_a_bid_that_was_gone_is_not_taken_again_and_the_time_for_bids_goes_on() -> None:
     row = a_row(S.LEASING, provider="p1", price=9, state_since=50.0)
-    row = decide(row, rules.Refused(Refusal.BID_GONE), 60.0).row
+    row = decide(row, events.Refused(Refusal.BID_GONE), 60.0).row
     assert (row.state, row.state_since, row.excluded, row.provider) == (S.BIDDING, 50.0, ("p1",), None)
-    assert decide(row, rules.Bids((a_bid("p1"),), limits()), 169.0).sign is None
-    assert decide(row, rules.Bids((a_bid("p1"),), limits()), 170.0).row.reason == rules.NO_BIDS
+    assert decide(row, events.Bids((a_bid("p1"),), limits()), 169.0).sign is None
+    assert decide(row, events.Bids((a_bid("p1"),), limits()), 170.0).row.reason == rules.NO_BIDS
 
 
 def test_a_retry_after_a_failed_manifest_sends_the_manifest_alone() -> None:
     """akash-network/console#3372, node#999: a retry made a second lease."""
     row = a_row(S.DELIVERING, provider="p1", price=9)
-    for event in (rules.NoLeaseYet(), rules.ProviderFailed("timeout")):
+    for event in (events.NoLeaseYet(), events.ProviderFailed("timeout")):
         decision = decide(row, event, 30.0)
         assert decision == Decision(row)
         assert rules.step(decision.row) is Step.SEND_MANIFEST
@@ -107,25 +108,25 @@ def test_a_retry_after_a_failed_manifest_sends_the_manifest_alone() -> None:
 
 EVENTS: st.SearchStrategy[Event] = st.sampled_from(
     [
-        rules.Included(),
-        rules.Exists(),
-        rules.NotIncluded(),
-        rules.Refused(Refusal.NO_FUNDS),
-        rules.Refused(Refusal.BID_GONE),
-        rules.Refused(Refusal.GONE),
+        events.Included(),
+        events.Exists(),
+        events.NotIncluded(),
+        events.Refused(Refusal.NO_FUNDS),
+        events.Refused(Refusal.BID_GONE),
+        events.Refused(Refusal.GONE),
         OTHER,
-        rules.Bids((), limits()),
-        rules.Bids((a_bid("a"), a_bid("b", 8.0), a_bid("c", 99.0)), limits()),
-        rules.Accepted(),
-        rules.NoLeaseYet(),
-        rules.ManifestRejected(),
-        rules.ProviderFailed(),
-        rules.Ready("http://n"),
-        rules.NotReady(),
-        rules.LeaseEnded(),
-        rules.ChainClosed(),
-        rules.Resend(),
-        rules.Close("session_over"),
+        events.Bids((), limits()),
+        events.Bids((a_bid("a"), a_bid("b", 8.0), a_bid("c", 99.0)), limits()),
+        events.Accepted(),
+        events.NoLeaseYet(),
+        events.ManifestRejected(),
+        events.ProviderFailed(),
+        events.Ready("http://n"),
+        events.NotReady(),
+        events.LeaseEnded(),
+        events.ChainClosed(),
+        events.Resend(),
+        events.Close("session_over"),
     ]
 )
 
@@ -166,23 +167,23 @@ class Model(msgspec.Struct):
 
     def take(self, sign: Sign, lost: bool) -> Event:
         if lost:
-            return rules.NotIncluded()
+            return events.NotIncluded()
         match sign:
             case Sign.CREATE:
                 if self.deployment != "none":
-                    return rules.Exists()
+                    return events.Exists()
                 self.deployment, self.creates_taken = "active", self.creates_taken + 1
             case Sign.LEASE:
                 if self.deployment != "active":
-                    return rules.Refused(Refusal.GONE)
+                    return events.Refused(Refusal.GONE)
                 if self.lease:
-                    return rules.Exists()
+                    return events.Exists()
                 self.lease, self.leases_made = True, self.leases_made + 1
             case Sign.CLOSE:
                 if self.deployment != "active":
-                    return rules.Refused(Refusal.GONE)
+                    return events.Refused(Refusal.GONE)
                 self.deployment, self.lease = "closed", False
-        return rules.Included()
+        return events.Included()
 
 
 CHOICES = st.lists(st.integers(0, 3), min_size=20, max_size=60)
@@ -197,7 +198,7 @@ def test_a_deployment_of_any_history_ends_served_or_closed_with_its_deposit_back
     for number, choice in enumerate([*choices, *[0] * 200]):
         now += 7.0
         if number == ends_after:
-            row = decide(row, rules.Close("session_over"), now).row
+            row = decide(row, events.Close("session_over"), now).row
             pending = Sign.CLOSE if row.state is S.CLOSING else pending
             continue
         event: Event
@@ -205,15 +206,19 @@ def test_a_deployment_of_any_history_ends_served_or_closed_with_its_deposit_back
             case Step.FOLLOW:
                 event = world.take(pending or Sign.CLOSE, lost=choice == 3)
             case Step.COLLECT_BIDS:
-                event = rules.Bids(() if choice else (a_bid("a"), a_bid("b"), a_bid("c")), limits(now))
+                event = events.Bids(() if choice else (a_bid("a"), a_bid("b"), a_bid("c")), limits(now))
             case Step.SEND_MANIFEST:
-                event = (rules.Accepted(), rules.NoLeaseYet(), rules.ProviderFailed(), rules.ManifestRejected())[choice]
+                event = (events.Accepted(), events.NoLeaseYet(), events.ProviderFailed(), events.ManifestRejected())[
+                    choice
+                ]
             case Step.AWAIT_READY:
-                event = (rules.Ready("http://n"), rules.NotReady(), rules.NotReady(), rules.ProviderFailed())[choice]
+                event = (events.Ready("http://n"), events.NotReady(), events.NotReady(), events.ProviderFailed())[
+                    choice
+                ]
             case None if row.state is S.SERVING:
                 assert world.deployment == "active"
                 assert world.lease
-                event = rules.Resend() if choice == 1 else rules.Close("session_over")
+                event = events.Resend() if choice == 1 else events.Close("session_over")
             case None:
                 break
         decision = decide(row, event, now)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.provisioning.akash import sending_rules
-from engram.provisioning.akash.rules import Refusal
+from engram.provisioning.akash.events import Refusal
 from engram.provisioning.akash.sending_rules import Taken
 
 LOW = "account sequence mismatch, expected 62332, got 62331: incorrect account sequence"

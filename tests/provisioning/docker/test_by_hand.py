@@ -193,3 +193,20 @@ async def test_a_launch_that_was_begun_is_never_told_as_not_sent(bench: Bench) -
 def _then_fail(bench: Bench) -> Any:
     bench.double.before["inspect"] = [lambda: said(500, {"message": "the engine goes down"})]
     return 204, {}, b""
+
+
+async def test_a_container_of_before_volumes_had_names_is_started_again_and_goes_whole(bench: Bench) -> None:
+    spec = bench.spec()
+    await bench.backend.launch(spec)
+    older = bench.double.containers[NAME]
+    older["Config"]["Labels"].pop("engram.volume")
+    older["Mounts"] = [{"Type": "volume", "Name": "3f", "Destination": "/data"}]
+    bench.double.files["3f"] = {}
+    del bench.double.volumes[NAME]
+    bench.double.end(NAME)
+    node = await bench.backend.launch(spec)
+    assert (node.alive, node.store) == (True, "")
+    assert bench.double.calls.count("create") == 1
+    assert "launch.json" in bench.double.files["3f"]
+    await bench.backend.destroy(spec.token)
+    assert await bench.backend.list() == []

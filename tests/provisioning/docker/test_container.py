@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engram.provisioning.docker import container, frames, images, orders, versions
 from engram.provisioning.docker.container import Place
-from engram.provisioning.docker.engine_model import About, Config, Container, Mount, Progress, State
+from engram.provisioning.docker.engine_model import About, Config, Container, ContainerMount, Progress, State
 from tests.provisioning import contract
 from tests.provisioning.test_local import a_spec
 
@@ -83,7 +83,9 @@ OURS = {container.TOKEN: "t", container.LEDGER: "l"}
 def test_a_node_is_known_by_its_labels_and_its_name_or_volume(
     name: str, volume: str, labels: dict[str, str], is_node: bool
 ) -> None:
-    found = Container(name=name, mounts=[Mount(name=volume, destination="/data")], config=Config(labels=labels))
+    found = Container(
+        name=name, mounts=[ContainerMount(name=volume, destination="/data")], config=Config(labels=labels)
+    )
     assert container.is_node(found, "t", "l") is is_node
 
 

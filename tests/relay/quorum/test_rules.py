@@ -14,7 +14,8 @@ from engram.relay.finality import Finality
 from engram.relay.quorum import rules
 from engram.relay.quorum.model import QuorumTerms, Reading, Tolerance, Verdict
 from engram.relay.quorum.rules import HEADS_DIFFER, KnownHere, Subnet, differences, judge, may_propose, turn_at
-from tests.relay.quorum.validators import FIRST_BLOCK, NETUID, SCORES, key, proposal
+from tests.relay.quorum.validators import FIRST_BLOCK, SCORES, proposal
+from tests.validator.benches import NETUID, key
 
 ONE, TWO, THREE = (key(number).public_key for number in (1, 2, 3))
 TERMS = QuorumTerms(netuid=NETUID)

@@ -33,7 +33,7 @@ def limits(size: int, *, podman: bool) -> dict[str, str]:
 
 
 @final
-class Storage:
+class VolumeKeeper:
     """The volumes of one ledger's nodes."""
 
     def __init__(self, engine: Engine, holdings: Holdings, ledger_id: str, ids: Ids) -> None:
