@@ -46,6 +46,7 @@ async def test_a_worker_does_what_it_is_sent_and_stops_in_order(tmp_path: Path) 
         assert (await made.state() or {})["sessions"] == 0
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("point", sample("worker kill points", POINTS, 1))
 async def test_a_worker_killed_around_each_effect_does_each_job_once(tmp_path: Path, point: str) -> None:
     async with world(tmp_path, free_port()) as made:
