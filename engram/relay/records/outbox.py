@@ -261,6 +261,9 @@ def _mark_gap(connection: Connection, entry: Entry, reason: str, now: float) -> 
         "stream_id": entry.stream_id,
         "seq": entry.seq,
     }
-    if statements.INSERT_ENTRY.change(connection, values | {"block_hash": None}) == 1:
+    if (
+        statements.INSERT_ENTRY.change(connection, values | {"block_hash": None, "signed": None, "signed_hash": None})
+        == 1
+    ):
         change(connection, entry.stream_id, pending=relay_streams.c.pending + 1)
         add(connection, "pending", 1)
