@@ -36,7 +36,7 @@ class DifferingValue(msgspec.Struct, frozen=True, kw_only=True):
     tolerance: float = 0.0
 
 
-class Opinion(msgspec.Struct, frozen=True, kw_only=True):
+class CosignerOpinion(msgspec.Struct, frozen=True, kw_only=True):
     """What this validator says of a proposal."""
 
     verdict: str
@@ -48,7 +48,7 @@ class Opinion(msgspec.Struct, frozen=True, kw_only=True):
     """0x and sr25519 over the ASCII of the proposal's signed_hash; null unless the verdict is `signed`."""
 
 
-class Noted(msgspec.Struct, frozen=True):
+class BundleNoted(msgspec.Struct, frozen=True):
     """Whether the bundle was the first of its epoch to be heard of."""
 
     first: bool
@@ -57,10 +57,10 @@ class Noted(msgspec.Struct, frozen=True):
 CALLER: Final = "Epistula"
 _REFUSED: Final[tuple[Response[Any], ...]] = (
     Response(401, "The request is not signed as it must be."),
-    Response(403, "The proposer holds no validator permit.", Opinion),
-    Response(409, "Refused; `verdict` says why, and `differences` which values.", Opinion),
-    Response(422, "No proposal, or its hashes or its signature do not hold.", Opinion),
-    Response(425, "It cannot be judged yet: ask again.", Opinion),
+    Response(403, "The proposer holds no validator permit.", CosignerOpinion),
+    Response(409, "Refused; `verdict` says why, and `differences` which values.", CosignerOpinion),
+    Response(422, "No proposal, or its hashes or its signature do not hold.", CosignerOpinion),
+    Response(425, "It cannot be judged yet: ask again.", CosignerOpinion),
 )
 
 PROPOSE: Final = Route(
@@ -69,7 +69,7 @@ PROPOSE: Final = Route(
     "/relay/proposals",
     "Ask for a signature on the scores of a round.",
     ProposedScores,
-    Response(200, "Signed.", Opinion),
+    Response(200, "Signed.", CosignerOpinion),
     others=_REFUSED,
     callers=(CALLER,),
     max_values=40_000,
@@ -80,7 +80,7 @@ BUNDLE: Final = Route(
     "/relay/bundles",
     "Say that the scores of an epoch have left, with enough signatures.",
     BundledScores,
-    Response(200, "Noted.", Noted),
+    Response(200, "BundleNoted.", BundleNoted),
     others=(
         Response(401, "The request is not signed as it must be."),
         Response(422, "No bundle, or its signatures do not hold or are too few."),

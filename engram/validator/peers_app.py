@@ -76,7 +76,7 @@ def peers_app(
             judged, signature = Judged(Verdict.MALFORMED, str(error)), None
         except (LedgerUnavailable, CommitUnknown):
             raise ApiError(503, "unavailable", "The ledger does not answer; ask again.") from None
-        opinion = api.Opinion(
+        opinion = api.CosignerOpinion(
             verdict=str(judged.verdict),
             reason=judged.reason,
             differences=[api.DifferingValue(**msgspec.structs.asdict(each)) for each in judged.differences],
@@ -86,10 +86,10 @@ def peers_app(
         status = rules.STATUS[judged.verdict]
         return Answer(status, msgspec.json.encode(opinion), _RETRY if status == rules.TOO_EARLY else ())
 
-    async def bundle(call: Call[api.BundledScores, PublicKey]) -> api.Noted:
+    async def bundle(call: Call[api.BundledScores, PublicKey]) -> api.BundleNoted:
         try:
             proposal, keys = read_bundle(bytes(call.request.payload))
-            return api.Noted(await cosigner.note(proposal, keys))
+            return api.BundleNoted(await cosigner.note(proposal, keys))
         except MalformedProposal as error:
             raise ApiError(422, "malformed", str(error)) from None
         except (LedgerUnavailable, CommitUnknown):

@@ -29,14 +29,14 @@ class PeerClient:
         self._ids = ids
         self._timeout_s = timeout_s
 
-    async def ask(self, peer: Peer, document: bytes, block_hash: bytes) -> api.Opinion | None:
+    async def ask(self, peer: Peer, document: bytes, block_hash: bytes) -> api.CosignerOpinion | None:
         """Return what a validator says of a signed payload; None when it gave no answer that can be read."""
         proposed = api.ProposedScores(payload=msgspec.Raw(document), block_hash=block_hash.hex())
         answer = await self._send(peer, api.PROPOSE, msgspec.json.encode(proposed))
         if answer is None:
             return None
         try:
-            return wire.decode(answer.content, api.Opinion)
+            return wire.decode(answer.content, api.CosignerOpinion)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             text = answer.content[:160].decode("utf-8", "replace")
             _log.warning("cosigner_not_understood", url=peer.url, status=answer.status, answer=text)

@@ -39,7 +39,7 @@ _log = structlog.get_logger("engram.relay")
 class AsksPeers(Protocol):
     """The port to other validators; neither method raises."""
 
-    async def ask(self, peer: Peer, document: bytes, block_hash: bytes) -> api.Opinion | None:
+    async def ask(self, peer: Peer, document: bytes, block_hash: bytes) -> api.CosignerOpinion | None:
         """Return what the validator says of a signed payload; None when it gave no answer that can be read."""
         ...
 
@@ -211,7 +211,7 @@ class Proposing:
         log("scores_proposed", state=str(state), epoch=found.epoch, block=found.block, reason=reason)
 
 
-def _judged(opinion: api.Opinion) -> Judged | None:
+def _judged(opinion: api.CosignerOpinion) -> Judged | None:
     """Return a refusal as it is kept; None for a verdict that is not known here."""
     try:
         verdict = Verdict(opinion.verdict)

@@ -62,6 +62,8 @@ ENTRY_COLUMNS = (
     "stream_id",
     "seq",
     "block_hash",
+    "signed",
+    "signed_hash",
 )
 INSERT_ENTRY = Prepared(upsert(relay_outbox).on_conflict_do_nothing(), ENTRY_COLUMNS)
 MOVE_ENTRY = Prepared(

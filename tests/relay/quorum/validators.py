@@ -145,13 +145,13 @@ class Directly:
             return None
         return next(each for each in subnet.validators if each.keypair.public_key == peer.hotkey)
 
-    async def ask(self, peer: Peer, document: bytes, block_hash: bytes) -> api.Opinion | None:
+    async def ask(self, peer: Peer, document: bytes, block_hash: bytes) -> api.CosignerOpinion | None:
         if (asked := self._find(peer)) is None:
             return None
         judged, signature = await asked.cosigner.judge(
             self._asking.keypair.public_key, read_proposal(document, block_hash.hex())
         )
-        return api.Opinion(
+        return api.CosignerOpinion(
             verdict=str(judged.verdict),
             reason=judged.reason,
             differences=[api.DifferingValue(**msgspec.structs.asdict(each)) for each in judged.differences],
