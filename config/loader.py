@@ -209,6 +209,7 @@ _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "akash.node_url": _url,
         "akash.endpoints": _chain_urls,
         "relay.url": _url,
+        "xeris.public_url": _shown_base_url,
         "miner.hub_url": _url,
         "worker.orchestrator_url": _url,
         "worker.inference_url": _url,
