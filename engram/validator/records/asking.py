@@ -51,7 +51,7 @@ _OPEN: Final = Prepared(
         round_miners.c.url.is_not(None),
     )
 )
-ASKED: Final = (
+COLUMNS: Final = (
     questions.c.id,
     questions.c.hotkey,
     questions.c.kind,
@@ -63,7 +63,7 @@ ASKED: Final = (
     questions.c.own_key,
 )
 _QUESTIONS: Final = Prepared(
-    select(*ASKED).where(questions.c.round_id == bindparam("round_id")).order_by(questions.c.id)
+    select(*COLUMNS).where(questions.c.round_id == bindparam("round_id")).order_by(questions.c.id)
 )
 _PUT: Final = Prepared(
     insert(questions),
@@ -138,11 +138,11 @@ def put_questions(connection: Connection, round_id: int, drawn: Sequence[Questio
 def sheets(connection: Connection, round_id: int) -> list[Sheet]:
     """Return what the miners of a round are asked that have not been asked yet."""
     urls = dict(_OPEN.rows(connection, {"round_id": round_id, "done": 0}))
-    asked: dict[bytes, list[Question]] = {hotkey: [] for hotkey in urls}
+    by_miner: dict[bytes, list[Question]] = {hotkey: [] for hotkey in urls}
     for row in _QUESTIONS.rows(connection, {"round_id": round_id}):
-        if row[1] in asked:
-            asked[row[1]].append(question(row))
-    return [Sheet(hotkey, url, asked[hotkey], _seeds(connection, hotkey)) for hotkey, url in urls.items()]
+        if row[1] in by_miner:
+            by_miner[row[1]].append(question(row))
+    return [Sheet(hotkey, url, by_miner[hotkey], _seeds(connection, hotkey)) for hotkey, url in urls.items()]
 
 
 def _seeds(connection: Connection, hotkey: bytes) -> list[bytes]:
@@ -195,7 +195,7 @@ def forget_vectors(connection: Connection, round_id: int) -> None:
 
 
 def question(row: Sequence[Any]) -> Question:
-    """Return a question of the columns that ASKED names."""
+    """Return a question of the columns that COLUMNS names."""
     id_, hotkey, kind, family_id, text, vector, truth, planted_, own_key = row
     return Question(
         id=id_,
