@@ -147,14 +147,14 @@ class Rounds:
         wanted: list[Draft] = []
         for hotkey, holding in holdings.items():
             candidates = [Candidate(each.cid, each.vector) for each in holding.records]
-            matters = round_rules.matters_to_ask(
+            chosen = round_rules.matters_to_ask(
                 self._rng, holding.records, round_id, queries=terms.queries, least_held=terms.least_planted
             )
-            for asking in matters:
+            for asking in chosen:
                 query = _query(hotkey, asking, corpus.question(self._rng, holding.matters[asking.family_id]))
                 wanted.append(Draft(query.text, candidates, holding.seeded))
                 drawn.append(query)
-            if matters:
+            if chosen:
                 proved = round_rules.to_challenge(self._rng, holding.records, terms.challenges)
                 drawn += [_challenge(hotkey, each) for each in proved]
         truths = iter((await self._embeds([], wanted)).truths) if wanted else iter(())

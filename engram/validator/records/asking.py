@@ -51,7 +51,7 @@ _OPEN: Final = Prepared(
         round_miners.c.url.is_not(None),
     )
 )
-QUESTION_COLUMNS: Final = (
+COLUMNS: Final = (
     questions.c.id,
     questions.c.hotkey,
     questions.c.kind,
@@ -63,7 +63,7 @@ QUESTION_COLUMNS: Final = (
     questions.c.own_key,
 )
 _QUESTIONS: Final = Prepared(
-    select(*QUESTION_COLUMNS).where(questions.c.round_id == bindparam("round_id")).order_by(questions.c.id)
+    select(*COLUMNS).where(questions.c.round_id == bindparam("round_id")).order_by(questions.c.id)
 )
 _PUT: Final = Prepared(
     insert(questions),
@@ -195,7 +195,7 @@ def forget_vectors(connection: Connection, round_id: int) -> None:
 
 
 def question(row: Sequence[Any]) -> Question:
-    """Return a question of the columns that ASKED names."""
+    """Return a question of the columns that COLUMNS names."""
     id_, hotkey, kind, family_id, text, vector, truth, planted_, own_key = row
     return Question(
         id=id_,

@@ -154,7 +154,7 @@ def questions_with_answers(connection: Connection, round_id: int, hotkey: bytes)
     """Return each question of a round to one miner with what it brought."""
     query = select(questions).where(questions.c.round_id == round_id, questions.c.hotkey == hotkey)
     return [
-        (asking.question([row[column] for column in asking.QUESTION_COLUMNS]), _answer(row))
+        (asking.question([row[column] for column in asking.COLUMNS]), _answer(row))
         for row in connection.execute(query.order_by(questions.c.id)).mappings()
     ]
 
