@@ -23,6 +23,7 @@ from config.errors import ConfigError, Problem
 from config.keys import KEYS, SECTIONS, mask_url, nearest, read_text, read_value
 from config.model import Environment, Settings
 from config.networks import money
+from config.pricing import units_of
 
 PROFILES: Final[tuple[str, ...]] = get_args(Environment)
 
@@ -189,6 +190,11 @@ def _shown_base_url(url: str) -> None:
         raise ValueError(f"{mask_url(url)!r} is shown to everybody and continued by paths: no user, no ? and no #")
 
 
+def _price_or_nothing(usd: float) -> None:
+    if usd and units_of(usd) < 1:
+        raise ValueError(f"{usd} is less than a millionth of a dollar, the smallest part of the token; 0 is nothing")
+
+
 def _origins(origins: tuple[str, ...]) -> None:
     for origin in origins:
         right = right_origin(origin)
@@ -210,6 +216,7 @@ _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "akash.endpoints": _chain_urls,
         "relay.url": _url,
         "xeris.public_url": _shown_base_url,
+        "xeris.submission_usd": _price_or_nothing,
         "miner.hub_url": _url,
         "worker.orchestrator_url": _url,
         "worker.inference_url": _url,
