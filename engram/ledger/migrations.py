@@ -95,6 +95,10 @@ def _receivers_know_all_signers(connection: Connection) -> None:
     _script(connection, "xeris_signatures.sql")
 
 
+def _outputs_are_anchored(connection: Connection) -> None:
+    _script(connection, "relay_anchors.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -110,4 +114,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _relay_counts_what_it_keeps,
     _validators_find_a_quorum,
     _receivers_know_all_signers,
+    _outputs_are_anchored,
 )

@@ -12,7 +12,8 @@ from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
 from engram.ledger import Ledger
 from engram.relay.schemas import TAKEN
-from engram.xeris import judging, records
+from engram.xeris import anchoring, judging, records
+from engram.xeris.anchoring import ReadsRoot
 from engram.xeris.judging import Known, Refused, Submission
 
 LARGE_BYTES: Final = 16_384
@@ -40,9 +41,12 @@ class XerisReceiver:
         quorum: int,
         keep_s: float,
         taken: Mapping[str, Collection[str]] = TAKEN,
+        read_root: ReadsRoot | None = None,
         judged: Callable[[str], None] = lambda code: None,
     ) -> None:
-        """`judged` is called with `accepted`, `repeated`, or the code of a refusal."""
+        """Take how roots are read on the chain (None: anchors wait) and `judged`, which is called with `accepted`,
+        `repeated`, or the code of a refusal."""
+        self._read_root = read_root
         self._ledger = ledger
         self._keypair = keypair
         self._clock = clock
@@ -61,12 +65,19 @@ class XerisReceiver:
         """
         try:
             submission = await self._read(body)
+            if submission.anchor is not None:
+                await self._require_committed(submission)
             taken = await self._ledger.write(lambda connection: self._kept(connection, submission))
         except Refused as refused:
             self._judged(refused.code)
             raise
         self._judged("repeated" if taken.repeated else "accepted")
         return taken
+
+    async def _require_committed(self, submission: Submission) -> None:
+        if self._read_root is None:
+            raise Refused("commitment_unknown", "this receiver reads no chain")
+        await anchoring.require_committed(submission, self._read_root)
 
     async def _read(self, body: bytes) -> Submission:
         """Check form, hashes and signatures; in a thread what takes longer than a moment of the loop."""
@@ -96,6 +107,8 @@ class XerisReceiver:
         )
         at = self._clock.now()
         acknowledgement = self._acknowledge(submission, at)
+        if submission.anchor is not None:
+            anchoring.keep(connection, submission, at)
         records.accept(connection, submission, acknowledgement, at)
         return Taken(acknowledgement, repeated=False)
 
