@@ -367,6 +367,9 @@ class RelaySettings(Section, frozen=True):
     """Days for which the log of all attempts is kept."""
     confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
+    anchor: bool = True
+    """Commit the root of what was delivered on the chain, once an epoch, beside what else the hotkey has committed. A
+    validator in a dry run commits nothing."""
     quorum: Annotated[int, Meta(ge=1, le=64)] = 2
     """Validators that must have signed scores before they are relayed, this one among them. 1: it relays its own alone,
     which a receiver sees."""
@@ -401,6 +404,8 @@ class XerisSettings(Section, frozen=True):
     """Distinct validators that must have signed a scores payload."""
     keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
     """Days for which payloads are kept; older ones are refused."""
+    anchor_epochs: Annotated[int, Meta(ge=1, le=1_000)] = 2
+    """Epochs after which a payload that is not anchored on the chain is marked as overdue."""
     schema_versions: tuple[SchemaVersion, ...] = ("engram-v1", "engram-v2")
     """Which versions of payloads it takes, as it says at GET /schemas."""
     log_days: Annotated[int, Meta(ge=1, le=3_650)] = 90

@@ -66,8 +66,26 @@ class Schemas(msgspec.Struct, frozen=True, kw_only=True):
     schemas: list[TakenSchema]
 
 
+class Inclusion(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an output stands under a root on the chain: RFC 6962, over the 32 bytes of output hashes."""
+
+    epoch: int
+    block: int
+    """The finalized block at which the commitment was read."""
+    hotkey: str
+    """ss58 of the key whose commitment it is."""
+    root: str
+    commitment: str
+    """The field of the commitment."""
+    leaf: int
+    leaves: int
+    path: list[str]
+    """Siblings from the leaf up, in hex."""
+
+
 class Intelligence(msgspec.Struct, frozen=True, kw_only=True):
-    """An accepted payload. `state` is `accepted`; times are unix seconds."""
+    """An accepted payload. `state` is `accepted`, `anchored` or `overdue` (not anchored in time); times are unix
+    seconds."""
 
     id: int
     kind: str
@@ -80,6 +98,8 @@ class Intelligence(msgspec.Struct, frozen=True, kw_only=True):
     round_ts: float
     received_at: float
     state: str
+    anchor: Inclusion | None = None
+    """Of an anchored payload that is asked for by its hash."""
     document: Annotated[object, Meta(extra_json_schema={"type": "object"})]
     acknowledgement: Annotated[object, Meta(extra_json_schema={"type": "object"})]
 
@@ -124,7 +144,7 @@ LIST: Final = Route(
     Response(200, "A page.", IntelligencePage),
     parameters=(
         Parameter("netuid", "query", "The subnet; 450 when left out."),
-        Parameter("kind", "query", "scores, memory or gap; all when left out."),
+        Parameter("kind", "query", "scores, memory, gap or anchor; all when left out."),
         Parameter("before", "query", "`next` of the page before."),
         Parameter("limit", "query", "At most 100; 20 when left out."),
     ),
@@ -183,7 +203,7 @@ SCHEMAS: Final = Route(
     "schema",
     "GET",
     "/schemas/{name}",
-    "The JSON Schema of a payload: scores, memory, ranking, inference or gap.",
+    "The JSON Schema of a payload: scores, memory, ranking, inference, gap or anchor.",
     NoBody,
     Response(200, "The schema.", dict[str, Any]),
     others=(Response(404, "There is none of this name.", Failure),),

@@ -103,6 +103,10 @@ def _submissions_are_paid_and_logged(connection: Connection) -> None:
     _script(connection, "paid_submissions.sql")
 
 
+def _outputs_are_anchored(connection: Connection) -> None:
+    _script(connection, "relay_anchors.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -120,4 +124,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _validators_find_a_quorum,
     _receivers_know_all_signers,
     _submissions_are_paid_and_logged,
+    _outputs_are_anchored,
 )

@@ -105,7 +105,32 @@ class GapPayload(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Payload = ScoresPayload | MemoryPayload
+class AnchorPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """Says that the root over output hashes stands on the chain; one for each stream that has leaves in it."""
+
+    schema_version: str = "engram-v2"
+    kind: Literal["anchor"] = "anchor"
+    netuid: int
+    block: int
+    """Of the commitment."""
+    round_ts: float
+    """Unix seconds."""
+    output_hash: str
+    nonce: str
+    anchored: str
+    """Kind of the stream."""
+    epoch: int
+    root: str
+    """RFC 6962 root over `leaves`, in hex."""
+    leaves: list[str]
+    """Output hashes of all streams under this root."""
+    first: int
+    """Place of the stream's first leaf."""
+    count: int
+    """Leaves of the stream."""
+
+
+Payload = ScoresPayload | MemoryPayload | AnchorPayload
 
 
 class EntryState(enum.StrEnum):

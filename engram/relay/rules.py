@@ -22,7 +22,7 @@ idempotency key, so an entry whose outcome is unknown is sent again, the same by
 
 import enum
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
 from typing import assert_never
 
@@ -33,6 +33,7 @@ from engram.relay.canonical import canonical_json, canonical_of_decoded
 from engram.relay.model import (
     SCHEMA_VERSION,
     SCHEMA_VERSION_2,
+    AnchorPayload,
     Answered,
     Entry,
     EntryState,
@@ -286,6 +287,48 @@ def gap_payload(entry: Entry, netuid: int, reason: str, ts: float) -> GapPayload
         nonce=f"{entry.nonce}:gap",
         parked=entry.kind,
         reason=reason,
+    )
+
+
+def stable_anchor(anchored: str, epoch: int, root: str, leaves: Sequence[str], first: int, count: int) -> bytes:
+    """Return an anchor as it is hashed."""
+    return canonical_json(
+        {
+            "anchored": anchored,
+            "epoch": epoch,
+            "root": root,
+            "leaves": list(leaves),
+            "first": first,
+            "count": count,
+        }
+    )
+
+
+def anchor_payload(
+    leaves: Sequence[str],
+    *,
+    anchored: str,
+    first: int,
+    count: int,
+    root: str,
+    epoch: int,
+    netuid: int,
+    block: int,
+    round_ts: float,
+) -> AnchorPayload:
+    """Return the anchor of one stream, of the leaves from `first` on."""
+    return AnchorPayload(
+        netuid=netuid,
+        block=block,
+        round_ts=round_ts,
+        output_hash=output_hash(stable_anchor(anchored, epoch, root, leaves, first, count)),
+        nonce=nonce(block, f"anchor.{anchored}", int(round_ts * 1000)),
+        anchored=anchored,
+        epoch=epoch,
+        root=root,
+        leaves=list(leaves),
+        first=first,
+        count=count,
     )
 
 

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, GapPayload, MemoryPayload, ScoresPayload
+from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, AnchorPayload, GapPayload, MemoryPayload, ScoresPayload
 
 TAKEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "scores": (SCHEMA_VERSION,),
         "memory": (SCHEMA_VERSION, SCHEMA_VERSION_2),
         "gap": (SCHEMA_VERSION_2,),
+        "anchor": (SCHEMA_VERSION_2,),
     }
 )
 """The versions of each kind that a receiver of ours takes; the newest last."""
@@ -81,5 +82,6 @@ SCHEMAS: Final[Mapping[str, dict[str, Any]]] = MappingProxyType(
         "ranking": _schema(RankingPayload),
         "inference": _schema(InferencePayload),
         "gap": _schema(GapPayload),
+        "anchor": _schema(AnchorPayload),
     }
 )

@@ -65,6 +65,7 @@ relay_outbox = Table(
     Column("stream_id", Integer, nullable=False, server_default="0"),
     Column("seq", Integer, nullable=False, server_default="0"),  # order within the stream; a gap marker has its entry's
     Column("block_hash", LargeBinary),  # of `block`, as it was when the payload was learned
+    Column("anchor_id", Integer),  # of the anchor whose root has its output_hash as a leaf
     UniqueConstraint("kind", "nonce"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
@@ -146,3 +147,21 @@ relay_evidence = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_relay_evidence_at", relay_evidence.c.at)
+
+relay_anchors = Table(
+    "relay_anchors",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("netuid", Integer, nullable=False),
+    Column("signer", Text, nullable=False),  # ss58
+    Column("epoch", Integer, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("leaves", Text, nullable=False),  # JSON: kind and output_hash of each
+    Column("state", Text, nullable=False),  # intended | committed
+    Column("sent_until_block", Integer, nullable=False),  # last block that may include the extrinsic; 0: never sent
+    Column("committed_block", Integer),
+    Column("at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+Index("ix_relay_anchors_state", relay_anchors.c.netuid, relay_anchors.c.signer, relay_anchors.c.state)

@@ -133,12 +133,13 @@ class ValidatorPorts:
             rng=p.rng,
         )
         nodes = open_endpoints(settings.chain, p.http, p.clock)
+        sender = Sender(nodes, network=settings.chain.network if settings.chain.source == "rpc" else None)
         self._weights = WeightsSetter(
             WeightPorts(
                 ledger=p.ledger,
                 subnets=self.subnets,
                 nodes=nodes,
-                sender=Sender(nodes, network=settings.chain.network if settings.chain.source == "rpc" else None),
+                sender=sender,
                 kept=KeptCommits(p.folder / COMMITS),
                 keypair=keypair,
                 clock=p.clock,
@@ -155,7 +156,7 @@ class ValidatorPorts:
             p.metrics.validator_weights.labels(state)
         relay = settings.relay
         guard = guard_of(settings.chain, nodes, p.clock, relay.confirmations)
-        self.quorum = ValidatorQuorum(p, keypair, self.subnets, guard)
+        self.quorum = ValidatorQuorum(p, keypair, self.subnets, guard, nodes, sender)
         receiver = Receiver(p.http, relay.url, relay.timeout_s) if relay.url else None
         self.emitter = EmitterPorts(
             ledger=p.ledger,

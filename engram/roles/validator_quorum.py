@@ -1,5 +1,6 @@
 """What a validator's quorum is made of: the proposer, the co-signer and its surface."""
 
+from collections.abc import Sequence
 from typing import Final, final
 
 from sqlalchemy import Connection
@@ -8,10 +9,13 @@ from actors import Backoff, ChildSpec, Job
 from config.model import RelaySettings, Settings
 from engram.chain.epochs import epoch_of
 from engram.chain.model import Metagraph
+from engram.chain.read.node import ChainEndpoint
+from engram.chain.submit.sender import Sender
 from engram.chain.sync.subnets import Subnets
 from engram.hotkeys import Keypair, PublicKey, ss58
 from engram.http.app import App
 from engram.relay.actor import RELAY_EMITTER, RelayEmitter
+from engram.relay.anchoring.committing import Committing, CommittingPorts
 from engram.relay.finality import FinalityGuard
 from engram.relay.model import ScoresPayload
 from engram.relay.protocol import OutboxGrew
@@ -34,7 +38,15 @@ SURFACE: Final = "validator"
 class ValidatorQuorum:
     """The ports of what proposes and co-signs; `children` are its part of the tree."""
 
-    def __init__(self, p: Shared, keypair: Keypair, subnets: Subnets, guard: FinalityGuard | None) -> None:
+    def __init__(
+        self,
+        p: Shared,
+        keypair: Keypair,
+        subnets: Subnets,
+        guard: FinalityGuard | None,
+        nodes: Sequence[ChainEndpoint],
+        sender: Sender,
+    ) -> None:
         settings = p.settings
         self._p = p
         self._keypair = keypair
@@ -43,19 +55,23 @@ class ValidatorQuorum:
         self._terms = terms_of(settings)
         self._named = named_peers(settings.relay)
         self._guard = guard
+        self._nodes = nodes
+        self._sender = sender
 
     def children(self) -> list[ChildSpec]:
         """Return the proposer and, where others are asked, the surface for them; none while nothing is sent."""
         if not self._p.settings.relay.url:
             return []
-        proposer = spare("proposer", lambda: Job(Proposing(self._proposing()).run))
+        jobs = [spare("proposer", lambda: Job(Proposing(self._proposing()).run))]
+        if self._p.settings.relay.anchor and not self._p.settings.validator.dry_run:
+            jobs.append(spare("anchors", lambda: Job(Committing(self._committing()).run)))
         if self._terms.quorum == 1:
-            return [proposer]
+            return jobs
         at = self._p.settings.validator
         listener = self._p.listener(SURFACE, at.host, at.port)
         drain_s = self._p.settings.shutdown.drain_s
         served = ChildSpec(SURFACE, lambda: listener.job(self._app), shutdown=drain_s + 2.0, backoff=Backoff(0.1, 5.0))
-        return [proposer, served]
+        return [*jobs, served]
 
     def offer(self, connection: Connection, payload: ScoresPayload, block_hash: bytes, audit: str | None) -> bool:
         """Keep scores as what may be relayed of their epoch; False when the epoch is not known."""
@@ -66,13 +82,25 @@ class ValidatorQuorum:
         records.offer(connection, payload, epoch.index, block_hash, self._p.clock.now(), audit)
         return True
 
+    def _hint(self) -> None:
+        self._p.registry.ref(RelayEmitter, RELAY_EMITTER).hint(OutboxGrew())
+
+    def _committing(self) -> CommittingPorts:
+        p = self._p
+        return CommittingPorts(
+            ledger=p.ledger,
+            keypair=self._keypair,
+            clock=p.clock,
+            netuid=self._netuid,
+            metagraph=self._metagraph,
+            nodes=self._nodes,
+            sender=self._sender,
+            queued=self._hint,
+            metrics=p.metrics,
+        )
+
     def _proposing(self) -> ProposingPorts:
         p = self._p
-        emitter = p.registry.ref(RelayEmitter, RELAY_EMITTER)
-
-        def hint() -> None:
-            emitter.hint(OutboxGrew())
-
         return ProposingPorts(
             ledger=p.ledger,
             keypair=self._keypair,
@@ -83,7 +111,7 @@ class ValidatorQuorum:
             peers=self._peers,
             client=PeerClient(p.http, self._keypair, p.clock, p.ids, p.settings.relay.timeout_s),
             bound=p.settings.relay.pending_max,
-            queued=hint,
+            queued=self._hint,
             metrics=p.metrics,
         )
 

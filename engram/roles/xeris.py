@@ -9,6 +9,7 @@ import trio
 
 from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec
 from config.model import Settings
+from engram.chain.model import Metagraph
 from engram.chain.read.endpoints import open_endpoints
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
@@ -23,7 +24,8 @@ from engram.roles.process import spare
 from engram.roles.shared import LEDGER, Shared
 from engram.roles.xeris_ports import PaidSubmissions
 from engram.telemetry.loop_lag import loop_lag_job
-from engram.xeris import records, submissions
+from engram.xeris import anchoring, records, submissions
+from engram.xeris.anchoring import ANCHORED_KINDS, chain_root
 from engram.xeris.app import xeris_app
 from engram.xeris.receiver import XerisReceiver
 
@@ -49,6 +51,7 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
         gateways=frozenset(ss58.decode(address) for address in at.gateways),
         quorum=at.quorum,
         keep_s=keep_s,
+        read_root=None if chain.source == "recorded" else chain_root(nodes),
         taken={
             kind: kept
             for kind, versions in TAKEN.items()
@@ -57,9 +60,19 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
         is_paid=at.submission_usd > 0,
         judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
     )
+    for kind in ANCHORED_KINDS:
+        p.metrics.xeris_overdue.labels(kind)
     listener = p.listener("xeris", at.host, at.port)
     paid = PaidSubmissions(p, listener, refund_key) if at.submission_usd > 0 else None
     keep_fork = ForkFolder(p.folder / FORKS).keep
+
+    async def mark_overdue(metagraph: Metagraph) -> None:
+        before = metagraph.block - at.anchor_epochs * (metagraph.parameters.tempo + 1)
+        registered = metagraph.uid_by_hotkey.keys()
+        marked = await p.ledger.write(lambda c: anchoring.mark_overdue(c, metagraph.netuid, before, registered))
+        for kind, payloads in marked.items():
+            p.metrics.xeris_overdue.labels(kind).inc(payloads)
+            _log.error("not_anchored_in_time", kind=kind, payloads=payloads, netuid=metagraph.netuid)
 
     async def note_permits(context: Context) -> None:
         context.ready()
@@ -73,6 +86,7 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
                         lambda c, m=metagraph, h=holders: records.note_permits(c, m.netuid, m.block, h)  # type: ignore[misc]
                     )
                     noted[netuid] = metagraph.block
+                    await mark_overdue(metagraph)
             await trio.sleep(LOOK_S)
 
     async def purge(context: Context) -> None:
@@ -81,6 +95,7 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
             try:
                 await p.ledger.write(lambda c: records.purge(c, p.clock.now() - keep_s))
                 await p.ledger.write(lambda c: submissions.purge(c, p.clock.now() - at.log_days * DAY_S))
+                await p.ledger.write(lambda c: anchoring.purge(c, p.clock.now() - keep_s))
             except LedgerError as error:
                 _log.error("not_purged", reason=str(error))
             await trio.sleep(PURGE_S)

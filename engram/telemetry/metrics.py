@@ -138,6 +138,14 @@ TABLE: Final = (
         "Own scores that were relayed with a quorum, or were not.",
         ("state",),
     ),
+    Metric("relay_anchors", "counter", "engram_relay_anchors", "Roots of what was delivered, committed on the chain."),
+    Metric(
+        "xeris_overdue",
+        "counter",
+        "engram_xeris_overdue",
+        "Accepted payloads that were not anchored in time.",
+        ("kind",),
+    ),
     Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
     Metric(
         "validator_round_seconds",
@@ -311,6 +319,8 @@ class Metrics:
     relay_not_queued: Counter
     relay_verdicts: Counter
     relay_candidates: Counter
+    relay_anchors: Counter
+    xeris_overdue: Counter
     validator_rounds: Counter
     validator_round_seconds: Histogram
     validator_weights: Counter

@@ -19,7 +19,7 @@ from engram.http.router import Router
 from engram.ledger import CommitUnknown, Ledger, LedgerUnavailable
 from engram.relay.schemas import SCHEMAS
 from engram.telemetry.metrics import Metrics
-from engram.xeris import records
+from engram.xeris import anchoring, records
 from engram.xeris.credit_handlers import NOT_PAID, bind_credits, offered
 from engram.xeris.judging import Refused
 from engram.xeris.receiver import XerisReceiver
@@ -76,7 +76,11 @@ def xeris_app(
             found = await ledger.read(lambda c: records.by_hash(c, wanted))
         if found is None:
             return json_answer(api.Failure(error="no payload of this hash was accepted", code="not_found"), 404)
-        return _shown(found)
+        anchor = None
+        if found.anchor_id is not None and found.leaf is not None:
+            anchor_id, leaf = found.anchor_id, found.leaf
+            anchor = await ledger.read(lambda c: anchoring.inclusion(c, anchor_id, leaf))
+        return _shown(found, anchor)
 
     async def taken(_: Call[NoBody, None]) -> api.Schemas:
         kinds = receiver.taken.items()
@@ -113,6 +117,9 @@ def _number(call: Call[Any, None], name: str, default: int) -> int:
     return int(text)
 
 
-def _shown(found: records.Accepted) -> api.Intelligence:
-    fields = {name: getattr(found, name) for name in records.Accepted.__struct_fields__}
-    return api.Intelligence(**fields, state="accepted")
+def _shown(found: records.Accepted, anchor: api.Inclusion | None = None) -> api.Intelligence:
+    of_ours = ("anchor_id", "leaf", "overdue")
+    fields = {name: getattr(found, name) for name in records.Accepted.__struct_fields__ if name not in of_ours}
+    unanchored = "overdue" if found.overdue else "accepted"
+    state = unanchored if found.anchor_id is None else "anchored"
+    return api.Intelligence(**fields, state=state, anchor=anchor)

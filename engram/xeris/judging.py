@@ -9,10 +9,11 @@ from msgspec import UnsetType
 from engram import wire
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
 from engram.relay import is_signed
+from engram.relay.anchoring.rules import LEAVES_MOST, root_of
 from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, SignedRoot
 from engram.relay.quorum.model import Cosignature
 from engram.relay.roots import RootRefused, require_root
-from engram.relay.rules import output_hash, signed_hash, stable_nodes, stable_scores
+from engram.relay.rules import output_hash, signed_hash, stable_anchor, stable_nodes, stable_scores
 from engram.relay.schemas import TAKEN
 from engram.xeris.refusals import STATUS
 
@@ -44,6 +45,23 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True):
     parked: str | None = None
     reason: str | None = None
     cosignatures: list[Cosignature] = []
+    anchored: str | None = None
+    epoch: int = 0
+    root: str = ""
+    leaves: list[str] = []
+    first: int = 0
+    count: int = 0
+
+
+class Anchor(msgspec.Struct, frozen=True, kw_only=True):
+    """The leaves under a committed root; those from `first` on are of the stream `anchored`."""
+
+    anchored: str
+    epoch: int
+    root: str
+    leaves: list[str]
+    first: int
+    count: int
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +69,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: str
     kind: str
-    """scores | memory | gap"""
+    """scores | memory | gap | anchor"""
     netuid: int
     block: int
     round_ts: float
@@ -65,6 +83,12 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     document: bytes
     """As it came."""
     nodes: Mapping[str, NodeMemory] = {}
+    anchor: Anchor | None = None
+
+    @property
+    def is_paid_for(self) -> bool:
+        """Whether it uses a submission where they cost something: what others learn from does."""
+        return self.kind not in ("gap", "anchor")
 
     @property
     def keys(self) -> frozenset[PublicKey]:
@@ -124,6 +148,7 @@ def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[
         signed_hash=found.signed_hash,
         document=body,
         nodes=found.nodes or {},
+        anchor=_anchor(found),
     )
 
 
@@ -134,6 +159,7 @@ def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> Non
         "scores": found.scores is None,
         "memory": found.nodes is None,
         "gap": found.parked is None or found.reason is None,
+        "anchor": found.anchored is None,
     }
     if found.kind not in missing or found.kind not in taken:
         raise Refused("schema", f"kind {found.kind[:40]!r} is none of {', '.join(taken)}")
@@ -155,9 +181,33 @@ def _stable(found: _Signed) -> bytes | None:
     try:
         if found.kind == "scores":
             return stable_scores(found.scores or {})
+        if found.kind == "anchor":
+            return stable_anchor(found.anchored or "", found.epoch, found.root, found.leaves, found.first, found.count)
         return stable_nodes(found.nodes or {}) if found.kind == "memory" else None
     except ValueError as error:  # a number that JSON has not
         raise Refused("schema", str(error)) from None
+
+
+def _anchor(found: _Signed) -> Anchor | None:
+    if found.kind != "anchor":
+        return None
+    last = found.first + found.count
+    if not 0 < len(found.leaves) <= LEAVES_MOST or not 0 <= found.first < last <= len(found.leaves):
+        raise Refused("schema", f"leaves {found.first} to {last} are not of {len(found.leaves)}")
+    try:
+        root = root_of(found.leaves).hex()
+    except ValueError as error:
+        raise Refused("schema", f"leaves: {error}") from None
+    if root != found.root:
+        raise Refused("anchor_root", f"the root of the leaves is {root}, not {found.root[:64]}")
+    return Anchor(
+        anchored=found.anchored or "",
+        epoch=found.epoch,
+        root=root,
+        leaves=found.leaves,
+        first=found.first,
+        count=found.count,
+    )
 
 
 def _cosigners(found: _Signed, signer: PublicKey, digest: str) -> tuple[PublicKey, ...]:
@@ -194,7 +244,7 @@ def judge(submission: Submission, known: Known) -> None:
         raise Refused("nonce_used", f"nonce {submission.nonce} came with another payload before")
     if known.signed_before is not None and known.signed_before != submission.output_hash:
         raise Refused("equivocation", f"another output of block {submission.block} was signed by one of its signers")
-    if submission.kind == "memory" or (submission.kind == "gap" and submission.signer in known.gateways):
+    if submission.kind == "memory" or (submission.kind in ("gap", "anchor") and submission.signer in known.gateways):
         if submission.signer not in known.gateways:
             address = ss58.encode(submission.signer)
             raise Refused("unknown_gateway", f"{address} is none of this receiver's xeris.gateways")

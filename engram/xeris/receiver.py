@@ -14,7 +14,8 @@ from engram.hotkeys import Keypair, PublicKey
 from engram.ledger import Ledger, LedgerError
 from engram.payments import prepaid
 from engram.relay.schemas import TAKEN
-from engram.xeris import judging, records, submissions
+from engram.xeris import anchoring, judging, records, submissions
+from engram.xeris.anchoring import ReadsRoot
 from engram.xeris.judging import Known, Refused, Submission
 from engram.xeris.submissions import Claims, claims_of
 
@@ -45,13 +46,16 @@ class XerisReceiver:
         quorum: int,
         keep_s: float,
         taken: Mapping[str, Collection[str]] = TAKEN,
+        read_root: ReadsRoot | None = None,
         judged: Callable[[str], None] = lambda code: None,
         is_paid: bool = False,
     ) -> None:
-        """`judged` is called with `accepted`, `repeated`, or the code of a refusal.
+        """Take how roots are read on the chain (None: anchors wait) and `judged`, which is called with `accepted`,
+        `repeated`, or the code of a refusal.
 
         With `is_paid` each accepted payload uses one of its signer's submissions.
         """
+        self._read_root = read_root
         self._ledger = ledger
         self._keypair = keypair
         self._clock = clock
@@ -72,6 +76,8 @@ class XerisReceiver:
         claims = claims_of(body)
         try:
             submission = await self._read(body)
+            if submission.anchor is not None:
+                await self._require_committed(submission)
             taken = await self._ledger.write(lambda connection: self._kept(connection, submission, claims))
         except Refused as refused:
             await self.note_refused(claims, refused)
@@ -87,6 +93,11 @@ class XerisReceiver:
             await self._ledger.write(lambda c: submissions.note(c, claims, refused.code, now, str(refused)))
         except LedgerError as error:
             _log.error("refusal_not_logged", code=refused.code, reason=str(error))
+
+    async def _require_committed(self, submission: Submission) -> None:
+        if self._read_root is None:
+            raise Refused("commitment_unknown", "this receiver reads no chain")
+        await anchoring.require_committed(submission, self._read_root)
 
     async def _read(self, body: bytes) -> Submission:
         """Check form, hashes and signatures; in a thread what takes longer than a moment of the loop."""
@@ -116,9 +127,11 @@ class XerisReceiver:
                 quorum=self.quorum,
             ),
         )
-        if self._is_paid and submission.kind != "gap" and not prepaid.use(connection, submission.signer, at):
+        if self._is_paid and submission.is_paid_for and not prepaid.use(connection, submission.signer, at):
             raise Refused("payment_required", "this key has no submission left: buy some at POST /credits")
         acknowledgement = self._acknowledge(submission, at)
+        if submission.anchor is not None:
+            anchoring.keep(connection, submission, at)
         records.accept(connection, submission, acknowledgement, at)
         submissions.note(connection, claims, "accepted", at)
         return Taken(acknowledgement, repeated=False)

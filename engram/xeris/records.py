@@ -64,6 +64,9 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     received_at: float
     document: msgspec.Raw
     acknowledgement: msgspec.Raw
+    anchor_id: int | None
+    leaf: int | None
+    overdue: bool
 
 
 def stored(connection: Connection, kind: str, nonce: str, signer: PublicKey) -> tuple[str, bytes] | None:
@@ -200,4 +203,7 @@ def _accepted(row: RowMapping) -> Accepted:
         received_at=row["received_at"],
         document=msgspec.Raw(row["document"]),
         acknowledgement=msgspec.Raw(row["acknowledgement"]),
+        anchor_id=row["anchor_id"],
+        leaf=row["leaf"],
+        overdue=bool(row["overdue"]),
     )

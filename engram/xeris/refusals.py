@@ -31,6 +31,10 @@ REFUSALS: Final = (
     Refusal("root", 422, "is of memory, and a node did not sign the root that it names"),
     Refusal("permits_unknown", 425, "is of a block whose permits were not recorded (yet)"),
     Refusal("no_permit", 422, "is signed by a key that held no validator permit at its block"),
+    Refusal("anchor_root", 422, "is an anchor whose root is not that of its leaves"),
+    Refusal("anchor_leaves", 422, "is an anchor of outputs that were not accepted from its signer"),
+    Refusal("commitment_unknown", 425, "is an anchor whose commitment cannot be read on the chain (yet)"),
+    Refusal("commitment_other", 422, "is an anchor, and its signer had committed another root, or none, at its block"),
     Refusal("quorum", 422, "is signed by fewer than `xeris.quorum` validators"),
 )
 STATUS: Final = {each.code: each.status for each in REFUSALS}

@@ -6,8 +6,8 @@
 | none is left, and this payload was accepted before | it gets its acknowledgement again, as any repeat |
 | none is left | 402 with the offer, before anything is verified |
 
-Refused payloads, repeats and gap markers use nothing, so that nobody can use up what somebody else has paid for. 402
-says something about the receiver to an emitter: it holds it back, parks nothing, and tells its operator.
+Refused payloads, repeats, gap markers and anchors use nothing, so that nobody can use up what somebody else has paid
+for. 402 says something about the receiver to an emitter: it holds it back, parks nothing, and tells its operator.
 """
 
 from typing import Final, final

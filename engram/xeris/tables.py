@@ -1,6 +1,6 @@
 """What a receiver accepted, and who held a validator permit at which block."""
 
-from sqlalchemy import Index, Integer, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import Index, Integer, LargeBinary, Text, UniqueConstraint, text
 
 from engram.ledger.sql import REAL, Column, Table, metadata
 
@@ -8,7 +8,7 @@ accepted = Table(
     "xeris_accepted",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("kind", Text, nullable=False),  # scores | memory | gap
+    Column("kind", Text, nullable=False),  # scores | memory | gap | anchor
     Column("nonce", Text, nullable=False),
     Column("netuid", Integer, nullable=False),
     Column("block", Integer, nullable=False),
@@ -21,6 +21,9 @@ accepted = Table(
     Column("document", LargeBinary, nullable=False),  # as it came
     Column("acknowledgement", LargeBinary, nullable=False),  # the signed answer, given again for a repeat
     Column("received_at", REAL, nullable=False),
+    Column("anchor_id", Integer),  # the anchor whose root has its output_hash as a leaf
+    Column("leaf", Integer),  # its place among the leaves
+    Column("overdue", Integer, nullable=False, server_default="0"),  # 1: it was not anchored in time
     UniqueConstraint("kind", "nonce", "signer"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
@@ -47,6 +50,29 @@ submissions = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_xeris_submissions_at", submissions.c.at)
+Index(
+    "ix_xeris_accepted_unanchored",
+    accepted.c.netuid,
+    accepted.c.block,
+    sqlite_where=text("anchor_id IS NULL AND overdue = 0"),
+)
+
+anchors = Table(
+    "xeris_anchors",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("netuid", Integer, nullable=False),
+    Column("signer", LargeBinary, nullable=False),
+    Column("kind", Text, nullable=False),  # of the stream that is anchored
+    Column("epoch", Integer, nullable=False),
+    Column("block", Integer, nullable=False),  # of the commitment
+    Column("root", LargeBinary, nullable=False),
+    Column("leaves", Text, nullable=False),  # JSON: output hashes under the root
+    Column("at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+Index("ix_xeris_anchors_at", anchors.c.at)
 
 signatures = Table(
     "xeris_signatures",

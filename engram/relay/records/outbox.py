@@ -25,6 +25,8 @@ OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
 """States of entries that are purged in time."""
 _PURGED_AT_ONCE = 10_000
 _GAP = "gap"
+_DISPENSABLE = frozenset({_GAP, "anchor"})
+"""Kinds that say something of other payloads: a receiver that does not take them misses nothing."""
 
 
 def enqueue(
@@ -186,8 +188,8 @@ def withdraw(connection: Connection, entry: Entry, reason: str, now: float) -> b
 
 
 def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) -> None:
-    """Park an entry that was never sent, behind a gap marker; a marker itself is discarded."""
-    state = EntryState.DISCARDED if entry.kind == _GAP else EntryState.ABANDONED
+    """Park an entry that was never sent, behind a gap marker; a marker itself, or an anchor, is discarded."""
+    state = EntryState.DISCARDED if entry.kind in _DISPENSABLE else EntryState.ABANDONED
     parked = msgspec.structs.replace(entry, state=state, last_reason=reason, updated_at=now)
     move(connection, parked, EntryState.PENDING)
     if state is EntryState.DISCARDED:

@@ -1,0 +1,184 @@
+"""Roots on the living chain, anchors to a receiver that reads the chain itself, and what it refuses."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import select
+from trio.testing import MockClock
+
+from engram.chain.epochs import epoch_of
+from engram.chain.read.view import open_view
+from engram.chain.registry.commitment_fields import raw_field
+from engram.chain.submit.sender import Sender
+from engram.clock import ManualClock
+from engram.hotkeys import Keypair
+from engram.ledger import open_inline
+from engram.ledger.inline import InlineLedger
+from engram.memory.proof import rfc6962
+from engram.relay import MinerScore, PayloadSigner, scores_payload
+from engram.relay.anchoring import rules
+from engram.relay.anchoring.committing import Committing, CommittingPorts
+from engram.relay.anchoring.rules import Decision, Intent
+from engram.relay.records import enqueue
+from engram.relay.rules import output_hash, stable_anchor
+from engram.relay.tables import relay_outbox
+from engram.telemetry.metrics import Metrics
+from engram.xeris import anchoring, records
+from engram.xeris.anchoring import chain_root
+from engram.xeris.judging import Refused
+from engram.xeris.receiver import XerisReceiver
+from tests.chain.test_sender import QUICK
+from tests.fakes.living_chain import NETUID, LivingChain
+from tests.xeris.test_judging import resigned
+
+OWN, RECEIVER = Keypair.from_uri("//Alice"), Keypair.from_seed(bytes([9]) * 32)
+NOW = 1_700_000_000.0
+FOREIGN = [raw_field(b"http://1.2.3.4:9000"), {"Sha256": "0x" + "ab" * 32}]
+
+
+class Bench:
+    """A validator that anchors, and a receiver; outputs go from one ledger to the other by hand."""
+
+    def __init__(self) -> None:
+        self.chain = LivingChain()
+        self.ledger: InlineLedger = open_inline()
+        self.received: InlineLedger = open_inline()
+        self.signer = PayloadSigner.of(OWN)
+        self.receiver = XerisReceiver(
+            self.received,
+            RECEIVER,
+            ManualClock(NOW),
+            gateways=frozenset(),
+            quorum=1,
+            keep_s=86_400.0,
+            read_root=chain_root([self.chain]),
+        )
+
+    async def start(self) -> None:
+        metagraph = await (await open_view([self.chain])).metagraph(NETUID, 0.0)
+        self.tempo = metagraph.parameters.tempo
+        self.committing = Committing(
+            CommittingPorts(
+                ledger=self.ledger,
+                keypair=OWN,
+                clock=ManualClock(NOW),
+                netuid=NETUID,
+                metagraph=lambda: metagraph,
+                nodes=[self.chain],
+                sender=Sender([self.chain], waiting=QUICK),
+                queued=lambda: None,
+                metrics=Metrics(),
+            )
+        )
+
+    def commit_foreign(self) -> None:
+        info = {"deposit": 0, "block": 1, "info": {"fields": [FOREIGN]}}
+        self.chain.put(info, "Commitments", "CommitmentOf", NETUID, OWN.public_key)
+
+    def fields(self) -> list[Any]:
+        held = self.chain.get("Commitments", "CommitmentOf", NETUID, OWN.public_key)
+        found: list[Any] = held["info"]["fields"]
+        return found
+
+    async def deliver(self, number: int) -> str:
+        """One output is accepted by the receiver, and acknowledged."""
+        scores = {"1": MinerScore(number / 100, None, 1.0)}
+        payload = scores_payload(scores, netuid=NETUID, block=1_000 + number, uid=0, round_ts=NOW)
+        signed = self.signer.sign(msgspec.json.encode(payload))
+        await self.ledger.write(lambda c: enqueue(c, payload, NOW, signer=OWN.ss58, signed=signed))
+        await self.ledger.write(lambda c: c.execute(relay_outbox.update().values(state="delivered")))
+        await self.received.write(lambda c: records.note_permits(c, NETUID, 1_000 + number, [OWN.public_key]))
+        await self.receiver.take(signed.body)
+        return payload.output_hash
+
+    def anchors(self) -> list[bytes]:
+        query = select(relay_outbox.c.signed).where(relay_outbox.c.kind == "anchor")
+        return list(self.ledger.write_now(lambda c: c.scalars(query).all()))
+
+    async def take(self, body: bytes) -> None:
+        block = json.loads(body)["block"]
+        await self.received.write(lambda c: records.note_permits(c, NETUID, block, [OWN.public_key]))
+        await self.receiver.take(body)
+
+
+async def test_what_was_delivered_is_anchored_once_an_epoch_beside_the_fields_of_others(
+    autojump_clock: MockClock,
+) -> None:
+    bench = Bench()
+    await bench.start()
+    bench.commit_foreign()
+    leaves = [await bench.deliver(number) for number in (1, 2, 3)]
+    assert await bench.committing.look() is Decision.COMMIT
+    assert bench.fields() == [*FOREIGN, raw_field(rules.committed_text(rules.root_of(leaves)))]
+    await bench.deliver(4)
+    assert await bench.committing.look() is Decision.WAIT, "one commit an epoch"
+    (body,) = bench.anchors()
+    await bench.take(body)
+    found = await bench.received.read(lambda c: records.newest(c, NETUID, "scores", 10))
+    assert [each.anchor_id is not None for each in found] == [False, True, True, True]
+    anchor_id, leaf = found[1].anchor_id, found[1].leaf
+    assert anchor_id is not None
+    assert leaf is not None
+    shown = await bench.received.read(lambda c: anchoring.inclusion(c, anchor_id, leaf))
+    assert shown is not None
+    hashed = rfc6962.leaf(bytes.fromhex(found[1].output_hash))
+    path = [bytes.fromhex(each) for each in shown.path]
+    root = rfc6962.root_from_path(hashed, shown.leaf, shown.leaves, path)
+    assert root == rules.root_of(leaves)
+    marked = await bench.received.write(lambda c: anchoring.mark_overdue(c, NETUID, 2_000, {OWN.public_key}))
+    assert marked == {"scores": 1}, "the fourth alone"
+
+
+async def test_a_wrong_root_a_stale_one_and_leaves_that_are_not_held_are_refused(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.deliver(1)
+    assert await bench.committing.look() is Decision.COMMIT
+    (body,) = bench.anchors()
+    anchor = json.loads(body)
+    for changed, code in (
+        ({"root": "00" * 32}, "anchor_root"),
+        ({"block": anchor["block"] - 1}, "commitment_other"),
+        ({"block": 10_000_000}, "commitment_unknown"),
+    ):
+        document = anchor | changed
+        stable = anchoring_hash(document)
+        nonce = f"{document['block']}:anchor.scores:7"
+        signed = resigned(document | {"output_hash": stable, "nonce": nonce}, OWN)
+        with pytest.raises(Refused) as refused:
+            await bench.take(json.dumps(signed).encode())
+        assert refused.value.code == code
+    await bench.received.write(lambda c: records.purge(c, NOW + 1))
+    with pytest.raises(Refused) as refused:
+        await bench.take(body)
+    assert refused.value.code == "anchor_leaves"
+
+
+def anchoring_hash(document: dict[str, Any]) -> str:
+    names = ("anchored", "epoch", "root", "leaves", "first", "count")
+    return output_hash(stable_anchor(**{name: document[name] for name in names}))
+
+
+EPOCH = epoch_of(1_000, NETUID, 99)
+HERE, BEFORE, ROOT = EPOCH.first_block, EPOCH.first_block - 1, bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("intent", "leaves", "held", "committed_at", "decision"),
+    [
+        (None, 0, None, None, Decision.NOTHING),
+        (None, 1, None, HERE, Decision.WAIT),
+        (None, 1, None, None, Decision.COMMIT),
+        (None, 1, ROOT, BEFORE, Decision.COMMIT),
+        (Intent(ROOT, 2_000), 0, ROOT, HERE, Decision.ANCHOR),
+        (Intent(ROOT, 0), 0, None, HERE, Decision.WAIT),
+        (Intent(ROOT, HERE + 5), 0, None, BEFORE, Decision.WAIT),
+        (Intent(ROOT, HERE + 4), 0, bytes([1]) * 32, BEFORE, Decision.COMMIT),
+    ],
+)
+def test_when_a_root_is_committed(
+    intent: Intent | None, leaves: int, held: bytes | None, committed_at: int | None, decision: Decision
+) -> None:
+    assert rules.decide(intent, leaves, held, committed_at, HERE + 5, EPOCH) is decision
