@@ -38,7 +38,9 @@ _OTHER = Prepared(
         signatures.c.output_hash != bindparam("output_hash"),
     )
 )
-_ACCEPT = Prepared(insert(accepted), [column.name for column in accepted.columns if column.name != "id"])
+_LATER = ("id", "anchor_id", "leaf", "overdue")
+"""Columns that are empty when a payload is accepted."""
+_ACCEPT = Prepared(insert(accepted), [column.name for column in accepted.columns if column.name not in _LATER])
 _SIGNED = Prepared(upsert(signatures).on_conflict_do_nothing())
 _PERMITS = Prepared(
     select(permits.c.until_block, permits.c.holders)
