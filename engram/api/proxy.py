@@ -3,7 +3,7 @@
 The proxy has its own dispatch (bodies are passed on while they arrive), which is held against these rows by a test.
 """
 
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, cast
 
 import msgspec
 from msgspec import Meta
@@ -98,7 +98,7 @@ UPDATE_CAPACITY: Final = Route(
     "POST",
     "/capacity",
     "Replace what is advertised",
-    Advertised,
+    cast("type[dict[str, Any]]", Advertised),  # checkers know of Annotated only in annotations
     Response(200, "What is advertised now.", object),
     (_BAD, _UNSIGNED, _REFUSED, _TOO_LARGE, _TOO_MANY, _error(500, "No internal secret is configured."), _BUSY),
     parameters=(Parameter("X-Internal-Secret", "header", "The miner's internal secret."),),

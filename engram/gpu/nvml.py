@@ -6,7 +6,7 @@ NVML is opened and closed around each look, so that a driver that was loaded, re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from engram.gpu.model import Gpu, GpuInfo, MigInstance, describe
 
@@ -31,17 +31,18 @@ def opened() -> Iterator[ModuleType]:
         import pynvml
     except ImportError:
         raise NvmlAbsent(NO_PACKAGE) from None
+    library: Any = pynvml  # its exceptions are made when it is imported
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError_LibraryNotFound:
+        library.nvmlInit()
+    except library.NVMLError_LibraryNotFound:
         raise NvmlAbsent(NO_DRIVER) from None
-    except pynvml.NVMLError as error:
+    except library.NVMLError as error:
         raise NvmlAbsent(f"NVML does not open: {error}") from None
     try:
-        yield pynvml
+        yield library
     finally:
-        with suppress(pynvml.NVMLError):  # a driver that went away has nothing to close
-            pynvml.nvmlShutdown()
+        with suppress(library.NVMLError):  # a driver that went away has nothing to close
+            library.nvmlShutdown()
 
 
 def look() -> GpuInfo:
