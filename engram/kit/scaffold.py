@@ -13,14 +13,14 @@ from engram.hotkeys import Keypair, wallet
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,62}")
 HOTKEY_FILE: Final = "hotkey"
 _FILES: Final = {
-    "miner.py": "miner.py.txt",
-    "miner.toml": "miner.toml.txt",
-    "test_miner.py": "test_miner.py.txt",
-    "README.md": "README.md.txt",
-    "requirements.txt": "requirements.txt.txt",
-    "Containerfile": "Containerfile.txt",
-    "LICENSE": "LICENSE.txt",
-    ".gitignore": "gitignore.txt",
+    "miner.py": "miner.py.template",
+    "miner.toml": "miner.toml.template",
+    "test_miner.py": "test_miner.py.template",
+    "README.md": "README.md.template",
+    "requirements.txt": "requirements.txt.template",
+    "Containerfile": "Containerfile.template",
+    "LICENSE": "LICENSE.template",
+    ".gitignore": "gitignore.template",
 }
 """Files of the project, and the templates beside this module that they are written from."""
 

@@ -26,6 +26,8 @@ def misfit(text: str) -> Misfit:
 
     >>> misfit("Expected `str`, got `int` - at `$.query`").detail
     'Query must be string'
+    >>> misfit("Expected `str` of length >= 3 - at `$.query`").detail
+    'Query too short'
     """
     if (found := _MISSING.match(text)) is not None:
         return Misfit(f"Missing {found['field']}", found["field"])

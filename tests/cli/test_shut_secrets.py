@@ -42,6 +42,7 @@ OPENED = {
     "wallet import words": "it brings the secret",
     "subnet link": "its statement is signed by the hotkey, in a dry run too",
     "subnet reveal-weights": "tried where weights are committed by hash, below",
+    "miner-check": "a commit that was asked for is signed by the hotkey (test_miner_check)",
     "wallet new": "it makes the secret",
     "wallet sign": "it signs",
 }

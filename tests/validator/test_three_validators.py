@@ -154,6 +154,7 @@ async def accepted(http: HttpClient, url: str) -> list[dict[str, Any]]:
     return items
 
 
+@pytest.mark.nightly
 @pytest.mark.heavy
 async def test_what_one_validator_alone_has_measured_does_not_get_through(tmp_path: Path) -> None:
     chain = ThreePermits()
