@@ -5,6 +5,7 @@ environment instead, and whoever asks for the container's port gets the one it r
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,20 @@ from tests.doubles.akash.serving import Answer, Request, as_json, serve
 TOKEN_VARIABLE: Final = "ENGRAM_NODE_LAUNCH_TOKEN"
 _TERM_S: Final = 5.0
 _LOG_LINES: Final = 200
+
+
+async def _listening(port: int) -> trio.SocketListener:
+    """Listen on loopback; a port that a connection of someone else's holds for the moment is waited for."""
+    with trio.fail_after(10.0):
+        while True:
+            try:
+                (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
+            except OSError as error:
+                if not port or error.errno != errno.EADDRINUSE:
+                    raise
+                await trio.sleep(0.05)
+            else:
+                return listener
 
 
 def free_port() -> int:
@@ -59,7 +74,7 @@ class Stub:
         self._ready = False
 
     async def start(self, nursery: trio.Nursery) -> None:
-        (listener,) = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
+        listener = await _listening(self.port)
         self.port = int(listener.socket.getsockname()[1])
         self.starts += 1
         self._scope = trio.CancelScope()
