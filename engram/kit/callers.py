@@ -10,6 +10,7 @@ from engram.hotkeys import AuthError, MalformedHotkey, PublicKey, ReplayStore, V
 from engram.http.request import Request
 from engram.kit.settings import MinerSettings
 from engram.proxy.authorization import ChainView, Policy, Refuses, decide
+from engram.proxy.exchange.heads import is_signature
 
 BY_PROXY: Final = b"x-epistula-caller"
 _X_EPISTULA: Final = b"x-epistula-"
@@ -79,7 +80,7 @@ class Callers:
     def _named_by_proxy(self, request: Request) -> str | None:
         """Return the caller that the proxy names; a request with a signature of its own is judged by that."""
         named = [value for name, value in request.lines if name == BY_PROXY]
-        if not named or not _is_loopback(request):
+        if not named or _is_signed(request) or not _is_loopback(request):
             return None
         if len(named) > 1:
             raise AuthError("duplicate_header", "X-Epistula-Caller is there twice")
@@ -96,6 +97,11 @@ class Callers:
 def is_x_epistula(request: Request) -> bool:
     """Return whether a request has that scheme's headers."""
     return any(name.startswith(_X_EPISTULA) and name != BY_PROXY for name, _ in request.lines)
+
+
+def _is_signed(request: Request) -> bool:
+    """Return whether a request bears a signature: what comes through the proxy has lost its own there."""
+    return any(name != BY_PROXY and is_signature(name, value) for name, value in request.lines)
 
 
 def _is_loopback(request: Request) -> bool:

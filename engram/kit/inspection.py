@@ -16,7 +16,7 @@ import trio
 from engram.hotkeys import Keypair, PublicKey
 from engram.http.client import HttpClient, Response
 from engram.http.errors import HttpError
-from engram.kit.testing import signed
+from engram.kit.signing import signed
 
 SKEW_S: Final = 3.0
 """Clocks further apart than this make signed requests fail sooner or later."""

@@ -1,11 +1,11 @@
 """What all endpoints of a kit miner share: callers, their rate, and errors with the `detail` that clients read."""
 
-from typing import Any, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 import msgspec
 
 from engram import wire
-from engram.api.call import Call, Reply, Surface
+from engram.api.call import Call, Surface
 from engram.hotkeys import AuthError
 from engram.http.errors import ApiError
 from engram.http.request import Answer
@@ -16,7 +16,7 @@ from engram.proxy.exchange.auth_texts import unauthorized, unbelieved
 from engram.proxy.exchange.refusing import Refusal, body_of
 
 Q = TypeVar("Q")
-WINDOW_S = 60.0
+WINDOW_S: Final = 60.0
 
 
 @final
@@ -68,10 +68,6 @@ class MinerSurface(Surface[Caller]):
                 return Answer(error.status, msgspec.json.encode(body), error.headers)
             case _:
                 return None
-
-    async def finish(self, call: Call[Any, Caller], given: Reply[object] | Answer) -> Answer:
-        """Return the answer, encoded."""
-        return await super().finish(call, given)
 
 
 def _refused(call: Call[Any, Caller], refusal: Refusal) -> Answer:

@@ -1,7 +1,5 @@
 """A miner in its tests: the real application on a real socket, called by signed requests."""
 
-import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, final
 
@@ -10,22 +8,18 @@ import trio
 
 from config.model import HttpSettings
 from engram.clock import SystemClock, SystemIds
-from engram.hotkeys import Keypair, PublicKey, epistula, sign_headers
+from engram.hotkeys import Keypair, PublicKey
 from engram.http.app import App
 from engram.http.client import HttpClient, Response
 from engram.http.listener import serve as serve_app
 from engram.http.sockets import Address
 from engram.kit.miner import Miner
+from engram.kit.signing import signed
 from engram.proxy.chain_view import NoChain
 from engram.telemetry.metrics import Metrics
 
 _BEFORE_S: Final = 60.0
 """The miner counts as started this long ago: requests of the moment of a start are refused."""
-
-
-def signed(body: bytes, key: Keypair, receiver: PublicKey) -> dict[str, str]:
-    """Return the headers of Epistula version 2 for a body that is sent now."""
-    return sign_headers(epistula.V2, key, now_ns=time.time_ns(), body=body, uuid=str(uuid.uuid4()), receiver=receiver)
 
 
 @final

@@ -12,7 +12,8 @@ from engram.hotkeys import Keypair
 from engram.http.errors import ApiError
 from engram.kit import Caller, Miner, MinerSettings
 from engram.kit.settings import CallersSection, MinerSection, ServeSection
-from engram.kit.testing import Served, serve, signed
+from engram.kit.signing import signed
+from engram.kit.testing import Served, serve
 
 MINER = Keypair.generate()
 VALIDATOR = Keypair.generate()
@@ -131,6 +132,19 @@ async def test_the_proxy_on_this_machine_names_the_caller_that_it_has_proven() -
         assert (answer.status, answer.json()["caller"]) == (200, stranger.ss58)
         wrong = await to.post("/inference", {"query": "ab"}, headers={"X-Epistula-Caller": "nobody"})
         assert (wrong.status, wrong.json()["code"]) == (401, "malformed")
+
+    await served(use)
+
+
+async def test_a_request_with_a_signature_of_its_own_is_judged_by_that_whatever_caller_it_names() -> None:
+    async def use(to: Served) -> None:
+        body = b'{"query": "ab"}'
+        named = {"X-Epistula-Caller": VALIDATOR.ss58}
+        stranger = signed(body, Keypair.generate(), MINER.public_key)
+        refused = await to.post("/inference", body, headers=stranger | named)
+        assert (refused.status, refused.json()["code"]) == (403, "no_authority")
+        answer = await to.post("/inference", body, headers=signed(body, VALIDATOR, MINER.public_key) | named)
+        assert (answer.status, answer.json()["caller"]) == (200, VALIDATOR.ss58)
 
     await served(use)
 

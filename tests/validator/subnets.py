@@ -21,7 +21,7 @@ def miner_key(uid: int) -> Keypair:
 class SmallSubnet(LivingChain):
     """The recorded subnet without its addresses, which belong to strangers: nothing is ever sent there."""
 
-    def __init__(self, tempo: int = 10) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.at: dict[str, int] = {}
         """Port on loopback of each miner, by ss58."""

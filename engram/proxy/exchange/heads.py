@@ -99,9 +99,12 @@ def _stays(name: bytes, value: bytes, named: frozenset[bytes]) -> bool:
     if name in named:
         return True
     name = name.replace(b"_", b"-")  # many servers read both as one: X_Forwarded_For must not stand in for ours
-    if name in HOP_BY_HOP or name in _REBUILT or name.startswith(SIGNING):
-        return True
-    return name == b"authorization" and value[:9].lower() == b"epistula "
+    return name in HOP_BY_HOP or name in _REBUILT or is_signature(name, value)
+
+
+def is_signature(name: bytes, value: bytes) -> bool:
+    """Return whether a header line carries a signature or a secret of the caller."""
+    return name.startswith(SIGNING) or (name == b"authorization" and value[:9].lower() == b"epistula ")
 
 
 def _forwarded(origin: Origin, proto: bytes) -> bytes:
