@@ -304,7 +304,7 @@ class AkashSettings(Section, frozen=True):
     alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
     """Deployments are paid in ACT: below this, less what sold sessions still need, there is an alarm."""
     akt_usd: Annotated[float, Meta(ge=0.001, le=1_000_000)] = 1.0
-    """What an AKT counts for where costs are told, in US dollars: what you pay for it. Fees are paid in AKT."""
+    """Your price of one AKT in US dollars, by which fees, which are paid in AKT, are added to costs."""
     mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
     refunds what comes to less. 0: none."""
@@ -368,14 +368,14 @@ class RelaySettings(Section, frozen=True):
     confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
     anchor: bool = True
-    """Commit the root of what was delivered on the chain, once an epoch, beside what else the hotkey has committed. A
+    """Commit the root of the delivered outputs to the chain once an epoch; the hotkey's other commitments are kept. A
     validator in a dry run commits nothing."""
     quorum: Annotated[int, Meta(ge=1, le=64)] = 2
     """Validators that must have signed scores before they are relayed, this one among them. 1: it relays its own alone,
     which a receiver sees."""
     peers: tuple[str, ...] = ()
-    """Where other validators are asked for their signature, in the place of the addresses that they announce on the
-    chain: a hotkey (ss58), a space, and a URL."""
+    """Addresses of other validators, used instead of those they announce on the chain: a hotkey (ss58), a space, and
+    a URL."""
     turn_blocks: Annotated[int, Meta(ge=1, le=10_000)] = 10
     """Blocks after which the next validator proposes its scores."""
     compare_blocks: Annotated[int, Meta(ge=1, le=10_000)] = 150
@@ -521,7 +521,7 @@ class WorkerSettings(Section, frozen=True):
     unacknowledged: Count = 10_000
     """Results that may wait for their acknowledgement; jobs with an id beyond it are refused."""
     reconcile_s: Annotated[float, Meta(ge=0, le=86_400, extra={"least": 0.001})] = 60.0
-    """How often the orchestrator is asked for jobs that it has sent in vain; 0: never."""
+    """How often the orchestrator is asked for jobs that never arrived here; 0: never."""
     keep_s: Seconds = 86_400.0
     """Seconds that an ended job is kept, so that it is not run again when it is sent again."""
 

@@ -472,7 +472,7 @@ def _worker(settings: Settings) -> Iterator[Forbidden]:
     elif not is_base_url(at.orchestrator_url) or urlsplit(at.orchestrator_url).path not in ("", "/"):
         yield Forbidden("worker.orchestrator_url", "has more than a host and port; a path is worker.socketio_path")
     elif settings.environment == "mainnet" and not at.orchestrator_url.startswith("https://"):
-        yield Forbidden("worker.orchestrator_url", "is not https: whoever is on the way could send jobs")
+        yield Forbidden("worker.orchestrator_url", "is not https: anyone on the network path could send jobs")
     if at.backoff_min_s > at.backoff_max_s:
         yield Forbidden("worker.backoff_min_s", "is more than worker.backoff_max_s")
     if not (at.inference_url or at.training_url or at.kinds):
