@@ -64,6 +64,10 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
+FREE: Final = frozenset({"gap", "anchor"})
+"""Kinds that say something of other payloads, and cost nothing."""
+
+
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """A payload whose form, hashes and signatures hold."""
 
@@ -88,7 +92,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_paid_for(self) -> bool:
         """Whether it uses a submission where they cost something: what others learn from does."""
-        return self.kind not in ("gap", "anchor")
+        return self.kind not in FREE
 
     @property
     def keys(self) -> frozenset[PublicKey]:

@@ -4,6 +4,7 @@
 |---|---|
 | its signer, as it says itself, has a submission left | it is judged; accepted, one is used, in the same transaction |
 | none is left, and this payload was accepted before | it gets its acknowledgement again, as any repeat |
+| it is a gap marker or an anchor | it is judged, and costs nothing |
 | none is left | 402 with the offer, before anything is verified |
 
 Refused payloads, repeats, gap markers and anchors use nothing, so that nobody can use up what somebody else has paid
@@ -23,11 +24,13 @@ from engram.payments import PurchaseAnswer, Quote, prepaid
 from engram.payments.purchasing import Credit, Order, Purchasing, Quotes, request_hash
 from engram.payments.x402 import PaymentChallenge
 from engram.xeris import records
+from engram.xeris.judging import FREE
 
 PATH: Final = "/credits"
 
 
 class _Claim(msgspec.Struct, frozen=True):
+    kind: str = ""
     validator_hotkey: str = ""
     signed_hash: str = ""
 
@@ -61,6 +64,9 @@ class Selling:
             claim = wire.decode(body, _Claim)
             account = ss58.decode(claim.validator_hotkey)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, MalformedHotkey):
+            return False
+
+        if claim.kind in FREE:
             return False
 
         def query(connection: Connection) -> bool:

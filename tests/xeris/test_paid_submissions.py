@@ -104,6 +104,9 @@ async def test_submissions_are_bought_and_used_one_for_each_accepted_payload(rec
     assert await left() == 1, "repeats, refusals and gap markers use nothing"
     assert (await call("POST", "/payloads", signed(3)))[0] == 200
     assert (await call("POST", "/payloads", signed(4)))[0] == 402
+    for kind in ("gap", "anchor"):
+        body = json.dumps({"kind": kind, "validator_hotkey": OTHER.ss58}).encode()
+        assert (await call("POST", "/payloads", body))[0] == 422, "judged, not asked to pay"
     assert (await call("POST", "/payloads", first))[2] == taken, "what was accepted before is answered as before"
     await http.aclose()
 
@@ -114,7 +117,7 @@ async def test_submissions_are_bought_and_used_one_for_each_accepted_payload(rec
     verdicts = [line.verdict for line in reversed(lines)]
     assert verdicts == [
         "payment_required", "payment_required", "accepted", "repeated", "schema", "payment_required", verdicts[6],
-        "accepted", "accepted", "payment_required", "repeated",
+        "accepted", "accepted", "payment_required", "schema", "schema", "repeated",
     ]  # fmt: skip
     assert verdicts[6] in ("output_hash", "signature", "nonce")
     assert {line.signer for line in lines if line.verdict == "accepted"} == {GATEWAY.ss58}
