@@ -28,9 +28,15 @@ def test_of_many_buyers_at_once_as_many_pay_as_there_are_places(small: Shop) -> 
 
     with ThreadPoolExecutor(BUYERS) as pool:
         answers = list(pool.map(buy, buyers))
+    assert {status for status, _ in answers} <= {202, 402, 503}
+    assert sum(status == 202 for status, _ in answers) <= PLACES
+    # A purchase that the facilitator was too slow for held its place while others were refused: they try again.
+    for number, buyer in enumerate(buyers):
+        if answers[number][0] == 503 and sum(status == 202 for status, _ in answers) < PLACES:
+            again = buyer.pay(small.url)
+            answers[number] = again.status, str(again.body.get("session_id"))
     paid = [number for number, (status, _) in enumerate(answers) if status == 202]
     assert len(paid) == PLACES
-    assert {status for status, _ in answers} <= {202, 402, 503}
     for number, buyer in enumerate(buyers):
         assert buyer.balance == (FUNDS - PRICE if number in paid else FUNDS)
     assert sum(FUNDS - buyer.balance for buyer in buyers) == PLACES * PRICE
