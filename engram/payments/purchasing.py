@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from actors import ActorDown, ActorRef, CallTimeout, MailboxFull
 from config.model import Settings
 from engram import sessions
-from engram.ledger import Ledger
+from engram.ledger import LaneClosed, Ledger
 from engram.payments import records, reservations, rules, x402
 from engram.payments.errors import MalformedPayment, UnprovenReceipt
 from engram.payments.model import AuthorizationKey, Payload, Payment
@@ -82,9 +82,12 @@ class Purchasing:
         def query(connection: Connection) -> tuple[Known | Replayed | None, NoRoom | None]:
             return reservations.answered_request(connection, order), self._room(connection, order)
 
-        answered, no_room = await self._ledger.read(query)
-        if answered is not None:
-            return rules.answer(answered.payment) if isinstance(answered, Known) else answered
+        try:
+            no_room = self._look(order)
+        except LaneClosed:
+            answered, no_room = await self._ledger.read(query)
+            if answered is not None:
+                return rules.answer(answered.payment) if isinstance(answered, Known) else answered
         return await self._unsold(order) or no_room or Refused("payment_required", OFFERED)
 
     async def buy(self, order: Order, payload: Payload) -> PurchaseAnswer:
@@ -103,6 +106,13 @@ class Purchasing:
 
     async def _known(self, key: AuthorizationKey) -> Payment | None:
         return await self._ledger.read(lambda connection: records.find_authorization(connection, key))
+
+    def _look(self, order: Order) -> NoRoom | None:
+        """Judge an order for a session that was not answered before on the event loop; raises LaneClosed for others."""
+        if not isinstance(order.wanted, NewSession) or reservations.is_answered(self._ledger, order):
+            raise LaneClosed("this order needs more than an indexed row")
+        limits = reservations.limits_of(self._settings, self._places())
+        return records.no_room(*sessions.counts.look(self._ledger, order.controller), limits)
 
     def _room(self, connection: Connection, order: Order) -> NoRoom | None:
         if isinstance(order.wanted, NewSession):

@@ -46,7 +46,11 @@ def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment
 
 def room(connection: Connection, controller: bytes, limits: HoldLimits) -> NoRoom | None:
     """Why this hotkey cannot get a new session now; asked before a price is quoted, and again when reserving."""
-    live, held = sessions.counts.taken(connection, controller)
+    return no_room(*sessions.counts.taken(connection, controller), limits)
+
+
+def no_room(live: int, held: int, limits: HoldLimits) -> NoRoom | None:
+    """Why a hotkey with `live` sessions gets no new one now, where `held` sessions hold places."""
     if live >= limits.live_per_hotkey:
         return NoRoom(
             "session_limit", f"{live} of {limits.live_per_hotkey} sessions are live: stop one first", RETRY_AFTER_S

@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from config.model import Settings
 from engram import sessions
 from engram.clock import Ids
+from engram.ledger import Ledger
 from engram.payments import records, rules, statements, x402
 from engram.payments.model import HoldLimits, Payment, PaymentKind, PaymentState
 from engram.payments.protocol import Credit, Extension, NewSession, Order, Purchase, Wanted
@@ -120,6 +121,13 @@ def known_answer(known: Payment, controller: bytes, request_hash: bytes) -> Know
 def answered_request(connection: Connection, order: Order) -> Known | Replayed | None:
     """Return the payment that the same signed request was answered with; None when that used nothing up."""
     return _answered(connection, order.controller, order.message_hash, order.request_hash)
+
+
+def is_answered(ledger: Ledger, order: Order) -> bool:
+    """Return whether the same signed request is recorded, read on the event loop. Raises LaneClosed."""
+    return order.message_hash is not None and bool(
+        ledger.rows(statements.LOOK_ANSWERED, order.controller, order.message_hash)
+    )
 
 
 def lost_answer(known: Payment | None, order: Order) -> PurchaseAnswer:

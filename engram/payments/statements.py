@@ -3,9 +3,10 @@ by SQLAlchemy three times what SQLite takes."""
 
 from collections.abc import Collection
 
+import msgspec
 from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, update
 
-from engram.ledger import Prepared
+from engram.ledger import Prepared, lookup
 from engram.ledger.sql import one_of, upsert
 from engram.payments import rules
 from engram.payments.tables import answered_requests, payments, refunds
@@ -91,6 +92,17 @@ ANSWERED_REQUEST = Prepared(
         answered_requests.c.public_key == bindparam("public_key"),
         answered_requests.c.message_hash == bindparam("message_hash"),
     )
+)
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """The payment that a signed request was answered with."""
+
+    payment_id: str
+
+
+LOOK_ANSWERED = lookup(
+    Answered, [answered_requests.c.payment_id], [answered_requests.c.public_key, answered_requests.c.message_hash]
 )
 _REMEMBER = upsert(answered_requests)
 REMEMBER_REQUEST = Prepared(

@@ -4,9 +4,10 @@ A purchase reads these few rows instead of all that hold a place. Functions are 
 `ledger.read` and own no transaction.
 """
 
+import msgspec
 from sqlalchemy import Connection, bindparam, case, func, literal_column, select, update
 
-from engram.ledger import Prepared
+from engram.ledger import LaneClosed, Ledger, Prepared, lookup
 from engram.ledger.sql import one_of
 from engram.sessions.model import HELD, LIVE, SessionState
 from engram.sessions.tables import session_counts, sessions
@@ -29,6 +30,14 @@ _FOUND = select(func.count()).where(sessions.c.state == session_counts.c.state).
 _TAKEN = Prepared(select(_LIVE, _HELD))
 
 
+class _Taken(msgspec.Struct, frozen=True, array_like=True):
+    live: int
+    held: int
+
+
+_LOOKUP = lookup(_Taken, [_LIVE.label("live"), _HELD.label("held")], [session_counts.c.state])
+
+
 def move(connection: Connection, was: SessionState | None, becomes: SessionState | None) -> None:
     """Count a session that goes from one state to another; None: it is added, or dropped."""
     if was is not becomes:
@@ -39,6 +48,14 @@ def taken(connection: Connection, controller: bytes) -> tuple[int, int]:
     """Return the live sessions of a hotkey, and all sessions that hold a place."""
     live, places = _TAKEN.values(connection, {"controller": controller}) or (0, 0)
     return live, places
+
+
+def look(ledger: Ledger, controller: bytes) -> tuple[int, int]:
+    """Return the same, read on the event loop. Raises LaneClosed."""
+    found = ledger.rows(_LOOKUP, controller, SessionState.ACTIVE.value)
+    if not found:
+        raise LaneClosed("no session was ever counted")
+    return found[0].live, found[0].held
 
 
 def held(connection: Connection) -> int:

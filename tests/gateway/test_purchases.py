@@ -87,13 +87,29 @@ async def test_a_paid_request_gets_the_originals_session() -> None:
         assert gateway.hinted == [session["session_id"]]
 
 
-async def test_a_purchase_is_answered_while_nothing_can_be_read_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: object) -> None:
-        raise LaneClosed("busy")
+def closed(*_: object) -> None:
+    """A ledger of which nothing can be read on the loop."""
+    raise LaneClosed("busy")
 
+
+async def test_a_purchase_is_answered_while_nothing_can_be_read_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_gateway() as gateway:
         monkeypatch.setattr(gateway.ledger, "rows", closed)
         assert (await gateway.buy("lite"))["status"] == "provisioning"
+
+
+@pytest.mark.parametrize("limits", [{"live_per_hotkey": 1}, {"live_in_all": 1}], ids=["hotkey", "all"])
+@pytest.mark.parametrize("on_the_loop", [True, False])
+async def test_no_price_is_given_for_what_has_no_room(
+    limits: dict[str, int], on_the_loop: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_gateway(sessions={**limits}) as gateway:
+        await gateway.buy("lite")
+        if not on_the_loop:
+            monkeypatch.setattr(gateway.ledger, "rows", closed)
+        refused = await gateway.ask("POST", "/sessions", {"tier": "lite", "duration_hours": 1})
+        code = "session_limit" if "live_per_hotkey" in limits else "no_capacity"
+        assert_error(refused, 429 if code == "session_limit" else 503, code=code)
 
 
 async def test_each_offer_is_its_own_whatever_was_offered_before() -> None:
@@ -222,6 +238,7 @@ async def test_a_ledger_that_hangs_is_answered_for_within_the_promised_time(monk
 
         monkeypatch.setattr(InlineLedger, "read", hanging(InlineLedger.read))
         monkeypatch.setattr(InlineLedger, "write", hanging(InlineLedger.write))
+        monkeypatch.setattr(gateway.ledger, "rows", closed)
         for headers in (payment, {}):
             with trio.fail_after(3):
                 answer = await gateway.ask("POST", "/sessions", body, headers=headers)
