@@ -11,3 +11,35 @@ class MalformedItem(ArchiveError):
     def __init__(self, reason: str) -> None:
         super().__init__(f"not a valid ANS-104 data item: {reason}")
         self.reason = reason
+
+
+class Missing(ArchiveError):
+    """The archive names a part that its place does not have."""
+
+
+class Damaged(ArchiveError):
+    """A part is there and is not what was written."""
+
+
+class Forged(ArchiveError):
+    """A signature is missing, or not of a key that may write this archive."""
+
+
+class Foreign(ArchiveError):
+    """The part belongs to another archive or another owner."""
+
+
+class Replayed(ArchiveError):
+    """The newest manifest is older than one that was seen before."""
+
+
+class Locked(ArchiveError):
+    """The key given does not open the archive, or the epoch's key was destroyed."""
+
+
+class AlreadyThere(ArchiveError):
+    """A part of this name exists and has other bytes."""
+
+
+class PlaceUnavailable(ArchiveError):
+    """The place did not answer, or refused; nothing is known of what it holds."""

@@ -16,7 +16,7 @@ from engram.archive.errors import MalformedItem
 from engram.archive.item_keys import SCHEMES, Ed25519Key, EthereumKey
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data/arweave/ans104.json").read_text())
-KEYS = {
+KEYS: dict[str, EthereumKey | Ed25519Key] = {
     "ethereum": EthereumKey(bytes.fromhex(VECTORS["keys"]["ethereum"]["private_hex"])),
     "ed25519": Ed25519Key(bytes.fromhex(VECTORS["keys"]["ed25519"]["seed_hex"])),
 }

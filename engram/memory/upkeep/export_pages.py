@@ -37,31 +37,33 @@ _FILE_PAGE = 256
 _OWNERS_HEX = "CASE WHEN typeof(owner) = 'blob' THEN lower(hex(owner)) ELSE owner END"
 
 
-class _Source(msgspec.Struct, frozen=True):
+class Source(msgspec.Struct, frozen=True):
+    """Where the rows of a kind are."""
+
     table: str
     columns: str
     controllers: str
     """The condition for rows of the controller, whose public key is `?` (blob) and `?` (hex)."""
 
 
-_SOURCES: Final[dict[Kind, _Source]] = {
-    "record": _Source(
+SOURCES: Final[dict[Kind, Source]] = {
+    "record": Source(
         "records",
         "namespace, cid, text, metadata, model_version, lower(hex(owner)) AS owner, created_at, embedding",
         # Names of other tenants' namespaces begin with their owner and a colon.
         "instr(namespace, ':') = 0 AND ? IS NOT NULL AND ? IS NOT NULL",
     ),
-    "conversation": _Source(
+    "conversation": Source(
         "conversations",
         f"{_OWNERS_HEX} AS owner, user_id, conv_id, title, created_at, updated_at, messages",
         "(owner = ? OR owner = ?)",
     ),
-    "key_share": _Source(
+    "key_share": Source(
         "key_shares",
         f"{_OWNERS_HEX} AS owner, namespace, share_index, share_hex, threshold, total, stored_at",
         "(owner = ? OR owner = ?)",
     ),
-    "attestation": _Source(
+    "attestation": Source(
         "attestations", f"namespace, {_OWNERS_HEX} AS owner, attested_at", "(owner = ? OR owner = ?)"
     ),
 }
@@ -76,7 +78,7 @@ class Page(msgspec.Struct, frozen=True):
 
 def page(connection: sqlite3.Connection, kind: Kind, after: int, limit: int, controller: bytes) -> Page:
     """Return the next rows after number `after` that the controller may export: everything public and its own."""
-    source = _SOURCES[kind]
+    source = SOURCES[kind]
     return _page(connection, kind, after, limit, f" AND {source.controllers}", (controller, controller.hex()))
 
 
@@ -108,7 +110,7 @@ def _all(connection: sqlite3.Connection, kind: Kind) -> Iterator[Document]:
 def _page(
     connection: sqlite3.Connection, kind: Kind, after: int, limit: int, condition: str, values: Sequence[object]
 ) -> Page:
-    source = _SOURCES[kind]
+    source = SOURCES[kind]
     rows = connection.execute(
         f"SELECT rowid AS id, {source.columns} FROM {source.table} WHERE rowid > ?{condition} ORDER BY rowid LIMIT ?",
         (after, *values, limit),

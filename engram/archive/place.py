@@ -1,0 +1,31 @@
+"""Where an archive lies: a folder, or a bucket. Nothing is ever decided from a listing alone; it may be cut."""
+
+from typing import Protocol
+
+
+class Place(Protocol):
+    """Holds named parts. Each part is written whole or not at all, and never replaced."""
+
+    @property
+    def address(self) -> str:
+        """Return how a person names this place."""
+        ...
+
+    async def put(self, name: str, content: bytes) -> None:
+        """Store a part; the same bytes again are no error.
+
+        Raises AlreadyThere for other bytes under that name, PlaceUnavailable (it may have been stored).
+        """
+        ...
+
+    async def get(self, name: str, most: int) -> bytes:
+        """Return a part. Raises Missing, Damaged for more than `most` bytes, PlaceUnavailable."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Remove a part; a missing one is no error. Raises PlaceUnavailable."""
+        ...
+
+    async def names(self, folder: str) -> list[str]:
+        """Return the names of parts below `folder`, sorted. Raises PlaceUnavailable."""
+        ...

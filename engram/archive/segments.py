@@ -1,0 +1,160 @@
+"""Segments: rows packed so that few bytes are sealed, and lists of the rows that died in other segments.
+
+A row is known by its digest, so that what lies in an archive can be compared with what a node holds without reading
+the archive. Vectors do not shrink (0.93 of their size, measured) and are kept apart from texts (0.33), which do.
+"""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from engram import wire
+from engram.archive.errors import Damaged
+from engram.archive.model import DELETIONS, Segment
+from engram.archive.sealing import MOST_CONTENT, ROWS_BYTES
+
+DIGEST: Final = 32
+BLOB_COLUMN: Final = "embedding"
+_OVERHEAD: Final = 16
+"""Bytes that a value takes beside its content, at most."""
+_MOST_UNPACKED: Final = 1 << 26
+_decode_segment = wire.msgpack_decoder(Segment).decode
+_decode_rows = wire.msgpack_decoder(list[tuple[object, ...]]).decode
+
+Row = tuple[object, ...]
+
+
+class Packer:
+    """Collects rows of one kind into contents of segments, in the order given."""
+
+    def __init__(self, kind: str, columns: Sequence[str]) -> None:
+        self.kind = kind
+        self._columns = tuple(columns)
+        self._blob = self._columns.index(BLOB_COLUMN) if BLOB_COLUMN in self._columns else -1
+        self._start()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def fits(self, row: Row) -> bool:
+        """Return whether the row still fits behind those collected; the first one always does."""
+        return not self._rows or self._size + _size_of(row) <= ROWS_BYTES
+
+    def add(self, row: Row, digest: bytes) -> None:
+        """Collect a row."""
+        self._size += _size_of(row)
+        blob = row[self._blob] if self._blob >= 0 else None
+        if isinstance(blob, bytes):
+            self._blobs.append(blob)
+            row = (*row[: self._blob], len(blob), *row[self._blob + 1 :])
+        self._rows.append(row)
+        self._digests.append(digest)
+
+    def take(self) -> tuple[bytes, list[bytes]]:
+        """Return the content of a segment with the digests of its rows, and begin the next.
+
+        Raises ValueError for a single row that no segment can hold.
+        """
+        packed = zlib.compress(msgspec.msgpack.encode(self._rows), 1)
+        segment = Segment(self.kind, self._columns, self._blob, packed, b"".join(self._blobs))
+        content, digests = msgspec.msgpack.encode(segment), self._digests
+        if len(content) > MOST_CONTENT:
+            raise ValueError(
+                f"a {self.kind} row has {len(content)} bytes; the most that can be archived is {MOST_CONTENT}"
+            )
+        self._start()
+        return content, digests
+
+    def _start(self) -> None:
+        self._rows: list[Row] = []
+        self._digests: list[bytes] = []
+        self._blobs: list[bytes] = []
+        self._size = 0
+
+
+class Rows(msgspec.Struct, frozen=True):
+    """The rows of an opened segment."""
+
+    kind: str
+    columns: tuple[str, ...]
+    rows: list[Row]
+
+
+def unpack(content: bytes) -> Rows:
+    """Return the rows of a segment's content. Raises Damaged."""
+    try:
+        segment = _decode_segment(content)
+        inflating = zlib.decompressobj()
+        rows = _decode_rows(inflating.decompress(segment.packed, _MOST_UNPACKED))
+    except (msgspec.MsgspecError, zlib.error) as error:
+        raise Damaged(f"its rows cannot be read: {error}") from None
+    if inflating.unconsumed_tail or any(len(row) != len(segment.columns) for row in rows):
+        raise Damaged("its rows have other columns than it says")
+    if segment.blob >= 0:
+        rows = list(_with_blobs(segment, rows))
+    return Rows(segment.kind, segment.columns, rows)
+
+
+def _with_blobs(segment: Segment, rows: Iterable[Row]) -> Iterator[Row]:
+    at, blob = 0, segment.blob
+    if blob >= len(segment.columns):
+        raise Damaged("its rows have other columns than it says")
+    for row in rows:
+        length = row[blob]
+        if type(length) is not int:
+            yield row
+            continue
+        end = at + length
+        if not 0 <= length <= len(segment.blobs) - at:
+            raise Damaged("its vectors are cut off")
+        yield (*row[:blob], segment.blobs[at:end], *row[blob + 1 :])
+        at = end
+
+
+def digester(kind: str, columns: Sequence[str]) -> Callable[[Row], bytes]:
+    """Return what digests rows of one kind: SHA-256 over kind, columns and values."""
+    before = hashlib.sha256(msgspec.msgpack.encode((kind, tuple(columns))))
+
+    def digest_of(row: Row) -> bytes:
+        digest = before.copy()
+        digest.update(msgspec.msgpack.encode(row))
+        return digest.digest()
+
+    return digest_of
+
+
+def pack_deletions(dead: Mapping[str, Sequence[bytes]]) -> bytes:
+    """Return the content of a list of dead rows: for each segment its name, how many, and their digests."""
+    parts = [DELETIONS.encode()]
+    for name, digests in sorted(dead.items()):
+        parts += [bytes.fromhex(name), len(digests).to_bytes(4, "big"), *sorted(digests)]
+    return b"".join(parts)
+
+
+def unpack_deletions(content: bytes) -> dict[str, set[bytes]]:
+    """Return the dead rows of each segment. Raises Damaged."""
+    at = len(DELETIONS)
+    if content[:at] != DELETIONS.encode():
+        raise Damaged("it is no list of deleted rows")
+    dead: dict[str, set[bytes]] = {}
+    while at < len(content):
+        name, count = content[at : at + DIGEST].hex(), int.from_bytes(content[at + DIGEST : at + DIGEST + 4], "big")
+        at += DIGEST + 4
+        end = at + DIGEST * count
+        if end > len(content):
+            raise Damaged("its list of deleted rows is cut off")
+        dead.setdefault(name, set()).update(content[each : each + DIGEST] for each in range(at, end, DIGEST))
+        at = end
+    return dead
+
+
+def rows_sha256(digests: Iterable[bytes]) -> str:
+    """Return the hash over living rows, whatever their order in segments."""
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+
+
+def _size_of(row: Row) -> int:
+    return sum(len(value) if isinstance(value, (str, bytes)) else 0 for value in row) + _OVERHEAD * len(row)
