@@ -1,0 +1,1 @@
+"""`engram archive`: archives of a memory that outlive its node."""

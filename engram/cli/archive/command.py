@@ -1,0 +1,265 @@
+"""`engram archive create`, `update`, `show`, `check`, `restore`, `shred`."""
+
+import secrets
+import uuid
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+import trio
+from cyclopts import App, Parameter
+
+from engram.cli import output
+from engram.cli.archive.common import JOURNALS, Key, Where, archive_errors, passphrase, place_of, secret_of, writing_key
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.miner.data_folder import Data, progress, truth_of
+from engram.cli.options import SHOW, Show
+from engram.clock import SystemClock
+from engram.hotkeys import PublicKey, parse_hotkey, ss58
+
+if TYPE_CHECKING:
+    from engram.archive.archiver import Archiver, Made
+    from engram.archive.model import Header, KeySource
+    from engram.archive.restorer import Checked
+
+app = App(
+    name="archive",
+    help="Keep a memory beyond its node: sealed archives in a folder or a bucket, which their owner alone can read.",
+    help_epilogue="Example: `engram archive create /mnt/archive --key my-hotkey`",
+)
+Opener = Annotated[Path | None, Parameter(help="The owner's hotkey file, where the hotkey opens the archive.")]
+Shares = Annotated[Path | None, Parameter(help="A file with the shares, one a line, where shares open the archive.")]
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """An archive, as everyone sees it."""
+
+    archive: str
+    owner: str
+    opened_by: str
+    writers: list[str]
+    created_at: str
+    manifest: int
+    """The number of the newest manifest; 0 while nothing was archived."""
+
+
+@app.command(help_epilogue="Example: `engram archive create s3://my-bucket/memory --key my-hotkey`")
+def create(
+    where: Where,
+    *,
+    key: Key,
+    opened_by: Annotated[
+        Literal["hotkey", "passphrase", "shares"],
+        Parameter(help="What opens it: the owner's hotkey (words on a new phone are enough), a passphrase, or shares."),
+    ] = "hotkey",
+    shares: Annotated[str, Parameter(help="How many shares of how many open it.")] = "2/3",
+    writer: Annotated[
+        tuple[str, ...], Parameter(help="A hotkey beside the owner's that may write: that of a node.", negative="")
+    ] = (),
+    show: Show = SHOW,
+) -> None:
+    """Make an empty archive at WHERE. Shares are shown once and kept nowhere."""
+    from engram.archive import opening, signing
+    from engram.archive.model import HEADER, ID_BYTES, Header
+    from engram.cli.wallet.passwords import signing_key
+
+    with archive_errors("no archive was made"):
+        owner, archive_id = signing_key(key), secrets.token_bytes(ID_BYTES)
+        writers = tuple(bytes(parse_hotkey(each)) for each in writer)
+        secret, source, texts = _new_secret(opened_by, shares, lambda: opening.of_hotkey(owner, archive_id))
+        header = Header(
+            archive_id=archive_id,
+            owner=bytes(owner.public_key),
+            archive_key=opening.public_of(secret),
+            source=source,
+            writers=writers,
+            created_at=SystemClock().now(),
+        )
+
+        async def make() -> None:
+            async with place_of(where) as place:
+                await place.put(HEADER, signing.sign_header(owner, header))
+
+        trio.run(make)
+    output.record(
+        {"archive": archive_id.hex(), "owner": owner.ss58, "opened_by": opened_by, "shares": texts}, json=show.json
+    )
+
+
+@app.command(help_epilogue="Example: `engram archive update /var/lib/engram/my-node /mnt/archive --key my-hotkey`")
+def update(data: Data, where: Where, *, key: Key, show: Show = SHOW) -> None:
+    """Archive what a node holds of the owner's: what is new is sent, what is gone is noted. The node may run.
+
+    Run it again after a failure: what was sent is not sent again.
+    """
+    _show_made(_archived(data, where, key, lambda archiver, on: archiver.update(data, on), "run it again"), show)
+
+
+@app.command(help_epilogue="Example: `engram archive shred /var/lib/engram/my-node /mnt/archive --key my-hotkey`")
+def shred(data: Data, where: Where, *, key: Key, show: Show = SHOW) -> None:
+    """Archive what lives under a new key and destroy the old one, so that nothing deleted can ever be opened again.
+
+    Whoever copied the sealed old key before, together with the segments, still needs the owner's key to read them.
+    """
+    outcome = "old keys may still be there: run it again until it succeeds"
+    _show_made(_archived(data, where, key, lambda archiver, on: archiver.shred(data, on), outcome), show)
+
+
+@app.command(name="show", help_epilogue="Example: `engram archive show /mnt/archive`")
+def show_(where: Where, *, show: Show = SHOW) -> None:
+    """Show whose an archive is and what opens it, as whoever finds it can see."""
+    from engram.archive.model import HotkeySource, PassphraseSource, SharesSource
+    from engram.archive.reading import header_at, newest
+
+    async def look() -> Shown:
+        async with place_of(where) as place:
+            header = await header_at(place)
+            found = await newest(place, header, 0)
+        match header.source:
+            case HotkeySource():
+                opened_by = "the owner's hotkey"
+            case PassphraseSource():
+                opened_by = "a passphrase"
+            case SharesSource(threshold, total):
+                opened_by = f"{threshold} of {total} shares"
+        return Shown(
+            archive=header.archive_id.hex(),
+            owner=_ss58(header.owner),
+            opened_by=opened_by,
+            writers=[_ss58(each) for each in header.writers],
+            created_at=datetime.fromtimestamp(header.created_at, UTC).isoformat(timespec="seconds"),
+            manifest=0 if found is None else found.envelope.sequence,
+        )
+
+    with archive_errors("nothing was changed"):
+        output.record(trio.run(look), json=show.json)
+
+
+@app.command(help_epilogue="Example: `engram archive check /mnt/archive --key my-hotkey`")
+def check(where: Where, *, key: Opener = None, shares_file: Shares = None, show: Show = SHOW) -> None:
+    """Read all of an archive and hold every row against its signed manifest."""
+    from engram.archive import restorer
+    from engram.archive.reading import header_at, open_archive
+
+    async def read(on_progress: Callable[[int, int], None]) -> "Checked":
+        async with place_of(where) as place:
+            header = await header_at(place)
+            opened = await open_archive(place, header, secret_of(header, key, shares_file))
+            return await restorer.check(place, opened, on_progress)
+
+    with archive_errors("nothing was changed"), progress("rows") as on_progress:
+        checked = trio.run(read, on_progress)
+    _show_checked(checked, {"checked": where}, show)
+
+
+@app.command(help_epilogue="Example: `engram archive restore /mnt/archive /var/lib/engram/new-node --key my-hotkey`")
+def restore(
+    where: Where,
+    data: Annotated[Path, Parameter(help="The data folder of a node that is down, or of a new one.")],
+    *,
+    key: Opener = None,
+    shares_file: Shares = None,
+    owner: Annotated[str, Parameter(help="Refuse an archive of another owner (ss58).")] = "",
+    namespace: Annotated[str | None, Parameter(help="Only the records of this namespace.")] = None,
+    since: Annotated[datetime | None, Parameter(help="Only records stored from then on (UTC).")] = None,
+    at_least: Annotated[int, Parameter(help="Refuse manifests older than this number: the last one you saw.")] = 0,
+    older: Annotated[bool, Parameter(help="Take an older manifest than was seen.", negative="")] = False,
+    force: Annotated[bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")] = False,
+    show: Show = SHOW,
+) -> None:
+    """Restore an archive into a node's data folder; former data are kept beside it. The node builds its index at start.
+
+    Everything is made beside and held against the signed manifest first: a damaged archive changes nothing.
+    """
+    from engram.archive import restorer
+    from engram.archive.journal import Journal
+    from engram.archive.reading import header_at, open_archive
+    from engram.memory.upkeep import backups
+    from engram.miner import folder
+
+    wanted = restorer.Wanted(
+        namespace, None if since is None else since.replace(tzinfo=since.tzinfo or UTC).timestamp()
+    )
+
+    async def read(on_progress: Callable[[int, int], None]) -> "Checked":
+        async with place_of(where) as place:
+            header = await header_at(place, bytes(parse_hotkey(owner)) if owner else None)
+            noted = Journal.open(_journal_path(data, header)).listed
+            seen = 0 if older else max(at_least, 0 if noted is None else noted.sequence)
+            opened = await open_archive(place, header, secret_of(header, key, shares_file), seen)
+            return await restorer.restore(place, opened, data, str(uuid.uuid4()), wanted, on_progress)
+
+    with archive_errors("nothing was changed"):
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with folder.claim(data), progress("rows") as on_progress:
+            if not force:
+                backups.refuse_over(data)
+            checked = trio.run(read, on_progress)
+    _show_checked(checked, {"restored": str(data)}, show)
+
+
+Work = Callable[["Archiver", Callable[[int, int], None]], Coroutine[Any, Any, "Made"]]
+
+
+def _archived(data: Path, where: str, key: Path, work: Work, outcome: str) -> "Made":
+    from engram.archive.archiver import Archiver
+    from engram.archive.journal import Journal
+    from engram.archive.reading import header_at
+
+    truth_of(data)
+
+    async def run(on_progress: Callable[[int, int], None]) -> "Made":
+        async with place_of(where) as place:
+            header = await header_at(place)
+            writer, path = writing_key(header, key), _journal_path(data, header)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            archiver = Archiver(place, header, writer, Journal.open(path), SystemClock().now)
+            return await work(archiver, on_progress)
+
+    with archive_errors(outcome), progress("rows") as on_progress:
+        return trio.run(run, on_progress)
+
+
+def _journal_path(data: Path, header: "Header") -> Path:
+    return data / JOURNALS / f"{header.archive_id.hex()}.journal"
+
+
+def _new_secret(
+    opened_by: Literal["hotkey", "passphrase", "shares"], shares: str, of_hotkey: Callable[[], bytes]
+) -> "tuple[bytes, KeySource, list[str]]":
+    """Return an archive's secret key, where it comes from, and its shares. Raises CommandFailed."""
+    from engram.archive import opening
+    from engram.archive.model import HotkeySource, SharesSource
+    from engram.sdk.shamir import split
+
+    if opened_by == "hotkey":
+        return of_hotkey(), HotkeySource(), []
+    if opened_by == "passphrase":
+        words = passphrase()
+        if len(words) < opening.LEAST_PASSPHRASE:
+            raise CommandFailed(f"the passphrase has {len(words)} characters; it must have {opening.LEAST_PASSPHRASE}")
+        source = opening.new_passphrase_source()
+        return opening.of_passphrase(words, source), source, []
+    threshold, _, total = shares.partition("/")
+    secret = opening.new_secret()
+    try:
+        made = split(secret, int(threshold), int(total))
+    except ValueError as error:
+        raise CommandFailed(f"--shares {shares} must be like 2/3: {error}", Exit.USAGE) from None
+    texts = [f"{share.index}-{share.data.hex()}" for share in made]
+    return secret, SharesSource(int(threshold), int(total)), texts
+
+
+def _show_made(made: "Made", show: Show) -> None:
+    output.record(made, json=show.json)
+
+
+def _show_checked(checked: "Checked", before: dict[str, str], show: Show) -> None:
+    facts = {"manifest": checked.sequence, **checked.rows, "public_root": checked.public_root}
+    output.record({**before, **facts}, json=show.json)
+
+
+def _ss58(public_key: bytes) -> str:
+    return ss58.encode(PublicKey(public_key))

@@ -1,0 +1,159 @@
+"""`engram archive` as its owner uses it: made, brought up to date, looked at, restored on another machine."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engram.archive.model import manifest_name
+from engram.hotkeys import wallet
+from tests.archive.nodes import OWNER, STRANGER, Node, content, entry
+from tests.cli.conftest import Run
+
+
+class Command:
+    """Runs `engram archive`, and says what came of it."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def __call__(self, *argv: str) -> dict[str, Any]:
+        done = self._run(*argv, "--json")
+        assert done.code == 0, done.err
+        found: dict[str, Any] = json.loads(done.out)
+        return found
+
+    def fails(self, *argv: str, code: int = 1) -> str:
+        done = self._run(*argv)
+        assert done.code == code, done
+        return done.err
+
+
+@pytest.fixture
+def command(run: Run) -> Command:
+    return Command(run)
+
+
+@pytest.fixture
+def kept(here: Path) -> Node:
+    made = Node(here / "node")
+    made.put(*(entry(number) for number in range(3)), entry(9, "diary"))
+    made.note(1)
+    for name, key in (("owner", OWNER), ("stranger", STRANGER)):
+        wallet.write_hotkey_file(here / name, key)
+    return made
+
+
+def test_a_memory_is_archived_and_restored_with_the_owners_hotkey_alone(
+    command: Command, here: Path, kept: Node
+) -> None:
+    made = command("archive", "create", "shelf", "--key", "owner")
+    assert (made["owner"], made["opened_by"], made["shares"]) == (OWNER.ss58, "hotkey", [])
+    assert command("archive", "show", "shelf")["manifest"] == 0
+    done = command("archive", "update", "node", "shelf", "--key", "owner")
+    assert (done["sequence"], done["rows"], done["added"], done["is_new"]) == (1, 5, 5, True)
+    shown = command("archive", "show", "shelf")
+    assert (shown["archive"], shown["opened_by"], shown["manifest"]) == (made["archive"], "the owner's hotkey", 1)
+    checked = command("archive", "check", "shelf", "--key", "owner")
+    assert (checked["record"], checked["conversation"]) == (4, 1)
+    restored = command("archive", "restore", "shelf", "new", "--key", "owner", "--owner", OWNER.ss58)
+    assert restored["public_root"] == checked["public_root"]
+    assert content(here / "new") == content(here / "node")
+    assert command("miner", "verify", "new")["public_root"] == checked["public_root"]
+
+
+def test_what_is_there_is_replaced_only_by_force_and_kept_beside(command: Command, here: Path, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    refused = command.fails("archive", "restore", "shelf", "node", "--key", "owner")
+    assert "is there already; --force" in refused
+    kept.put(entry(77))
+    command("archive", "restore", "shelf", "node", "--key", "owner", "--force")
+    assert len(content(here / "node")["records"]) == 4
+    assert len(list((here / "node" / "before-restore-1").glob("*.db"))) == 2
+
+
+def test_shares_open_what_was_made_for_shares(command: Command, here: Path, kept: Node) -> None:
+    made = command("archive", "create", "shelf", "--key", "owner", "--opened-by", "shares", "--shares", "2/3")
+    assert len(made["shares"]) == 3
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    (here / "shares").write_text("\n".join(made["shares"][1:]))
+    assert command("archive", "check", "shelf", "--shares-file", "shares")["record"] == 4
+    (here / "one").write_text(made["shares"][0])
+    assert "has 1 shares; 2 open" in command.fails("archive", "check", "shelf", "--shares-file", "one")
+    assert "--shares-file" in command.fails("archive", "check", "shelf", "--key", "owner", code=2)
+    (here / "wrong").write_text("1-00\n2-zz")
+    assert "is no share" in command.fails("archive", "check", "shelf", "--shares-file", "wrong", code=2)
+    (here / "mixed").write_text(f"1-{'00' * 32}\n2-{'11' * 32}")
+    assert "not the archive's key" in command.fails("archive", "check", "shelf", "--shares-file", "mixed")
+    assert "2/3" in command.fails(
+        "archive", "create", "b", "--key", "owner", "--opened-by", "shares", "--shares", "5", code=2
+    )
+
+
+def test_a_passphrase_opens_what_was_made_for_it(command: Command, kept: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGRAM_ARCHIVE_PASSPHRASE", "too short")
+    by = ("--opened-by", "passphrase")
+    assert "9 characters; it must have 12" in command.fails("archive", "create", "shelf", "--key", "owner", *by)
+    monkeypatch.setenv("ENGRAM_ARCHIVE_PASSPHRASE", "words that only I know")
+    command("archive", "create", "shelf", "--key", "owner", *by)
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    assert command("archive", "check", "shelf")["record"] == 4
+    monkeypatch.setenv("ENGRAM_ARCHIVE_PASSPHRASE", "words that another knows")
+    assert "opened by its passphrase" in command.fails("archive", "check", "shelf")
+
+
+def test_a_stranger_neither_reads_nor_writes(command: Command, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    assert "may not write" in command.fails("archive", "update", "node", "shelf", "--key", "stranger")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    assert "opened by its hotkey" in command.fails("archive", "check", "shelf", "--key", "stranger")
+    refused = command.fails("archive", "restore", "shelf", "new", "--key", "owner", "--owner", STRANGER.ss58)
+    assert f"belongs to {OWNER.ss58}" in refused
+
+
+def test_a_node_that_was_admitted_writes_and_cannot_read(command: Command, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner", "--writer", STRANGER.ss58)
+    assert command("archive", "update", "node", "shelf", "--key", "stranger")["rows"] == 5
+    assert "opened by its hotkey" in command.fails("archive", "check", "shelf", "--key", "stranger")
+    assert command("archive", "check", "shelf", "--key", "owner")["record"] == 4
+
+
+def test_shredding_leaves_one_key(command: Command, here: Path, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    kept.delete(entry(1))
+    assert command("archive", "shred", "node", "shelf", "--key", "owner")["rows"] == 4
+    assert [path.name for path in (here / "shelf" / "keys").iterdir()] == ["000002"]
+    assert command("archive", "check", "shelf", "--key", "owner")["record"] == 3
+
+
+def test_an_older_state_of_the_place_is_refused_where_a_newer_one_was_seen(
+    command: Command, here: Path, kept: Node
+) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    kept.put(entry(50))
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    (here / "shelf" / manifest_name(2)).unlink()
+    back = ("archive", "restore", "shelf", "node", "--key", "owner", "--force")
+    assert "number 2 was seen before" in command.fails(*back)
+    assert command(*back, "--older")["record"] == 4
+    new = ("archive", "restore", "shelf", "new", "--key", "owner")
+    assert "number 2 was seen before" in command.fails(*new, "--at-least", "2")
+
+
+def test_a_place_that_is_none_is_said(command: Command, kept: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert "s3://BUCKET/PREFIX" in command.fails("archive", "show", "ftp://x/y", code=2)
+    assert "needs AWS_ACCESS_KEY_ID" in command.fails("archive", "show", "s3://bucket/x")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9000")
+    assert "must be an http or https URL" in command.fails("archive", "show", "s3://bucket/x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert re.search("s3://bucket/x at .* does not answer", command.fails("archive", "show", "s3://bucket/x"))
+    assert "header is missing" in command.fails("archive", "show", "nothing")
