@@ -23,7 +23,7 @@ from engram.archive.reading import Found, newest
 from engram.archive.sealing import KEY_BYTES, name_of, purpose, seal, wrap
 from engram.archive.segments import Packer
 from engram.hotkeys import Keypair
-from engram.memory.proof.roots import Roots
+from engram.memory.proof.roots import RecordRoots
 from engram.memory.upkeep import rows as node_rows
 from engram.memory.upkeep.data_files import Progress
 from engram.memory.upkeep.rows import KINDS, Snapshot
@@ -230,7 +230,7 @@ class _Here:
     def __init__(self) -> None:
         self.digests: set[bytes] = set()
         self.counts: dict[str, int] = dict.fromkeys(KINDS, 0)
-        self.roots = Roots()
+        self.roots = RecordRoots()
 
     def add(self, kind: str, columns: tuple[str, ...], row: tuple[object, ...], digest: bytes) -> None:
         self.digests.add(digest)

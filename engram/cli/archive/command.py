@@ -15,6 +15,7 @@ from engram.cli import output
 from engram.cli.archive.common import JOURNALS, Key, Where, archive_errors, passphrase, place_of, secret_of, writing_key
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner.data_folder import Data, progress, truth_of
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
 from engram.clock import SystemClock
 from engram.hotkeys import PublicKey, parse_hotkey, ss58
@@ -33,7 +34,7 @@ Opener = Annotated[Path | None, Parameter(help="The owner's hotkey file, where t
 Shares = Annotated[Path | None, Parameter(help="A file with the shares, one a line, where shares open the archive.")]
 
 
-class Shown(msgspec.Struct, frozen=True):
+class ShownArchive(msgspec.Struct, frozen=True):
     """An archive, as everyone sees it."""
 
     archive: str
@@ -113,7 +114,7 @@ def show_(where: Where, *, show: Show = SHOW) -> None:
     from engram.archive.model import HotkeySource, PassphraseSource, SharesSource
     from engram.archive.reading import header_at, newest
 
-    async def look() -> Shown:
+    async def look() -> ShownArchive:
         async with place_of(where) as place:
             header = await header_at(place)
             found = await newest(place, header, 0)
@@ -124,7 +125,7 @@ def show_(where: Where, *, show: Show = SHOW) -> None:
                 opened_by = "a passphrase"
             case SharesSource(threshold, total):
                 opened_by = f"{threshold} of {total} shares"
-        return Shown(
+        return ShownArchive(
             archive=header.archive_id.hex(),
             owner=_ss58(header.owner),
             opened_by=opened_by,
@@ -164,7 +165,9 @@ def restore(
     owner: Annotated[str, Parameter(help="Refuse an archive of another owner (ss58).")] = "",
     namespace: Annotated[str | None, Parameter(help="Only the records of this namespace.")] = None,
     since: Annotated[datetime | None, Parameter(help="Only records stored from then on (UTC).")] = None,
-    at_least: Annotated[int, Parameter(help="Refuse manifests older than this number: the last one you saw.")] = 0,
+    at_least: Annotated[
+        int, Parameter(converter=whole, help="Refuse manifests older than this number: the last one you saw.")
+    ] = 0,
     older: Annotated[bool, Parameter(help="Take an older manifest than was seen.", negative="")] = False,
     force: Annotated[bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")] = False,
     show: Show = SHOW,

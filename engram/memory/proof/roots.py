@@ -21,7 +21,7 @@ class AllRoots(msgspec.Struct, frozen=True):
 
 
 @final
-class Roots:
+class RecordRoots:
     """Collects records; keeps 32 bytes of each."""
 
     def __init__(self) -> None:

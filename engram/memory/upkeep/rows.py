@@ -77,7 +77,7 @@ def snapshot(data: Path) -> Iterator[Snapshot]:
             yield Snapshot(truth, notebook)
 
 
-class Writer:
+class NewStores:
     """New, empty databases in a folder, filled row by row."""
 
     def __init__(self, folder: Path, truth_id: str) -> None:
@@ -118,9 +118,9 @@ class Writer:
 
 
 @contextmanager
-def write(folder: Path, truth_id: str) -> Iterator[Writer]:
+def write(folder: Path, truth_id: str) -> Iterator[NewStores]:
     """Make a node's databases in an existing folder; they stay empty when the block raises. Raises OSError."""
-    writer = Writer(folder, truth_id)
+    writer = NewStores(folder, truth_id)
     done = False
     try:
         yield writer
