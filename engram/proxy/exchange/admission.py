@@ -80,15 +80,15 @@ class Admission:
         waiter = self.places.wait(admitted.set)
         if waiter is None:
             raise Refusal("queue_full", "The miner is busy and its queue is full", retry_after_s=self._settings.queue_s)
+        wait_s = self._settings.queue_s
         try:
-            with trio.move_on_after(self._settings.queue_s):
+            with trio.move_on_after(wait_s):
                 await admitted.wait()
-        finally:
-            if not waiter.admitted or not admitted.is_set():
-                self.places.leave(waiter)
-        if not waiter.admitted:
-            wait_s = self._settings.queue_s
-            raise Refusal("queue_late", f"No place became free within {wait_s:g} s", retry_after_s=wait_s)
+            if not waiter.admitted:
+                raise Refusal("queue_late", f"No place became free within {wait_s:g} s", retry_after_s=wait_s)
+        except BaseException:  # a place may have been given in the same instant in which the wait was cancelled
+            self.places.leave(waiter)
+            raise
         return Slot(self.places.give_back)
 
 
