@@ -210,9 +210,9 @@ class RouteSettings(Section, frozen=True):
     first_byte_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 0.0
     """Seconds from the request's last byte to the answer's first; 0: services.request_timeout_s."""
     idle_s: Seconds = 60.0
-    """Seconds between parts of an answer."""
+    """Seconds between parts of an answer; of a WebSocket, until a silent backend is pinged and then given up."""
     total_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 0.0
-    """Seconds for the whole request; 0 sets no bound."""
+    """Seconds for the whole request, or until an open WebSocket is closed by 1001; 0 sets no bound."""
     max_bytes: Size = 0
     """Of a request's body; 0: bodies.max_bytes."""
     on_client_gone: OnClientGone = "abort"
