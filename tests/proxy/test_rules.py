@@ -18,7 +18,7 @@ from engram.proxy.backends.breaker import Breaker
 from engram.proxy.backends.group import Group
 from engram.proxy.backends.rules import Server
 from engram.proxy.capacity import BadCapacity, Capacity
-from engram.proxy.exchange.heads import Origin, answer_lines, request_lines
+from engram.proxy.exchange.heads import Origin, answer_lines, request_lines, trailer_lines
 from engram.proxy.limits.holders import Holders, NoRoom, TooMany
 from engram.proxy.limits.places import Places, Waiter
 from engram.proxy.limits.rates import FULL, Rates, burst_of
@@ -285,6 +285,16 @@ def test_what_connection_names_in_an_answer_stays_too() -> None:
 def test_a_backends_own_permission_for_pages_does_not_reach_them() -> None:
     lines = answer_lines([(b"access-control-allow-origin", b"*"), (b"access-control-allow-credentials", b"true")])
     assert lines == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x-forwarded-for", "X_Forwarded_For", "x-epistula-caller", "x_epistula_caller", "epistula-uuid", "authorization",
+     "cookie", "set-cookie", "host", "transfer-encoding", "content-length", "te", "access-control-allow-origin"],
+)  # fmt: skip
+def test_a_trailer_is_no_way_around_what_a_header_may_not_be(name: str) -> None:
+    digest = (b"content-digest", b"sha-256=:x:")
+    assert trailer_lines([(name.lower().encode(), b"5F"), digest]) == [digest]
 
 
 async def test_a_trial_whose_client_leaves_while_it_connects_may_be_made_again() -> None:
