@@ -141,11 +141,13 @@ class BodySettings(Section, frozen=True):
     memory_bytes: Size = 262_144
     """A body without Content-Digest up to this size waits for its proof in memory, a longer one in a file."""
     memory_bytes_in_all: Size = 67_108_864
-    """Bytes of all bodies in memory together, one address at most half; beyond it shorter ones go to a file too."""
+    """Bytes of all bodies in memory together, of which an address has no more than it leaves free; beyond it shorter
+    ones go to a file too."""
     spool_dir: str = ""
     """Folder of these files; empty: `spool` in the data folder."""
     spool_bytes: Size = 4_294_967_296
-    """Bytes of all spooled bodies together; beyond it requests are refused with 503."""
+    """Bytes of all spooled bodies together, of which an address has no more than it leaves free; beyond it requests are
+    refused with 503."""
 
 
 class JobSettings(Section, frozen=True):
