@@ -31,8 +31,8 @@ class Threshold(msgspec.Struct, frozen=True):
     shown_url: str
     """The URL without what may be secret in it."""
     min_stake: float
-    read_at_s: float
-    """Monotonic time."""
+    read_at: float
+    """Unix time: it outlives the process."""
 
 
 @final
@@ -98,7 +98,7 @@ class State:
         """Seconds since the threshold in force was read; None where it stands in the settings."""
         if self.threshold is None or self.policy is self.plan.policy:
             return None
-        return self.clock.monotonic() - self.threshold.read_at_s
+        return max(0.0, self.clock.now() - self.threshold.read_at)
 
     def use(self, plan: Plan) -> None:
         """Put a plan in force: requests that began keep theirs, all counters go on."""

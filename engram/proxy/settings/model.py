@@ -76,7 +76,7 @@ class AuthSettings(Section, frozen=True, rename={"self_debug_key": "self-debug-k
     """A caller with a validator permit passes with strictly more stake than this. MIN_STAKE_REQUIRED."""
     min_stake_url: str = ""
     """URL whose answer is the threshold, where a subnet publishes it; read every 5 minutes, the last good reading stays
-    in force. Until the first one, `min_stake` is."""
+    in force, also over a restart. Until the first one, `min_stake` is."""
     stake_unit: StakeUnit = "alpha"
     """`alpha`: the hotkey's alpha on the subnet; `tao`: its TAO; `weighted`: both, as the chain weights them."""
     allowed_senders: tuple[str, ...] = ()
