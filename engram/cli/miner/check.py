@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import trio
 from cyclopts import Parameter
@@ -22,10 +22,8 @@ from engram.cli.chain.common import (
     WALLET,
     ChainOptions,
     WalletOptions,
-    coldkey_of,
     failing,
     hotkey_of,
-    public_coldkey_of,
     public_hotkey_of,
     run,
 )
@@ -38,9 +36,6 @@ from engram.http.client import HttpClient
 from engram.kit.checklist import Line, OnChain, checklist
 from engram.kit.inspection import Inspected, Inspection, Question
 from engram.kit.settings import load
-
-if TYPE_CHECKING:
-    from engram.chain.model import EndpointHealth
 
 PATIENCE_S: Final = 180.0
 STARTING_S: Final = 30.0
@@ -179,26 +174,11 @@ def _validator(path: Path | None) -> Keypair:
 
 def _register(chain: ChainOptions, wallet: WalletOptions, hotkey: PublicKey, max_cost: float) -> None:
     """Register the hotkey if it is not, and say what was paid. Raises CommandFailed."""
-    from engram.chain.model import RAO_PER_TAO
-    from engram.chain.submit.register import require_payable
-    from engram.cli.chain.subnet_calls import burn, read_terms
+    from engram.cli.chain.registering import register_if_needed
 
     if hotkey != public_hotkey_of(wallet):
         raise CommandFailed("--register registers the wallet's hotkey, which is not this miner's: name the wallet")
-    payer = public_coldkey_of(wallet)
-    if payer is None:
-        raise CommandFailed(f"{wallet.folder.coldkey_public_path} does not name a coldkey to pay with")
-    healths: list[EndpointHealth] = []
-    terms = run(lambda: read_terms(chain, hotkey, payer, healths))
-    if terms.uid is not None:
-        return
-    with failing():
-        require_payable(terms, max_cost)
-    cost_tao = terms.burn_rao / RAO_PER_TAO
-    sys.stderr.write(f"Registering on subnet {chain.netuid} burns {cost_tao:.9f} TAO.\n")
-    coldkey = coldkey_of(wallet)
-    done = run(lambda: burn(chain, coldkey, hotkey, max_cost * RAO_PER_TAO, PATIENCE_S, healths))
-    sys.stderr.write(f"Registered as uid {done.uid}.\n")
+    register_if_needed(chain, wallet, hotkey, max_cost)
 
 
 def _commit(chain: ChainOptions, wallet: WalletOptions, text: str) -> None:
