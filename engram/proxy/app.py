@@ -32,6 +32,7 @@ from engram.proxy.exchange.passing import Passing
 from engram.proxy.exchange.proof import proven
 from engram.proxy.exchange.refusing import Gone, Refusal, refuse
 from engram.proxy.exchange.transfer import AnswerCut
+from engram.proxy.exchange.watching import Watch
 from engram.proxy.jobs import answering
 from engram.proxy.jobs.worker import RunningJob, Undertaking
 from engram.proxy.plan import Plan
@@ -196,7 +197,7 @@ class ProxyApp:
             key = _idempotency_key(request)
             begun = None if key is None else await state.jobs.known(request, key)
             if begun is None:
-                taken.append(await state.admission.place(request))
+                taken.append(await self._place(request))
                 begun = await state.jobs.begin(plan, Undertaking(request, matched, body, taken), key)
             if isinstance(begun, RunningJob) and begun.request is request:
                 started = begun
@@ -211,6 +212,13 @@ class ProxyApp:
             await answering.answer_new(request, begun, after_s, cors, keep=key is not None)
         else:
             await answering.answer_known(request, state.jobs, begun, after_s, cors)
+
+    async def _place(self, request: Incoming) -> Slot:
+        """Return a place for a job, whose client is watched while it waits. Raises Refusal and Gone."""
+        admission = self._state.admission
+        if (slot := admission.place_now()) is not None:
+            return slot
+        return await Watch(request.receive, request).unless_gone(lambda: admission.place(request))
 
     async def _answer_websocket(self, scope: Scope, request: Incoming, plan: Plan) -> None:
         self._state.admission.count_address(request)

@@ -23,9 +23,9 @@ from engram.http.errors import NoPlace, NotSent
 from engram.proxy.app import ProxyApp
 from engram.proxy.exchange.heads import answer_lines, request_lines
 from engram.proxy.exchange.incoming import Incoming
-from engram.proxy.exchange.passing import GONE_IN
-from engram.proxy.exchange.refusing import Gone, Refusal, answer, unreached
+from engram.proxy.exchange.refusing import Refusal, answer, unreached
 from engram.proxy.exchange.transfer import require_closed
+from engram.proxy.exchange.watching import Watch
 from engram.proxy.exchange.websocket_backend import ABNORMAL, RefusedHandshake, WebSocketBackend
 from engram.proxy.plan import Plan
 from engram.proxy.routing import Matched
@@ -55,7 +55,7 @@ class Tunnel:
         place = None
         try:
             await receive()  # websocket.connect
-            watch = _Watch(receive, request)
+            watch = Watch(receive, request)
             place = await watch.unless_gone(lambda: self._state.admission.place(request))
             await self._pass_on(scope, watch, send, request, plan, matched)
         finally:
@@ -64,7 +64,7 @@ class Tunnel:
             slot.release()
 
     async def _pass_on(
-        self, scope: Scope, watch: "_Watch", send: Send, request: Incoming, plan: Plan, matched: Matched
+        self, scope: Scope, watch: Watch, send: Send, request: Incoming, plan: Plan, matched: Matched
     ) -> None:
         route, group = matched.route, plan.groups[matched.route.backend]
         require_closed(group)
@@ -117,38 +117,6 @@ async def _in_time(work: Callable[[], Awaitable[T]], first_byte_s: float, due: f
     if trio.current_time() >= due:
         raise Refusal("total_late", "Upstream timed out", message="no handshake before the route's total_s was over")
     raise Refusal("first_byte_late", "Upstream timed out", message=f"no handshake within {first_byte_s:g} s")
-
-
-@final
-class _Watch:
-    """A client that is watched until its WebSocket is open."""
-
-    def __init__(self, receive: Receive, request: Incoming) -> None:
-        self.receive = receive
-        self._request = request
-
-    async def unless_gone(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do the work. Raises Gone if the client leaves before it is done, and what the work raises."""
-        done: list[T] = []
-        raised: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._leaves, nursery.cancel_scope)
-            try:
-                done.append(await work())
-            except Exception as error:  # noqa: BLE001 -- raised again outside the nursery, which would wrap it
-                raised = error
-            nursery.cancel_scope.cancel()
-        if raised is not None:
-            raise raised
-        if not done:
-            self._request.code = GONE_IN.get(self._request.phase, "client_gone")
-            raise Gone
-        return done[0]
-
-    async def _leaves(self, scope: trio.CancelScope) -> None:
-        """Nothing but its leaving is received of a client before its WebSocket is open."""
-        await self.receive()
-        scope.cancel()
 
 
 @final

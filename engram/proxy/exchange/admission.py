@@ -71,10 +71,14 @@ class Admission:
         _take(self.key_rates, request.caller, "key")
         return _enter(self.keys, request.caller, "key")
 
+    def place_now(self) -> Slot | None:
+        """Take one of the places if one is free and no one waits for it."""
+        return Slot(self.places.give_back) if self.places.take() else None
+
     async def place(self, request: Incoming) -> Slot:
         """Take one of the places, waiting in the queue. Raises Refusal (queue_full, queue_late)."""
-        if self.places.take():
-            return Slot(self.places.give_back)
+        if (slot := self.place_now()) is not None:
+            return slot
         request.phase = "queue"
         admitted = trio.Event()
         waiter = self.places.wait(admitted.set)

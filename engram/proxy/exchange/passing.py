@@ -8,23 +8,15 @@ from typing import final
 import trio
 
 from engram.http.asgi import HeaderLines
-from engram.proxy.endings import Phase
 from engram.proxy.exchange.admission import Admission
 from engram.proxy.exchange.bodies import Body
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Gone
 from engram.proxy.exchange.sinks import ClientSink, Signing
 from engram.proxy.exchange.transfer import Transfer
+from engram.proxy.exchange.watching import GONE_IN
 from engram.proxy.plan import Plan
 from engram.proxy.routing import Matched
-
-GONE_IN: dict[Phase, str] = {
-    "queue": "client_gone_queue",
-    "body": "client_gone_body",
-    "upload": "client_gone_body",
-    "answer": "client_gone_answer",
-}
-"""Endings by the phase in which a client leaves; client_gone in all others."""
 
 
 @final

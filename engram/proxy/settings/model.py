@@ -156,6 +156,9 @@ class JobSettings(Section, frozen=True):
     keep_s: Seconds = 3_600.0
     """Seconds that a result waits to be fetched."""
     max_result_bytes: Annotated[int, Meta(ge=1, le=67_108_864)] = 4_194_304
+    kept_bytes: Size = 1_073_741_824
+    """Bytes of all results together, of which a key has no more than it leaves free; beyond it new jobs get
+    503."""
     open: Count = 64
     """Jobs that may run at once."""
     run_s: Seconds = 3_600.0
