@@ -135,7 +135,8 @@ class ProxyApp:
             if is_job:
                 await self._run_as_job(request, plan, matched, body, slot, [*cors])
             else:
-                await Passing(request, plan, matched, body, state.admission, state.now_ns, cors).run()
+                passing = Passing(request, plan, matched, body, state.admission, state.watches, state.now_ns, cors)
+                await passing.run()
                 request.code = request.code or "done"
         finally:
             if not is_job:
@@ -230,11 +231,13 @@ class ProxyApp:
 
 
 def _incoming(scope: Scope, receive: Receive, send: Send, plan: Plan, request_id: str) -> Incoming:
-    peer = scope.get("client") or ("", 0)
+    peer = str((scope.get("client") or ("", 0))[0])
+    if not plan.settings.server.trusted_proxies:
+        return Incoming(scope, receive, send, request_id, peer, bucket_of(peer), trio.current_time())
     forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    client = plan.client_address.of(str(peer[0]), forwarded)
+    client = plan.client_address.of(peer, forwarded)
     request = Incoming(scope, receive, send, request_id, client, bucket_of(client), trio.current_time())
-    if plan.settings.server.public_url and plan.client_address.trusts(str(peer[0])):
+    if plan.settings.server.public_url and plan.client_address.trusts(peer):
         request.secure = True  # the front has ended TLS
     return request
 

@@ -10,6 +10,7 @@ from engram.proxy.capacity import Capacity
 from engram.proxy.endings import Endings
 from engram.proxy.exchange.admission import Admission
 from engram.proxy.exchange.spool import Spool
+from engram.proxy.exchange.watching import Watches
 from engram.proxy.jobs.worker import Jobs
 from engram.proxy.plan import Plan
 from engram.telemetry.metrics import Metrics
@@ -60,6 +61,7 @@ class State:
         self.ids = ids
         self.metrics = metrics
         self.endings = Endings()
+        self.watches = Watches()
         self.settings_error = ""
         """Why the newest settings are not in force; empty when they are."""
         self.needs_restart: tuple[str, ...] = ()

@@ -9,6 +9,7 @@
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -113,15 +114,22 @@ def request_lines(headers: Headers, origin: Origin, authority: str, length: int 
 
 
 def _stays(name: bytes, value: bytes, named: frozenset[bytes]) -> bool:
-    if name in named:
-        return True
+    return name in named or _stays_always(name) or _authorizes(name, value)
+
+
+@lru_cache(maxsize=1_024)
+def _stays_always(name: bytes) -> bool:
     name = name.replace(b"_", b"-")  # many servers read both as one: X_Forwarded_For must not stand in for ours
-    return name in HOP_BY_HOP or name in _REBUILT or is_signature(name, value)
+    return name in HOP_BY_HOP or name in _REBUILT or name.startswith(SIGNING)
 
 
 def is_signature(name: bytes, value: bytes) -> bool:
     """Return whether a header line carries a signature or a secret of the caller."""
-    return name.startswith(SIGNING) or (name == b"authorization" and value[:9].lower() == b"epistula ")
+    return name.startswith(SIGNING) or _authorizes(name, value)
+
+
+def _authorizes(name: bytes, value: bytes) -> bool:
+    return name == b"authorization" and value[:9].lower() == b"epistula "
 
 
 def _forwarded(origin: Origin, proto: bytes) -> bytes:
