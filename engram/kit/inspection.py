@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
+from config.addresses import is_public_host
 from engram.hotkeys import Keypair, PublicKey, ss58
 from engram.http.client import HttpClient, Response
-from engram.http.errors import HttpError
+from engram.http.errors import HttpError, NotSent
 from engram.kit.signing import signed
 
 SKEW_S: Final = 3.0
@@ -26,6 +27,8 @@ _STARTING_S: Final = 6.0
 _AGAIN_S: Final = 0.5
 _SHOWN: Final = 300
 _PROXY: Final = "reverse-proxy"
+BACKEND_PORT: Final = 8091
+_OUTSIDE_S: Final = 5.0
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -84,6 +87,7 @@ class Inspection:
         if proxied:
             reach.append(await self._check())
             work.append(await self._capacity())
+            reach.append(await self._past_the_proxy())
         return Inspected(reach, await self._signatures(question), work)
 
     async def _get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -100,6 +104,22 @@ class Inspection:
             return Finding("/check", True, f"it stands for {address}")
         text = f"it does not stand for {address} ({answer.status}): set auth.miner_hotkey, or MINER_HOTKEY"
         return Finding("/check", False, text)
+
+    async def _past_the_proxy(self) -> Finding:
+        """Try the port where backends listen by default: none of them may answer strangers."""
+        parts = urlsplit(self._url)
+        host = parts.hostname or ""
+        if not is_public_host(host) or parts.port == BACKEND_PORT:
+            return Finding("backends", True, f"not tried from here: {self._url}")
+        try:
+            shown = f"[{host}]" if ":" in host else host
+            await self._http.request("GET", f"http://{shown}:{BACKEND_PORT}/", total_s=_OUTSIDE_S)
+        except NotSent:
+            return Finding("backends", True, f"none answers at {host}:{BACKEND_PORT}")
+        except HttpError:
+            pass  # something listens there, whatever it speaks
+        text = f"{host}:{BACKEND_PORT} answers, past the proxy: bind backends to loopback or a private network"
+        return Finding("backends", False, text)
 
     async def _capacity(self) -> Finding:
         """Ask a proxy what it offers, in the shape that its profile gives."""
