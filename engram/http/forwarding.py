@@ -51,13 +51,11 @@ def head(method: str, path: bytes, lines: Iterable[tuple[bytes, bytes]]) -> byte
 class Forwarding:
     """One request and its answer on one connection."""
 
-    __slots__ = ("_answer", "_due", "_ended", "_parser", "_sent", "_total_s", "origin", "reused", "transport")
+    __slots__ = ("_answer", "_due", "_ended", "_parser", "_sent", "_total_s", "origin", "transport")
 
-    def __init__(self, origin: Origin, transport: Transport, total_s: float, *, bodyless: bool, reused: bool) -> None:
+    def __init__(self, origin: Origin, transport: Transport, total_s: float, *, bodyless: bool) -> None:
         self.origin = origin
         self.transport = transport
-        self.reused = reused
-        """Whether the connection carried other requests before."""
         self._parser = AnswerParser(bodyless=bodyless)
         self._total_s = total_s
         self._due = trio.current_time() + total_s if total_s else inf
@@ -188,13 +186,12 @@ class Upstream:
         """
         placed = self._pools.enter_now(target.origin)
         transport = self._pools.take(target.origin) if placed else None
-        reused = transport is not None
-        if transport is None:
-            transport, reused = await self._opened(target, connect_s, placed)
-        return Forwarding(target.origin, transport, total_s, bodyless=bodyless, reused=reused)
+        if transport is None:  # most requests find one, and pay for no deadline
+            transport = await self._opened(target, connect_s, placed)
+        return Forwarding(target.origin, transport, total_s, bodyless=bodyless)
 
-    async def _opened(self, target: Target, connect_s: float, placed: bool) -> tuple[Transport, bool]:
-        """Return a connection that had to be waited for, and whether it was used before; its place is held then."""
+    async def _opened(self, target: Target, connect_s: float, placed: bool) -> Transport:
+        """Return a connection that has to be waited for; its place is held then."""
         origin = target.origin
         with trio.CancelScope(deadline=trio.current_time() + connect_s):
             if not placed:
@@ -202,8 +199,8 @@ class Upstream:
                 placed = True
             try:
                 if (transport := self._pools.take(origin)) is not None:
-                    return transport, True
-                return await dial(target, self._tls if target.secure else None), False
+                    return transport
+                return await dial(target, self._tls if target.secure else None)
             except BaseException:
                 self._pools.leave(origin)
                 raise
