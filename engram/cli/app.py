@@ -40,7 +40,7 @@ _COMMANDS: Final = (
 """Name, module and function, help, example."""
 _MORE: Final = {
     "run": "--host and --port are those of the first role named. Ctrl-C or SIGTERM stops the process; a second one "
-    "ends it at once.",
+    "ends it at once. A worker's hotkey is registered by --register --max-cost TAO, and never without them.",
     "gateway": "It sells sessions, and runs and watches their nodes. Ctrl-C or SIGTERM stops it; a second one ends it "
     "at once.",
     "facilitator": "It runs as its own process, for the local profile only.",

@@ -11,9 +11,11 @@ from cyclopts import Parameter
 import config
 import run as composition
 from config.keys import nearest
+from config.model import WorkerSettings
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
+from engram.hotkeys import HotkeyError
 
 ROLES: Final = ("gateway", "miner", "validator", "facilitator", "proxy", "xeris", "worker")
 """As they are listed; composition.ROLES says where each is."""
@@ -41,6 +43,26 @@ class Listening:
         return surface | {"ops.port": self.ops_port, "log.level": self.log_level}
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Registering:
+    """Whether a worker's hotkey is registered before it starts."""
+
+    register: Annotated[
+        bool,
+        Parameter(
+            help="Register the worker's hotkey on worker.netuid if it is not, with its wallet's coldkey; needs "
+            "--max-cost.",
+            negative="",
+        ),
+    ] = False
+    max_cost: Annotated[float | None, Parameter(help="Pay at most this many TAO for it.")] = None
+    coldkey_password_file: Annotated[
+        Path | None, Parameter(help="File of mode 0600 with the password of an encrypted coldkey, for --register.")
+    ] = None
+
+
+REGISTERING = Registering()
 _SURFACES: Final = ("gateway", "facilitator", "xeris")
 LISTENING = Listening()
 
@@ -49,6 +71,7 @@ def run(
     *roles: Annotated[str, Parameter(help=f"{', '.join(ROLES)}; together in one process.")],
     sources: Sources = SOURCES,
     listening: Listening = LISTENING,
+    registering: Registering = REGISTERING,
 ) -> int:
     """Start roles in one process: one ledger, one loop. Ctrl-C or SIGTERM stops them.
 
@@ -57,7 +80,7 @@ def run(
     if not roles:
         raise CommandFailed(f"name at least one role: {', '.join(ROLES)}", Exit.USAGE)
     check_roles(roles)
-    return _start(roles, sources, listening)
+    return _start(roles, sources, listening, registering)
 
 
 def gateway(*, sources: Sources = SOURCES, listening: Listening = LISTENING) -> int:
@@ -82,7 +105,7 @@ def check_roles(roles: Sequence[str]) -> None:
             raise CommandFailed(f"there is no role {role!r}, only {', '.join(ROLES)}{nearest(role, ROLES)}", Exit.USAGE)
 
 
-def _start(roles: Sequence[str], sources: Sources, listening: Listening) -> int:
+def _start(roles: Sequence[str], sources: Sources, listening: Listening, registering: Registering = REGISTERING) -> int:
     launch = _launch_file(sources.config)
     if "miner" in roles and (len(roles) > 1 or launch is None):
         raise CommandFailed("a node runs alone, from its launch file: engram miner --config launch.json", Exit.USAGE)
@@ -91,7 +114,37 @@ def _start(roles: Sequence[str], sources: Sources, listening: Listening) -> int:
     loaded = sources.load(listening.flags(roles[0]))
     config.check(loaded.settings, roles)
     _check_descriptor(listening.ready_fd)
+    _register(roles, loaded.settings.worker, registering)
     return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch)
+
+
+def _register(roles: Sequence[str], at: WorkerSettings, registering: Registering) -> None:
+    """Register the worker's hotkey where that was asked for. Raises CommandFailed."""
+    if not registering.register:
+        if registering.max_cost is not None:
+            raise CommandFailed("--max-cost says what --register may pay at most: give both, or neither", Exit.USAGE)
+        return
+    if "worker" not in roles:
+        raise CommandFailed("--register registers a worker's hotkey: engram run worker --register", Exit.USAGE)
+    if registering.max_cost is None:
+        raise CommandFailed("--register pays TAO: say how much at most by --max-cost", Exit.USAGE)
+    if not at.network:
+        raise CommandFailed("--register needs worker.network, where the hotkey is to be registered", Exit.USAGE)
+    from engram.cli.chain.common import ChainOptions, WalletOptions, public_hotkey_of
+    from engram.cli.chain.registering import register_if_needed
+    from engram.roles.worker import hotkey_of
+
+    wallet = WalletOptions(
+        name=at.wallet_name,
+        hotkey=at.hotkey_name,
+        coldkey_password_file=registering.coldkey_password_file,
+        hotkey_password_file=Path(at.hotkey_password_file) if at.hotkey_password_file else None,
+    )
+    try:
+        hotkey = hotkey_of(at).public_key if at.hotkey_file else public_hotkey_of(wallet)
+    except (HotkeyError, OSError) as error:
+        raise CommandFailed(str(error)) from None
+    register_if_needed(ChainOptions(netuid=at.netuid, network=at.network), wallet, hotkey, registering.max_cost)
 
 
 def _check_descriptor(descriptor: int | None) -> None:

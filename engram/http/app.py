@@ -28,7 +28,7 @@ from engram.http.request import Stream
 from engram.telemetry.metrics import Metrics
 
 _BODIES_BYTES = 134_217_728
-"""Bytes of request bodies in memory at once, for a whole surface; one address may use half of it."""
+"""Bytes of request bodies in memory at once, for a whole surface."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -135,7 +135,7 @@ def new_app(
         ids=ids,
         metrics=metrics,
         max_body_bytes=limit,
-        body_room=BodyRoom(max(_BODIES_BYTES, 4 * limit), max(_BODIES_BYTES // 2, 2 * limit)),
+        body_room=BodyRoom(max(_BODIES_BYTES, 4 * limit)),
         address_limiter=Limiter(per_ip, _burst(per_ip), clock.monotonic),
         client_address=ClientAddress(settings.trusted_proxies),
         cors=Cors(settings.cors_origins),

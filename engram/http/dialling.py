@@ -108,11 +108,7 @@ class Pools:
 
     async def enter(self, key: Origin) -> None:
         """Take a place, waiting for one in turn; call `leave` once for every `enter` that returned."""
-        origin = self._origins.get(key)
-        if origin is None:
-            origin = self._origins[key] = _Origin(self._room)
-        else:
-            self._origins.move_to_end(key)
+        origin = self._known(key)
         origin.in_use += 1
         self._forget()
         try:
@@ -123,6 +119,25 @@ class Pools:
         except BaseException:
             origin.in_use -= 1
             raise
+
+    def enter_now(self, key: Origin) -> bool:
+        """Take a place if one is free at once, as `enter` does; return whether there was."""
+        origin = self._known(key)
+        try:
+            origin.room.acquire_nowait()
+        except trio.WouldBlock:
+            return False
+        origin.in_use += 1
+        self._forget()
+        return True
+
+    def _known(self, key: Origin) -> _Origin:
+        origin = self._origins.get(key)
+        if origin is None:
+            origin = self._origins[key] = _Origin(self._room)
+        else:
+            self._origins.move_to_end(key)
+        return origin
 
     def take(self, key: Origin) -> Transport | None:
         """Return the most recently used idle connection that is still open; for a request that holds a place."""

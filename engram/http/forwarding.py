@@ -21,7 +21,7 @@ from engram.http.answers import END, AnswerHead, AnswerParser
 from engram.http.dialling import Pools, dial
 from engram.http.errors import NoPlace, NotSent, reason
 from engram.http.framing import Headers, Refused
-from engram.http.targets import Target
+from engram.http.targets import Origin, Target
 from engram.http.transport import Late, Transport
 
 Reason = Literal["cut", "garbage", "first_byte_late", "idle_late", "total_late"]
@@ -51,12 +51,11 @@ def head(method: str, path: bytes, lines: Iterable[tuple[bytes, bytes]]) -> byte
 class Forwarding:
     """One request and its answer on one connection."""
 
-    __slots__ = ("_answer", "_due", "_ended", "_parser", "_sent", "_total_s", "reused", "transport")
+    __slots__ = ("_answer", "_due", "_ended", "_parser", "_sent", "_total_s", "origin", "transport")
 
-    def __init__(self, transport: Transport, total_s: float, *, bodyless: bool, reused: bool) -> None:
+    def __init__(self, origin: Origin, transport: Transport, total_s: float, *, bodyless: bool) -> None:
+        self.origin = origin
         self.transport = transport
-        self.reused = reused
-        """Whether the connection carried other requests before."""
         self._parser = AnswerParser(bodyless=bodyless)
         self._total_s = total_s
         self._due = trio.current_time() + total_s if total_s else inf
@@ -81,24 +80,34 @@ class Forwarding:
         """The trailers of a chunked answer that has ended."""
         return self._parser.trailers if self._ended else []
 
-    async def send(self, *parts: bytes) -> None:
-        """Send bytes of the request; a server that no longer takes them (`taking`) is not an error yet."""
-        await self.transport.write(*parts)
+    async def send(self, *parts: bytes, within_s: float = inf) -> bool:
+        """Send bytes of the request; return False when the server did not take them within `within_s`.
 
-    async def send_chunk(self, data: bytes) -> None:
-        """Send a part of a chunked body."""
-        await self.send(b"%x\r\n" % len(data), data, b"\r\n")
+        A server that no longer takes any (`taking`) is not an error yet.
+        """
+        sent = self.transport.write_now(*parts)
+        if sent is None:
+            return True
+        with trio.CancelScope(deadline=trio.current_time() + within_s) as sending:
+            await self.transport.write_rest(parts, sent)
+        return not sending.cancelled_caught
 
-    async def send_end(self, trailers: Headers) -> None:
-        """End a chunked body."""
-        await self.send(b"0\r\n" + b"".join(b"%b: %b\r\n" % line for line in trailers) + b"\r\n")
+    async def send_chunk(self, data: bytes, within_s: float) -> bool:
+        """Send a part of a chunked body, as `send` does."""
+        return await self.send(b"%x\r\n" % len(data), data, b"\r\n", within_s=within_s)
+
+    async def send_end(self, trailers: Headers, within_s: float) -> bool:
+        """End a chunked body, as `send` does."""
+        end = b"0\r\n" + b"".join(b"%b: %b\r\n" % line for line in trailers) + b"\r\n"
+        return await self.send(end, within_s=within_s)
 
     def sent(self) -> None:
         """Note that the whole request has been sent."""
         self._sent = True
 
     async def head(self, wait_s: float) -> AnswerHead:
-        """Return the answer's head; each wait for a part of it may take `wait_s`. Raises Failed."""
+        """Return the answer's head, which may take `wait_s` from now. Raises Failed."""
+        due = trio.current_time() + wait_s
         while True:
             try:
                 event = self._parser.next()
@@ -109,7 +118,7 @@ class Forwarding:
                 if event.length == 0:
                     self._ended = self._parser.next() is END
                 return event
-            await self._fill(wait_s, "first_byte_late")
+            await self._fill(due, "first_byte_late", wait_s)
 
     async def part(self, wait_s: float) -> bytes | None:
         """Return the next bytes of the answer's body, None at its end. Raises Failed."""
@@ -123,13 +132,12 @@ class Forwarding:
             if event is END:
                 self._ended = True
             else:
-                await self._fill(wait_s, "idle_late")
+                await self._fill(trio.current_time() + wait_s, "idle_late", wait_s)
         return None
 
-    async def _fill(self, wait_s: float, late: Reason) -> None:
-        deadline = min(self._due, trio.current_time() + wait_s)
+    async def _fill(self, due: float, late: Reason, wait_s: float) -> None:
         data = b""
-        with trio.CancelScope(deadline=deadline) as waiting:
+        with trio.CancelScope(deadline=min(self._due, due)) as waiting:
             try:
                 data = await self.transport.read()
             except (OSError, Late, trio.ClosedResourceError) as error:
@@ -170,43 +178,55 @@ class Upstream:
         self._tls = tls
         self._retired = False
 
-    @asynccontextmanager
-    async def connection(
-        self, target: Target, connect_s: float, total_s: float, *, bodyless: bool, fresh: bool = False
-    ) -> AsyncIterator[Forwarding]:
-        """Yield an open connection; afterwards it is kept if it can be used again, else closed.
+    async def acquire(self, target: Target, connect_s: float, total_s: float, *, bodyless: bool) -> Forwarding:
+        """Return an open connection, an idle one where there is one; it is given back by `release`.
 
         Raises NotSent, and NoPlace where none became free within `connect_s`. `total_s` (0: unbounded) begins when the
         connection is there.
         """
+        placed = self._pools.enter_now(target.origin)
+        transport = self._pools.take(target.origin) if placed else None
+        if transport is None:  # most requests find one, and pay for no deadline
+            transport = await self._opened(target, connect_s, placed)
+        return Forwarding(target.origin, transport, total_s, bodyless=bodyless)
+
+    async def _opened(self, target: Target, connect_s: float, placed: bool) -> Transport:
+        """Return a connection that has to be waited for; its place is held then."""
         origin = target.origin
-        transport: Transport | None = None
-        reused = has_place = False
-        with trio.CancelScope(deadline=trio.current_time() + connect_s) as connecting:
-            await self._pools.enter(origin)
-            has_place = True
+        with trio.CancelScope(deadline=trio.current_time() + connect_s):
+            if not placed:
+                await self._pools.enter(origin)
+                placed = True
             try:
-                transport = None if fresh else self._pools.take(origin)
-                reused = transport is not None
-                if transport is None:
-                    transport = await dial(target, self._tls if target.secure else None)
+                if (transport := self._pools.take(origin)) is not None:
+                    return transport
+                return await dial(target, self._tls if target.secure else None)
             except BaseException:
                 self._pools.leave(origin)
                 raise
-        if not has_place:
+        if not placed:
             raise NoPlace(f"all connections to {target.authority} are in use, and none became free in {connect_s:g} s")
-        if connecting.cancelled_caught or transport is None:
-            raise NotSent(f"no connection within {connect_s:g} s")
-        forwarding = Forwarding(transport, total_s, bodyless=bodyless, reused=reused)
+        raise NotSent(f"no connection within {connect_s:g} s")
+
+    def release(self, forwarding: Forwarding) -> None:
+        """Keep a connection if it can be used again, else close it."""
+        keep_s = forwarding.keep_s if forwarding.reusable and not self._retired else 0.0
+        if keep_s > 0.0:
+            self._pools.leave(forwarding.origin, forwarding.transport, keep_s)
+        else:
+            forwarding.transport.close()
+            self._pools.leave(forwarding.origin)
+
+    @asynccontextmanager
+    async def connection(
+        self, target: Target, connect_s: float, total_s: float, *, bodyless: bool
+    ) -> AsyncIterator[Forwarding]:
+        """Yield what `acquire` returns, and release it afterwards."""
+        forwarding = await self.acquire(target, connect_s, total_s, bodyless=bodyless)
         try:
             yield forwarding
         finally:
-            keep_s = forwarding.keep_s if forwarding.reusable and not self._retired else 0.0
-            if keep_s > 0.0:
-                self._pools.leave(origin, transport, keep_s)
-            else:
-                transport.close()
-                self._pools.leave(origin)
+            self.release(forwarding)
 
     @property
     def idle(self) -> int:

@@ -93,21 +93,24 @@ class ClientAddress:
 
 @final
 class BodyRoom:
-    """Bounds the bytes of request bodies in memory, in total and per address."""
+    """Bounds the bytes of request bodies held at once: no address may hold more than it leaves free for all others.
 
-    def __init__(self, in_all: int, per_address: int) -> None:
+    One address alone has at most half, two a third each at most, and some is left however many there are: the dynamic
+    thresholds of shared packet buffers (Choudhury and Hahne, 1998).
+    """
+
+    def __init__(self, in_all: int) -> None:
         self._in_all = in_all
-        self._per_address = per_address
         self._held: Counter[str] = Counter()
         self._sum = 0
 
-    def resize(self, in_all: int, per_address: int) -> None:
-        """Change the bounds; what is held stays counted."""
-        self._in_all, self._per_address = in_all, per_address
+    def resize(self, in_all: int) -> None:
+        """Change the bound; what is held stays counted."""
+        self._in_all = in_all
 
     def enter(self, bucket: str, size: int) -> bool:
         """Count an address's bytes in; return False and count nothing when there is no room for them."""
-        if self._sum + size > self._in_all or self._held[bucket] + size > self._per_address:
+        if self._held[bucket] + size > self._in_all - self._sum - size:
             return False
         self._held[bucket] += size
         self._sum += size

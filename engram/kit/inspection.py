@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 import msgspec
 import trio
 
-from engram.hotkeys import Keypair, PublicKey
+from config.addresses import is_public_host
+from engram.hotkeys import Keypair, PublicKey, ss58
 from engram.http.client import HttpClient, Response
-from engram.http.errors import HttpError
+from engram.http.errors import HttpError, NotSent
 from engram.kit.signing import signed
 
 SKEW_S: Final = 3.0
@@ -25,6 +26,9 @@ DAY_S: Final = 86_400.0
 _STARTING_S: Final = 6.0
 _AGAIN_S: Final = 0.5
 _SHOWN: Final = 300
+_PROXY: Final = "reverse-proxy"
+BACKEND_PORT: Final = 8091
+_OUTSIDE_S: Final = 5.0
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -68,13 +72,66 @@ class Inspection:
     async def run(self, question: Question) -> Inspected:
         """Look at all of it. An error of the miner or the network is a finding."""
         try:
-            health = await self._http.request("GET", self._url + "/health", total_s=10.0)
+            health = await self._get("/health")
+            front = await self._get("/") if health.status == 404 else None
         except HttpError as error:
             text = f"{self._url} does not answer: {error}. Is it running, and is the address right?"
             return Inspected([Finding("answers", False, text)], [], [])
-        reach = [_answers(health), _clock(health), await self._certificate()]
+        proxied = front is not None and is_proxy(front)
+        reach = [
+            _answers(front if proxied and front is not None else health),
+            _clock(health),
+            await self._certificate(),
+        ]
         work = await self._work(question)  # first: right after its start a miner refuses all requests for a moment
+        if proxied:
+            reach.append(await self._check())
+            work.append(await self._capacity())
+            reach.append(await self._past_the_proxy())
         return Inspected(reach, await self._signatures(question), work)
+
+    async def _get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
+        return await self._http.request("GET", self._url + path, headers=headers, total_s=10.0)
+
+    async def _check(self) -> Finding:
+        """Ask a proxy whether it stands for this hotkey, as validators do before they send work."""
+        address = ss58.encode(self._hotkey)
+        try:
+            answer = await self._get(f"/check/{address}")
+        except HttpError as error:
+            return Finding("/check", False, str(error))
+        if answer.status == 200:
+            return Finding("/check", True, f"it stands for {address}")
+        text = f"it does not stand for {address} ({answer.status}): set auth.miner_hotkey, or MINER_HOTKEY"
+        return Finding("/check", False, text)
+
+    async def _past_the_proxy(self) -> Finding:
+        """Try the port where backends listen by default: none of them may answer strangers."""
+        parts = urlsplit(self._url)
+        host = parts.hostname or ""
+        if not is_public_host(host) or parts.port == BACKEND_PORT:
+            return Finding("backends", True, f"not tried from here: {self._url}")
+        try:
+            shown = f"[{host}]" if ":" in host else host
+            await self._http.request("GET", f"http://{shown}:{BACKEND_PORT}/", total_s=_OUTSIDE_S)
+        except NotSent:
+            return Finding("backends", True, f"none answers at {host}:{BACKEND_PORT}")
+        except HttpError:
+            pass  # something listens there, whatever it speaks
+        text = f"{host}:{BACKEND_PORT} answers, past the proxy: bind backends to loopback or a private network"
+        return Finding("backends", False, text)
+
+    async def _capacity(self) -> Finding:
+        """Ask a proxy what it offers, in the shape that its profile gives."""
+        headers = signed(b"", self._validator, self._hotkey)
+        try:
+            answer = await self._get("/capacity", headers)
+        except HttpError as error:
+            return Finding("/capacity", False, str(error))
+        shape = capacity_shape(answer) if answer.status == 200 else ""
+        if shape:
+            return Finding("/capacity", True, f"{shape}: {_said(answer)[:120]}")
+        return Finding("/capacity", False, f"answered with {answer.status}: {_said(answer)}")
 
     async def _certificate(self) -> Finding:
         parts = urlsplit(self._url)
@@ -171,9 +228,31 @@ def _said(answer: Response) -> str:
     return f"{words} ({code})" if code else words
 
 
+def is_proxy(answer: Response) -> bool:
+    """Return whether the answer to GET / is that of a reverse proxy of miners, ours or the original."""
+    try:
+        document = answer.json()
+    except HttpError:
+        return False
+    return answer.status == 200 and isinstance(document, dict) and str(document.get("service")).endswith(_PROXY)
+
+
+def capacity_shape(answer: Response) -> str:
+    """Return in which of its two shapes a capacity is, "" for neither; newer orchestrators read booleans alone."""
+    try:
+        document = answer.json()
+    except HttpError:
+        return ""
+    if not isinstance(document, dict):
+        return ""
+    if all(isinstance(value, bool) for value in document.values()):
+        return "booleans"
+    return "lists" if all(isinstance(value, list) for value in document.values()) else ""
+
+
 def _answers(health: Response) -> Finding:
     if health.status == 200:
-        return Finding("answers", True, "/health answers 200")
+        return Finding("answers", True, "it answers 200 for its health")
     return Finding("answers", False, f"/health answers {health.status}, and should answer 200")
 
 

@@ -32,6 +32,7 @@ from engram.proxy.exchange.passing import Passing
 from engram.proxy.exchange.proof import proven
 from engram.proxy.exchange.refusing import Gone, Refusal, refuse
 from engram.proxy.exchange.transfer import AnswerCut
+from engram.proxy.exchange.watching import Watch
 from engram.proxy.jobs import answering
 from engram.proxy.jobs.worker import RunningJob, Undertaking
 from engram.proxy.plan import Plan
@@ -134,7 +135,8 @@ class ProxyApp:
             if is_job:
                 await self._run_as_job(request, plan, matched, body, slot, [*cors])
             else:
-                await Passing(request, plan, matched, body, state.admission, state.now_ns, cors).run()
+                passing = Passing(request, plan, matched, body, state.admission, state.watches, state.now_ns, cors)
+                await passing.run()
                 request.code = request.code or "done"
         finally:
             if not is_job:
@@ -196,7 +198,7 @@ class ProxyApp:
             key = _idempotency_key(request)
             begun = None if key is None else await state.jobs.known(request, key)
             if begun is None:
-                taken.append(await state.admission.place(request))
+                taken.append(await self._place(request))
                 begun = await state.jobs.begin(plan, Undertaking(request, matched, body, taken), key)
             if isinstance(begun, RunningJob) and begun.request is request:
                 started = begun
@@ -212,6 +214,13 @@ class ProxyApp:
         else:
             await answering.answer_known(request, state.jobs, begun, after_s, cors)
 
+    async def _place(self, request: Incoming) -> Slot:
+        """Return a place for a job, whose client is watched while it waits. Raises Refusal and Gone."""
+        admission = self._state.admission
+        if (slot := admission.place_now()) is not None:
+            return slot
+        return await Watch(request.receive, request).unless_gone(lambda: admission.place(request))
+
     async def _answer_websocket(self, scope: Scope, request: Incoming, plan: Plan) -> None:
         self._state.admission.count_address(request)
         matched = plan.routes.find("GET", request.raw_path)
@@ -222,11 +231,13 @@ class ProxyApp:
 
 
 def _incoming(scope: Scope, receive: Receive, send: Send, plan: Plan, request_id: str) -> Incoming:
-    peer = scope.get("client") or ("", 0)
+    peer = str((scope.get("client") or ("", 0))[0])
+    if not plan.settings.server.trusted_proxies:
+        return Incoming(scope, receive, send, request_id, peer, bucket_of(peer), trio.current_time())
     forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
-    client = plan.client_address.of(str(peer[0]), forwarded)
+    client = plan.client_address.of(peer, forwarded)
     request = Incoming(scope, receive, send, request_id, client, bucket_of(client), trio.current_time())
-    if plan.settings.server.public_url and plan.client_address.trusts(str(peer[0])):
+    if plan.settings.server.public_url and plan.client_address.trusts(peer):
         request.secure = True  # the front has ended TLS
     return request
 

@@ -1,12 +1,14 @@
 """The stake threshold where a subnet publishes it: read from `auth.min_stake_url`, which changes as the subnet does.
 
-    (none) --read--> known --read again every 5 minutes--> known
-                       +-----a reading fails-----> known   the last good one stays in force, and its age is shown
+    (none) --read--> known, kept --read again every 5 minutes--> known, kept
+                       +-----a reading fails, a restart-----> known   the last good one stays in force; its age is shown
 
-Until the first good reading, and without a URL, `auth.min_stake` is in force.
+Until the first good reading, and without a URL, `auth.min_stake` is in force. The last one is kept in the data folder
+with its URL: of another URL it is not believed.
 """
 
 import math
+from pathlib import Path
 from typing import Final, final
 from urllib.parse import urlsplit
 
@@ -15,7 +17,7 @@ import structlog
 import trio
 
 from actors import Context
-from engram import wire
+from engram import files, wire
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
 from engram.proxy.state import State, Threshold
@@ -28,6 +30,8 @@ _AGAIN_S: Final = 30.0
 """After a reading that failed."""
 _LOOK_S: Final = 1.0
 _MOST_BYTES: Final = 65_536
+FILE: Final = "min-stake.json"
+_kept: Final = wire.decoder(Threshold)
 
 _log = structlog.get_logger("engram.proxy")
 
@@ -69,12 +73,39 @@ def shown(url: str) -> str:
 
 
 @final
+class KeptThreshold:
+    """The file that keeps the newest good reading over a restart."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / FILE
+
+    def read(self) -> Threshold | None:
+        """Return what is kept; None without it, or where it cannot be used. Blocks."""
+        try:
+            found = _kept.decode(self._path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            _log.warning("min_stake_not_kept", path=str(self._path), error=str(error))
+            return None
+        return found if 0 <= found.min_stake <= MOST else None
+
+    async def keep(self, threshold: Threshold) -> None:
+        """Keep a reading. A disk that takes nothing is logged: the reading is in force all the same."""
+        try:
+            await trio.to_thread.run_sync(files.put, self._path, msgspec.json.encode(threshold))
+        except OSError as error:
+            _log.warning("min_stake_not_kept", path=str(self._path), error=str(error))
+
+
+@final
 class StakeReadings:
     """Reads the threshold while the plan in force names a URL."""
 
-    def __init__(self, state: State, http: HttpClient) -> None:
+    def __init__(self, state: State, http: HttpClient, kept: KeptThreshold) -> None:
         self._state = state
         self._http = http
+        self._kept = kept
         self._url = ""
         self._due_s = 0.0
 
@@ -106,7 +137,8 @@ class StakeReadings:
             return False
         before = state.policy.min_stake
         state.threshold_error = ""
-        state.threshold = Threshold(url, shown(url), value, state.clock.monotonic())
+        state.threshold = Threshold(url, shown(url), value, state.clock.now())
+        await self._kept.keep(state.threshold)
         if state.policy.min_stake != before:
             _log.info("min_stake", min_stake=value, before=before, url=shown(url))
         return True

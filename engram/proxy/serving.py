@@ -60,11 +60,12 @@ class Surface:
             self.bound = Address(bound.host, bound.port, secure=self._certificates is not None)
             observer = _Observer(self._state)
             server = Server(self._app, self.bound, limits_of(self._settings), observer, self._certificates)
-            context.ready(self.bound)
-            async with trio.open_nursery() as writing:
-                writing.start_soon(_write_logs)
+            async with trio.open_nursery() as beside:
+                beside.start_soon(_write_logs)
+                await beside.start(self._state.watches.run)
+                context.ready(self.bound)
                 drained = await server.run(listeners, context.stop_requested, server_settings.drain_s)
-                writing.cancel_scope.cancel()
+                beside.cancel_scope.cancel()
             if not drained:
                 _log.warning("drain_timed_out", surface=SURFACE, drain_s=server_settings.drain_s)
         finally:

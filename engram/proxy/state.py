@@ -10,6 +10,7 @@ from engram.proxy.capacity import Capacity
 from engram.proxy.endings import Endings
 from engram.proxy.exchange.admission import Admission
 from engram.proxy.exchange.spool import Spool
+from engram.proxy.exchange.watching import Watches
 from engram.proxy.jobs.worker import Jobs
 from engram.proxy.plan import Plan
 from engram.telemetry.metrics import Metrics
@@ -31,8 +32,8 @@ class Threshold(msgspec.Struct, frozen=True):
     shown_url: str
     """The URL without what may be secret in it."""
     min_stake: float
-    read_at_s: float
-    """Monotonic time."""
+    read_at: float
+    """Unix time: it outlives the process."""
 
 
 @final
@@ -60,6 +61,7 @@ class State:
         self.ids = ids
         self.metrics = metrics
         self.endings = Endings()
+        self.watches = Watches()
         self.settings_error = ""
         """Why the newest settings are not in force; empty when they are."""
         self.needs_restart: tuple[str, ...] = ()
@@ -98,7 +100,7 @@ class State:
         """Seconds since the threshold in force was read; None where it stands in the settings."""
         if self.threshold is None or self.policy is self.plan.policy:
             return None
-        return self.clock.monotonic() - self.threshold.read_at_s
+        return max(0.0, self.clock.now() - self.threshold.read_at)
 
     def use(self, plan: Plan) -> None:
         """Put a plan in force: requests that began keep theirs, all counters go on."""

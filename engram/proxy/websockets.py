@@ -3,7 +3,8 @@ used up, and the open socket counts for its key until it closes.
 
     client's handshake -> proven -> backend's handshake --101--> open --close of either side--> the same close
                                             |                     +--its group is removed, and drained--> 1001
-                                            |                     +--the backend silent, unanswered ping--> 1011
+                                            |                     +--the route's total_s is over--> 1001
+                                            |                     +--the backend silent, or takes nothing--> 1011
                                             +--another answer--> that answer
                                             +--none, or garbage--> 502, 504
                                             +--the client leaves--> the backend's connection is closed
@@ -12,6 +13,7 @@ The signature covers neither method nor path: only the replay guard keeps a hand
 """
 
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Final, TypeVar, final
 
 import trio
@@ -21,9 +23,9 @@ from engram.http.errors import NoPlace, NotSent
 from engram.proxy.app import ProxyApp
 from engram.proxy.exchange.heads import answer_lines, request_lines
 from engram.proxy.exchange.incoming import Incoming
-from engram.proxy.exchange.passing import GONE_IN
-from engram.proxy.exchange.refusing import Gone, Refusal, answer, unreached
+from engram.proxy.exchange.refusing import Refusal, answer, unreached
 from engram.proxy.exchange.transfer import require_closed
+from engram.proxy.exchange.watching import Watch
 from engram.proxy.exchange.websocket_backend import ABNORMAL, RefusedHandshake, WebSocketBackend
 from engram.proxy.plan import Plan
 from engram.proxy.routing import Matched
@@ -53,7 +55,7 @@ class Tunnel:
         place = None
         try:
             await receive()  # websocket.connect
-            watch = _Watch(receive, request)
+            watch = Watch(receive, request)
             place = await watch.unless_gone(lambda: self._state.admission.place(request))
             await self._pass_on(scope, watch, send, request, plan, matched)
         finally:
@@ -62,7 +64,7 @@ class Tunnel:
             slot.release()
 
     async def _pass_on(
-        self, scope: Scope, watch: "_Watch", send: Send, request: Incoming, plan: Plan, matched: Matched
+        self, scope: Scope, watch: Watch, send: Send, request: Incoming, plan: Plan, matched: Matched
     ) -> None:
         route, group = matched.route, plan.groups[matched.route.backend]
         require_closed(group)
@@ -70,6 +72,7 @@ class Tunnel:
         try:
             async with group.connected(route.connect_s, 0.0, bodyless=False) as (server, forwarding):
                 request.backend = server.url
+                due = trio.current_time() + (route.total_s or inf)
                 target = group.target(server)
                 path = target.path.rstrip("/").encode("ascii") + matched.path
                 if request.query:
@@ -77,13 +80,17 @@ class Tunnel:
                 backend = WebSocketBackend(forwarding, route.idle_s)
                 lines = request_lines(request.headers, request.origin, target.authority, None)
                 extra = [line for line in lines if line[0] not in _OWN_HEADERS]
-                wait_s = route.first_byte_s or plan.settings.services.request_timeout_s
+                first_byte_s = route.first_byte_s or plan.settings.services.request_timeout_s
                 request.phase = "wait"
                 try:
-                    accepted = await watch.unless_gone(
-                        lambda: backend.shake_hands(
-                            target.authority, path.decode("ascii"), list(scope["subprotocols"]), extra, wait_s
-                        )
+                    accepted = await _in_time(
+                        lambda: watch.unless_gone(
+                            lambda: backend.shake_hands(
+                                target.authority, path.decode("ascii"), list(scope["subprotocols"]), extra
+                            )
+                        ),
+                        first_byte_s,
+                        due,
                     )
                 except Refusal as refusal:
                     group.failed(server, refusal.message)
@@ -95,48 +102,47 @@ class Tunnel:
                     return
                 await send({"type": "websocket.accept", "subprotocol": accepted})
                 request.phase, request.status = "answer", 101
-                code = await _both_ways(watch.receive, send, backend, request, group.retired, route.drain_s)
-                request.code, request.detail = "done", f"closed with {code}"
+                lasting = _Lasting(group.retired, route.drain_s, due)
+                code = await _both_ways(watch.receive, send, backend, request, lasting)
+                request.code = "total_late" if lasting.late else "done"
+                request.detail = f"closed with {code}"
         except (NotSent, NoPlace) as error:
             raise unreached(error, route.connect_s) from error
 
 
+async def _in_time(work: Callable[[], Awaitable[T]], first_byte_s: float, due: float) -> T:
+    """Do the work within `first_byte_s` and before `due`. Raises Refusal (first_byte_late, total_late)."""
+    with trio.CancelScope(deadline=min(due, trio.current_time() + first_byte_s)):
+        return await work()
+    if trio.current_time() >= due:
+        raise Refusal("total_late", "Upstream timed out", message="no handshake before the route's total_s was over")
+    raise Refusal("first_byte_late", "Upstream timed out", message=f"no handshake within {first_byte_s:g} s")
+
+
 @final
-class _Watch:
-    """A client that is watched until its WebSocket is open."""
+class _Lasting:
+    """How long a WebSocket may last: until its group is removed and drained, or the route's `total_s` is over."""
 
-    def __init__(self, receive: Receive, request: Incoming) -> None:
-        self.receive = receive
-        self._request = request
+    def __init__(self, retired: trio.Event, drain_s: float, due: float) -> None:
+        self._retired = retired
+        self._drain_s = drain_s
+        self._due = due
+        self.late = False
+        """Whether `total_s` is over."""
 
-    async def unless_gone(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do the work. Raises Gone if the client leaves before it is done, and what the work raises."""
-        done: list[T] = []
-        raised: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._leaves, nursery.cancel_scope)
-            try:
-                done.append(await work())
-            except Exception as error:  # noqa: BLE001 -- raised again outside the nursery, which would wrap it
-                raised = error
-            nursery.cancel_scope.cancel()
-        if raised is not None:
-            raise raised
-        if not done:
-            self._request.code = GONE_IN.get(self._request.phase, "client_gone")
-            raise Gone
-        return done[0]
-
-    async def _leaves(self, scope: trio.CancelScope) -> None:
-        """Nothing but its leaving is received of a client before its WebSocket is open."""
-        await self.receive()
-        scope.cancel()
+    async def over(self) -> str:
+        """Return why the time is over, once it is."""
+        with trio.CancelScope(deadline=self._due) as in_time:
+            await self._retired.wait()
+            await trio.sleep(self._drain_s)
+        self.late = in_time.cancelled_caught
+        return "the time of this connection is over" if self.late else "the backend was removed"
 
 
 async def _both_ways(
-    receive: Receive, send: Send, backend: WebSocketBackend, request: Incoming, retired: trio.Event, drain_s: float
+    receive: Receive, send: Send, backend: WebSocketBackend, request: Incoming, lasting: _Lasting
 ) -> int:
-    """Pass messages until either side closes, or the group is removed and its time is over; return the code."""
+    """Pass messages until either side closes, or the time is over; return the code."""
     closed: list[int] = []
     async with trio.open_nursery() as nursery:
 
@@ -159,15 +165,14 @@ async def _both_ways(
             await send({"type": "websocket.close", "code": shown})
             nursery.cancel_scope.cancel()
 
-        async def removed() -> None:
-            await retired.wait()
-            await trio.sleep(drain_s)
+        async def ending() -> None:
+            why = await lasting.over()
             closed.append(_GOING_AWAY)
-            await send({"type": "websocket.close", "code": _GOING_AWAY})
-            await backend.close(_GOING_AWAY)
+            await send({"type": "websocket.close", "code": _GOING_AWAY, "reason": why})
+            await backend.close(_GOING_AWAY, why)
             nursery.cancel_scope.cancel()
 
         nursery.start_soon(outward)
         nursery.start_soon(inward)
-        nursery.start_soon(removed)
+        nursery.start_soon(ending)
     return closed[0]

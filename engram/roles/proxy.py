@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import structlog
+import trio
 
 from actors import Actor, Backoff, ChildSpec, Intensity, Job, SupervisorSpec
 from config.model import Settings
@@ -28,7 +29,7 @@ from engram.proxy.exchange.admission import Admission
 from engram.proxy.exchange.spool import Spool, problem_with
 from engram.proxy.health_checks import Checks
 from engram.proxy.jobs.worker import Jobs
-from engram.proxy.min_stake import StakeReadings
+from engram.proxy.min_stake import KeptThreshold, StakeReadings
 from engram.proxy.planning import Planner
 from engram.proxy.reloading import Reloading
 from engram.proxy.serving import Surface
@@ -113,12 +114,14 @@ class _Parts:
 
     async def tree(self) -> SupervisorSpec:
         p, role, state = self._p, self._role, self.state
+        kept = KeptThreshold(p.folder)
+        state.threshold = await trio.to_thread.run_sync(kept.read)
         state.use(await self._planner.plan(role.loaded, None))
         surface = Surface(role.loaded.settings, state, proxy_app(state), role.certificates)
         p.serves("proxy", surface)
         reloading = Reloading(state, self._planner, role.loaded, load)
         checks = Checks(lambda: state.plan)
-        stakes = StakeReadings(state, p.http)
+        stakes = StakeReadings(state, p.http, kept)
         ops = p.listener("ops", p.settings.ops.host, p.settings.ops.port)
         drain_s = role.loaded.settings.server.drain_s
         return SupervisorSpec(

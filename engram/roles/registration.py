@@ -1,4 +1,7 @@
-"""Whether a worker's hotkey is registered, before an orchestrator sees it. Nothing here registers it: that costs."""
+"""Whether a worker's hotkey is registered, before an orchestrator sees it.
+
+Nothing here registers it: that costs, and is asked for on the command line.
+"""
 
 from typing import Final
 
@@ -8,6 +11,7 @@ import trio
 from config.model import ChainSettings, WorkerSettings
 from engram.chain import ChainError
 from engram.chain.read.endpoints import open_endpoints
+from engram.chain.read.runtime import SUBTENSOR
 from engram.chain.read.view import open_view
 from engram.clock import Clock
 from engram.hotkeys import PublicKey, ss58
@@ -30,15 +34,16 @@ async def require_registered(at: WorkerSettings, hotkey: PublicKey, http: HttpCl
     nodes = open_endpoints(chain_of(at), http, clock)
     with trio.move_on_after(ASK_S):
         try:
-            metagraph = await (await open_view(nodes)).metagraph(at.netuid, clock.monotonic())
+            uid = await (await open_view(nodes)).storage(SUBTENSOR, "Uids", at.netuid, hotkey)
         except ChainError as error:
             _log.warning("registration_unknown", netuid=at.netuid, network=at.network, reason=str(error))
             return
-        if metagraph.neuron(hotkey) is None:
+        if uid is None:
             raise ValueError(
                 f"the hotkey {ss58.encode(hotkey)} is not registered on subnet {at.netuid} of {at.network}: "
                 f"`engram subnet register --network {at.network} --netuid {at.netuid} --wallet.name {at.wallet_name} "
-                f"--wallet.hotkey {at.hotkey_name} --max-cost TAO` registers it"
+                f"--wallet.hotkey {at.hotkey_name} --max-cost TAO` registers it, and so does this command with "
+                "`--register --max-cost TAO`"
             )
         return
     _log.warning("registration_unknown", netuid=at.netuid, network=at.network, reason=f"no answer in {ASK_S:g} s")

@@ -262,6 +262,7 @@ TABLE: Final = (
     Metric("proxy_spool_bytes", "gauge", "engram_proxy_spool_bytes", "Bytes of bodies that wait for their proof."),
     Metric("proxy_body_memory_bytes", "gauge", "engram_proxy_body_memory_bytes", "Bytes of bodies in memory."),
     Metric("proxy_jobs", "gauge", "engram_proxy_jobs", "Jobs that run now."),
+    Metric("proxy_jobs_kept", "gauge", "engram_proxy_jobs_kept_bytes", "Bytes of results of jobs that are kept."),
     Metric("proxy_settings", "counter", "engram_proxy_settings", "Readings of changed settings.", ("outcome",)),
     Metric(
         "proxy_metagraph_age",
@@ -368,6 +369,7 @@ class Metrics:
     proxy_spool_bytes: Gauge
     proxy_body_memory_bytes: Gauge
     proxy_jobs: Gauge
+    proxy_jobs_kept: Gauge
     proxy_settings: Counter
     proxy_metagraph_age: Gauge
     proxy_min_stake: Gauge

@@ -104,6 +104,12 @@ def test_it_commits_the_address_that_was_looked_at_or_any_text(check: Check, min
     assert "s3://bucket/inbox is committed" in lines[COMMIT][1]
 
 
+def test_gpus_that_are_wanted_and_not_there_are_a_line_to_do(check: Check) -> None:
+    _, lines, _ = check("--gpu", "count>=1")
+    assert lines["Implement commodity provision logic"][0] == "to do"
+    assert lines["Implement commodity provision logic"][1].startswith("GPUs: ")
+
+
 def test_it_pays_no_more_than_it_may(check: Check, chain: LivingChain) -> None:
     funded(chain, COLDKEY.public_key, 5_000_000_000_000)
     code, lines, err = check("--hotkey", NEW.ss58, "--register", "--max-cost", "0.05", wallet="new")
@@ -124,6 +130,7 @@ def test_a_key_that_the_miner_does_not_admit_says_which_option_names_one(check: 
         (["http://127.0.0.1:1", "--local"], "name the miner's URL, or --local"),
         (["http://127.0.0.1:1", "--register"], "say how much at most by --max-cost"),
         (["--local"], "miner.py is not there"),
+        (["--local", "--gpu", "speed>9"], "--gpu: "),
         (["http://127.0.0.1:1", "--hotkey", "nobody"], "nobody"),
     ],
 )

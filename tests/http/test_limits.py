@@ -110,14 +110,28 @@ def test_one_customers_addresses_share_a_bucket(address: str, bucket: str) -> No
     assert bucket_of(address) == bucket
 
 
-def test_bodies_share_a_room_of_which_no_address_has_all() -> None:
-    room = BodyRoom(100, 60)
-    assert room.enter("a", 60)
-    assert not room.enter("a", 1)
-    assert room.enter("b", 40)
-    assert not room.enter("c", 1)
-    room.leave("a", 60)
-    assert room.enter("c", 60)
-    room.leave("b", 40)
-    room.leave("c", 60)
+def test_an_address_holds_no_more_of_the_room_than_it_leaves_free() -> None:
+    room = BodyRoom(100)
+    assert room.enter("a", 50)
+    assert not room.enter("a", 1), "alone it has half"
+    assert room.enter("b", 25)
+    assert not room.enter("b", 1)
+    assert room.enter("c", 12)
+    room.leave("a", 50)
+    assert room.enter("c", 19)
+    room.leave("b", 25)
+    room.leave("c", 31)
     assert len(room) == 0
+    room.resize(10)
+    assert not room.enter("a", 6)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(1, 1_000)), max_size=200))
+def test_some_room_is_left_however_many_addresses_there_are(steps: list[tuple[int, int]]) -> None:
+    room, held = BodyRoom(10_000), dict[str, int]()
+    for number, size in steps:
+        bucket = str(number)
+        if room.enter(bucket, size):
+            held[bucket] = held.get(bucket, 0) + size
+            assert held[bucket] <= 10_000 - len(room)
+    assert len(room) == sum(held.values()) < 10_000

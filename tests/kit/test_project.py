@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from engram.hotkeys import Keypair
+from engram.http.client import HttpClient
+from engram.kit.inspection import Inspected, Inspection, Question
 from engram.kit.scaffold import NAME, ProjectRefused, create
 from engram.proxy.settings import load as load_proxy
 from tests.kit.projects import command, engram, project, running
 from tests.proxy.process import ProxyProcess, document
-from tests.proxy.signing import ALICE
+from tests.proxy.signing import ALICE, BOB
 from tests.proxy.test_process import call
 
 BELIEVING = """
@@ -98,6 +101,20 @@ def test_a_validator_reaches_the_miner_through_the_proxy(tmp_path: Path) -> None
             assert (status, json.loads(body)) == (200, {"text": "cba"})
             refused, said, _ = call(proxy, "POST", "/inference", b'{"query": ""}')
             assert (refused, json.loads(said)["detail"]) == (400, "Missing query")
+            found = trio.run(looked_at, proxy.url)
+    seen = {each.what: (each.good, each.words) for each in [*found.reach, *found.work, *found.signatures]}
+    assert all(good for good, _ in seen.values()), seen
+    assert seen["/check"] == (True, f"it stands for {BOB.ss58}")
+    assert seen["/capacity"][1].startswith("lists: ")
+
+
+async def looked_at(url: str) -> Inspected:
+    """What `engram miner-check` sees at this URL."""
+    http = HttpClient()
+    try:
+        return await Inspection(url, BOB.public_key, ALICE, http).run(Question())
+    finally:
+        await http.aclose()
 
 
 def test_two_miners_run_on_one_machine(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import trio
 
@@ -27,7 +27,8 @@ class Backend:
 @asynccontextmanager
 async def backend(*steps: bytes | str | None) -> AsyncIterator[Backend]:
     """Answer each request by these steps: bytes are sent; `wait` waits for `go_on`, `hang` until the proxy closes,
-    `reset` breaks the connection; without more steps the connection stays open for the next request."""
+    `trickle` sends chunks until then, `reset` breaks the connection; without more steps the connection stays open for
+    the next request."""
     seen = Backend()
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -45,6 +46,12 @@ async def backend(*steps: bytes | str | None) -> AsyncIterator[Backend]:
                         case "hang":
                             while await stream.receive_some(65_536):
                                 pass
+                            return
+                        case "trickle":
+                            with suppress(trio.BrokenResourceError):
+                                while True:
+                                    await stream.send_all(b"20\r\n" + b"x" * 32 + b"\r\n")
+                                    await trio.sleep(0.01)
                             return
                         case "reset":
                             stream.socket.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER 0

@@ -9,7 +9,7 @@ from engram.clock import ManualClock
 from engram.ledger import InlineLedger, open_inline
 from engram.proxy.jobs import records
 from engram.proxy.jobs.model import Job, JobResult
-from engram.proxy.settings.model import JobSettings, ProxySettings
+from engram.proxy.settings.model import JobSettings, LimitSettings, ProxySettings
 from tests.http.harness import Answer, Raw
 from tests.proxy.backends import answer, backend
 from tests.proxy.harness import Proxied, calling, change, proxying, settings_for
@@ -96,6 +96,28 @@ async def test_a_client_that_leaves_before_it_has_an_id_cuts_its_job() -> None:
         assert proxied.in_progress == 0
 
 
+async def test_a_client_that_leaves_the_queue_begins_no_job() -> None:
+    limits = LimitSettings(requests_per_minute_per_address=0, requests_per_minute_per_key=0, concurrent=1)
+    async with (
+        backend("wait", answer()) as servers,
+        proxying(settings(servers.port, 5.0, limits=limits)) as proxied,
+        calling(proxied) as first,
+    ):
+        await first.send(signed("/inference"))
+        await servers.began.wait()
+        async with calling(proxied) as second:
+            await second.send(signed("/inference"))
+            with trio.fail_after(5):
+                while not proxied.state.admission.places.waiting:
+                    await trio.lowlevel.checkpoint()
+        assert (await proxied.end()).code == "client_gone_queue"
+        assert proxied.state.admission.places.waiting == 0
+        servers.go_on.set()
+        assert (await first.read()).status == 200
+        await proxied.ended(2)
+        assert (servers.requests, proxied.in_progress) == (1, 0)
+
+
 async def test_the_same_idempotency_key_is_the_same_job() -> None:
     async with (
         backend("wait", answer(b"late")) as servers,
@@ -159,6 +181,41 @@ async def test_results_and_jobs_are_bounded() -> None:
         await ended(proxied)
         got = await fetch(client, job_id)
         assert (got.status, got.json()["code"]) == (502, "job_result_too_large")
+
+
+async def test_results_that_no_one_fetches_take_up_no_more_than_their_room() -> None:
+    jobs = JobSettings(kept_bytes=1_000)
+    async with (
+        backend(answer(b"x" * 400)) as servers,
+        proxying(settings(servers.port, 5.0, jobs=jobs)) as proxied,
+        calling(proxied) as client,
+    ):
+        for number in range(2):
+            assert (await post(client, b"{}", f"Idempotency-Key: {number}")).status == 200
+        refused = await post(client)
+        assert (refused.status, refused.json()["code"], refused.headers["retry-after"]) == (503, "results_full", "60")
+        assert (await proxied.end()).code == "jobs_full"
+        assert (await post(client, b"{}", "Idempotency-Key: 0")).status == 200, "what is kept is found"
+        assert proxied.state.jobs.kept_bytes > 800
+        other = raw("POST", "/inference", b"{}", headers_of(b"{}", by=CHARLIE))
+        assert (await client.ask(other)).status == 200, "another key has room left"
+        proxied.ledger.write_now(lambda connection: records.expire(connection, 1e12, 1e12))
+        await proxied.state.jobs._expire()
+        assert (await post(client)).status == 200
+
+
+async def test_a_result_that_was_the_answer_is_not_kept_for_long() -> None:
+    async with (
+        backend(answer(b"quick")) as servers,
+        proxying(settings(servers.port, 5.0)) as proxied,
+        calling(proxied) as client,
+    ):
+        job_id = (await post(client)).headers["x-job-id"]
+        keyed = (await post(client, b"{}", "Idempotency-Key: one")).headers["x-job-id"]
+        assert (await fetch(client, job_id)).body == b"quick", "its client may have lost the answer"
+        proxied.ledger.write_now(lambda connection: records.expire(connection, 0.0, 1e12))
+        assert (await fetch(client, job_id)).status == 404
+        assert (await fetch(client, keyed)).body == b"quick"
 
 
 def row(ledger: InlineLedger, **values: Any) -> None:

@@ -1,6 +1,7 @@
 """The stake threshold that a subnet publishes: what counts as one, and which one is in force."""
 
 import math
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from engram.http.client import HttpClient
 from engram.proxy.authorization import Caller
-from engram.proxy.min_stake import KEYS, MOST, NoThreshold, StakeReadings, shown, threshold_in
+from engram.proxy.min_stake import FILE, KEYS, MOST, KeptThreshold, NoThreshold, StakeReadings, shown, threshold_in
 from engram.proxy.settings.model import AuthSettings
 from tests.http.origin import answer, listen, read_head
 from tests.proxy.backends import backend, closed_port
@@ -70,7 +71,7 @@ def test_what_may_be_secret_in_a_url_is_not_shown() -> None:
     assert shown("https://me:word@stakes.example:8443/alpha?key=abc#x") == "https://stakes.example:8443/alpha"
 
 
-async def test_a_reading_is_in_force_until_a_better_one_and_the_refusal_names_it() -> None:
+async def test_a_reading_is_in_force_until_a_better_one_and_the_refusal_names_it(tmp_path: Path) -> None:
     replies = [answer(b"2000"), answer(b"oops"), answer(b"1e3", "503 Busy"), answer(b'{"alpha": 100}')]
 
     async def publishing(stream: trio.SocketStream) -> None:
@@ -84,7 +85,8 @@ async def test_a_reading_is_in_force_until_a_better_one_and_the_refusal_names_it
         url = f"http://127.0.0.1:{await listen(nursery, publishing)}/alpha"
         auth = AuthSettings(miner_hotkey=BOB.ss58, chain_endpoint="https://chain.invalid", min_stake_url=url)
         async with proxying(settings_for(servers.port, auth=auth), chain=chain) as proxied, calling(proxied) as caller:
-            state, readings = proxied.state, StakeReadings(proxied.state, client)
+            state, kept = proxied.state, KeptThreshold(tmp_path)
+            readings = StakeReadings(state, client, kept)
 
             async def status() -> int:
                 return (await caller.ask(raw("POST", "/inference", body, headers_of(body, by=EVE)))).status
@@ -105,6 +107,7 @@ async def test_a_reading_is_in_force_until_a_better_one_and_the_refusal_names_it
             assert shown_status["min_stake_age_s"] >= 0.0
             assert await readings.read(url)
             assert (await status(), state.threshold_error) == (200, "")
+            assert kept.read() == state.threshold
             await proxied.reload(settings_for(servers.port, auth=msgspec.structs.replace(auth, min_stake_url="")))
             assert state.policy.min_stake == 1000.0
             assert state.threshold_age_s is None
@@ -112,7 +115,7 @@ async def test_a_reading_is_in_force_until_a_better_one_and_the_refusal_names_it
         nursery.cancel_scope.cancel()
 
 
-async def test_the_job_reads_at_once_and_again_when_the_url_changes() -> None:
+async def test_the_job_reads_at_once_and_again_when_the_url_changes(tmp_path: Path) -> None:
     read = trio.Event()
     client = HttpClient()
 
@@ -125,7 +128,7 @@ async def test_the_job_reads_at_once_and_again_when_the_url_changes() -> None:
         url = f"http://127.0.0.1:{await listen(nursery, publishing)}/"
         auth = AuthSettings(miner_hotkey=BOB.ss58, min_stake_url=f"http://127.0.0.1:{closed_port()}/")
         async with proxying(settings_for(9, auth=auth)) as proxied:
-            readings = StakeReadings(proxied.state, client)
+            readings = StakeReadings(proxied.state, client, KeptThreshold(tmp_path))
             nursery.start_soon(readings.run, Host())  # type: ignore[arg-type]
             with trio.fail_after(10):
                 while not proxied.state.threshold_error:
@@ -137,3 +140,30 @@ async def test_the_job_reads_at_once_and_again_when_the_url_changes() -> None:
             assert proxied.state.threshold_error == ""
         await client.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_the_last_good_reading_is_in_force_after_a_restart_though_its_url_does_not_answer(tmp_path: Path) -> None:
+    client = HttpClient()
+    async with backend(answer(b"2000")) as publishing:
+        url = f"http://127.0.0.1:{publishing.port}/alpha"
+        auth = AuthSettings(miner_hotkey=BOB.ss58, chain_endpoint="https://chain.invalid", min_stake_url=url)
+        async with proxying(settings_for(9, auth=auth)) as proxied:
+            assert await StakeReadings(proxied.state, client, KeptThreshold(tmp_path)).read(url)
+    async with proxying(settings_for(9, auth=auth)) as proxied:
+        proxied.state.threshold = KeptThreshold(tmp_path).read()
+        assert not await StakeReadings(proxied.state, client, KeptThreshold(tmp_path)).read(url)
+        assert (proxied.state.policy.min_stake, proxied.state.policy.source) == (2000.0, url)
+        assert proxied.state.threshold_age_s is not None
+        elsewhere = msgspec.structs.replace(auth, min_stake_url=url + "/other")
+        await proxied.reload(settings_for(9, auth=elsewhere))
+        assert proxied.state.policy.min_stake == 1000.0, "a reading of another URL is not believed"
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b'{"url": 1}', b'{"url": "u", "shown_url": "u", "min_stake": -1, "read_at": 1}']
+)
+def test_a_kept_reading_that_cannot_be_used_is_as_if_there_were_none(tmp_path: Path, content: bytes) -> None:
+    assert KeptThreshold(tmp_path).read() is None
+    (tmp_path / FILE).write_bytes(content)
+    assert KeptThreshold(tmp_path).read() is None

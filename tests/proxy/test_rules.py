@@ -18,8 +18,9 @@ from engram.proxy.backends.breaker import Breaker
 from engram.proxy.backends.group import Group
 from engram.proxy.backends.rules import Server
 from engram.proxy.capacity import BadCapacity, Capacity
-from engram.proxy.exchange.heads import Origin, answer_lines, request_lines
+from engram.proxy.exchange.heads import Origin, answer_lines, request_lines, trailer_lines
 from engram.proxy.limits.holders import Holders, NoRoom, TooMany
+from engram.proxy.limits.pace import LEAST_BYTES_PER_S, Pace
 from engram.proxy.limits.places import Places, Waiter
 from engram.proxy.limits.rates import FULL, Rates, burst_of
 from engram.proxy.routing import Matched, NoRoute, Routes
@@ -129,6 +130,16 @@ def test_a_place_that_is_given_back_twice_is_a_bug_and_shows() -> None:
     holders.leave("a", ticket)
     with pytest.raises(KeyError):
         holders.leave("a", ticket)
+
+
+def test_what_came_quickly_buys_no_right_to_trickle() -> None:
+    pace = Pace(20.0, 0.0)
+    assert pace.holds(1, 20.0), "a window is judged at its end"
+    assert pace.holds(100_000_000, 21.0)
+    assert pace.holds(100_000_001, 41.0)
+    assert not pace.holds(100_000_002, 41.1)
+    steady = Pace(20.0, 0.0)
+    assert all(steady.holds(int(LEAST_BYTES_PER_S * now), now) for now in (10.0, 21.0, 42.0, 63.0))
 
 
 @given(st.integers(1, 3), st.integers(0, 3), st.lists(st.sampled_from(["take", "back", "leave"]), max_size=60))
@@ -285,6 +296,16 @@ def test_what_connection_names_in_an_answer_stays_too() -> None:
 def test_a_backends_own_permission_for_pages_does_not_reach_them() -> None:
     lines = answer_lines([(b"access-control-allow-origin", b"*"), (b"access-control-allow-credentials", b"true")])
     assert lines == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x-forwarded-for", "X_Forwarded_For", "x-epistula-caller", "x_epistula_caller", "epistula-uuid", "authorization",
+     "cookie", "set-cookie", "host", "transfer-encoding", "content-length", "te", "access-control-allow-origin"],
+)  # fmt: skip
+def test_a_trailer_is_no_way_around_what_a_header_may_not_be(name: str) -> None:
+    digest = (b"content-digest", b"sha-256=:x:")
+    assert trailer_lines([(name.lower().encode(), b"5F"), digest]) == [digest]
 
 
 async def test_a_trial_whose_client_leaves_while_it_connects_may_be_made_again() -> None:

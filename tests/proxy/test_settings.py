@@ -168,3 +168,12 @@ def test_what_should_be_looked_at_is_said(tmp_path: Path) -> None:
     ):
         assert part in said
     assert any("POST /train goes to training" in line for line in explain(loaded))
+    assert not any("jobs run at once" in line for line in explain(loaded))
+
+
+def test_jobs_are_explained_where_a_route_makes_them(tmp_path: Path) -> None:
+    toml = '[[routes]]\npath = "/edit"\nbackend = "inference"\nanswer_after_s = 10\n'
+    said = "\n".join(explain(load({}, written(tmp_path, ORIGINAL, toml=toml))))
+    assert "a POST that takes over 10 s becomes a job" in said
+    assert "64 jobs run at once" in said
+    assert "1073741824 bytes in all" in said

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any
 
 import trio
@@ -199,10 +200,8 @@ async def test_a_backend_that_falls_silent_is_pinged_and_then_given_up() -> None
     pings: list[bytes] = []
 
     async def silent(stream: trio.SocketStream) -> None:
-        wire = WSConnection(ConnectionType.SERVER)
-        wire.receive_data(await read_head(stream))
-        assert isinstance(next(wire.events()), Request)
-        await stream.send_all(wire.send(AcceptConnection()))
+        _, accept = greeted(await read_head(stream))
+        await stream.send_all(accept)
         while data := await stream.receive_some(65_536):
             pings.append(data)
         closed.set()
@@ -219,6 +218,60 @@ async def test_a_backend_that_falls_silent_is_pinged_and_then_given_up() -> None
                 await closed.wait()
             assert pings
         nursery.cancel_scope.cancel()
+
+
+def greeted(stream_head: bytes) -> tuple[WSConnection, bytes]:
+    """A backend's side of a WebSocket, and its answer to the handshake."""
+    wire = WSConnection(ConnectionType.SERVER)
+    wire.receive_data(stream_head)
+    assert isinstance(next(wire.events()), Request)
+    return wire, wire.send(AcceptConnection())
+
+
+async def test_a_backend_that_takes_nothing_is_given_up_though_its_client_goes_on_sending() -> None:
+    async def stuck(stream: trio.SocketStream) -> None:
+        stream.socket.setsockopt(SOL_SOCKET, SO_RCVBUF, 4_096)
+        _, accept = greeted(await read_head(stream))
+        await stream.send_all(accept)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        port = await listen(nursery, stuck)
+        quick = settings_for(port, route={"websocket": True, "methods": ("GET", "POST"), "idle_s": 0.3})
+        async with proxying(quick) as proxied, socket_to(proxied) as client:
+            await client.open("/inference", headers_of(b""))
+
+            async def flood() -> None:
+                while True:
+                    await client.send(BytesMessage(data=b"x" * 500_000))
+
+            async with trio.open_nursery() as sending:
+                sending.start_soon(flood)
+                closed = await client.next()
+                sending.cancel_scope.cancel()
+            assert isinstance(closed, CloseConnection)
+            assert closed.code == 1011
+            assert (await proxied.end()).code == "done"
+            assert proxied.in_progress == 0
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_time_of_a_route_ends_its_open_sockets_by_1001_and_a_handshake_by_504() -> None:
+    async with bare(shout, WEBSOCKETS) as server:
+        timed = settings_for(server.port, route={"methods": ("GET",), "websocket": True, "total_s": 0.2})
+        async with proxying(timed) as proxied, socket_to(proxied) as client:
+            await client.open("/inference", headers_of(b"", method="GET"))
+            closed = await client.next()
+            assert isinstance(closed, CloseConnection)
+            assert (closed.code, closed.reason) == (1001, "the time of this connection is over")
+            ended = await proxied.end()
+            assert (ended.code, ended.status) == ("total_late", 101)
+            assert proxied.in_progress == 0
+    async with backend("hang") as servers:
+        timed = settings_for(servers.port, route={"methods": ("GET", "POST"), "websocket": True, "total_s": 0.1})
+        async with proxying(timed) as proxied:
+            assert await refused(proxied, headers_of(b"")) == 504
+            assert (await proxied.end()).code == "total_late"
 
 
 async def test_a_backend_that_is_not_there_is_502() -> None:

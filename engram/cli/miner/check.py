@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import trio
 from cyclopts import Parameter
@@ -22,25 +22,22 @@ from engram.cli.chain.common import (
     WALLET,
     ChainOptions,
     WalletOptions,
-    coldkey_of,
     failing,
     hotkey_of,
-    public_coldkey_of,
     public_hotkey_of,
     run,
 )
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import SHOW, Show
 from engram.clock import SystemClock
+from engram.gpu import GpuReader
+from engram.gpu.requirement import parse
 from engram.hotkeys import HotkeyError, Keypair, MalformedHotkey, PublicKey, parse_hotkey
 from engram.hotkeys import wallet as wallets
 from engram.http.client import HttpClient
 from engram.kit.checklist import Line, OnChain, checklist
-from engram.kit.inspection import Inspected, Inspection, Question
+from engram.kit.inspection import Finding, Inspected, Inspection, Question
 from engram.kit.settings import load
-
-if TYPE_CHECKING:
-    from engram.chain.model import EndpointHealth
 
 PATIENCE_S: Final = 180.0
 STARTING_S: Final = 30.0
@@ -70,6 +67,9 @@ def miner_check(
         bool, Parameter(help="Register the hotkey if it is not; needs --max-cost.", negative="")
     ] = False,
     max_cost: Annotated[float | None, Parameter(help="Pay at most this many TAO for it.")] = None,
+    gpu: Annotated[
+        str | None, Parameter(help="What this machine's GPUs must be, as `engram gpu --require` takes it.")
+    ] = None,
     commit_endpoint: Annotated[bool, Parameter(help="Commit the address that was looked at.", negative="")] = False,
     commit: Annotated[str | None, Parameter(help="Commit this text instead (128 bytes at most).")] = None,
     chain: ChainOptions = CHAIN,
@@ -83,8 +83,9 @@ def miner_check(
     if local == (url is not None):
         raise CommandFailed("name the miner's URL, or --local for the project in this folder", Exit.USAGE)
     question = Question(inference, body.encode())
+    gpus = _gpus(gpu)
     if local:
-        return _show(_checked_here(project, question), show)
+        return _show(_checked_here(project, question, gpus), show)
     assert url is not None
     if register and max_cost is None:
         raise CommandFailed("--register pays TAO: say how much at most by --max-cost", Exit.USAGE)
@@ -97,12 +98,26 @@ def miner_check(
     on_chain = run(lambda: _read_chain(chain, key))
     validator = _validator(validator_key)
     found = trio.run(_inspect, url, key, validator, question)
+    found.work.extend(gpus)
     folder = project if (project / "miner.py").exists() or project != Path() else None
     lines = checklist(found, chain=on_chain, url=url, seen_from=validator.ss58, project=folder, public=external_address)
     return _show(lines, show)
 
 
-def _checked_here(project: Path, question: Question) -> list[Line]:
+def _gpus(required: str | None) -> list[Finding]:
+    """Return whether this machine's GPUs meet the conditions. Raises CommandFailed for what is none."""
+    if required is None:
+        return []
+    try:
+        conditions = parse(required)
+    except ValueError as error:
+        raise CommandFailed(f"--gpu: {error}", Exit.USAGE) from None
+    info = trio.run(GpuReader().read)
+    unmet = [why for condition in conditions if (why := condition.unmet(info)) is not None]
+    return [Finding("GPUs", not unmet, "; ".join(unmet) or f"{required} is met")]
+
+
+def _checked_here(project: Path, question: Question, gpus: list[Finding]) -> list[Line]:
     settings_file = project / "miner.toml"
     if not (project / "miner.py").is_file():
         raise CommandFailed(f"{project / 'miner.py'} is not there: make one with engram new miner NAME", Exit.USAGE)
@@ -113,6 +128,7 @@ def _checked_here(project: Path, question: Question) -> list[Line]:
     validator = Keypair.generate()
     with _started(project, validator) as url:
         found = trio.run(_inspect, url, hotkey, validator, question)
+    found.work.extend(gpus)
     return checklist(found, chain=None, url=url, seen_from=validator.ss58, project=project)
 
 
@@ -179,26 +195,11 @@ def _validator(path: Path | None) -> Keypair:
 
 def _register(chain: ChainOptions, wallet: WalletOptions, hotkey: PublicKey, max_cost: float) -> None:
     """Register the hotkey if it is not, and say what was paid. Raises CommandFailed."""
-    from engram.chain.model import RAO_PER_TAO
-    from engram.chain.submit.register import require_payable
-    from engram.cli.chain.subnet_calls import burn, read_terms
+    from engram.cli.chain.registering import register_if_needed
 
     if hotkey != public_hotkey_of(wallet):
         raise CommandFailed("--register registers the wallet's hotkey, which is not this miner's: name the wallet")
-    payer = public_coldkey_of(wallet)
-    if payer is None:
-        raise CommandFailed(f"{wallet.folder.coldkey_public_path} does not name a coldkey to pay with")
-    healths: list[EndpointHealth] = []
-    terms = run(lambda: read_terms(chain, hotkey, payer, healths))
-    if terms.uid is not None:
-        return
-    with failing():
-        require_payable(terms, max_cost)
-    cost_tao = terms.burn_rao / RAO_PER_TAO
-    sys.stderr.write(f"Registering on subnet {chain.netuid} burns {cost_tao:.9f} TAO.\n")
-    coldkey = coldkey_of(wallet)
-    done = run(lambda: burn(chain, coldkey, hotkey, max_cost * RAO_PER_TAO, PATIENCE_S, healths))
-    sys.stderr.write(f"Registered as uid {done.uid}.\n")
+    register_if_needed(chain, wallet, hotkey, max_cost)
 
 
 def _commit(chain: ChainOptions, wallet: WalletOptions, text: str) -> None:

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import final
 
 import trio
@@ -43,47 +43,54 @@ class Group:
         """Return 0 when a request may be sent, else the seconds until the breaker lets one try."""
         return self.breaker.wait_s(self._now())
 
-    @asynccontextmanager
-    async def connected(
-        self, connect_s: float, total_s: float, *, bodyless: bool
-    ) -> AsyncIterator[tuple[Server, Forwarding]]:
-        """Yield the least busy server and a connection to it; one that cannot be reached is followed by the next.
+    async def acquire(self, connect_s: float, total_s: float, *, bodyless: bool) -> tuple[Server, Forwarding]:
+        """Return the least busy server and a connection to it, to be given back by `release`; a server that cannot be
+        reached is followed by the next.
 
         Raises NotSent when none can be reached, and NoPlace when all that might be are in use up to their bound.
         """
         tried: list[Server] = []
         full: NoPlace | None = None
-        async with AsyncExitStack() as stack:
-            while True:
-                server = rules.choose(self.servers, self.settings, self._now(), tried)
-                opening = self.upstream.connection(self.target(server), connect_s, total_s, bodyless=bodyless)
-                server.in_flight += 1
-                try:
-                    forwarding = await stack.enter_async_context(opening)
-                except BaseException as error:
-                    server.in_flight -= 1
-                    match error:
-                        case NoPlace():
-                            full = error
-                        case NotSent():
-                            self._note_failure(server, str(error))
-                        case _:
-                            self.breaker.left()
-                            raise
-                    tried.append(server)
-                    if len(tried) >= len(self.servers):
-                        if full is not None:
-                            self.breaker.left()
-                            raise full from None
-                        self.breaker.failed(self.settings.breaker_failures, self.settings.breaker_open_s, self._now())
-                        raise
-                else:
-                    break
+        while True:
+            server = rules.choose(self.servers, self.settings, self._now(), tried)
+            server.in_flight += 1
             try:
-                yield server, forwarding
-            finally:
+                target = self.target(server)
+                return server, await self.upstream.acquire(target, connect_s, total_s, bodyless=bodyless)
+            except BaseException as error:
                 server.in_flight -= 1
-                self.breaker.left()
+                match error:
+                    case NoPlace():
+                        full = error
+                    case NotSent():
+                        self._note_failure(server, str(error))
+                    case _:
+                        self.breaker.left()
+                        raise
+                tried.append(server)
+                if len(tried) >= len(self.servers):
+                    if full is not None:
+                        self.breaker.left()
+                        raise full from None
+                    self.breaker.failed(self.settings.breaker_failures, self.settings.breaker_open_s, self._now())
+                    raise
+
+    def release(self, server: Server, forwarding: Forwarding) -> None:
+        """Give a connection back, whatever became of it."""
+        server.in_flight -= 1
+        self.breaker.left()
+        self.upstream.release(forwarding)
+
+    @asynccontextmanager
+    async def connected(
+        self, connect_s: float, total_s: float, *, bodyless: bool
+    ) -> AsyncIterator[tuple[Server, Forwarding]]:
+        """Yield what `acquire` returns, and release it afterwards."""
+        server, forwarding = await self.acquire(connect_s, total_s, bodyless=bodyless)
+        try:
+            yield server, forwarding
+        finally:
+            self.release(server, forwarding)
 
     def retire(self) -> None:
         """Take no new requests: the settings no longer name this group."""

@@ -93,6 +93,7 @@ def measure(state: State) -> None:
     metrics.proxy_spool_bytes.set(state.spool.held)
     metrics.proxy_body_memory_bytes.set(state.spool.held_in_memory)
     metrics.proxy_jobs.set(len(state.jobs))
+    metrics.proxy_jobs_kept.set(state.jobs.kept_bytes)
     metrics.proxy_min_stake.set(state.policy.min_stake)
     read_s = state.threshold_age_s
     metrics.proxy_min_stake_age.set(_NEVER if read_s is None else read_s)

@@ -71,24 +71,28 @@ class Admission:
         _take(self.key_rates, request.caller, "key")
         return _enter(self.keys, request.caller, "key")
 
+    def place_now(self) -> Slot | None:
+        """Take one of the places if one is free and no one waits for it."""
+        return Slot(self.places.give_back) if self.places.take() else None
+
     async def place(self, request: Incoming) -> Slot:
         """Take one of the places, waiting in the queue. Raises Refusal (queue_full, queue_late)."""
-        if self.places.take():
-            return Slot(self.places.give_back)
+        if (slot := self.place_now()) is not None:
+            return slot
         request.phase = "queue"
         admitted = trio.Event()
         waiter = self.places.wait(admitted.set)
         if waiter is None:
             raise Refusal("queue_full", "The miner is busy and its queue is full", retry_after_s=self._settings.queue_s)
+        wait_s = self._settings.queue_s
         try:
-            with trio.move_on_after(self._settings.queue_s):
+            with trio.move_on_after(wait_s):
                 await admitted.wait()
-        finally:
-            if not waiter.admitted or not admitted.is_set():
-                self.places.leave(waiter)
-        if not waiter.admitted:
-            wait_s = self._settings.queue_s
-            raise Refusal("queue_late", f"No place became free within {wait_s:g} s", retry_after_s=wait_s)
+            if not waiter.admitted:
+                raise Refusal("queue_late", f"No place became free within {wait_s:g} s", retry_after_s=wait_s)
+        except BaseException:  # a place may have been given in the same instant in which the wait was cancelled
+            self.places.leave(waiter)
+            raise
         return Slot(self.places.give_back)
 
 

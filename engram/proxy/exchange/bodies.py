@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncGenerator
-from typing import Final, TypeAlias, final
+from typing import TypeAlias, final
 
 import trio
 
@@ -10,9 +10,7 @@ from engram.http.framing import CHUNKED, Headers
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Gone, Refusal
 from engram.proxy.exchange.spool import MemoryShare, SpoolFile
-
-LEAST_BYTES_PER_S: Final = 4_096
-"""A body that is not proven yet must arrive at this rate, after the first `body_timeout_s`."""
+from engram.proxy.limits.pace import LEAST_BYTES_PER_S, Pace
 
 
 @final
@@ -123,7 +121,7 @@ def too_large(limit: int) -> Refusal:
     return Refusal("body_too_large", f"A request body may have {limit} bytes here")
 
 
-def require_pace(request: Incoming, began_s: float, grace_s: float) -> None:
+def require_pace(request: Incoming, pace: Pace) -> None:
     """Refuse a body that arrives too slowly to wait for its proof. Raises Refusal (body_late)."""
-    if trio.current_time() - began_s > grace_s + request.received_bytes / LEAST_BYTES_PER_S:
+    if not pace.holds(request.received_bytes, trio.current_time()):
         raise Refusal("body_late", f"The body arrives at less than {LEAST_BYTES_PER_S} bytes a second")

@@ -9,6 +9,7 @@
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -47,7 +48,24 @@ SIGNING: Final = (b"epistula-", b"x-epistula-", b"x-chutes-", b"body-signature",
 _CORS: Final = b"access-control-"
 """Which pages may call is the proxy's to say: a backend's own permission would undo it."""
 _ANSWERED_BY_US: Final = frozenset({b"date", b"x-request-id"})
-_NEVER_TRAILERS: Final = frozenset({b"host", b"authorization", b"content-length", b"content-type", b"content-encoding"})
+_NEVER_TRAILERS: Final = (
+    HOP_BY_HOP
+    | _REBUILT
+    | {
+        b"authorization",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"content-type",
+        b"cookie",
+        b"range",
+        b"set-cookie",
+        b"trailer",
+        b"www-authenticate",
+    }
+)
+"""Fields that are not to be believed after a body (RFC 9110, 6.5.1), or that the proxy states itself: a server that
+merges trailers into headers must not get by them what was kept from it as a header."""
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -96,15 +114,22 @@ def request_lines(headers: Headers, origin: Origin, authority: str, length: int 
 
 
 def _stays(name: bytes, value: bytes, named: frozenset[bytes]) -> bool:
-    if name in named:
-        return True
+    return name in named or _stays_always(name) or _authorizes(name, value)
+
+
+@lru_cache(maxsize=1_024)
+def _stays_always(name: bytes) -> bool:
     name = name.replace(b"_", b"-")  # many servers read both as one: X_Forwarded_For must not stand in for ours
-    return name in HOP_BY_HOP or name in _REBUILT or is_signature(name, value)
+    return name in HOP_BY_HOP or name in _REBUILT or name.startswith(SIGNING)
 
 
 def is_signature(name: bytes, value: bytes) -> bool:
     """Return whether a header line carries a signature or a secret of the caller."""
-    return name.startswith(SIGNING) or (name == b"authorization" and value[:9].lower() == b"epistula ")
+    return name.startswith(SIGNING) or _authorizes(name, value)
+
+
+def _authorizes(name: bytes, value: bytes) -> bool:
+    return name == b"authorization" and value[:9].lower() == b"epistula "
 
 
 def _forwarded(origin: Origin, proto: bytes) -> bytes:
@@ -139,12 +164,12 @@ def answer_lines(headers: Headers) -> Headers:
 
 
 def trailer_lines(headers: Headers) -> Headers:
-    """Return the trailers that may be passed on (RFC 9110, 6.5.1)."""
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in HOP_BY_HOP and name not in _NEVER_TRAILERS and not name.startswith(SIGNING)
-    ]
+    """Return the trailers of a request or an answer that may be passed on."""
+    return [(name, value) for name, value in headers if _may_trail(name.replace(b"_", b"-"))]
+
+
+def _may_trail(name: bytes) -> bool:
+    return name not in _NEVER_TRAILERS and not name.startswith((*SIGNING, _CORS))
 
 
 def first(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:

@@ -18,6 +18,7 @@ from engram.proxy.exchange.bodies import Body, LiveBody, MemoryBody, SpooledBody
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Refusal
 from engram.proxy.exchange.spool import Spool, no_room_in_memory
+from engram.proxy.limits.pace import Pace
 from engram.proxy.plan import HASHED, Plan
 
 _AT_ONCE_BYTES: Final = 65_536
@@ -102,7 +103,8 @@ async def _signed_in_body(request: Incoming, plan: Plan, spool: Spool, limit: in
 
 async def read_whole(request: Incoming, plan: Plan, spool: Spool, limit: int) -> MemoryBody:
     """Return the whole body, for the caller of this to close. Raises Refusal and Gone."""
-    received, more, began_s = bytearray(), True, trio.current_time()
+    received, more = bytearray(), True
+    pace = Pace(plan.settings.server.body_timeout_s, trio.current_time())
     share = spool.share(request.bucket)
     try:
         while more:
@@ -110,7 +112,7 @@ async def read_whole(request: Incoming, plan: Plan, spool: Spool, limit: int) ->
             if not share.take(len(data)):
                 raise no_room_in_memory()
             received += data
-            require_pace(request, began_s, plan.settings.server.body_timeout_s)
+            require_pace(request, pace)
     except BaseException:
         share.close()
         raise
@@ -119,8 +121,8 @@ async def read_whole(request: Incoming, plan: Plan, spool: Spool, limit: int) ->
 
 async def _whole(request: Incoming, plan: Plan, spool: Spool, limit: int) -> tuple[Body, str]:
     """Return the whole body and its SHA-256 (hex)."""
-    hashed, received, began_s = hashlib.sha256(), bytearray(), trio.current_time()
-    grace_s, in_memory = plan.settings.server.body_timeout_s, plan.settings.bodies.memory_bytes
+    hashed, received, in_memory = hashlib.sha256(), bytearray(), plan.settings.bodies.memory_bytes
+    pace = Pace(plan.settings.server.body_timeout_s, trio.current_time())
     share = spool.share(request.bucket)
     more = True
     try:
@@ -128,7 +130,7 @@ async def _whole(request: Incoming, plan: Plan, spool: Spool, limit: int) -> tup
             data, more, _ = await next_part(request, limit)
             hashed.update(data)
             received += data
-            require_pace(request, began_s, grace_s)
+            require_pace(request, pace)
             if len(received) > in_memory or not share.take(len(data)):
                 break
         else:
@@ -144,7 +146,7 @@ async def _whole(request: Incoming, plan: Plan, spool: Spool, limit: int) -> tup
             data, more, _ = await next_part(request, limit)
             hashed.update(data)
             await file.write(data)
-            require_pace(request, began_s, grace_s)
+            require_pace(request, pace)
         await file.finish()
     except BaseException:
         file.close()

@@ -63,6 +63,8 @@ class ClientSink:
         self._held: tuple[int, Headers, bytearray] | None = None
         self._left: int | None = None
         """Bytes of a body of known length that are still to come."""
+        self._trailers = False
+        self._ended = False
 
     async def start(self, status: int, lines: Headers, length: int | None) -> None:
         request, signing = self._request, self._signing
@@ -100,10 +102,13 @@ class ClientSink:
             self._left -= len(data)
             if not self._left:  # the client has all of it, and may leave before the end is noted
                 self._request.answered = True
-        await self._request.send({"type": "http.response.body", "body": data, "more_body": True})
+                self._ended = not self._trailers
+        await self._request.send({"type": "http.response.body", "body": data, "more_body": not self._ended})
 
     async def end(self, trailers: Headers) -> None:
         self._request.answered = True
+        if self._ended:
+            return
         body = b""
         if self._held is not None:
             assert self._signing is not None

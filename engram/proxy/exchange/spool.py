@@ -1,5 +1,5 @@
-"""Bodies that wait for their proof: the room for them in memory and on disk, each under a quota for all and half of it
-for one address.
+"""Bodies that wait for their proof: the room for them in memory and on disk, each under a quota for all, of which an
+address may hold no more than it leaves free.
 
 A body that finds no room in memory goes to its file at once. A file has no name, so that nothing is left of it whatever
 becomes of the process. A full disk, or a full quota, refuses the request (503); nothing falls back to memory.
@@ -29,13 +29,13 @@ class Spool:
 
     def __init__(self, folder: Path, settings: BodySettings) -> None:
         self._folder = folder
-        self._room = BodyRoom(settings.spool_bytes, settings.spool_bytes // 2)
-        self._memory = BodyRoom(settings.memory_bytes_in_all, settings.memory_bytes_in_all // 2)
+        self._room = BodyRoom(settings.spool_bytes)
+        self._memory = BodyRoom(settings.memory_bytes_in_all)
 
     def change(self, settings: BodySettings) -> None:
         """Use other quotas from now on; what is open keeps its room."""
-        self._room.resize(settings.spool_bytes, settings.spool_bytes // 2)
-        self._memory.resize(settings.memory_bytes_in_all, settings.memory_bytes_in_all // 2)
+        self._room.resize(settings.spool_bytes)
+        self._memory.resize(settings.memory_bytes_in_all)
 
     def problem_with(self, quota: int) -> str | None:
         """Return why the folder cannot hold so much; None if it can. Blocks."""

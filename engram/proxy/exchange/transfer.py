@@ -11,7 +11,6 @@ The wait for the answer's first byte begins when the request's last byte has bee
 it is passed on while the upload goes on, and ends it.
 """
 
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from math import inf
 from typing import Final, final
@@ -86,21 +85,21 @@ class Transfer:
         require_closed(group)
         request.phase = "connect"
         try:
-            async with group.connected(route.connect_s, route.total_s, bodyless=request.method == "HEAD") as (
-                server,
-                forwarding,
-            ):
-                request.backend = server.url
-                await self._exchange(server, forwarding, sink)
+            server, forwarding = await group.acquire(route.connect_s, route.total_s, bodyless=request.method == "HEAD")
         except (NotSent, NoPlace) as error:
             raise unreached(error, route.connect_s) from error
+        try:
+            request.backend = server.url
+            await self._exchange(server, forwarding, sink)
+        finally:
+            group.release(server, forwarding)
 
     async def _exchange(self, server: Server, forwarding: Forwarding, sink: Sink) -> None:
         raw_head = self._head(server)
         body = self._body
         self._request.phase = "wait"
         if isinstance(body, MemoryBody):
-            await self._guarded(lambda: forwarding.send(raw_head + body.content))
+            _require_taken(await forwarding.send(raw_head + body.content, within_s=self._route.idle_s))
             forwarding.sent()
             await self._answer(server, forwarding, sink)
             return
@@ -108,7 +107,7 @@ class Transfer:
         async with trio.open_nursery() as nursery:
             self.uploading, self._request.phase = True, "upload"
             try:
-                await self._guarded(lambda: forwarding.send(raw_head))
+                _require_taken(await forwarding.send(raw_head, within_s=self._route.idle_s))
                 nursery.start_soon(self._upload, forwarding, nursery.cancel_scope)
                 await self._answer(server, forwarding, sink)
             except Exception as error:  # noqa: BLE001 -- raised again outside the nursery, which would wrap it
@@ -127,15 +126,8 @@ class Transfer:
         lines = request_lines(request.headers, request.origin, target.authority, self._body.length)
         return head_of(request.method, path, lines)
 
-    async def _guarded(self, send: Callable[[], Awaitable[None]]) -> None:
-        """Send, but do not wait longer for a backend that takes nothing than for one that sends nothing."""
-        with trio.CancelScope(deadline=trio.current_time() + self._route.idle_s) as sending:
-            await send()
-        if sending.cancelled_caught:
-            raise Refusal("upload_stuck", "Upstream timed out", message="the backend takes no more of the body")
-
     async def _upload(self, forwarding: Forwarding, scope: trio.CancelScope) -> None:
-        body = self._body
+        body, idle_s = self._body, self._route.idle_s
         chunked = body.length == CHUNKED
         try:
             async with aclosing(body.parts()) as parts:
@@ -143,12 +135,11 @@ class Transfer:
                     if not forwarding.taking:  # its answer, or the lack of one, says why
                         break
                     if chunked:
-                        await self._guarded(lambda part=part: forwarding.send_chunk(part))  # type: ignore[misc]
+                        _require_taken(await forwarding.send_chunk(part, idle_s))
                     else:
-                        await self._guarded(lambda part=part: forwarding.send(part))  # type: ignore[misc]
+                        _require_taken(await forwarding.send(part, within_s=idle_s))
             if chunked and forwarding.taking:
-                trailers = trailer_lines(body.trailers)
-                await self._guarded(lambda: forwarding.send_end(trailers))
+                _require_taken(await forwarding.send_end(trailer_lines(body.trailers), idle_s))
         except (Refusal, Gone, OSError) as error:
             self._error = error
             forwarding.transport.close()
@@ -189,7 +180,14 @@ class Transfer:
         await sink.end(trailer_lines(forwarding.trailers))
 
     async def _first(self, forwarding: Forwarding) -> AnswerHead:
-        wait_s = inf if self.uploading else self._first_byte_s
-        with trio.CancelScope(deadline=trio.current_time() + wait_s) as self._waiting:
+        if not self.uploading:
+            return await forwarding.head(self._first_byte_s)
+        with trio.CancelScope() as self._waiting:  # its deadline is set when the whole body has been sent
             return await forwarding.head(inf)
-        raise Failed("first_byte_late", f"no answer within {self._first_byte_s:g} s")
+        raise Failed("first_byte_late", f"nothing for {self._first_byte_s:g} s")
+
+
+def _require_taken(taken: bool) -> None:
+    """Refuse a request whose backend takes no more: it gets no longer for that than for a part of its answer."""
+    if not taken:
+        raise Refusal("upload_stuck", "Upstream timed out", message="the backend takes no more of the body")

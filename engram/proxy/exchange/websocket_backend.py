@@ -1,8 +1,12 @@
-"""A backend's side of one WebSocket (RFC 6455, by wsproto): the handshake, messages joined from fragments, and pings to
-a backend that is silent.
+"""A backend's side of one WebSocket (RFC 6455, by wsproto): the handshake, messages joined from fragments, and an end
+for a backend that is silent or takes nothing.
+
+    open --nothing received for idle_s--> pinged --again--> given up (1011)
+         --nothing taken for idle_s-----------------------> given up (1011)
 """
 
 from collections import deque
+from math import inf
 from typing import Any, Final, final
 
 import msgspec
@@ -29,7 +33,9 @@ from engram.proxy.exchange.refusing import Refusal
 MESSAGE_BYTES: Final = 1_048_576
 ABNORMAL: Final = 1006
 _TOO_LARGE: Final = 1009
-_SILENT: Final = 1011
+_GIVEN_UP: Final = 1011
+_CLOSING_S: Final = 2.0
+"""Seconds for a backend to take the frame that closes."""
 _REJECTED_BYTES: Final = 65_536
 """Of the body of a backend's answer that is no 101; the rest is left out."""
 
@@ -47,7 +53,9 @@ class WebSocketBackend:
     """One connection to a backend."""
 
     def __init__(self, forwarding: Forwarding, idle_s: float) -> None:
-        """`idle_s`: seconds of silence until the backend is pinged, and again until it is given up."""
+        """`idle_s`: seconds of silence until the backend is pinged, and again until it is given up; and seconds in
+        which it must take what is sent.
+        """
         self._transport = forwarding.transport
         self._wire = WSConnection(ConnectionType.CLIENT)
         self._idle_s = idle_s
@@ -55,22 +63,21 @@ class WebSocketBackend:
         self._parts: list[Any] = []
         self._size = 0
         self._sending = trio.Lock()
+        self._given_up = False
 
     async def shake_hands(
-        self, host: str, path: str, subprotocols: list[str], lines: list[tuple[bytes, bytes]], wait_s: float
+        self, host: str, path: str, subprotocols: list[str], lines: list[tuple[bytes, bytes]]
     ) -> str | RefusedHandshake | None:
         """Ask for the WebSocket; return the subprotocol that was chosen, or the other answer. Raises Refusal."""
         await self._send(Request(host=host, target=path, subprotocols=subprotocols, extra_headers=lines))
-        with trio.CancelScope(deadline=trio.current_time() + wait_s):
-            match await self._next():
-                case AcceptConnection(subprotocol=subprotocol):
-                    return subprotocol
-                case RejectConnection() as rejected:
-                    return await self._rest_of(rejected)
-                case _:
-                    message = "the backend did not answer the handshake"
-                    raise Refusal("backend_cut", "Error connecting to backend service", message=message)
-        raise Refusal("first_byte_late", "Upstream timed out", message=f"no handshake within {wait_s:g} s")
+        match await self._next():
+            case AcceptConnection(subprotocol=subprotocol):
+                return subprotocol
+            case RejectConnection() as rejected:
+                return await self._rest_of(rejected)
+            case _:
+                message = "the backend did not answer the handshake"
+                raise Refusal("backend_cut", "Error connecting to backend service", message=message)
 
     async def _rest_of(self, rejected: RejectConnection) -> RefusedHandshake:
         body, more = bytearray(), rejected.has_body
@@ -95,14 +102,14 @@ class WebSocketBackend:
                 event = await self._next()
             if waiting.cancelled_caught:
                 if pinged:
-                    return _SILENT
+                    return _GIVEN_UP
                 pinged = True
                 await self._send(Ping())
                 continue
             pinged = False
             match event:
                 case None:
-                    return ABNORMAL
+                    return _GIVEN_UP if self._given_up else ABNORMAL
                 case CloseConnection(code=code):
                     await self._send(event.response())
                     return code
@@ -138,15 +145,20 @@ class WebSocketBackend:
     async def close(self, code: int, reason: str = "") -> None:
         """Close with a code."""
         shown = code if code not in (1005, 1006, 1015) else 1001
-        await self._send(CloseConnection(code=shown, reason=reason))
+        await self._send(CloseConnection(code=shown, reason=reason), min(_CLOSING_S, self._idle_s))
 
-    async def _send(self, event: Event) -> None:
+    async def _send(self, event: Event, within_s: float = inf) -> None:
+        """Send an event; a backend that does not take it in time is given up, which ends the wait for its messages."""
         try:
             data = self._wire.send(event)
         except LocalProtocolError:
             return  # it has closed already
-        async with self._sending:
-            await self._transport.write(data)
+        with trio.move_on_after(min(within_s, self._idle_s)) as sending:
+            async with self._sending:
+                await self._transport.write(data)
+        if sending.cancelled_caught:
+            self._given_up = True
+            self._transport.close()
 
     async def _next(self) -> Event | None:
         """Return the next event; None when the backend's connection ended or broke the protocol."""

@@ -39,6 +39,8 @@ async def answer_new(request: Incoming, running: RunningJob, after_s: float, cor
         nursery.start_soon(watch, nursery.cancel_scope)
         with trio.move_on_after(after_s):
             await running.ended.wait()
+        if running.ending:  # its result is the answer as soon as it is noted
+            await running.ended.wait()
         nursery.cancel_scope.cancel()
     if gone and running.result is None:
         if not keep:
@@ -47,6 +49,7 @@ async def answer_new(request: Incoming, running: RunningJob, after_s: float, cor
     if running.result is not None:
         await _send_result(request, running.job.id, running.result, cors)
         return
+    running.announced = True
     request.code = "job"
     await _send_queued(request, running.job, after_s, cors)
 

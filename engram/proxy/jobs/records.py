@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
 from engram.hotkeys import PublicKey
 from engram.proxy.jobs.model import Job, JobResult
@@ -21,6 +21,7 @@ _END: Final = (
     .values(
         state=bindparam("to"),
         ended_at=bindparam("at"),
+        fetched_at=bindparam("fetched"),
         status=bindparam("answered"),
         headers=bindparam("lines"),
         body=bindparam("content"),
@@ -72,14 +73,18 @@ def under(connection: Connection, owner: PublicKey, idempotency_key: str) -> Job
     return None if row is None else _job(row)
 
 
-def end(connection: Connection, job_id: str, result: JobResult, at: float) -> bool:
-    """Note how a running job ended; return False when it was not running any more."""
+def end(connection: Connection, job_id: str, result: JobResult, at: float, fetched_at: float | None = None) -> bool:
+    """Note how a running job ended; return False when it was not running any more.
+
+    `fetched_at` is set where the one that posted it still waits and gets the result as its answer.
+    """
     done = connection.execute(
         _END,
         {
             "of": job_id,
             "to": result.state,
             "at": at,
+            "fetched": fetched_at,
             "answered": result.status,
             "lines": result.headers,
             "content": result.body,
@@ -109,6 +114,13 @@ def expire(connection: Connection, ended_before: float, fetched_before: float) -
     """Delete what was kept long enough; return how many there were."""
     done = connection.execute(_EXPIRE, {"ended_before": ended_before, "fetched_before": fetched_before})
     return done.rowcount
+
+
+def kept_bytes(connection: Connection) -> dict[PublicKey, int]:
+    """Return the bytes of all results, by owner."""
+    size = func.length(_columns.body) + func.length(_columns.headers)
+    rows = connection.execute(select(_columns.owner, func.sum(size)).group_by(_columns.owner))
+    return {owner: int(total) for owner, total in rows}
 
 
 def _job(row: RowMapping) -> Job:

@@ -25,6 +25,7 @@ from engram.proxy.exchange.sinks import Buffer
 from engram.proxy.exchange.transfer import AnswerCut, Transfer
 from engram.proxy.jobs import records
 from engram.proxy.jobs.model import Job, JobResult
+from engram.proxy.limits.kept import KeptBytes
 from engram.proxy.plan import Plan
 from engram.proxy.routing import Matched
 from engram.proxy.settings.model import JobSettings
@@ -41,8 +42,10 @@ _log = structlog.get_logger("engram.proxy")
 class RunningJob:
     """A job of this process."""
 
-    def __init__(self, job: Job, request: Incoming) -> None:
+    def __init__(self, job: Job, request: Incoming, *, keyed: bool) -> None:
+        """`keyed`: it has an Idempotency-Key, by which its result may be asked for."""
         self.job = job
+        self.keyed = keyed
         self.request = request
         """The one that began it."""
         self.ended = trio.Event()
@@ -50,6 +53,10 @@ class RunningJob:
         """None until it has ended."""
         self.scope = trio.CancelScope()
         self.canceled = False
+        self.announced = False
+        """Whether its id has been given: its result is fetched, and is no answer any more."""
+        self.ending = False
+        """Whether its result is known and being noted."""
 
     def cancel(self) -> None:
         """Cut it, because its client left before it was given the id."""
@@ -78,10 +85,17 @@ class Jobs:
         self._settings = settings
         self._nursery: trio.Nursery | None = None
         self._running: dict[str, RunningJob] = {}
+        self._kept = KeptBytes(settings.kept_bytes)
 
     def change(self, settings: JobSettings) -> None:
         """Apply other settings to jobs that begin from now on."""
         self._settings = settings
+        self._kept.in_all = settings.kept_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the results that are kept."""
+        return len(self._kept)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -104,6 +118,7 @@ class Jobs:
     async def _expire(self) -> None:
         now, keep_s = self._clock.now(), self._settings.keep_s
         await self._ledger.write(lambda connection: records.expire(connection, now - keep_s, now - _FETCHED_KEPT_S))
+        self._kept.replace(await self._ledger.read(records.kept_bytes))
 
     async def begin(self, plan: Plan, undertaking: Undertaking, idempotency_key: str | None) -> RunningJob | Job:
         """Run a request as a job; return the job of before where its Idempotency-Key was used already.
@@ -115,6 +130,9 @@ class Jobs:
         if self._nursery is None or len(self._running) >= self._settings.open:
             raise Refusal("jobs_full", "The miner runs as many jobs as it may", retry_after_s=5)
         assert request.caller is not None
+        if not self._kept.has_room(request.caller):
+            text = "Results of your jobs take up their room: fetch them, or wait until they expire"
+            raise Refusal("jobs_full", text, reason="results_full", retry_after_s=_FETCHED_KEPT_S)
         job = Job(
             id=self._ids.token(_ID_BYTES),
             owner=request.caller,
@@ -123,7 +141,7 @@ class Jobs:
             request_hash=_hash_of(request),
             created_at=self._clock.now(),
         )
-        running = self._running[job.id] = RunningJob(job, request)
+        running = self._running[job.id] = RunningJob(job, request, keyed=idempotency_key is not None)
         try:
             known = await self._ledger.write(lambda connection: records.begin(connection, job, idempotency_key))
         except BaseException:
@@ -161,9 +179,12 @@ class Jobs:
         try:
             result = await self._result(plan, undertaking, running)
             kill_points.point("proxy_job:answered")
+            running.ending = True
+            at, job = self._clock.now(), running.job
+            fetched_at = None if running.announced or running.keyed else at
             with trio.CancelScope(shield=True):
-                at = self._clock.now()
-                await self._ledger.write(lambda connection: records.end(connection, running.job.id, result, at))
+                await self._ledger.write(lambda connection: records.end(connection, job.id, result, at, fetched_at))
+            self._kept.add(job.owner, len(result.body) + len(result.headers))
             running.result = result
         except Exception:  # noqa: BLE001 -- one job's fault ends no other: it stays `running` until the next start
             _log.exception("job_failed", job_id=running.job.id)

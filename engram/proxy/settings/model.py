@@ -76,7 +76,7 @@ class AuthSettings(Section, frozen=True, rename={"self_debug_key": "self-debug-k
     """A caller with a validator permit passes with strictly more stake than this. MIN_STAKE_REQUIRED."""
     min_stake_url: str = ""
     """URL whose answer is the threshold, where a subnet publishes it; read every 5 minutes, the last good reading stays
-    in force. Until the first one, `min_stake` is."""
+    in force, also over a restart. Until the first one, `min_stake` is."""
     stake_unit: StakeUnit = "alpha"
     """`alpha`: the hotkey's alpha on the subnet; `tao`: its TAO; `weighted`: both, as the chain weights them."""
     allowed_senders: tuple[str, ...] = ()
@@ -141,11 +141,13 @@ class BodySettings(Section, frozen=True):
     memory_bytes: Size = 262_144
     """A body without Content-Digest up to this size waits for its proof in memory, a longer one in a file."""
     memory_bytes_in_all: Size = 67_108_864
-    """Bytes of all bodies in memory together, one address at most half; beyond it shorter ones go to a file too."""
+    """Bytes of all bodies in memory together, of which an address has no more than it leaves free; beyond it shorter
+    ones go to a file too."""
     spool_dir: str = ""
     """Folder of these files; empty: `spool` in the data folder."""
     spool_bytes: Size = 4_294_967_296
-    """Bytes of all spooled bodies together; beyond it requests are refused with 503."""
+    """Bytes of all spooled bodies together, of which an address has no more than it leaves free; beyond it requests are
+    refused with 503."""
 
 
 class JobSettings(Section, frozen=True):
@@ -154,6 +156,9 @@ class JobSettings(Section, frozen=True):
     keep_s: Seconds = 3_600.0
     """Seconds that a result waits to be fetched."""
     max_result_bytes: Annotated[int, Meta(ge=1, le=67_108_864)] = 4_194_304
+    kept_bytes: Size = 1_073_741_824
+    """Bytes of all results together, of which a key has no more than it leaves free; beyond it new jobs get
+    503."""
     open: Count = 64
     """Jobs that may run at once."""
     run_s: Seconds = 3_600.0
@@ -210,9 +215,9 @@ class RouteSettings(Section, frozen=True):
     first_byte_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 0.0
     """Seconds from the request's last byte to the answer's first; 0: services.request_timeout_s."""
     idle_s: Seconds = 60.0
-    """Seconds between parts of an answer."""
+    """Seconds between parts of an answer; of a WebSocket, until a silent backend is pinged and then given up."""
     total_s: Annotated[float, Meta(ge=0, le=31_536_000)] = 0.0
-    """Seconds for the whole request; 0 sets no bound."""
+    """Seconds for the whole request, or until an open WebSocket is closed by 1001; 0 sets no bound."""
     max_bytes: Size = 0
     """Of a request's body; 0: bodies.max_bytes."""
     on_client_gone: OnClientGone = "abort"

@@ -127,8 +127,15 @@ def _limits(settings: ProxySettings) -> Iterator[str]:
     yield (
         f"Bodies over {settings.bodies.memory_bytes} bytes without Content-Digest wait for their proof on disk, "
         f"{settings.bodies.spool_bytes} bytes in all; shorter ones in memory, {settings.bodies.memory_bytes_in_all} "
-        "bytes in all, and then on disk too."
+        "bytes in all, and then on disk too. An address has no more of either than it leaves free."
     )
+    if any(route.answer_after_s for route in settings.table()):
+        jobs = settings.jobs
+        yield (
+            f"{jobs.open} jobs run at once, each for at most {jobs.run_s:g} s; a result of up to "
+            f"{jobs.max_result_bytes} bytes is kept for {jobs.keep_s:g} s, or a minute once it was fetched, and "
+            f"{jobs.kept_bytes} bytes in all."
+        )
 
 
 def _is_public(url: str) -> bool:
