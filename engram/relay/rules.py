@@ -88,7 +88,7 @@ class Door(msgspec.Struct, frozen=True):
 
     shut: int = 0
     opens_at: float = 0.0
-    """Unix seconds; one entry is tried from then on."""
+    """On the monotonic clock, so that a wall clock set back cannot keep it shut; one entry is tried from then on."""
     reason: str = ""
 
     @property
@@ -239,6 +239,11 @@ def signed_hash(payload: Mapping[str, object]) -> str:
     """sha256 hex of a decoded payload's canonical form, without the fields that signing adds; its ASCII is signed."""
     unsigned = {name: value for name, value in payload.items() if name not in SIGNATURE_FIELDS}
     return hashlib.sha256(canonical_of_decoded(unsigned)).hexdigest()
+
+
+def acknowledged_text(signed_hash: str, received_ms: int) -> bytes:
+    """Return what a receiver signs to acknowledge a payload."""
+    return f"engram-accepted:{signed_hash}:{received_ms}".encode()
 
 
 SIGNATURE_FIELDS = ("validator_hotkey", "signature", "signed_hash")

@@ -13,6 +13,7 @@ from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
 from engram.ledger import Ledger, LedgerError
 from engram.payments import prepaid
+from engram.relay.rules import acknowledged_text
 from engram.relay.schemas import TAKEN
 from engram.xeris import anchoring, judging, records, submissions
 from engram.xeris.anchoring import ReadsRoot
@@ -138,7 +139,7 @@ class XerisReceiver:
 
     def _acknowledge(self, submission: Submission, at: float) -> bytes:
         received_ms = int(at * 1000)
-        message = f"engram-accepted:{submission.signed_hash}:{received_ms}"
+        message = acknowledged_text(submission.signed_hash, received_ms)
         return msgspec.json.encode(
             Acknowledged(
                 status="accepted",
@@ -147,6 +148,6 @@ class XerisReceiver:
                 received_ms=received_ms,
                 signers=len(submission.keys),
                 receiver=self._keypair.ss58,
-                signature="0x" + self._keypair.sign(message.encode()).hex(),
+                signature="0x" + self._keypair.sign(message).hex(),
             )
         )
