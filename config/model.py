@@ -406,6 +406,9 @@ class XerisSettings(Section, frozen=True):
     """Days for which payloads are kept; older ones are refused."""
     anchor_epochs: Annotated[int, Meta(ge=1, le=1_000)] = 2
     """Epochs after which a payload that is not anchored on the chain is marked as overdue."""
+    archive_endpoints: tuple[str, ...] = ()
+    """Endpoints that keep the state of every block of the same chain, asked who held a permit, and what was committed,
+    at blocks that `chain.endpoints` have forgotten."""
     schema_versions: tuple[SchemaVersion, ...] = ("engram-v1", "engram-v2")
     """Which versions of payloads it takes, as it says at GET /schemas."""
     log_days: Annotated[int, Meta(ge=1, le=3_650)] = 90

@@ -123,6 +123,7 @@ _REFUSED: Final = (
     Response(410, "Older than what is kept.", Failure),
     Response(422, "The payload is not accepted; `code` says which check it failed.", Failure),
     Response(425, "It cannot be judged yet: send it again later.", Failure),
+    Response(429, "The key submits too much at once: send it again later.", Failure),
 )
 
 SUBMIT: Final = Route(

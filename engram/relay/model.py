@@ -239,7 +239,7 @@ class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
     dlq_pending: int
     """Of those pending, the ones that have failed at least once."""
     dlq_abandoned: int
-    withdrawn: int
+    withdrawn: int = 0
     """Never sent, of those that are kept (7 days): another payload of the block was signed, or the block is another."""
     total_ok: int
     total_failed: int

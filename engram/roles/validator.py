@@ -53,7 +53,7 @@ def tree(p: Shared, ports: "ValidatorPorts") -> SupervisorSpec:
         [
             ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
             spare("loop_lag", lambda: loop_lag_job(p.metrics)),
-            spare("chain", ports.syncer),
+            spare("validator_chain", ports.syncer),
             spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
             spare("rounds", lambda: Job(ports.rounds.run)),
             spare("weights", lambda: Job(ports.look_at_weights)),

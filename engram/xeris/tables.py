@@ -57,6 +57,8 @@ Index(
     sqlite_where=text("anchor_id IS NULL AND overdue = 0"),
 )
 
+Index("ix_xeris_accepted_overdue", accepted.c.kind, sqlite_where=text("anchor_id IS NULL AND overdue = 1"))
+
 anchors = Table(
     "xeris_anchors",
     metadata,

@@ -13,6 +13,7 @@ from config.model import HttpSettings
 from engram.clock import ManualClock, SeededIds, SystemClock
 from engram.hotkeys import Keypair, verify
 from engram.http.client import HttpClient
+from engram.http.limits import Limiter
 from engram.ledger import open_inline
 from engram.ledger.inline import InlineLedger
 from engram.relay import PayloadSigner, RetryPolicy
@@ -245,3 +246,28 @@ async def test_what_the_emitter_sends_is_accepted_once(bench: Bench) -> None:
     assert [each.block for each in found] == [1002, 1001]
     assert bench.judged == ["accepted", "repeated", "accepted"]
     sender.close()
+
+
+async def test_a_key_that_submits_too_much_is_slowed_down_and_its_repeats_are_not(bench: Bench) -> None:
+    """What others send again of what it sent must not use up its rate."""
+    bench.receiver._limiter = Limiter(60, 1, bench.clock.monotonic)
+    await bench.permit(1000, ONE, TWO)
+    assert (await bench.post(scores()))[0] == 200
+    status, refused = await bench.post(memory())
+    assert (status, refused["code"]) == (429, "too_many")
+    assert (await bench.post(scores()))[0] == 200, "a repeat"
+    assert (await bench.post(scores(TWO)))[0] == 200, "another key"
+    bench.clock.advance(1.1)
+    assert (await bench.post(memory()))[0] == 200
+
+
+async def test_a_clock_that_runs_ahead_forgets_no_nonce(bench: Bench) -> None:
+    await bench.permit(1000, ONE)
+    _, first = await bench.post(scores())
+    keep_s, ahead = 86_400.0, NOW + 40 * 86_400.0
+    before = await bench.ledger.read(lambda c: records.kept_from(c, ahead, keep_s))
+    assert await bench.ledger.write(lambda c: records.purge(c, before)) == 0
+    assert await bench.post(scores()) == (200, first)
+    assert await bench.ledger.read(lambda c: records.kept_from(c, NOW + 10, keep_s)) == NOW + 10 - keep_s
+    await bench.ledger.write(lambda c: records.purge(c, NOW + 1))
+    assert await bench.ledger.read(lambda c: records.kept_from(c, ahead, keep_s)) == ahead - keep_s
