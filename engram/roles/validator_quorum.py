@@ -82,7 +82,8 @@ class ValidatorQuorum:
         records.offer(connection, payload, epoch.index, block_hash, self._p.clock.now(), audit)
         return True
 
-    def _hint(self) -> None:
+    def outbox_changed(self) -> None:
+        """Hint to the emitter that something waits."""
         self._p.registry.ref(RelayEmitter, RELAY_EMITTER).hint(OutboxGrew())
 
     def _committing(self) -> CommittingPorts:
@@ -95,7 +96,7 @@ class ValidatorQuorum:
             metagraph=self._metagraph,
             nodes=self._nodes,
             sender=self._sender,
-            queued=self._hint,
+            queued=self.outbox_changed,
             metrics=p.metrics,
         )
 
@@ -111,7 +112,7 @@ class ValidatorQuorum:
             peers=self._peers,
             client=PeerClient(p.http, self._keypair, p.clock, p.ids, p.settings.relay.timeout_s),
             bound=p.settings.relay.pending_max,
-            queued=self._hint,
+            queued=self.outbox_changed,
             metrics=p.metrics,
         )
 
