@@ -369,7 +369,7 @@ class RelaySettings(Section, frozen=True):
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
     anchor: bool = True
     """Commit the root of the delivered outputs to the chain once an epoch; the hotkey's other commitments are kept. A
-    validator in a dry run commits nothing."""
+    validator in a dry run commits nothing, nor does a gateway whose hotkey is not registered on the subnet."""
     quorum: Annotated[int, Meta(ge=1, le=64)] = 2
     """Validators that must have signed scores before they are relayed, this one among them. 1: it relays its own alone,
     which a receiver sees."""

@@ -45,13 +45,8 @@ class DeadLetters:
                 return [rows.dead_letter_row(entry) for entry in found]
             case commands.ShowDeadLetter(id=entry_id):
                 return await self._show(entry_id)
-            case commands.RetryDeadLetter(id=None):
-                ids = await self._ledger.write(lambda c: records.dlq_retry_all(c, now))
-                self._changed()
-                return Done(bool(ids), f"{len(ids)} will be sent again" if ids else "nothing is abandoned")
-            case commands.RetryDeadLetter(id=int(entry_id)):
-                await self._write(lambda c: records.dlq_retry(c, entry_id, now))
-                return Done(True, f"{entry_id} will be sent again")
+            case commands.RetryDeadLetter(id=entry_id):
+                return await self._retry(entry_id)
             case commands.DiscardDeadLetter(id=entry_id):
                 await self._write(lambda c: records.dlq_discard(c, entry_id, now))
                 return Done(True, f"{entry_id} discarded")
@@ -65,6 +60,15 @@ class DeadLetters:
             raise CommandRefused("not_found", str(error)) from None
         payload = entry.payload.decode("utf-8", "replace")
         return DeadLetterDetail(rows.dead_letter_row(entry), payload, [rows.attempt_row(line) for line in lines])
+
+    async def _retry(self, entry_id: int | None) -> Done:
+        now = self._clock.now()
+        if entry_id is None:
+            ids = await self._ledger.write(lambda c: records.dlq_retry_all(c, now))
+            self._changed()
+            return Done(bool(ids), f"{len(ids)} will be sent again" if ids else "nothing is abandoned")
+        await self._write(lambda c: records.dlq_retry(c, entry_id, now))
+        return Done(True, f"{entry_id} will be sent again")
 
     async def _write(self, transaction: Callable[[Connection], None]) -> None:
         try:

@@ -98,6 +98,7 @@ class ValidatorQuorum:
             sender=self._sender,
             queued=self.outbox_changed,
             metrics=p.metrics,
+            signers=(self._keypair.ss58,),
         )
 
     def _proposing(self) -> ProposingPorts:

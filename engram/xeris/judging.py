@@ -18,6 +18,8 @@ from engram.relay.schemas import TAKEN
 from engram.xeris.refusals import STATUS
 
 SKEW_S: Final = 120.0
+NONCE_MOST: Final = 256
+"""Characters."""
 
 
 class Refused(Exception):
@@ -132,7 +134,7 @@ def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[
         raise Refused("output_hash", "output_hash is not the hash of the output")
     block, _, rest = found.nonce.partition(":")
     source = rest.rpartition(":")[0]
-    if block != str(found.block) or not source:
+    if block != str(found.block) or not source or len(found.nonce) > NONCE_MOST:
         raise Refused("nonce", f"nonce {found.nonce[:80]!r} is not block:source:milliseconds of block {found.block}")
     unsigned = {name: value for name, value in document.items() if name != "cosignatures"}
     if not is_signed(unsigned):
@@ -157,8 +159,8 @@ def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[
 
 
 def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> None:
-    if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53:
-        raise Refused("schema", "netuid or block is out of range")
+    if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53 or not 0 <= found.epoch < 2**53:
+        raise Refused("schema", "netuid, block or epoch is out of range")
     missing = {
         "scores": found.scores is None,
         "memory": found.nodes is None,
@@ -182,14 +184,11 @@ def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> Non
 
 
 def _stable(found: _Signed) -> bytes | None:
-    try:
-        if found.kind == "scores":
-            return stable_scores(found.scores or {})
-        if found.kind == "anchor":
-            return stable_anchor(found.anchored or "", found.epoch, found.root, found.leaves, found.first, found.count)
-        return stable_nodes(found.nodes or {}) if found.kind == "memory" else None
-    except ValueError as error:  # a number that JSON has not
-        raise Refused("schema", str(error)) from None
+    if found.kind == "scores":
+        return stable_scores(found.scores or {})
+    if found.kind == "anchor":
+        return stable_anchor(found.anchored or "", found.epoch, found.root, found.leaves, found.first, found.count)
+    return stable_nodes(found.nodes or {}) if found.kind == "memory" else None
 
 
 def _anchor(found: _Signed) -> Anchor | None:

@@ -73,6 +73,7 @@ class Bench:
                 sender=Sender([self.chain], waiting=QUICK),
                 queued=lambda: None,
                 metrics=Metrics(),
+                signers=(OWN.ss58,),
             )
         )
 

@@ -39,6 +39,7 @@ root                      one_for_one
   stats_poller            disable
   relay_emitter           disable
   relay_rounds            disable
+  relay_anchors           disable
   event_feed              disable
   control                 disable
   sales_watch             disable

@@ -32,7 +32,8 @@ async def test_it_shows_how_the_relay_stands_and_what_waits_and_was_delivered() 
     client = app.test_client()
     shown = await (await client.get("/relay/status")).get_json()
     assert (shown["outbox_pending"], shown["failures_in_a_row"]) == (2, 7)
-    lines = (await (await client.get("/metrics")).get_data()).decode().splitlines()
+    answer = await client.get("/metrics")
+    lines = (await answer.get_data(as_text=True)).splitlines()
     assert 'engram_relay_entries{state="pending"} 2.0' in lines
     assert 'engram_relay_entries{state="delivered"} 0.0' in lines
     ledger.close()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from engram.hotkeys import Keypair
 from engram.relay import MinerScore, NodeMemory, PayloadSigner, SignedRoot, memory_payload, scores_payload
-from engram.relay.rules import signed_hash
+from engram.relay.anchoring.rules import LEAVES_MOST, root_of
+from engram.relay.rules import output_hash, signed_hash, stable_anchor
 from engram.xeris import judging, refusals
 from engram.xeris.judging import Known, Refused
 from tests.miner.nodes import NODE
@@ -124,6 +125,7 @@ def test_a_field_that_is_missing_is_a_fault_of_the_schema(field: str) -> None:
         (resigned(scores(scores={})), "output_hash"),
         (resigned(scores(nonce="999:5:1")), "nonce"),
         (resigned(scores(nonce="1000")), "nonce"),
+        (resigned(scores(nonce=f"1000:{'x' * 256}:1")), "nonce"),
         (scores(validator_hotkey=TWO.ss58), "signature"),
         (scores(signed_hash="0" * 64), "signature"),
         (scores(cosigners=(TWO,)) | {"cosignatures": [cosignature(STRANGER, "other", TWO.ss58)]}, "cosignature"),
@@ -194,6 +196,64 @@ def test_memory_of_a_gateway_that_is_not_known_holds_the_gateway_back() -> None:
 @pytest.mark.parametrize(("now", "expected"), [(NOW - 121, "from_the_future"), (NOW + 86_401, "too_old")])
 def test_clocks_are_held_against_each_other(now: float, expected: str) -> None:
     assert code(scores(), now) == expected
+
+
+def anchor(**changed: Any) -> dict[str, Any]:
+    """An anchor of two leaves, the first of them of the stream, signed after the change; its hashes hold."""
+    leaves = ["ab" * 32, "cd" * 32]
+    fields: dict[str, Any] = {
+        "anchored": "scores",
+        "epoch": 7,
+        "root": root_of(leaves).hex(),
+        "leaves": leaves,
+        "first": 0,
+        "count": 1,
+    }
+    fields |= changed
+    document = fields | {
+        "schema_version": "engram-v2",
+        "kind": "anchor",
+        "netuid": 450,
+        "block": 1000,
+        "round_ts": NOW,
+        "nonce": "1000:anchor.scores:1",
+        "output_hash": output_hash(stable_anchor(**fields)),
+        "validator_hotkey": ONE.ss58,
+    }
+    return resigned(document)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "accepted"),
+        ({"leaves": []}, "schema"),
+        ({"leaves": ["ab" * 32] * (LEAVES_MOST + 1)}, "schema"),
+        ({"first": -1}, "schema"),
+        ({"first": 2}, "schema"),
+        ({"count": 0}, "schema"),
+        ({"count": 3}, "schema"),
+        ({"leaves": ["ab" * 31]}, "schema"),
+        ({"epoch": 2**70}, "schema"),
+        ({"leaves": ["zz" * 32]}, "schema"),
+        ({"root": "00" * 32}, "anchor_root"),
+        ({"leaves": ["cd" * 32, "ab" * 32]}, "anchor_root"),
+    ],
+)
+def test_an_anchor_names_leaves_that_make_its_root(changed: dict[str, Any], expected: str) -> None:
+    assert code(anchor(**changed)) == expected
+
+
+def test_only_what_others_learn_from_costs_a_submission() -> None:
+    assert read(scores()).is_paid_for
+    assert not read(anchor()).is_paid_for
+
+
+def test_a_number_that_json_has_not_is_a_fault_of_the_schema() -> None:
+    body = json.dumps(scores()).replace("120.5", "1e999").encode()
+    with pytest.raises(Refused) as refused:
+        judging.read(body, NOW, 86_400.0)
+    assert refused.value.code == "schema"
 
 
 ANY_JSON = st.recursive(

@@ -26,7 +26,8 @@ async def test_it_shows_what_is_kept_and_what_is_overdue(bench: Bench) -> None:
     client = app.test_client()
 
     async def unanchored() -> str:
-        text = (await (await client.get("/metrics")).get_data()).decode()
+        answer = await client.get("/metrics")
+        text = await answer.get_data(as_text=True)
         (line,) = [line for line in text.splitlines() if line.startswith('engram_xeris_unanchored{kind="scores"}')]
         return line.rpartition(" ")[2]
 

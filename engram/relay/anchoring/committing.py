@@ -56,17 +56,19 @@ class CommittingPorts(msgspec.Struct, frozen=True, kw_only=True):
     queued: Callable[[], None]
     """A hint to the emitter."""
     metrics: Metrics
+    signers: Sequence[str]
+    """Of the streams whose payloads are leaves: ss58, or empty for those that the emitter signs with this key."""
     look_s: float = LOOK_S
 
 
 @final
 class Committing:
-    """The job; one for each hotkey and subnet."""
+    """The job; one for each hotkey and subnet. A hotkey that is not registered commits nothing."""
 
     def __init__(self, ports: CommittingPorts) -> None:
         self._ports = ports
         self._signer = PayloadSigner.of(ports.keypair)
-        self._signers = (ports.keypair.ss58,)
+        self._signers = tuple(ports.signers)
 
     async def run(self, context: Context) -> None:
         """Look until cancelled."""
