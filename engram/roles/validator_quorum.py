@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from actors import Backoff, ChildSpec, Job
 from config.model import RelaySettings, Settings
-from engram.chain.epochs import epoch_of
+from engram.chain.epochs import epoch_at
 from engram.chain.model import Metagraph
 from engram.chain.read.node import ChainEndpoint
 from engram.chain.submit.sender import Sender
@@ -78,7 +78,7 @@ class ValidatorQuorum:
         metagraph = self._subnets.get(self._netuid)
         if metagraph is None:
             return False
-        epoch = epoch_of(payload.block, self._netuid, metagraph.parameters.tempo)
+        epoch = epoch_at(metagraph, payload.block)
         records.offer(connection, payload, epoch.index, block_hash, self._p.clock.now(), audit)
         return True
 

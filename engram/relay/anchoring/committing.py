@@ -13,7 +13,7 @@ import trio
 
 from actors import Context
 from engram import kill_points
-from engram.chain.epochs import epoch_of
+from engram.chain.epochs import epoch_at
 from engram.chain.errors import ChainError
 from engram.chain.model import Metagraph
 from engram.chain.read.node import ChainEndpoint
@@ -93,7 +93,7 @@ class Committing:
         view = await open_view(ports.nodes)
         held = await read_fields(view, ports.netuid, own.public_key)
         octets = [] if held is None else [octets_of(field) for field in held.fields]
-        epoch = epoch_of(view.head.number, ports.netuid, metagraph.parameters.tempo)
+        epoch = epoch_at(metagraph, view.head.number)
         decision = rules.decide(
             None if found is None else found.intent,
             leaves,
