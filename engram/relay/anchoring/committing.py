@@ -34,6 +34,7 @@ from engram.ledger import Ledger, LedgerError
 from engram.relay.anchoring import records, rules
 from engram.relay.anchoring.records import IntendedAnchor
 from engram.relay.anchoring.rules import Decision
+from engram.relay.queueing import queue
 from engram.relay.signer import PayloadSigner
 from engram.telemetry.metrics import Metrics
 
@@ -134,9 +135,10 @@ class Committing:
 
     async def _anchor(self, intended: IntendedAnchor, block: int) -> None:
         ports, own, now = self._ports, self._ports.keypair.ss58, self._ports.clock.now()
-        queued = await ports.ledger.write(
-            lambda c: records.anchored(c, ports.netuid, own, intended, block, self._signer.sign, now)
+        queued = await queue(
+            ports.ledger,
+            lambda c: records.anchored(c, ports.netuid, own, intended, block, self._signer.sign, now),
+            ports.queued,
         )
         if queued:
             ports.metrics.relay_anchors.inc()
-            ports.queued()
