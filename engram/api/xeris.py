@@ -145,7 +145,7 @@ LIST: Final = Route(
     Response(200, "A page.", IntelligencePage),
     parameters=(
         Parameter("netuid", "query", "The subnet; 450 when left out."),
-        Parameter("kind", "query", "scores, memory, gap or anchor; all when left out."),
+        Parameter("kind", "query", "scores, memory, ranking, gap or anchor; all when left out."),
         Parameter("before", "query", "`next` of the page before."),
         Parameter("limit", "query", "At most 100; 20 when left out."),
     ),

@@ -10,10 +10,18 @@ from engram import wire
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
 from engram.relay import is_signed
 from engram.relay.anchoring.rules import LEAVES_MOST, root_of
-from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, SignedRoot
+from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, Ranked, SignedRoot
 from engram.relay.quorum.model import Cosignature
 from engram.relay.roots import RootRefused, require_root
-from engram.relay.rules import output_hash, signed_hash, stable_anchor, stable_nodes, stable_scores
+from engram.relay.rules import (
+    is_in_order,
+    output_hash,
+    signed_hash,
+    stable_anchor,
+    stable_nodes,
+    stable_ranking,
+    stable_scores,
+)
 from engram.relay.schemas import TAKEN
 from engram.xeris.refusals import STATUS
 
@@ -44,6 +52,7 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "scores"
     scores: dict[str, MinerScore] | None = None
     nodes: dict[str, NodeMemory] | None = None
+    ranking: list[Ranked] | None = None
     parked: str | None = None
     reason: str | None = None
     cosignatures: list[Cosignature] = []
@@ -70,12 +79,16 @@ FREE: Final = frozenset({"gap", "anchor"})
 """Kinds that say something of other payloads, and cost nothing."""
 
 
+OF_VALIDATORS: Final = frozenset({"scores", "ranking"})
+"""Kinds that a quorum of validators vouches for: of a block each key signs one, whoever proposes it."""
+
+
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """A payload whose form, hashes and signatures hold."""
 
     schema_version: str
     kind: str
-    """scores | memory | gap | anchor"""
+    """scores | memory | ranking | gap | anchor"""
     netuid: int
     block: int
     round_ts: float
@@ -164,6 +177,7 @@ def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> Non
     missing = {
         "scores": found.scores is None,
         "memory": found.nodes is None,
+        "ranking": found.ranking is None,
         "gap": found.parked is None or found.reason is None,
         "anchor": found.anchored is None,
     }
@@ -174,6 +188,8 @@ def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> Non
         raise Refused("schema", f"{text} (GET /schemas)")
     if missing[found.kind]:
         raise Refused("schema", f"a payload of kind {found.kind} has not its output")
+    if not is_in_order(found.ranking or []):
+        raise Refused("schema", "ranks count from 1, by falling weights, and each miner is there once")
     for name, node in (found.nodes or {}).items():
         if isinstance(node.root, UnsetType) is not (found.schema_version == SCHEMA_VERSION):
             text = f"a node has a root (or null) in {SCHEMA_VERSION_2} and none in {SCHEMA_VERSION}"
@@ -186,6 +202,8 @@ def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> Non
 def _stable(found: _Signed) -> bytes | None:
     if found.kind == "scores":
         return stable_scores(found.scores or {})
+    if found.kind == "ranking":
+        return stable_ranking(found.ranking or [])
     if found.kind == "anchor":
         return stable_anchor(found.anchored or "", found.epoch, found.root, found.leaves, found.first, found.count)
     return stable_nodes(found.nodes or {}) if found.kind == "memory" else None
@@ -259,5 +277,5 @@ def judge(submission: Submission, known: Known) -> None:
     without = [ss58.encode(key) for key in sorted(submission.keys) if key not in known.permits]
     if without:
         raise Refused("no_permit", f"no validator permit at block {submission.block}: {', '.join(without)}")
-    if submission.kind == "scores" and len(submission.keys) < known.quorum:
+    if submission.kind in OF_VALIDATORS and len(submission.keys) < known.quorum:
         raise Refused("quorum", f"{len(submission.keys)} of at least {known.quorum} validators have signed")

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, 
 from engram.hotkeys import PublicKey, ss58
 from engram.ledger import Prepared
 from engram.ledger.sql import upsert
-from engram.xeris.judging import Submission
+from engram.xeris.judging import OF_VALIDATORS, Submission
 from engram.xeris.tables import accepted, permits, signatures
 
 KEY_BYTES = 32
@@ -103,7 +103,7 @@ def signed_before(connection: Connection, submission: Submission) -> str | None:
 
 
 def _source(submission: Submission) -> str:
-    return "" if submission.kind == "scores" else submission.source
+    return "" if submission.kind in OF_VALIDATORS else submission.source
 
 
 def accept(connection: Connection, submission: Submission, acknowledgement: bytes, at: float) -> None:

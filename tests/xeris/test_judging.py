@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engram.hotkeys import Keypair
 from engram.relay import MinerScore, NodeMemory, PayloadSigner, SignedRoot, memory_payload, scores_payload
 from engram.relay.anchoring.rules import LEAVES_MOST, root_of
-from engram.relay.rules import output_hash, signed_hash, stable_anchor
+from engram.relay.rules import output_hash, ranking_payload, signed_hash, stable_anchor
 from engram.xeris import judging, refusals
 from engram.xeris.judging import Known, Refused
 from tests.miner.nodes import NODE
@@ -196,6 +196,46 @@ def test_memory_of_a_gateway_that_is_not_known_holds_the_gateway_back() -> None:
 @pytest.mark.parametrize(("now", "expected"), [(NOW - 121, "from_the_future"), (NOW + 86_401, "too_old")])
 def test_clocks_are_held_against_each_other(now: float, expected: str) -> None:
     assert code(scores(), now) == expected
+
+
+def ranking(*cosigners: Keypair, **changed: Any) -> dict[str, Any]:
+    """A ranking of two miners, signed after the change; its hash is made before it."""
+    weights = {(7, ONE.ss58): 3.0, (9, TWO.ss58): 1.0}
+    payload = ranking_payload(weights, netuid=450, block=1000, uid=5, round_ts=NOW)
+    document = json.loads(PayloadSigner.of(ONE).sign(msgspec.json.encode(payload)).body)
+    document = resigned(document | changed)
+    return document | {"cosignatures": [cosignature(each, document["signed_hash"]) for each in cosigners]}
+
+
+BEST = {"uid": 7, "hotkey": ONE.ss58, "rank": 1, "weight": 0.75}
+SECOND = {"uid": 9, "hotkey": TWO.ss58, "rank": 2, "weight": 0.25}
+
+
+def test_a_ranking_is_by_the_weights_that_were_set_and_needs_a_quorum_of_permits() -> None:
+    assert ranking()["ranking"] == [BEST, SECOND]
+    assert code(ranking()) == "accepted"
+    assert code(ranking(), quorum=2) == "quorum"
+    assert code(ranking(TWO), quorum=2) == "accepted"
+    assert code(ranking(STRANGER), quorum=2) == "no_permit"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([BEST, SECOND | {"weight": 0.24}], "output_hash"),
+        ([BEST | {"uid": 8}, SECOND], "output_hash"),
+        ([], "output_hash"),
+        ([SECOND, BEST], "schema"),
+        ([BEST, BEST | {"rank": 2}], "schema"),
+        ([BEST, SECOND | {"rank": 3}], "schema"),
+        ([BEST | {"weight": 0.2}, SECOND], "schema"),
+        ([BEST | {"weight": 1.5}, SECOND], "schema"),
+        ([BEST | {"uid": -1}, SECOND], "schema"),
+        (None, "schema"),
+    ],
+)
+def test_a_ranking_that_was_tampered_with_is_refused(found: object, expected: str) -> None:
+    assert code(ranking(ranking=found)) == expected
 
 
 def anchor(**changed: Any) -> dict[str, Any]:

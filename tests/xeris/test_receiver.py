@@ -22,7 +22,7 @@ from engram.relay.actor import EmitterPorts, RelayEmitter
 from engram.relay.model import Outcome, Unknown
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
-from engram.relay.rules import output_hash, stable_scores
+from engram.relay.rules import output_hash, stable_ranking, stable_scores
 from engram.relay.schemas import TAKEN
 from engram.relay.signer import Signed
 from engram.telemetry.metrics import Metrics
@@ -32,8 +32,9 @@ from engram.xeris.receiver import XerisReceiver
 from tests.http.harness import serving
 from tests.relay.samples import payload
 from tests.relay.test_roots import root
-from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, cosignature, memory, resigned, rooted, scores
+from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, cosignature, memory, ranking, resigned, rooted, scores
 
+NO_RANKING = output_hash(stable_ranking([]))
 EMPTY = output_hash(stable_scores({}))
 OWN = Keypair.from_seed(bytes([9]) * 32)
 
@@ -109,6 +110,16 @@ async def test_a_key_that_co_signed_one_output_of_a_block_cannot_sign_another(be
     status, refused = await bench.post(both)
     assert (status, refused["code"]) == (409, "equivocation")
     assert (await bench.post(other))[0] == 200, "without the key that had signed"
+
+
+async def test_a_key_signs_one_ranking_of_a_block_whoever_proposes_it(bench: Bench) -> None:
+    await bench.permit(1000, ONE, TWO)
+    assert (await bench.post(ranking(TWO)))[0] == 200
+    other = {name: value for name, value in ranking().items() if name != "cosignatures"}
+    other |= {"nonce": "1000:6:1", "ranking": [], "output_hash": NO_RANKING, "validator_hotkey": TWO.ss58}
+    status, refused = await bench.post(resigned(other, TWO))
+    assert (status, refused["code"]) == (409, "equivocation")
+    assert (await bench.get("/intelligence?kind=ranking"))[1]["items"][0]["signers"] == 2
 
 
 async def test_permits_are_those_of_the_payload_s_block(bench: Bench) -> None:
