@@ -22,7 +22,7 @@ setup-run:
 demo: $(if $(findstring akash,$(ARGS)),setup,setup-run) $(if $(findstring docker,$(ARGS)),image) ## Buy a node with play money, use it, stop it (ARGS="--backend akash")
 	@$(VENV)/python -m engram.demo $(ARGS)
 
-demo-relay: setup ## Relay what a node signed to a receiver, and see it acknowledged
+demo-relay: setup ## Relay what a node signed to a receiver, and see it acknowledged and anchored
 	@$(VENV)/python scripts/demo_relay.py
 
 demo-validator: setup ## Score an honest miner and one that cheats, and set weights

@@ -37,9 +37,11 @@ from engram.relay import MinerScore, PayloadSigner, RetryPolicy, ScoresPayload, 
 from engram.relay.actor import EmitterPorts, RelayEmitter
 from engram.relay.model import Entry
 from engram.relay.protocol import OutboxGrew
+from engram.relay.queueing import queue
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
 from engram.relay.tables import relay_outbox
+from engram.roles.process import yield_to_the_loop
 from engram.telemetry.metrics import Metrics
 from engram.xeris import records as xeris_records
 from engram.xeris.app import xeris_app
@@ -161,8 +163,7 @@ async def open_loop(folder: Path, port: int, quorum: int) -> float:
     emitting.settled = settled
 
     async def one(payload: ScoresPayload) -> None:
-        await emitting.ledger.write(lambda c: enqueue(c, payload, quorum))
-        emitting.ref.tell(OutboxGrew())
+        await queue(emitting.ledger, lambda c: enqueue(c, payload, quorum), lambda: emitting.ref.hint(OutboxGrew()))
 
     spec = SupervisorSpec("root", [emitting.ledger_spec, emitting.relay_spec])
     async with open_system(spec, registry=emitting.registry), trio.open_nursery() as nursery:
@@ -303,6 +304,7 @@ def measured(quorum: int, work: Callable[[Path, int], object]) -> object:
 
 
 def main() -> None:
+    yield_to_the_loop()  # as every role does
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     if "--receive" in sys.argv:
         folder, quorum = sys.argv[-2:]

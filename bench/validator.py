@@ -36,6 +36,7 @@ from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 from engram.ledger import LedgerActor, LedgerClient
 from engram.memory.embed.hash_embedder import hash_vector
+from engram.roles.process import yield_to_the_loop
 from engram.validator import reports
 from engram.validator.gardening import Garden, Gardener
 from engram.validator.miner_client import MinerClient
@@ -260,6 +261,7 @@ async def _watch(lags: list[float]) -> None:
 
 
 def main() -> None:
+    yield_to_the_loop()  # as every role does
     if "--respond" in sys.argv:
         asyncio.run(respond())
         return

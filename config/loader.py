@@ -210,6 +210,7 @@ _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "http.trusted_proxies": _network_addresses,
         "http.cors_origins": _origins,
         "chain.endpoints": _chain_urls,
+        "xeris.archive_endpoints": _chain_urls,
         "gateway.public_url": _shown_base_url,
         "gateway.terms_url": _url,
         "akash.node_url": _url,

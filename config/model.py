@@ -369,7 +369,7 @@ class RelaySettings(Section, frozen=True):
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
     anchor: bool = True
     """Commit the root of the delivered outputs to the chain once an epoch; the hotkey's other commitments are kept. A
-    validator in a dry run commits nothing."""
+    validator in a dry run commits nothing, nor does a gateway whose hotkey is not registered on the subnet."""
     quorum: Annotated[int, Meta(ge=1, le=64)] = 2
     """Validators that must have signed scores before they are relayed, this one among them. 1: it relays its own alone,
     which a receiver sees."""
@@ -406,6 +406,9 @@ class XerisSettings(Section, frozen=True):
     """Days for which payloads are kept; older ones are refused."""
     anchor_epochs: Annotated[int, Meta(ge=1, le=1_000)] = 2
     """Epochs after which a payload that is not anchored on the chain is marked as overdue."""
+    archive_endpoints: tuple[str, ...] = ()
+    """Endpoints that keep the state of every block of the same chain, asked who held a permit, and what was committed,
+    at blocks that `chain.endpoints` have forgotten."""
     schema_versions: tuple[SchemaVersion, ...] = ("engram-v1", "engram-v2")
     """Which versions of payloads it takes, as it says at GET /schemas."""
     log_days: Annotated[int, Meta(ge=1, le=3_650)] = 90

@@ -11,5 +11,6 @@ METRICS: Final = gateway_ops.METRICS
 STATUS: Final = Route(
     "status", "GET", "/status", "Rounds, scores and weights", NoBody, Response(200, "The status.", object)
 )
+RELAY_STATUS: Final = gateway_ops.RELAY_STATUS
 
-ROUTES: Final = (HEALTH, STATUS, METRICS)
+ROUTES: Final = (HEALTH, STATUS, METRICS, RELAY_STATUS)

@@ -123,6 +123,7 @@ _REFUSED: Final = (
     Response(410, "Older than what is kept.", Failure),
     Response(422, "The payload is not accepted; `code` says which check it failed.", Failure),
     Response(425, "It cannot be judged yet: send it again later.", Failure),
+    Response(429, "The key submits too much at once: send it again later.", Failure),
 )
 
 SUBMIT: Final = Route(
@@ -144,7 +145,7 @@ LIST: Final = Route(
     Response(200, "A page.", IntelligencePage),
     parameters=(
         Parameter("netuid", "query", "The subnet; 450 when left out."),
-        Parameter("kind", "query", "scores, memory, gap or anchor; all when left out."),
+        Parameter("kind", "query", "scores, memory, ranking, gap or anchor; all when left out."),
         Parameter("before", "query", "`next` of the page before."),
         Parameter("limit", "query", "At most 100; 20 when left out."),
     ),

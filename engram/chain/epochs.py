@@ -2,6 +2,8 @@
 
 import msgspec
 
+from engram.chain.model import Metagraph
+
 
 class Epoch(msgspec.Struct, frozen=True):
     """An epoch of a subnet, as its blocks go: `first_block` to `last_block`, both of it."""
@@ -24,3 +26,29 @@ def epoch_of(block: int, netuid: int, tempo: int) -> Epoch:
     index = (block + netuid + 1) // length
     first = index * length - netuid - 1
     return Epoch(index, max(0, first), first + length - 1)
+
+
+def current_epoch(metagraph: Metagraph) -> Epoch:
+    """Return the epoch that the metagraph's block belongs to, by the block at which the chain ran the last one.
+
+    So it holds for runtimes that keep a schedule of their own, and while a subnet's tempo changes. Where no epoch has
+    been run for more than two tempos, blocks are counted as by the schedule without state.
+    """
+    tempo, last = metagraph.parameters.tempo, metagraph.last_epoch_block
+    if last <= 0 or not 0 <= metagraph.block - last <= 2 * (tempo + 1):
+        return epoch_of(metagraph.block, metagraph.netuid, tempo)
+    return _begun_at(last, metagraph)
+
+
+def epoch_at(metagraph: Metagraph, block: int) -> Epoch:
+    """Return the epoch of a block near the metagraph's own: that one, or counted from it in steps of tempo + 1."""
+    current = current_epoch(metagraph)
+    if current.first_block <= block <= max(current.last_block, metagraph.block):
+        return current
+    length = metagraph.parameters.tempo + 1
+    return _begun_at(max(0, current.first_block + (block - current.first_block) // length * length), metagraph)
+
+
+def _begun_at(first: int, metagraph: Metagraph) -> Epoch:
+    tempo = metagraph.parameters.tempo
+    return Epoch(epoch_of(first, metagraph.netuid, tempo).index, first, first + tempo)

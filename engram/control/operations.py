@@ -12,8 +12,6 @@ from engram.clock import Clock
 from engram.control import commands, rows
 from engram.control.errors import CommandRefused
 from engram.control.model import (
-    BackupMade,
-    DeadLetterDetail,
     Done,
     PaymentDetail,
     PaymentPage,
@@ -21,16 +19,15 @@ from engram.control.model import (
     SessionPage,
     SystemStatus,
 )
+from engram.control.outbox import DeadLetters, absolute, backed_up
 from engram.hints import Hints
 from engram.hotkeys import HotkeyError, MalformedHotkey, opening, parse_hotkey, ss58, wallet
-from engram.ledger import LEDGER_FILE, Ledger, LedgerError, backup
+from engram.ledger import Ledger, LedgerError
 from engram.payments import records as payment_records
 from engram.payments import refunds
 from engram.payments.model import Payment, PaymentState
 from engram.provisioning import node_keys
 from engram.provisioning.errors import NodeKeyError
-from engram.relay import NoSuchEntry, NotAbandoned
-from engram.relay import records as relay_records
 from engram.sessions import EndReason, Instants, Session, SessionEvent, SessionState, history
 from engram.sessions import records as session_records
 
@@ -72,6 +69,7 @@ class GatewayOperations:
         self._hints = hints
         self._status = status
         self._password_of = password_of
+        self._dead_letters = DeadLetters(ledger, clock, hints.outbox_changed)
 
     async def carry_out(self, line: bytes) -> object:
         """Return the answer to one command line. Raises Refused, or msgspec.DecodeError for no command."""
@@ -105,18 +103,14 @@ class GatewayOperations:
                 await self._selling.switch(on=on)
                 return Done(True, "selling" if on else "not selling; running sessions go on")
             case commands.BackupLedger(path=path):
-                return await self._back_up(path)
-            case commands.ListDeadLetters(after=after, limit=limit):
-                found = await self._ledger.read(lambda c: relay_records.dlq_list(c, _bounded(limit), after))
-                return [rows.dead_letter_row(entry) for entry in found]
-            case commands.ShowDeadLetter(id=entry_id):
-                return await self._show_dead_letter(entry_id)
-            case commands.RetryDeadLetter(id=entry_id):
-                return await self._retry_dead_letter(entry_id)
-            case commands.DiscardDeadLetter(id=entry_id):
-                now = self._clock.now()
-                await self._outbox(lambda c: relay_records.dlq_discard(c, entry_id, now))
-                return Done(True, f"{entry_id} discarded")
+                return await backed_up(self._data_dir, path)
+            case (
+                commands.ListDeadLetters()
+                | commands.ShowDeadLetter()
+                | commands.RetryDeadLetter()
+                | commands.DiscardDeadLetter()
+            ):
+                return await self._dead_letters.carry_out(command)
             case commands.ListNodeKeys():
                 pool, keys = self._data_dir / node_keys.FOLDER, await self._ledger.read(node_keys.list_keys)
                 return [rows.node_key_row(key, node_keys.file_of(key, pool)) for key in keys]
@@ -224,39 +218,8 @@ class GatewayOperations:
         self._hints.payments_changed()
         return Done(True, f"part {number} of {payment_id} is paid back")
 
-    async def _back_up(self, path: str) -> BackupMade:
-        target = _absolute(path)
-        size = await trio.to_thread.run_sync(backup.backup, self._data_dir / LEDGER_FILE, target)
-        return BackupMade(str(target), size)
-
-    async def _show_dead_letter(self, entry_id: int) -> DeadLetterDetail:
-        try:
-            entry, lines = await self._ledger.read(lambda c: relay_records.dlq_show(c, entry_id))
-        except NoSuchEntry as error:
-            raise CommandRefused("not_found", str(error)) from None
-        payload = entry.payload.decode("utf-8", "replace")
-        return DeadLetterDetail(rows.dead_letter_row(entry), payload, [rows.attempt_row(line) for line in lines])
-
-    async def _retry_dead_letter(self, entry_id: int | None) -> Done:
-        now = self._clock.now()
-        if entry_id is None:
-            ids = await self._ledger.write(lambda c: relay_records.dlq_retry_all(c, now))
-            self._hints.outbox_changed()
-            return Done(bool(ids), f"{len(ids)} will be sent again" if ids else "nothing is abandoned")
-        await self._outbox(lambda c: relay_records.dlq_retry(c, entry_id, now))
-        return Done(True, f"{entry_id} will be sent again")
-
-    async def _outbox(self, transaction: Callable[[Connection], None]) -> None:
-        try:
-            await self._ledger.write(transaction)
-        except NoSuchEntry as error:
-            raise CommandRefused("not_found", str(error)) from None
-        except NotAbandoned as error:
-            raise CommandRefused("conflict", str(error)) from None
-        self._hints.outbox_changed()
-
     async def _add_node_key(self, path: str) -> Done:
-        file, at = _absolute(path), self._clock.now()
+        file, at = absolute(path), self._clock.now()
         try:
             if file.exists() and not wallet.is_private(file):
                 raise CommandRefused("not_private", f"{file} may be read by others: chmod 600 it first")
@@ -311,15 +274,6 @@ def _state(states: type[S], name: str) -> S:
     except ValueError:
         known = ", ".join(state.value for state in states)
         raise CommandRefused("bad_state", f"there is no state {name!r}; there are {known}") from None
-
-
-def _absolute(path: str) -> Path:
-    target = Path(path)
-    if "\0" in path:
-        raise CommandRefused("bad_command", "a path holds no NUL")
-    if not target.is_absolute():
-        raise CommandRefused("bad_path", f"{path!r} is not absolute: the running process has another working folder")
-    return target
 
 
 def _no_such(kind: str, identifier: str) -> CommandRefused:

@@ -23,7 +23,7 @@ from engram.http.asgi import HeaderLines, Receive, Send, error_body, header_line
 from engram.http.cors import Cors
 from engram.http.edge import Edge, FastAnswer, rate_limited
 from engram.http.errors import ApiError
-from engram.http.limits import BodyRoom, ClientAddress, Limiter
+from engram.http.limits import BodyRoom, ClientAddress, Limiter, burst_of
 from engram.http.request import Stream
 from engram.telemetry.metrics import Metrics
 
@@ -121,7 +121,7 @@ def new_app(
     app.open_event_streams = 0
     app.draining = trio.Event()
     per_ip, per_hotkey = settings.requests_per_minute_per_ip, settings.requests_per_minute_per_hotkey
-    app.hotkey_limiter = Limiter(per_hotkey, _burst(per_hotkey), clock.monotonic)
+    app.hotkey_limiter = Limiter(per_hotkey, burst_of(per_hotkey), clock.monotonic)
     limit = max_body_bytes or settings.max_body_bytes
     app.config["MAX_CONTENT_LENGTH"] = limit
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -136,7 +136,7 @@ def new_app(
         metrics=metrics,
         max_body_bytes=limit,
         body_room=BodyRoom(max(_BODIES_BYTES, 4 * limit)),
-        address_limiter=Limiter(per_ip, _burst(per_ip), clock.monotonic),
+        address_limiter=Limiter(per_ip, burst_of(per_ip), clock.monotonic),
         client_address=ClientAddress(settings.trusted_proxies),
         cors=Cors(settings.cors_origins),
         free_below=free_below,
@@ -146,11 +146,6 @@ def new_app(
     app.register_error_handler(HTTPException, _on_http_exception)
     app.register_error_handler(Exception, _on_exception)
     return app
-
-
-def _burst(per_minute: int) -> int:
-    """Return the burst that a rate allows: a sixth of a minute's requests, at least 10."""
-    return max(10, per_minute // 6)
 
 
 @final

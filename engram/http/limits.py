@@ -53,6 +53,11 @@ class Limiter:
         return len(self._full_at)
 
 
+def burst_of(per_minute: int) -> int:
+    """Return the burst that a rate allows: a sixth of a minute's requests, at least 10."""
+    return max(10, per_minute // 6)
+
+
 @final
 class ClientAddress:
     """Finds a client's address behind trusted proxies."""

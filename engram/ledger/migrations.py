@@ -107,6 +107,10 @@ def _outputs_are_anchored(connection: Connection) -> None:
     _script(connection, "relay_anchors.sql")
 
 
+def _what_is_overdue_is_counted(connection: Connection) -> None:
+    _script(connection, "xeris_overdue.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -125,4 +129,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _receivers_know_all_signers,
     _submissions_are_paid_and_logged,
     _outputs_are_anchored,
+    _what_is_overdue_is_counted,
 )

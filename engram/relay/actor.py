@@ -3,7 +3,7 @@
 The sending goes on beside the mailbox, so that a hanging receiver does not delay status requests.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import Final, Protocol, assert_never, final
 
@@ -164,7 +164,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     def _shut_s(self) -> float:
         """Seconds until the next entry may be tried; 0 when it may be now."""
-        return 0.0 if self._door.is_open else max(0.0, self._door.opens_at - self._clock.now())
+        return 0.0 if self._door.is_open else max(0.0, self._door.opens_at - self._clock.monotonic())
 
     async def _deliver(self, receiver: Submits, first: Entry) -> None:
         """Send an entry, and after it what is next, until nothing is."""
@@ -193,9 +193,9 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         if self._terms is not None:  # what it said before holds until it says something else
             self._terms_until = self._clock.monotonic() + TERMS_AGAIN_S
             return True
-        now = self._clock.now()
         self._count_failure()
-        self._hold_back(shut(self._door, found.outcome, now, self._policy, self._rng), found.outcome)
+        now_s = self._clock.monotonic()
+        self._hold_back(shut(self._door, found.outcome, now_s, self._policy, self._rng), found.outcome)
         return False
 
     async def _claim(self, room: int) -> tuple[list[Entry], float | None]:
@@ -205,11 +205,18 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         if only is not None and not only:
             return [], await self._ledger.read(records.next_attempt_at)
 
+        unsent: list[Entry] = []
+
         def claim(connection: Connection) -> tuple[list[Entry], float | None]:
-            entries = records.claim(connection, now, self._signer.sign, room=room, only=only, terms=self._terms)
+            unsent.clear()
+            entries = records.claim(
+                connection, now, self._signer.sign, room=room, only=only, terms=self._terms, unsent=unsent.append
+            )
             return entries, records.next_attempt_at(connection)
 
-        return await self._ledger.write(claim)
+        found = await self._ledger.write(claim)
+        self._note_unsent(unsent)
+        return found
 
     async def _guarded(self, guard: FinalityGuard, room: int, now: float) -> set[int]:
         """Return those of the next entries whose blocks are final; withdraw or postpone the others."""
@@ -221,9 +228,8 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                     final.add(entry.id)
                 case Finality.REORGANIZED:
                     reason = f"block {entry.block} became another one"
-                    await self._ledger.write(lambda c: records.withdraw(c, entry, reason, now))
-                    self._metrics.relay_withdrawn.inc()
-                    log.error("relay payload withdrawn", entry=entry.id, block=entry.block, reason=reason)
+                    withdrawn = await self._ledger.write(lambda c: records.withdraw(c, entry, reason, now))
+                    self._note_unsent([] if withdrawn is None else [withdrawn])
                 case Finality.AWAITED:
                     await self._ledger.write(lambda c: records.postpone(c, entry, now + FINALITY_LOOK_S))
 
@@ -256,16 +262,20 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         """Write the outcome of an attempt; return what is to be sent next, claimed in the same transaction."""
         now = self._clock.now()
         decision = self._decide(entry, outcome, now)
-        door = after(self._door, outcome, now, self._policy, self._rng)
+        door = after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
         goes_on = door.is_open and self._guard is None and not self._stopping
+        unsent: list[Entry] = []
 
         def settle(connection: Connection) -> Entry | None:
             records.settle(connection, entry, outcome, decision, now)
             if not goes_on:
                 return None
-            return next(iter(records.claim(connection, now, self._signer.sign, terms=self._terms)), None)
+            unsent.clear()
+            found = records.claim(connection, now, self._signer.sign, terms=self._terms, unsent=unsent.append)
+            return next(iter(found), None)
 
         following = await self._ledger.write(settle)
+        self._note_unsent(unsent)
         self._metrics.relay_sends.labels(log_status(outcome)).inc()
         delivered = decision.state is EntryState.DELIVERED
         if delivered:
@@ -274,7 +284,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             self._settled(entry)
         else:
             self._count_failure()
-        self._hold_back(after(self._door, outcome, now, self._policy, self._rng), outcome)
+        self._hold_back(after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng), outcome)
         if blame(outcome) is Blame.PAYLOAD:
             self._terms_until = 0.0  # it may take other schemas by now
         if decision.state is EntryState.ABANDONED:
@@ -283,6 +293,13 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             tell = log.error if self._failures_in_a_row >= ALERT_AFTER else log.warning
             tell("relay attempt failed", entry=entry.id, attempt=entry.attempts, reason=describe(outcome))
         return following
+
+    def _note_unsent(self, entries: Sequence[Entry]) -> None:
+        """Log and count entries that left the outbox without having been sent."""
+        for entry in entries:
+            if entry.state is EntryState.WITHDRAWN:
+                self._metrics.relay_withdrawn.inc()
+            log.error("relay payload not sent", entry=entry.id, state=str(entry.state), reason=entry.last_reason)
 
     def _count_failure(self) -> None:
         self._failures_in_a_row += 1

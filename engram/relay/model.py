@@ -88,6 +88,31 @@ class MemoryPayload(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, NodeMemory]
 
 
+class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+    """A miner's place: 1 is the best."""
+
+    uid: Annotated[int, Meta(ge=0, lt=2**16)]
+    hotkey: Annotated[str, Meta(max_length=66)]
+    """ss58"""
+    rank: Annotated[int, Meta(ge=1)]
+    weight: Annotated[float, Meta(ge=0, le=1)]
+    """Share of all weights."""
+
+
+class RankingPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """The order of a subnet's miners in one round, by the weights that a validator set, the best first."""
+
+    schema_version: str = "engram-v2"
+    kind: Literal["ranking"] = "ranking"
+    netuid: int
+    block: int
+    round_ts: float
+    """Unix seconds."""
+    output_hash: str
+    nonce: str
+    ranking: list[Ranked]
+
+
 class GapPayload(msgspec.Struct, frozen=True, kw_only=True):
     """Stands in a stream for a payload that was parked: the receiver will not get it unless an operator retries it."""
 
@@ -130,7 +155,7 @@ class AnchorPayload(msgspec.Struct, frozen=True, kw_only=True):
     """Leaves of the stream."""
 
 
-Payload = ScoresPayload | MemoryPayload | AnchorPayload
+Payload = ScoresPayload | MemoryPayload | RankingPayload | AnchorPayload
 
 
 class EntryState(enum.StrEnum):
@@ -239,6 +264,8 @@ class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
     dlq_pending: int
     """Of those pending, the ones that have failed at least once."""
     dlq_abandoned: int
+    withdrawn: int = 0
+    """Never sent, of those that are kept (7 days): another payload of the block was signed, or the block is another."""
     total_ok: int
     total_failed: int
     last_ok_hash: str | None

@@ -5,7 +5,7 @@ from engram.relay.model import RelayStatus
 
 
 class OutboxGrew(Message[None], frozen=True):
-    """A hint after a commit: look into the outbox now. One that is lost only costs time."""
+    """A hint: look into the outbox now (queueing.py). One that is lost only costs time."""
 
 
 class GetRelayStatus(Message[RelayStatus], frozen=True):

@@ -19,6 +19,7 @@ from engram.hotkeys import ss58
 from engram.ledger import Ledger, LedgerError
 from engram.relay import records
 from engram.relay.model import Enqueued, NodeMemory, SignedRoot
+from engram.relay.queueing import queue
 from engram.relay.rules import memory_of, memory_payload
 from engram.sessions import records as session_records
 from engram.stats import NodeStats, StatsView
@@ -115,12 +116,14 @@ class MemoryRounds:
             return 0
         roots = await self._roots(fresh)
         now = self._clock.now()
-        outcomes = await self._ledger.write(lambda connection: self._queue(connection, fresh, roots, block, now))
+        outcomes = await queue(
+            self._ledger,
+            lambda connection: self._queue(connection, fresh, roots, block, now),
+            self._hints.outbox_changed,
+        )
         if refused := outcomes.count(Enqueued.REFUSED):
             self._lost("outbox_full", refused, bound=self._bound or records.OPEN_BOUND)
-        if queued := outcomes.count(Enqueued.QUEUED):
-            self._hints.outbox_changed()
-        return queued
+        return outcomes.count(Enqueued.QUEUED)
 
     def _lost(self, reason: str, payloads: int, **facts: object) -> None:
         _log.error("relay_round_not_queued", reason=reason, payloads=payloads, **facts)

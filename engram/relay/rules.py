@@ -42,6 +42,8 @@ from engram.relay.model import (
     MinerScore,
     NodeMemory,
     Outcome,
+    Ranked,
+    RankingPayload,
     ScoresPayload,
     SignedRoot,
     Unknown,
@@ -88,7 +90,7 @@ class Door(msgspec.Struct, frozen=True):
 
     shut: int = 0
     opens_at: float = 0.0
-    """Unix seconds; one entry is tried from then on."""
+    """On the monotonic clock, so that a wall clock set back cannot keep it shut; one entry is tried from then on."""
     reason: str = ""
 
     @property
@@ -225,6 +227,30 @@ def _stable_node(node: NodeMemory) -> dict[str, object]:
     return stable
 
 
+def stable_ranking(ranking: Sequence[Ranked]) -> bytes:
+    """Return a ranking as it is hashed: in its order, weights to 6 digits."""
+    return canonical_json(
+        [{"uid": each.uid, "hotkey": each.hotkey, "rank": each.rank, "weight": _share(each.weight)} for each in ranking]
+    )
+
+
+def is_in_order(ranking: Sequence[Ranked]) -> bool:
+    """Return whether ranks count from 1, no weight is above the one before it, and no miner is there twice.
+
+    >>> best, last = (
+    ...     Ranked(uid=u, hotkey=h, rank=r, weight=w) for u, h, r, w in [(7, "5A", 1, 0.8), (3, "5B", 2, 0.2)]
+    ... )
+    >>> is_in_order([best, last]), is_in_order([last, best]), is_in_order([best, best]), is_in_order([])
+    (True, False, False, True)
+    """
+    weights = [each.weight for each in ranking]
+    return (
+        [each.rank for each in ranking] == list(range(1, len(ranking) + 1))
+        and weights == sorted(weights, reverse=True)
+        and len({each.uid for each in ranking}) == len({each.hotkey for each in ranking}) == len(ranking)
+    )
+
+
 def output_hash(stable: bytes) -> str:
     """sha256 hex of `stable_scores` or `stable_nodes`."""
     return hashlib.sha256(stable).hexdigest()
@@ -239,6 +265,11 @@ def signed_hash(payload: Mapping[str, object]) -> str:
     """sha256 hex of a decoded payload's canonical form, without the fields that signing adds; its ASCII is signed."""
     unsigned = {name: value for name, value in payload.items() if name not in SIGNATURE_FIELDS}
     return hashlib.sha256(canonical_of_decoded(unsigned)).hexdigest()
+
+
+def acknowledged_text(signed_hash: str, received_ms: int) -> bytes:
+    """Return what a receiver signs to acknowledge a payload."""
+    return f"engram-accepted:{signed_hash}:{received_ms}".encode()
 
 
 SIGNATURE_FIELDS = ("validator_hotkey", "signature", "signed_hash")
@@ -274,6 +305,26 @@ def memory_payload(
         output_hash=output_hash(stable_nodes(nodes)),
         nonce=nonce(block, source, int(round_ts * 1000)),
         nodes=dict(nodes),
+    )
+
+
+def ranking_payload(
+    weights: Mapping[tuple[int, str], float], *, netuid: int, block: int, uid: int, round_ts: float
+) -> RankingPayload:
+    """Return the payload of weights that were set, by uid and hotkey (ss58); equal ones in the order of their uids."""
+    whole = sum(weights.values()) or 1.0
+    order = sorted(weights, key=lambda miner: (-weights[miner], miner[0]))
+    ranking = [
+        Ranked(uid=miner[0], hotkey=miner[1], rank=rank, weight=weights[miner] / whole)
+        for rank, miner in enumerate(order, 1)
+    ]
+    return RankingPayload(
+        netuid=netuid,
+        block=block,
+        round_ts=round_ts,
+        output_hash=output_hash(stable_ranking(ranking)),
+        nonce=nonce(block, uid, int(round_ts * 1000)),
+        ranking=ranking,
     )
 
 

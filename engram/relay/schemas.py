@@ -1,4 +1,5 @@
-"""The JSON Schema of each payload, from the code's own types; `ranking` and `inference` are described, never made here.
+"""The JSON Schema of each payload, from the code's own types. A receiver takes a `ranking`; `inference` is described
+alone.
 
 Published by a receiver at GET /schemas/{name}.
 """
@@ -10,40 +11,27 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, AnchorPayload, GapPayload, MemoryPayload, ScoresPayload
+from engram.relay.model import (
+    SCHEMA_VERSION,
+    SCHEMA_VERSION_2,
+    AnchorPayload,
+    GapPayload,
+    MemoryPayload,
+    RankingPayload,
+    ScoresPayload,
+)
 
 TAKEN: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "scores": (SCHEMA_VERSION,),
         "memory": (SCHEMA_VERSION, SCHEMA_VERSION_2),
+        "ranking": (SCHEMA_VERSION_2,),
         "gap": (SCHEMA_VERSION_2,),
         "anchor": (SCHEMA_VERSION_2,),
     }
 )
 """The versions of each kind that a receiver of ours takes; the newest last."""
 Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
-
-
-class Ranked(msgspec.Struct, frozen=True, kw_only=True):
-    """A miner's place: 1 is the best."""
-
-    uid: int
-    hotkey: str
-    rank: Annotated[int, Meta(ge=1)]
-    weight: Annotated[float, Meta(ge=0, le=1)]
-
-
-class RankingPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """The order of a subnet's miners in one round, by the weights that a validator set."""
-
-    schema_version: Literal["engram-v2"] = "engram-v2"
-    kind: Literal["ranking"] = "ranking"
-    netuid: int
-    block: int
-    round_ts: float
-    output_hash: Hash
-    nonce: str
-    ranking: list[Ranked]
 
 
 class InferencePayload(msgspec.Struct, frozen=True, kw_only=True):

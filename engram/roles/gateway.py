@@ -24,6 +24,7 @@ from engram.provisioning.backends import Backends
 from engram.provisioning.certifier import certify_for_ever
 from engram.provisioning.records import count_by_backend, require_backends
 from engram.relay.actor import RELAY_EMITTER, RelayEmitter
+from engram.relay.anchoring.committing import Committing
 from engram.relay.rounds import MemoryRounds
 from engram.roles.facilitator import facilitator
 from engram.roles.gateway_ports import GatewayPorts
@@ -43,7 +44,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
 
     Children start from the top and stop from the bottom, so the public surface stops first.
     """
-    rounds = ports.rounds
+    rounds, anchors = ports.rounds, ports.anchors
     return SupervisorSpec(
         "root",
         [
@@ -80,6 +81,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
             spare("stats_poller", lambda: StatsPoller(ports.stats)),
             spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
             spare("relay_rounds", lambda: Job(MemoryRounds(rounds).run) if rounds else None),
+            spare("relay_anchors", lambda: Job(Committing(anchors).run) if anchors else None),
             spare("event_feed", lambda: Job(ports.feed.run)),
             spare("control", lambda: Job(ports.control)),
             spare("sales_watch", lambda: Job(ports.services.shop.sales.watch)),

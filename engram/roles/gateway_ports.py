@@ -11,7 +11,9 @@ from sqlalchemy import Connection
 
 from actors import ActorsError, Context
 from engram.api import node_model
+from engram.chain.model import Metagraph
 from engram.chain.read.endpoints import open_endpoints
+from engram.chain.submit.sender import Sender
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
 from engram.chain.sync.fork_folder import ForkFolder
@@ -64,8 +66,10 @@ from engram.provisioning.placement import Standing
 from engram.provisioning.processes import listening_ports
 from engram.relay import PayloadSigner, RetryPolicy
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
+from engram.relay.anchoring.committing import CommittingPorts
 from engram.relay.chain_heads import guard_of
 from engram.relay.protocol import GetRelayStatus
+from engram.relay.quorum.subnet_now import STALE_S
 from engram.relay.receiver import Receiver
 from engram.relay.roots import NodeRoots
 from engram.relay.rounds import RoundLosses, RoundPorts
@@ -124,6 +128,8 @@ class GatewayPorts:
         self.stats = self._stats()
         self.emitter = self._emitter()
         self.rounds = self._rounds() if settings.relay.url else None
+        anchors = settings.relay.url and settings.relay.anchor and settings.chain.source == "rpc"
+        self.anchors = self._anchors() if anchors else None
         self.services = self._services()
         self._status = self._status_of()
         self.control = self._control()
@@ -291,6 +297,27 @@ class GatewayPorts:
             block_hash=self._subnets.hash_of,
             bound=settings.relay.pending_max,
             ask_root=NodeRoots(p.http, p.clock, settings.stats.timeout_s),
+        )
+
+    def _anchors(self) -> CommittingPorts:
+        p, chain, netuid = self._p, self._p.settings.chain, self._p.settings.miner.netuid
+        nodes = open_endpoints(chain, p.http, p.clock)
+
+        def metagraph() -> Metagraph | None:
+            age_s = self._subnets.age_s(netuid)
+            return None if age_s is None or age_s > STALE_S else self._subnets.get(netuid)
+
+        return CommittingPorts(
+            ledger=p.ledger,
+            keypair=self._keypair,
+            clock=p.clock,
+            netuid=netuid,
+            metagraph=metagraph,
+            nodes=nodes,
+            sender=Sender(nodes, network=chain.network),
+            queued=self._hints.outbox_changed,
+            metrics=p.metrics,
+            signers=("",),
         )
 
     def _control(self) -> Callable[[Context], Awaitable[None]]:

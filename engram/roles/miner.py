@@ -30,9 +30,6 @@ from engram.telemetry.loop_lag import loop_lag_job
 DRAIN_S: Final = 2.5
 REFUSALS: Final = (LaunchFileError, NodeError, HotkeyError, MemoryAreaError, OSError)
 """Exceptions that prevent a node from starting."""
-_TURN_S: Final = 0.001
-"""The interpreter's switch interval: computing threads yield to the loop after this (Python's default is 5 ms)."""
-
 _log = structlog.get_logger("engram.miner")
 
 
@@ -130,7 +127,6 @@ class Miner:
         yield tree(Node(self._ports), self._ports)
 
     def started(self) -> None:
-        sys.setswitchinterval(_TURN_S)
         _log.info("node_started", session_id=self._launch.session_id, port=self._launch.port, pid=os.getpid())
 
     def ended(self) -> None:

@@ -40,6 +40,8 @@ from engram.telemetry.metrics import Metrics
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_CANNOT_START: Final = 2
+TURN_S: Final = 0.001
+"""The interpreter's switch interval: computing threads yield to the loop after this (Python's default is 5 ms)."""
 
 _log = structlog.get_logger("engram")
 
@@ -170,7 +172,13 @@ def begin(log_level: str, *, json_logs: bool) -> None:
     """Set umask, limits and logs first: the files of a process contain signed payments and paths of keys."""
     os.umask(0o077)
     descriptors.raise_limit()
+    yield_to_the_loop()
     logs.configure(log_level, json=json_logs)
+
+
+def yield_to_the_loop() -> None:
+    """Let threads that compute, as a ledger's writer does, give way to the loop after TURN_S."""
+    sys.setswitchinterval(min(sys.getswitchinterval(), TURN_S))
 
 
 def spare(name: str, start: Callable[[], Actor[Any] | Job | None]) -> ChildSpec:

@@ -17,12 +17,15 @@ from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
 from engram.chain.sync.fork_folder import ForkFolder
 from engram.chain.sync.subnets import Subnets
+from engram.control.outbox import OutboxOperations
+from engram.control.server import control_job
 from engram.hotkeys import Keypair, WalletFileError, ss58, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.app import App
-from engram.relay import PayloadSigner, RetryPolicy
+from engram.relay import PayloadSigner, RelayStatus, RetryPolicy
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
 from engram.relay.chain_heads import guard_of
+from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
 from engram.roles.process import spare
@@ -53,11 +56,12 @@ def tree(p: Shared, ports: "ValidatorPorts") -> SupervisorSpec:
         [
             ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
             spare("loop_lag", lambda: loop_lag_job(p.metrics)),
-            spare("chain", ports.syncer),
+            spare("validator_chain", ports.syncer),
             spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
             spare("rounds", lambda: Job(ports.rounds.run)),
             spare("weights", lambda: Job(ports.look_at_weights)),
             *ports.quorum.children(),
+            spare("control", lambda: Job(ports.control)),
             ChildSpec(
                 "ops",
                 lambda: ports.ops_listener.job(ports.ops_app),
@@ -172,6 +176,7 @@ class ValidatorPorts:
             concurrency=relay.concurrency,
             guard=guard,
         )
+        self.control = control_job(p.folder, OutboxOperations(p.folder, p.ledger, p.clock, self.quorum.outbox_changed))
         self.ops_listener = p.listener("ops", settings.ops.host, settings.ops.port)
         self._keypair = keypair
 
@@ -183,11 +188,16 @@ class ValidatorPorts:
             self.subnets,
             at.netuid,
             self._keypair.public_key,
+            relay=self.relay_status,
             settings=p.settings.http,
             clock=p.clock,
             ids=p.ids,
             metrics=p.metrics,
         )
+
+    async def relay_status(self) -> RelayStatus:
+        """Ask the emitter how the relay stands. Raises ActorsError."""
+        return await self._p.registry.ref(RelayEmitter, RELAY_EMITTER).call(GetRelayStatus())
 
     def syncer(self) -> MetagraphSyncer:
         """Return the chain's actor, for the one subnet of this validator."""

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from actors import Backoff, ChildSpec, Job
 from config.model import RelaySettings, Settings
-from engram.chain.epochs import epoch_of
+from engram.chain.epochs import epoch_at
 from engram.chain.model import Metagraph
 from engram.chain.read.node import ChainEndpoint
 from engram.chain.submit.sender import Sender
@@ -78,11 +78,12 @@ class ValidatorQuorum:
         metagraph = self._subnets.get(self._netuid)
         if metagraph is None:
             return False
-        epoch = epoch_of(payload.block, self._netuid, metagraph.parameters.tempo)
+        epoch = epoch_at(metagraph, payload.block)
         records.offer(connection, payload, epoch.index, block_hash, self._p.clock.now(), audit)
         return True
 
-    def _hint(self) -> None:
+    def outbox_changed(self) -> None:
+        """Hint to the emitter that something waits."""
         self._p.registry.ref(RelayEmitter, RELAY_EMITTER).hint(OutboxGrew())
 
     def _committing(self) -> CommittingPorts:
@@ -95,8 +96,9 @@ class ValidatorQuorum:
             metagraph=self._metagraph,
             nodes=self._nodes,
             sender=self._sender,
-            queued=self._hint,
+            queued=self.outbox_changed,
             metrics=p.metrics,
+            signers=(self._keypair.ss58,),
         )
 
     def _proposing(self) -> ProposingPorts:
@@ -111,7 +113,7 @@ class ValidatorQuorum:
             peers=self._peers,
             client=PeerClient(p.http, self._keypair, p.clock, p.ids, p.settings.relay.timeout_s),
             bound=p.settings.relay.pending_max,
-            queued=self._hint,
+            queued=self.outbox_changed,
             metrics=p.metrics,
         )
 

@@ -6,6 +6,7 @@ from typing import Final, final
 import msgspec
 import structlog
 import trio
+from sqlalchemy import Connection
 
 from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec
 from config.model import Settings
@@ -16,6 +17,7 @@ from engram.chain.sync.fork_folder import FOLDER as FORKS
 from engram.chain.sync.fork_folder import ForkFolder
 from engram.chain.sync.subnets import Subnets
 from engram.hotkeys import Keypair, ss58, wallet
+from engram.http.limits import Limiter, burst_of
 from engram.ledger import LedgerError
 from engram.payments.refund_key import RefundKey
 from engram.payments.refund_settings import open_refund_key, with_play_recipient
@@ -27,6 +29,9 @@ from engram.telemetry.loop_lag import loop_lag_job
 from engram.xeris import anchoring, records, submissions
 from engram.xeris.anchoring import ANCHORED_KINDS, chain_root
 from engram.xeris.app import xeris_app
+from engram.xeris.chain_views import ChainViews
+from engram.xeris.ops import ops_app
+from engram.xeris.permits import chain_permits
 from engram.xeris.receiver import XerisReceiver
 
 OWN_KEY: Final = "xeris-hotkey"
@@ -43,7 +48,11 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
     chain = msgspec.structs.replace(p.settings.chain, netuids=at.netuids)
     subnets = Subnets(p.clock, at.netuids, chain.stall_after_s)
     nodes = open_endpoints(chain, p.http, p.clock)
-    keep_s = at.keep_days * DAY_S
+    archive = msgspec.structs.replace(chain, endpoints=at.archive_endpoints)
+    views = None
+    if chain.source != "recorded":
+        views = ChainViews(nodes, open_endpoints(archive, p.http, p.clock) if at.archive_endpoints else ())
+    keep_s, per_key = at.keep_days * DAY_S, p.settings.http.requests_per_minute_per_hotkey
     receiver = XerisReceiver(
         p.ledger,
         keypair,
@@ -51,7 +60,9 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
         gateways=frozenset(ss58.decode(address) for address in at.gateways),
         quorum=at.quorum,
         keep_s=keep_s,
-        read_root=None if chain.source == "recorded" else chain_root(nodes),
+        read_root=None if views is None else chain_root(views),
+        read_permits=None if views is None else chain_permits(views, at.netuids),
+        limiter=Limiter(per_key, burst_of(per_key), p.clock.monotonic),
         taken={
             kind: kept
             for kind, versions in TAKEN.items()
@@ -63,6 +74,7 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
     for kind in ANCHORED_KINDS:
         p.metrics.xeris_overdue.labels(kind)
     listener = p.listener("xeris", at.host, at.port)
+    operators = p.listener("ops", p.settings.ops.host, p.settings.ops.port)
     paid = PaidSubmissions(p, listener, refund_key) if at.submission_usd > 0 else None
     keep_fork = ForkFolder(p.folder / FORKS).keep
 
@@ -89,13 +101,17 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
                     await mark_overdue(metagraph)
             await trio.sleep(LOOK_S)
 
+    def forget(connection: Connection) -> None:
+        before = records.kept_from(connection, p.clock.now(), keep_s)
+        records.purge(connection, before)
+        anchoring.purge(connection, before)
+
     async def purge(context: Context) -> None:
         context.ready()
         while True:
             try:
-                await p.ledger.write(lambda c: records.purge(c, p.clock.now() - keep_s))
+                await p.ledger.write(forget)
                 await p.ledger.write(lambda c: submissions.purge(c, p.clock.now() - at.log_days * DAY_S))
-                await p.ledger.write(lambda c: anchoring.purge(c, p.clock.now() - keep_s))
             except LedgerError as error:
                 _log.error("not_purged", reason=str(error))
             await trio.sleep(PURGE_S)
@@ -106,11 +122,27 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
             ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
             spare("loop_lag", lambda: loop_lag_job(p.metrics)),
             *(paid.children() if paid is not None else []),
-            spare("chain", lambda: MetagraphSyncer(nodes, subnets, chain, p.clock, p.rng, keep_fork=keep_fork)),
-            spare("permits", lambda: Job(note_permits)),
-            spare("purge", lambda: Job(purge)),
+            spare("xeris_chain", lambda: MetagraphSyncer(nodes, subnets, chain, p.clock, p.rng, keep_fork=keep_fork)),
+            spare("xeris_permits", lambda: Job(note_permits)),
+            spare("xeris_purge", lambda: Job(purge)),
             ChildSpec(
-                "http",
+                "ops",
+                lambda: operators.job(
+                    lambda: ops_app(
+                        p.ledger,
+                        subnets,
+                        keypair.ss58,
+                        settings=p.settings.http,
+                        clock=p.clock,
+                        ids=p.ids,
+                        metrics=p.metrics,
+                    )
+                ),
+                shutdown=p.settings.shutdown.drain_s + 2.0,
+                backoff=Backoff(0.1, 5.0),
+            ),
+            ChildSpec(
+                "xeris",
                 lambda: listener.job(
                     lambda: xeris_app(
                         receiver,

@@ -146,6 +146,13 @@ TABLE: Final = (
         "Accepted payloads that were not anchored in time.",
         ("kind",),
     ),
+    Metric(
+        "xeris_unanchored",
+        "gauge",
+        "engram_xeris_unanchored",
+        "Accepted payloads that are overdue and have no anchor yet.",
+        ("kind",),
+    ),
     Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
     Metric(
         "validator_round_seconds",
@@ -322,6 +329,7 @@ class Metrics:
     relay_candidates: Counter
     relay_anchors: Counter
     xeris_overdue: Counter
+    xeris_unanchored: Gauge
     validator_rounds: Counter
     validator_round_seconds: Histogram
     validator_weights: Counter

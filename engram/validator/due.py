@@ -25,7 +25,7 @@ from typing import Final
 
 import msgspec
 
-from engram.chain.epochs import Epoch, epoch_of
+from engram.chain.epochs import Epoch
 from engram.chain.model import Metagraph, SubnetParameters
 from engram.validator.model import Sent
 
@@ -75,19 +75,6 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     refused: Sent | None = None
     """The newest weights, where the chain has refused them."""
     version: int = OUR_VERSION
-
-
-def current_epoch(metagraph: Metagraph) -> Epoch:
-    """Return the epoch that the metagraph's block belongs to, by the block at which the chain ran the last one.
-
-    So it holds for runtimes that keep a schedule of their own, and while a subnet's tempo changes. Where no epoch has
-    been run for more than two tempos, blocks are counted as by the schedule without state.
-    """
-    tempo, last = metagraph.parameters.tempo, metagraph.last_epoch_block
-    counted = epoch_of(metagraph.block, metagraph.netuid, tempo)
-    if last <= 0 or not 0 <= metagraph.block - last <= 2 * (tempo + 1):
-        return counted
-    return Epoch(counted.index, last, last + tempo)
 
 
 def due(known: Known) -> Due:

@@ -18,7 +18,7 @@ import trio
 from sqlalchemy import Connection
 
 from engram import kill_points
-from engram.chain.epochs import Epoch
+from engram.chain.epochs import Epoch, current_epoch
 from engram.chain.errors import (
     ChainError,
     EndpointBusy,
@@ -119,7 +119,7 @@ class WeightsSetter:
                 hotkey=own,
                 scores={} if metagraph is None else rules.realigned(scores, {}, metagraph)[0],
                 rounds=round_records.closed_rounds(connection, ports.netuid, ports.boot),
-                epoch=None if metagraph is None else rules.current_epoch(metagraph),
+                epoch=None if metagraph is None else current_epoch(metagraph),
                 last_sent_block=weight_records.last_sent_block(connection, ports.netuid, own),
                 unsettled=_is_unsettled(newest, metagraph),
                 refused=next((sent for sent in newest if sent.state is SentState.REFUSED), None),
@@ -138,7 +138,7 @@ class WeightsSetter:
             scores, replaced = await ports.ledger.read(lambda c: self._aligned(c, last, metagraph))
             if replaced:
                 _log.warning("uids_replaced", uids=replaced, reason="another hotkey holds them now: weight 0")
-            epoch = rules.current_epoch(metagraph)
+            epoch = current_epoch(metagraph)
             now = msgspec.structs.replace(known, metagraph=metagraph, age_s=0.0, scores=scores, epoch=epoch)
             if (verdict := rules.due(now)) is not Due.DUE:
                 return verdict, ""

@@ -3,26 +3,29 @@
 Functions of a connection run inside `ledger.write` or `ledger.read`.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, literal_column, select, update
 
 from engram import wire
 from engram.api.xeris import Inclusion
-from engram.chain.errors import TRANSIENT, CallRefused, ChainError
-from engram.chain.read.node import ChainEndpoint
-from engram.chain.read.queries import read_hash_at
-from engram.chain.read.view import open_view, view_at
+from engram.chain.read.view import View
 from engram.chain.registry.commitment_fields import octets_of, read_fields
 from engram.hotkeys import PublicKey, ss58
 from engram.relay.anchoring import rules
+from engram.xeris.chain_views import ChainViews, NotReadable
 from engram.xeris.judging import Refused, Submission
 from engram.xeris.tables import accepted, anchors
 
 ANCHORED_KINDS: Final = ("scores", "ranking", "memory")
 """Kinds whose payloads are anchored."""
+
+
+class _Root(msgspec.Struct, frozen=True):
+    root: bytes | None
+
 
 ReadsRoot = Callable[[int, PublicKey, int], Awaitable[bytes | None]]
 """(netuid, hotkey, block) -> the root that the hotkey's commitment has at that finalized block; None when it has none.
@@ -31,24 +34,23 @@ Raises Refused (`commitment_unknown`) while the block cannot be read.
 """
 
 
-def chain_root(nodes: Sequence[ChainEndpoint]) -> ReadsRoot:
-    """Return a reader of roots by these endpoints."""
+def chain_root(views: ChainViews) -> ReadsRoot:
+    """Return a reader of roots from the chain."""
 
     async def read(netuid: int, hotkey: PublicKey, block: int) -> bytes | None:
-        try:
-            view = await open_view(nodes)
-            if block > view.head.number:
-                raise Refused("commitment_unknown", f"block {block} is not final yet: send it later")
-            if block < view.head.number:
-                block_hash = await read_hash_at(view.node, block)
-                if block_hash is None:
-                    raise Refused("commitment_unknown", f"block {block} is not known to the chain's endpoint")
-                others = [node for node in nodes if node is not view.node]
-                view = await view_at(view.node, block_hash, view, others)
+        async def at_block(view: View) -> _Root:
             held = await read_fields(view, netuid, hotkey)
-        except (ChainError, CallRefused, *TRANSIENT) as error:
+            return _Root(None if held is None else rules.root_in([octets_of(field) for field in held.fields]))
+
+        async def still_there(head: View) -> _Root | None:
+            # What was committed in that very block and still stands needs no state of the past.
+            held = await read_fields(head, netuid, hotkey)
+            return await at_block(head) if held is not None and held.block == block else None
+
+        try:
+            return (await views.read(block, at_block, still_there)).root
+        except NotReadable as error:
             raise Refused("commitment_unknown", f"the commitment cannot be read: {error}") from None
-        return None if held is None else rules.root_in([octets_of(field) for field in held.fields])
 
     return read
 
@@ -130,7 +132,7 @@ def mark_overdue(
             accepted.c.netuid == netuid,
             accepted.c.block < before_block,
             accepted.c.anchor_id.is_(None),
-            accepted.c.overdue == 0,
+            accepted.c.overdue == literal_column("0"),  # as its partial index says it
             accepted.c.kind.in_(ANCHORED_KINDS),
         )
         .limit(1_000)
@@ -141,6 +143,16 @@ def mark_overdue(
             connection.execute(update(accepted).where(accepted.c.id == row_id).values(overdue=1))
             marked[kind] = marked.get(kind, 0) + 1
     return marked
+
+
+def count_overdue(connection: Connection) -> dict[str, int]:
+    """Return how many payloads that are overdue have no anchor yet, by kind; every kind that is anchored is there."""
+    query = (
+        select(accepted.c.kind, func.count())
+        .where(accepted.c.anchor_id.is_(None), accepted.c.overdue == literal_column("1"))
+        .group_by(accepted.c.kind)
+    )
+    return dict.fromkeys(ANCHORED_KINDS, 0) | dict(connection.execute(query).all())
 
 
 def purge(connection: Connection, before: float) -> None:

@@ -56,7 +56,7 @@ def xeris_app(
             if selling is not None and refused.code == "payment_required":
                 raise offered(selling, refused.code, NOT_PAID) from None
             failure = api.Failure(error=str(refused), code=refused.code)
-            return Answer(refused.status, msgspec.json.encode(failure), _RETRY if refused.status == 425 else ())
+            return Answer(refused.status, msgspec.json.encode(failure), _RETRY if refused.status in (425, 429) else ())
         except (LedgerUnavailable, CommitUnknown):
             raise ApiError(503, "unavailable", "The ledger does not answer; send the payload again.") from None
         return Answer(200, taken.acknowledgement)

@@ -10,14 +10,24 @@ from engram import wire
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
 from engram.relay import is_signed
 from engram.relay.anchoring.rules import LEAVES_MOST, root_of
-from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, SignedRoot
+from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, Ranked, SignedRoot
 from engram.relay.quorum.model import Cosignature
 from engram.relay.roots import RootRefused, require_root
-from engram.relay.rules import output_hash, signed_hash, stable_anchor, stable_nodes, stable_scores
+from engram.relay.rules import (
+    is_in_order,
+    output_hash,
+    signed_hash,
+    stable_anchor,
+    stable_nodes,
+    stable_ranking,
+    stable_scores,
+)
 from engram.relay.schemas import TAKEN
 from engram.xeris.refusals import STATUS
 
 SKEW_S: Final = 120.0
+NONCE_MOST: Final = 256
+"""Characters."""
 
 
 class Refused(Exception):
@@ -42,6 +52,7 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "scores"
     scores: dict[str, MinerScore] | None = None
     nodes: dict[str, NodeMemory] | None = None
+    ranking: list[Ranked] | None = None
     parked: str | None = None
     reason: str | None = None
     cosignatures: list[Cosignature] = []
@@ -68,12 +79,16 @@ FREE: Final = frozenset({"gap", "anchor"})
 """Kinds that say something of other payloads, and cost nothing."""
 
 
+OF_VALIDATORS: Final = frozenset({"scores", "ranking"})
+"""Kinds that a quorum of validators vouches for: of a block each key signs one, whoever proposes it."""
+
+
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """A payload whose form, hashes and signatures hold."""
 
     schema_version: str
     kind: str
-    """scores | memory | gap | anchor"""
+    """scores | memory | ranking | gap | anchor"""
     netuid: int
     block: int
     round_ts: float
@@ -132,7 +147,7 @@ def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[
         raise Refused("output_hash", "output_hash is not the hash of the output")
     block, _, rest = found.nonce.partition(":")
     source = rest.rpartition(":")[0]
-    if block != str(found.block) or not source:
+    if block != str(found.block) or not source or len(found.nonce) > NONCE_MOST:
         raise Refused("nonce", f"nonce {found.nonce[:80]!r} is not block:source:milliseconds of block {found.block}")
     unsigned = {name: value for name, value in document.items() if name != "cosignatures"}
     if not is_signed(unsigned):
@@ -157,11 +172,12 @@ def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[
 
 
 def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> None:
-    if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53:
-        raise Refused("schema", "netuid or block is out of range")
+    if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53 or not 0 <= found.epoch < 2**53:
+        raise Refused("schema", "netuid, block or epoch is out of range")
     missing = {
         "scores": found.scores is None,
         "memory": found.nodes is None,
+        "ranking": found.ranking is None,
         "gap": found.parked is None or found.reason is None,
         "anchor": found.anchored is None,
     }
@@ -172,6 +188,8 @@ def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> Non
         raise Refused("schema", f"{text} (GET /schemas)")
     if missing[found.kind]:
         raise Refused("schema", f"a payload of kind {found.kind} has not its output")
+    if not is_in_order(found.ranking or []):
+        raise Refused("schema", "ranks count from 1, by falling weights, and each miner is there once")
     for name, node in (found.nodes or {}).items():
         if isinstance(node.root, UnsetType) is not (found.schema_version == SCHEMA_VERSION):
             text = f"a node has a root (or null) in {SCHEMA_VERSION_2} and none in {SCHEMA_VERSION}"
@@ -182,14 +200,13 @@ def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> Non
 
 
 def _stable(found: _Signed) -> bytes | None:
-    try:
-        if found.kind == "scores":
-            return stable_scores(found.scores or {})
-        if found.kind == "anchor":
-            return stable_anchor(found.anchored or "", found.epoch, found.root, found.leaves, found.first, found.count)
-        return stable_nodes(found.nodes or {}) if found.kind == "memory" else None
-    except ValueError as error:  # a number that JSON has not
-        raise Refused("schema", str(error)) from None
+    if found.kind == "scores":
+        return stable_scores(found.scores or {})
+    if found.kind == "ranking":
+        return stable_ranking(found.ranking or [])
+    if found.kind == "anchor":
+        return stable_anchor(found.anchored or "", found.epoch, found.root, found.leaves, found.first, found.count)
+    return stable_nodes(found.nodes or {}) if found.kind == "memory" else None
 
 
 def _anchor(found: _Signed) -> Anchor | None:
@@ -260,5 +277,5 @@ def judge(submission: Submission, known: Known) -> None:
     without = [ss58.encode(key) for key in sorted(submission.keys) if key not in known.permits]
     if without:
         raise Refused("no_permit", f"no validator permit at block {submission.block}: {', '.join(without)}")
-    if submission.kind == "scores" and len(submission.keys) < known.quorum:
+    if submission.kind in OF_VALIDATORS and len(submission.keys) < known.quorum:
         raise Refused("quorum", f"{len(submission.keys)} of at least {known.quorum} validators have signed")

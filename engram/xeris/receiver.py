@@ -11,12 +11,15 @@ from sqlalchemy import Connection
 from engram.api.xeris import Acknowledged
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
+from engram.http.limits import Limiter
 from engram.ledger import Ledger, LedgerError
 from engram.payments import prepaid
+from engram.relay.rules import acknowledged_text
 from engram.relay.schemas import TAKEN
 from engram.xeris import anchoring, judging, records, submissions
 from engram.xeris.anchoring import ReadsRoot
 from engram.xeris.judging import Known, Refused, Submission
+from engram.xeris.permits import ReadsPermits
 from engram.xeris.submissions import Claims, claims_of
 
 _log = structlog.get_logger("engram.xeris")
@@ -47,15 +50,20 @@ class XerisReceiver:
         keep_s: float,
         taken: Mapping[str, Collection[str]] = TAKEN,
         read_root: ReadsRoot | None = None,
+        read_permits: ReadsPermits | None = None,
+        limiter: Limiter | None = None,
         judged: Callable[[str], None] = lambda code: None,
         is_paid: bool = False,
     ) -> None:
-        """Take how roots are read on the chain (None: anchors wait) and `judged`, which is called with `accepted`,
-        `repeated`, or the code of a refusal.
+        """Take how roots are read on the chain (None: anchors wait), how permits of a block that was missed are
+        (None: its payloads wait), and `judged`, which is called with `accepted`, `repeated`, or the code of a refusal.
 
-        With `is_paid` each accepted payload uses one of its signer's submissions.
+        `limiter` bounds how many new payloads a key may submit; only the ledger's writer uses it. With `is_paid` each
+        accepted payload uses one of its signer's submissions.
         """
         self._read_root = read_root
+        self._read_permits = read_permits
+        self._limiter = limiter
         self._ledger = ledger
         self._keypair = keypair
         self._clock = clock
@@ -78,7 +86,7 @@ class XerisReceiver:
             submission = await self._read(body)
             if submission.anchor is not None:
                 await self._require_committed(submission)
-            taken = await self._ledger.write(lambda connection: self._kept(connection, submission, claims))
+            taken = await self._keep(submission, claims)
         except Refused as refused:
             await self.note_refused(claims, refused)
             raise
@@ -93,6 +101,22 @@ class XerisReceiver:
             await self._ledger.write(lambda c: submissions.note(c, claims, refused.code, now, str(refused)))
         except LedgerError as error:
             _log.error("refusal_not_logged", code=refused.code, reason=str(error))
+
+    async def _keep(self, submission: Submission, claims: Claims) -> Taken:
+        def keep(connection: Connection) -> Taken:
+            return self._kept(connection, submission, claims)
+
+        try:
+            return await self._ledger.write(keep)
+        except Refused as refused:
+            if refused.code != "permits_unknown" or self._read_permits is None:
+                raise
+            netuid, block = submission.netuid, submission.block
+            holders = await self._read_permits(netuid, block)
+            if holders is None:
+                raise
+        await self._ledger.write(lambda c: records.note_permits_of(c, netuid, block, holders))
+        return await self._ledger.write(keep)
 
     async def _require_committed(self, submission: Submission) -> None:
         if self._read_root is None:
@@ -117,6 +141,8 @@ class XerisReceiver:
         if held is not None and held[0] == submission.signed_hash:
             submissions.note(connection, claims, "repeated", at)
             return Taken(held[1], repeated=True)
+        if self._limiter is not None and (wait_s := self._limiter.take(submission.signer)) > 0:
+            raise Refused("too_many", f"this key submits too many payloads: send it again in {wait_s:.0f} s")
         judging.judge(
             submission,
             Known(
@@ -138,7 +164,7 @@ class XerisReceiver:
 
     def _acknowledge(self, submission: Submission, at: float) -> bytes:
         received_ms = int(at * 1000)
-        message = f"engram-accepted:{submission.signed_hash}:{received_ms}"
+        message = acknowledged_text(submission.signed_hash, received_ms)
         return msgspec.json.encode(
             Acknowledged(
                 status="accepted",
@@ -147,6 +173,6 @@ class XerisReceiver:
                 received_ms=received_ms,
                 signers=len(submission.keys),
                 receiver=self._keypair.ss58,
-                signature="0x" + self._keypair.sign(message.encode()).hex(),
+                signature="0x" + self._keypair.sign(message).hex(),
             )
         )

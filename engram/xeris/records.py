@@ -8,10 +8,11 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, 
 from engram.hotkeys import PublicKey, ss58
 from engram.ledger import Prepared
 from engram.ledger.sql import upsert
-from engram.xeris.judging import Submission
+from engram.xeris.judging import OF_VALIDATORS, Submission
 from engram.xeris.tables import accepted, permits, signatures
 
 KEY_BYTES = 32
+DAY_S = 86_400.0
 BLOCKS_KEPT = 200_000
 """Blocks of which permits are kept: 28 days."""
 
@@ -102,7 +103,7 @@ def signed_before(connection: Connection, submission: Submission) -> str | None:
 
 
 def _source(submission: Submission) -> str:
-    return "" if submission.kind == "scores" else submission.source
+    return "" if submission.kind in OF_VALIDATORS else submission.source
 
 
 def accept(connection: Connection, submission: Submission, acknowledgement: bytes, at: float) -> None:
@@ -153,6 +154,15 @@ def count(connection: Connection) -> int:
     return connection.scalar(select(func.count()).select_from(accepted)) or 0
 
 
+def kept_from(connection: Connection, now: float, keep_s: float) -> float:
+    """Return the unix time before which payloads are forgotten: `keep_s` before now, or before the newest of them.
+
+    A clock that runs ahead for a moment would else forget every nonce, and all payloads could be submitted again.
+    """
+    newest = connection.scalar(select(func.max(accepted.c.received_at)))
+    return (now if newest is None else min(now, newest + DAY_S)) - keep_s
+
+
 def purge(connection: Connection, before: float) -> int:
     """Forget what came before then (unix seconds); returns how many payloads went."""
     connection.execute(delete(signatures).where(signatures.c.at < before))
@@ -177,6 +187,12 @@ def note_permits(connection: Connection, netuid: int, block: int, keys: Collecti
         upsert(permits).values(netuid=netuid, block=block, until_block=block, holders=joined).on_conflict_do_nothing()
     )
     connection.execute(delete(permits).where(permits.c.netuid == netuid, permits.c.until_block < block - BLOCKS_KEPT))
+
+
+def note_permits_of(connection: Connection, netuid: int, block: int, keys: Collection[PublicKey]) -> None:
+    """Record who held a permit at one block of the past that was missed."""
+    row = upsert(permits).values(netuid=netuid, block=block, until_block=block, holders=b"".join(sorted(keys)))
+    connection.execute(row.on_conflict_do_nothing())
 
 
 def permits_at(connection: Connection, netuid: int, block: int) -> frozenset[PublicKey] | None:

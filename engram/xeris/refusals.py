@@ -1,6 +1,7 @@
 """Why a receiver refuses a payload: each code once, in the order of the checks. judging.py and docs/relay.md derive.
 
-403 says something about the settings of sender and receiver, so a sender keeps its payloads; 425 means: again later.
+403 says something about the settings of sender and receiver, so a sender keeps its payloads; 425 and 429 mean: again
+later.
 """
 
 from typing import Final
@@ -25,11 +26,12 @@ REFUSALS: Final = (
     Refusal("nonce", 422, "has a nonce that does not name its block"),
     Refusal("signature", 422, "is not signed by the key that it names, over what it says"),
     Refusal("cosignature", 422, "has a co-signature that does not hold, or a key twice, however it is spelled"),
+    Refusal("too_many", 429, "is of a key that submits more than `http.requests_per_minute_per_hotkey`"),
     Refusal("nonce_used", 409, "came with a nonce that another payload had"),
     Refusal("equivocation", 409, "is a second output of one block by one of its signers"),
     Refusal("unknown_gateway", 403, "is of memory, and its signer is none of `xeris.gateways`"),
     Refusal("root", 422, "is of memory, and a node did not sign the root that it names"),
-    Refusal("permits_unknown", 425, "is of a block whose permits were not recorded (yet)"),
+    Refusal("permits_unknown", 425, "is of a block whose permits were not recorded and cannot be read (yet)"),
     Refusal("no_permit", 422, "is signed by a key that held no validator permit at its block"),
     Refusal("anchor_root", 422, "is an anchor whose root is not that of its leaves"),
     Refusal("anchor_leaves", 422, "is an anchor of outputs that were not accepted from its signer"),

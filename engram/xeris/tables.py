@@ -8,7 +8,7 @@ accepted = Table(
     "xeris_accepted",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("kind", Text, nullable=False),  # scores | memory | gap | anchor
+    Column("kind", Text, nullable=False),  # scores | memory | ranking | gap | anchor
     Column("nonce", Text, nullable=False),
     Column("netuid", Integer, nullable=False),
     Column("block", Integer, nullable=False),
@@ -57,6 +57,8 @@ Index(
     sqlite_where=text("anchor_id IS NULL AND overdue = 0"),
 )
 
+Index("ix_xeris_accepted_overdue", accepted.c.kind, sqlite_where=text("anchor_id IS NULL AND overdue = 1"))
+
 anchors = Table(
     "xeris_anchors",
     metadata,
@@ -81,7 +83,9 @@ signatures = Table(
     Column("netuid", Integer, primary_key=True),
     Column("kind", Text, primary_key=True),
     Column("block", Integer, primary_key=True),
-    Column("source", Text, primary_key=True),  # empty for scores: of a block there is one output, whoever proposed it
+    Column(
+        "source", Text, primary_key=True
+    ),  # empty where a block has one output, whoever proposed it
     Column("output_hash", Text, nullable=False),
     Column("at", REAL, nullable=False),
     sqlite_strict=True,

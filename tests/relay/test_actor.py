@@ -71,6 +71,7 @@ async def emitting(
     receiver: Submits | None,
     guard: FinalityGuard | None = None,
     ask_terms: Callable[[], Awaitable[Terms | NotKnown]] | None = None,
+    clock: TrioClock | None = None,
 ) -> AsyncIterator[ActorRef]:
     metrics = receiver.metrics if isinstance(receiver, ReceiverDouble) else Metrics()
     ports = EmitterPorts(
@@ -78,7 +79,7 @@ async def emitting(
         receiver=receiver,
         signer=SIGNER,
         policy=RetryPolicy(),
-        clock=TrioClock(),
+        clock=clock or TrioClock(),
         rng=rng(),
         metrics=metrics,
         losses=RoundLosses(metrics),
@@ -252,10 +253,37 @@ async def test_a_block_gets_one_signature_and_another_payload_of_it_is_withdrawn
     for recall, at in ((1.0, 1.0), (0.5, 2.0)):
         payload = scores_payload({"0": MinerScore(recall, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=at)
         write(ledger, partial(records.enqueue, payload=payload, now=TrioClock().now()))
-    async with emitting(ledger, receiver):
+    async with emitting(ledger, receiver) as ref:
         await trio.sleep(5)
         assert states(ledger) == ["delivered", "withdrawn"]
         assert len(receiver.sent) == 1
+        assert (await status(ref)).withdrawn == 1
+        assert receiver.metrics.registry.get_sample_value("engram_relay_withdrawn_total") == 1
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 40 * 86_400.0])
+async def test_a_wall_clock_that_jumps_neither_keeps_the_receiver_shut_nor_permits_a_second_signature(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock, jump_s: float
+) -> None:
+    clock = TrioClock()
+    other = scores_payload({"0": MinerScore(0.5, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=2.0)
+    first = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=1.0)
+    write(ledger, partial(records.enqueue, payload=first, now=clock.now()))
+    async with emitting(ledger, receiver, clock=clock) as ref:
+        await trio.sleep(1)
+        receiver.next_outcome = lambda attempt: Answered(401)
+        queue(ledger, 1, now=clock.now())
+        ref.tell(OutboxGrew())
+        await trio.sleep(1)
+        clock.jump(jump_s)
+        receiver.next_outcome = lambda attempt: Answered(200)
+        await trio.sleep(3_700)
+        write(ledger, partial(records.enqueue, payload=other, now=clock.now()))
+        ref.tell(OutboxGrew())
+        await trio.sleep(30)
+        assert write(ledger, lambda c: records.count(c, "withdrawn")) == 1
+        assert [block for block in receiver.blocks if block == 7] == [7], "one hash of a block, ever"
+        assert receiver.blocks[-1] == 1001, "it was delivered"
 
 
 @pytest.mark.parametrize(

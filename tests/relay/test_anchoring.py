@@ -5,10 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 from trio.testing import MockClock
 
 from engram.chain.epochs import epoch_of
+from engram.chain.errors import CallRefused
+from engram.chain.read.node import Json, RpcCall
 from engram.chain.read.view import open_view
 from engram.chain.registry.commitment_fields import raw_field
 from engram.chain.submit.sender import Sender
@@ -27,6 +29,7 @@ from engram.relay.tables import relay_outbox
 from engram.telemetry.metrics import Metrics
 from engram.xeris import anchoring, records
 from engram.xeris.anchoring import chain_root
+from engram.xeris.chain_views import ChainViews
 from engram.xeris.judging import Refused
 from engram.xeris.receiver import XerisReceiver
 from tests.chain.test_sender import QUICK
@@ -53,7 +56,7 @@ class Bench:
             gateways=frozenset(),
             quorum=1,
             keep_s=86_400.0,
-            read_root=chain_root([self.chain]),
+            read_root=chain_root(ChainViews([self.chain])),
         )
 
     async def start(self) -> None:
@@ -70,6 +73,7 @@ class Bench:
                 sender=Sender([self.chain], waiting=QUICK),
                 queued=lambda: None,
                 metrics=Metrics(),
+                signers=(OWN.ss58,),
             )
         )
 
@@ -129,6 +133,53 @@ async def test_what_was_delivered_is_anchored_once_an_epoch_beside_the_fields_of
     assert root == rules.root_of(leaves)
     marked = await bench.received.write(lambda c: anchoring.mark_overdue(c, NETUID, 2_000, {OWN.public_key}))
     assert marked == {"scores": 1}, "the fourth alone"
+
+
+async def test_an_anchor_that_comes_late_needs_no_state_of_the_past_while_its_root_stands(
+    autojump_clock: MockClock,
+) -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.deliver(1)
+    assert await bench.committing.look() is Decision.COMMIT
+    (body,) = bench.anchors()
+    bench.chain.seal()
+    assert json.loads(body)["block"] < bench.chain.head
+    await bench.received.write(lambda c: anchoring.mark_overdue(c, NETUID, 2_000, {OWN.public_key}))
+    assert (await bench.received.read(anchoring.count_overdue))["scores"] == 1
+    at_head = bench.chain.answer
+
+    def forgetful(call: RpcCall) -> Json:
+        """A light node: it has no state but the newest block's."""
+        block_hash = str(call.params[-1]) if call.method.startswith("state_get") and call.params else ""
+        if block_hash.startswith("0x") and bench.chain.number(block_hash) not in (None, bench.chain.head):
+            return CallRefused(4003, "State already discarded")
+        return at_head(call)
+
+    bench.chain.answer = forgetful  # type: ignore[method-assign]
+    bench.chain.seal_at_look = False
+    await bench.take(body)
+    (found,) = await bench.received.read(lambda c: records.newest(c, NETUID, "scores", 10))
+    assert found.anchor_id is not None
+    assert (await bench.received.read(anchoring.count_overdue))["scores"] == 0, "the alert clears"
+
+
+async def test_what_is_not_anchored_is_found_by_its_index_however_much_is_kept(autojump_clock: MockClock) -> None:
+    bench, plans = Bench(), list[str]()
+    connection = bench.received._connection
+
+    def explain(*given: Any) -> None:
+        _, cursor, statement, parameters, *_ = given
+        if statement.startswith("SELECT"):
+            rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.append(" ".join(row[3] for row in rows))
+
+    event.listen(connection, "before_cursor_execute", explain)
+    await bench.received.write(lambda c: anchoring.mark_overdue(c, NETUID, 2_000, {OWN.public_key}))
+    await bench.received.write(anchoring.count_overdue)
+    marking, counting = plans
+    assert "ix_xeris_accepted_unanchored" in marking
+    assert "ix_xeris_accepted_overdue" in counting
 
 
 async def test_a_wrong_root_a_stale_one_and_leaves_that_are_not_held_are_refused(autojump_clock: MockClock) -> None:

@@ -1,8 +1,5 @@
 """kill -9 around every commit and effect of an attempt: nothing is lost, and nothing is another thing twice."""
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,11 +8,12 @@ from sqlalchemy import select
 
 from engram.ledger import open_inline
 from engram.relay.tables import relay_log, relay_outbox
+from tests import forked
 from tests.fakes.responder import Answer, Asked, Responder
+from tests.relay.emitting import emit
 from tests.relay.samples import write
 from tests.sampling import sample
 
-ROOT = Path(__file__).parents[2]
 # Commits of a first run: 1 queued, 2 nothing was interrupted, 3 purged, 4 claimed, 5 settled.
 POINTS = [
     *[f"{where}:{number}" for number in range(1, 6) for where in ("begin", "commit")],
@@ -24,14 +22,6 @@ POINTS = [
 ]
 SENT_TWICE = {"relay:after", "begin:5"}
 """Killed after the receiver had it and before that was written: only repeating tells."""
-
-
-async def run(ledger: Path, url: str, kill_at: str = "") -> int:
-    environment = {**os.environ, "ENGRAM_TEST_KILL": "1", "ENGRAM_KILL_AT": kill_at}
-    command = [sys.executable, "-m", "tests.relay.emitting_process", str(ledger), url]
-    done = await trio.run_process(command, env=environment, cwd=ROOT, check=False, capture_stderr=True)
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return done.returncode
 
 
 async def ok(asked: Asked) -> Answer:
@@ -43,8 +33,8 @@ async def test_a_payload_survives_a_kill(point: str, tmp_path: Path, nursery: tr
     responder = Responder(ok)
     url = await nursery.start(responder.run)
     path = tmp_path / "ledger.sqlite3"
-    assert await run(path, url, kill_at=point) == -signal.SIGKILL
-    assert await run(path, url) == 0
+    assert await forked.run(lambda: emit(path, url), kill_at=point) == forked.KILLED
+    assert await forked.run(lambda: emit(path, url)) == 0
     assert len(responder.asked) == (2 if point in SENT_TWICE else 1)
     assert len({(asked.body, asked.headers["idempotency-key"]) for asked in responder.asked}) == 1
     ledger = open_inline(path)

@@ -1,11 +1,16 @@
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 import trio
 
+from engram.api.xeris import Acknowledged
+from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 from engram.relay.model import Answered, Unknown, Unreachable
+from engram.relay.negotiation import ORIGINAL, NotKnown, Terms
 from engram.relay.receiver import Receiver, retry_after_s
+from engram.relay.rules import acknowledged_text
 from engram.relay.signer import Signed
 from tests.fakes.responder import Answer, Asked, Responder
 
@@ -84,6 +89,63 @@ async def test_nobody_listening_is_unreachable() -> None:
         url = f"http://127.0.0.1:{bound.getsockname()[1]}/relay"
         outcome = await Receiver(HttpClient(), url, timeout_s=2.0).submit(SIGNED)
     assert isinstance(outcome, Unreachable)
+
+
+SCHEMAS = b'{"schemas":[{"kind":"memory","versions":["engram-v2"]}]}'
+
+
+def acknowledgement(**changed: object) -> bytes:
+    """What a receiver of ours answers; the signature holds for what it says before it is changed."""
+    key = Keypair.from_seed(bytes([9]) * 32)
+    signature = "0x" + key.sign(acknowledged_text(SIGNED.signed_hash, 1_000)).hex()
+    found = Acknowledged(
+        status="accepted",
+        signed_hash=SIGNED.signed_hash,
+        output_hash="cd" * 32,
+        received_ms=1_000,
+        signers=1,
+        receiver=key.ss58,
+        signature=signature,
+    )
+    return msgspec.json.encode(msgspec.structs.replace(found, **changed))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>Welcome to the airport</html>",
+        b"x" * 70_000,
+        acknowledgement(signed_hash="ef" * 32),
+        acknowledgement(received_ms=2_000),
+        acknowledgement(receiver=Keypair.from_seed(bytes([8]) * 32).ss58),
+        acknowledgement(receiver="nobody"),
+        acknowledgement(signature="0xzz"),
+    ],
+    ids=["portal", "large", "another payload", "another time", "another key", "no key", "no signature"],
+)
+async def test_from_a_receiver_that_negotiates_200_without_the_acknowledgement_delivers_nothing(
+    receiver: Receiver, behaviour: Behaviour, body: bytes
+) -> None:
+    behaviour.answer = 200, {}, SCHEMAS
+    assert isinstance(await receiver.ask_terms(), Terms)
+    behaviour.answer = 200, {}, body
+    assert isinstance(await receiver.submit(SIGNED), Unknown)
+    behaviour.answer = 200, {}, acknowledgement()
+    assert await receiver.submit(SIGNED) == Answered(200)
+
+
+async def test_a_portal_does_not_turn_a_receiver_that_negotiates_into_one_that_does_not(
+    receiver: Receiver, behaviour: Behaviour
+) -> None:
+    behaviour.answer = 200, {}, SCHEMAS
+    assert isinstance(await receiver.ask_terms(), Terms)
+    for body in (b"<html>", b"x" * 70_000):
+        behaviour.answer = 200, {}, body
+        assert isinstance(await receiver.ask_terms(), NotKnown)
+    behaviour.answer = 404, {}, b""
+    assert await receiver.ask_terms() == ORIGINAL, "it may have been replaced by an older one"
+    behaviour.answer = 200, {}, b"ok"
+    assert await receiver.submit(SIGNED) == Answered(200)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5", 5.0), (" 60 ", 60.0), ("-1", None), ("soon", None), ("", None)])

@@ -10,10 +10,11 @@ import pytest
 
 from actors import Backoff, ChildSpec, Intensity, SupervisorSpec
 from config.model import Settings
-from engram.hotkeys import ss58
+from engram.hotkeys import Keypair, ss58
 from engram.proxy.settings import load
 from engram.proxy.settings.environment import PATH_VARIABLE
-from engram.roles import facilitator, gateway, miner, proxy
+from engram.roles import facilitator, gateway, miner, proxy, validator, xeris
+from engram.roles.process import spare
 from engram.roles.shared import Shared, together
 
 GATEWAY = """
@@ -38,6 +39,7 @@ root                      one_for_one
   stats_poller            disable
   relay_emitter           disable
   relay_rounds            disable
+  relay_anchors           disable
   event_feed              disable
   control                 disable
   sales_watch             disable
@@ -73,6 +75,28 @@ root                      one_for_one
   ops
   proxy
 """
+VALIDATOR = """
+root                      one_for_one
+  ledger
+  loop_lag                disable
+  validator_chain         disable
+  relay_emitter           disable
+  rounds                  disable
+  weights                 disable
+  proposer                disable
+  control                 disable
+  ops
+"""
+XERIS = """
+root                      one_for_one
+  ledger
+  loop_lag                disable
+  xeris_chain             disable
+  xeris_permits           disable
+  xeris_purge             disable
+  ops
+  xeris
+"""
 FACILITATOR = """
 root                      one_for_one
   ledger
@@ -98,6 +122,7 @@ def shared(**settings: Any) -> Any:
     for name in ("registry", "metrics", "clock", "ids", "ledger", "http"):
         setattr(double, name, MagicMock())
     double.settings = Settings(**settings)
+    double.folder = Path("data")
     return double
 
 
@@ -112,6 +137,34 @@ def ports() -> Any:
 
 def test_the_tree_of_a_gateway() -> None:
     assert drawn(gateway.tree(shared(), ports())) == GATEWAY
+
+
+def validator_ports() -> Any:
+    double = MagicMock()
+    double.quorum.children.return_value = [spare("proposer", MagicMock())]
+    return double
+
+
+def test_the_tree_of_a_validator() -> None:
+    assert drawn(validator.tree(shared(), validator_ports())) == VALIDATOR
+
+
+def test_the_tree_of_a_receiver() -> None:
+    assert drawn(xeris.tree(shared(), Keypair.from_seed(bytes(32)))) == XERIS
+
+
+def test_roles_of_one_process_share_what_is_one_and_keep_what_is_their_own() -> None:
+    """Each follows the chain for itself and has its own surface; there is one emitter, and one operator's listener."""
+    trees = [
+        gateway.tree(shared(), ports()),
+        validator.tree(shared(), validator_ports()),
+        xeris.tree(shared(), Keypair.from_seed(bytes(32))),
+    ]
+    joined = [child.id for child in together(trees).children]
+    assert {"chain", "validator_chain", "xeris_chain", "http", "xeris"} <= set(joined)
+    common = {"ledger", "loop_lag", "relay_emitter", "ops", "control"}
+    assert sorted(joined) == sorted({child.id for tree in trees for child in tree.children})
+    assert all(joined.count(name) == 1 for name in common)
 
 
 def test_the_tree_of_a_node() -> None:

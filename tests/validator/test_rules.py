@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.chain.epochs import Epoch, epoch_of
+from engram.chain.epochs import Epoch, current_epoch, epoch_at, epoch_of
 from engram.validator import agreement, due, peers, planting, scoring, standing
 from engram.validator.due import Due, Known
 from engram.validator.model import Miner, Sent, SentState
@@ -290,9 +290,15 @@ def test_every_block_is_in_its_epoch_and_the_next_epoch_begins_after_it(block: i
 def test_an_epoch_begins_where_the_chain_ran_the_last_one_unless_it_has_stopped(last: int, first_block: int) -> None:
     graph = known().metagraph
     assert graph is not None
-    found = due.current_epoch(msgspec.structs.replace(graph, last_epoch_block=last))
+    graph = msgspec.structs.replace(graph, last_epoch_block=last)
+    found = current_epoch(graph)
     assert found.first_block == first_block
-    assert found.index == epoch_of(1_000, NETUID, 10).index
+    assert found.index == epoch_of(first_block, NETUID, 10).index
+    assert epoch_at(graph, graph.block) == epoch_at(graph, found.first_block) == found
+    former, following = epoch_at(graph, first_block - 1), epoch_at(graph, max(graph.block, found.last_block) + 1)
+    assert (former.index, former.last_block) == (found.index - 1, first_block - 1)
+    assert following.index > found.index
+    assert following.first_block > found.last_block
 
 
 def test_the_operator_is_warned_before_the_activity_cutoff_and_of_late_reveals() -> None:

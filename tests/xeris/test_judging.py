@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from engram.hotkeys import Keypair
 from engram.relay import MinerScore, NodeMemory, PayloadSigner, SignedRoot, memory_payload, scores_payload
-from engram.relay.rules import signed_hash
+from engram.relay.anchoring.rules import LEAVES_MOST, root_of
+from engram.relay.rules import output_hash, ranking_payload, signed_hash, stable_anchor
 from engram.xeris import judging, refusals
 from engram.xeris.judging import Known, Refused
 from tests.miner.nodes import NODE
@@ -124,6 +125,7 @@ def test_a_field_that_is_missing_is_a_fault_of_the_schema(field: str) -> None:
         (resigned(scores(scores={})), "output_hash"),
         (resigned(scores(nonce="999:5:1")), "nonce"),
         (resigned(scores(nonce="1000")), "nonce"),
+        (resigned(scores(nonce=f"1000:{'x' * 256}:1")), "nonce"),
         (scores(validator_hotkey=TWO.ss58), "signature"),
         (scores(signed_hash="0" * 64), "signature"),
         (scores(cosigners=(TWO,)) | {"cosignatures": [cosignature(STRANGER, "other", TWO.ss58)]}, "cosignature"),
@@ -194,6 +196,104 @@ def test_memory_of_a_gateway_that_is_not_known_holds_the_gateway_back() -> None:
 @pytest.mark.parametrize(("now", "expected"), [(NOW - 121, "from_the_future"), (NOW + 86_401, "too_old")])
 def test_clocks_are_held_against_each_other(now: float, expected: str) -> None:
     assert code(scores(), now) == expected
+
+
+def ranking(*cosigners: Keypair, **changed: Any) -> dict[str, Any]:
+    """A ranking of two miners, signed after the change; its hash is made before it."""
+    weights = {(7, ONE.ss58): 3.0, (9, TWO.ss58): 1.0}
+    payload = ranking_payload(weights, netuid=450, block=1000, uid=5, round_ts=NOW)
+    document = json.loads(PayloadSigner.of(ONE).sign(msgspec.json.encode(payload)).body)
+    document = resigned(document | changed)
+    return document | {"cosignatures": [cosignature(each, document["signed_hash"]) for each in cosigners]}
+
+
+BEST = {"uid": 7, "hotkey": ONE.ss58, "rank": 1, "weight": 0.75}
+SECOND = {"uid": 9, "hotkey": TWO.ss58, "rank": 2, "weight": 0.25}
+
+
+def test_a_ranking_is_by_the_weights_that_were_set_and_needs_a_quorum_of_permits() -> None:
+    assert ranking()["ranking"] == [BEST, SECOND]
+    assert code(ranking()) == "accepted"
+    assert code(ranking(), quorum=2) == "quorum"
+    assert code(ranking(TWO), quorum=2) == "accepted"
+    assert code(ranking(STRANGER), quorum=2) == "no_permit"
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([BEST, SECOND | {"weight": 0.24}], "output_hash"),
+        ([BEST | {"uid": 8}, SECOND], "output_hash"),
+        ([], "output_hash"),
+        ([SECOND, BEST], "schema"),
+        ([BEST, BEST | {"rank": 2}], "schema"),
+        ([BEST, SECOND | {"rank": 3}], "schema"),
+        ([BEST | {"weight": 0.2}, SECOND], "schema"),
+        ([BEST | {"weight": 1.5}, SECOND], "schema"),
+        ([BEST | {"uid": -1}, SECOND], "schema"),
+        (None, "schema"),
+    ],
+)
+def test_a_ranking_that_was_tampered_with_is_refused(found: object, expected: str) -> None:
+    assert code(ranking(ranking=found)) == expected
+
+
+def anchor(**changed: Any) -> dict[str, Any]:
+    """An anchor of two leaves, the first of them of the stream, signed after the change; its hashes hold."""
+    leaves = ["ab" * 32, "cd" * 32]
+    fields: dict[str, Any] = {
+        "anchored": "scores",
+        "epoch": 7,
+        "root": root_of(leaves).hex(),
+        "leaves": leaves,
+        "first": 0,
+        "count": 1,
+    }
+    fields |= changed
+    document = fields | {
+        "schema_version": "engram-v2",
+        "kind": "anchor",
+        "netuid": 450,
+        "block": 1000,
+        "round_ts": NOW,
+        "nonce": "1000:anchor.scores:1",
+        "output_hash": output_hash(stable_anchor(**fields)),
+        "validator_hotkey": ONE.ss58,
+    }
+    return resigned(document)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "accepted"),
+        ({"leaves": []}, "schema"),
+        ({"leaves": ["ab" * 32] * (LEAVES_MOST + 1)}, "schema"),
+        ({"first": -1}, "schema"),
+        ({"first": 2}, "schema"),
+        ({"count": 0}, "schema"),
+        ({"count": 3}, "schema"),
+        ({"leaves": ["ab" * 31]}, "schema"),
+        ({"epoch": 2**70}, "schema"),
+        ({"leaves": ["zz" * 32]}, "schema"),
+        ({"root": "00" * 32}, "anchor_root"),
+        ({"leaves": ["cd" * 32, "ab" * 32]}, "anchor_root"),
+    ],
+)
+def test_an_anchor_names_leaves_that_make_its_root(changed: dict[str, Any], expected: str) -> None:
+    assert code(anchor(**changed)) == expected
+
+
+def test_only_what_others_learn_from_costs_a_submission() -> None:
+    assert read(scores()).is_paid_for
+    assert not read(anchor()).is_paid_for
+
+
+def test_a_number_that_json_has_not_is_a_fault_of_the_schema() -> None:
+    body = json.dumps(scores()).replace("120.5", "1e999").encode()
+    with pytest.raises(Refused) as refused:
+        judging.read(body, NOW, 86_400.0)
+    assert refused.value.code == "schema"
 
 
 ANY_JSON = st.recursive(

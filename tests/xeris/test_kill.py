@@ -1,8 +1,6 @@
 """kill -9 of the receiver around each commit of a submission: the emitter's payloads are accepted, each once."""
 
-import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +10,11 @@ from sqlalchemy import select
 from engram.ledger import open_inline
 from engram.relay.tables import relay_outbox
 from engram.xeris.tables import accepted, submissions
+from tests import forked
+from tests.relay.emitting import emit
 from tests.relay.samples import KEYPAIR
 from tests.sampling import sample
-from tests.xeris.xeris_process import ROOT, XerisProcess
+from tests.xeris.xeris_process import XerisProcess
 
 # Commits of a receiver that starts on a folder that it has used before: some of its own, then one for each submission.
 POINTS = [f"{where}:{number}" for number in range(1, 8) for where in ("begin", "commit")]
@@ -22,31 +22,19 @@ POINTS = [f"{where}:{number}" for number in range(1, 8) for where in ("begin", "
 LATEST_S = 15.0
 
 
-async def emit(ledger: Path, url: str) -> int:
-    command = [sys.executable, "-m", "tests.relay.emitting_process", str(ledger), f"{url}/payloads", "3"]
-    done = await trio.run_process(command, env=dict(os.environ), cwd=ROOT, check=False, capture_stderr=True)
-    assert b"Traceback" not in done.stderr, done.stderr.decode()
-    return done.returncode
-
-
 @pytest.mark.parametrize("point", sample("receiver kills", POINTS, 1))
 async def test_a_receiver_that_is_killed_accepts_each_payload_once(point: str, tmp_path: Path) -> None:
     receiver = XerisProcess(tmp_path / "xeris", KEYPAIR.ss58)
     await trio.to_thread.run_sync(receiver.start)
     receiver.kill()
-    outcomes: list[int] = []
-
-    async def emitting() -> None:
-        outcomes.append(await emit(tmp_path / "sent.sqlite3", receiver.url))
-
-    async with trio.open_nursery() as both:
-        both.start_soon(emitting)
-        await trio.to_thread.run_sync(receiver.spawn, point)
-        with trio.move_on_after(LATEST_S):
-            assert await receiver.ended() == -signal.SIGKILL
-        receiver.kill()  # a point that this run never came to
-        await trio.to_thread.run_sync(receiver.start)
-    assert outcomes == [0], receiver.log()
+    ledger, url = tmp_path / "sent.sqlite3", f"{receiver.url}/payloads"
+    emitter = await forked.start(lambda: emit(ledger, url, 3))
+    await trio.to_thread.run_sync(receiver.spawn, point)
+    with trio.move_on_after(LATEST_S):
+        assert await receiver.ended() == -signal.SIGKILL
+    receiver.kill()  # a point that this run never came to
+    await trio.to_thread.run_sync(receiver.start)
+    assert await forked.ended(emitter) == 0, receiver.log()
     receiver.kill()
     sent, taken = open_inline(tmp_path / "sent.sqlite3"), open_inline(receiver.ledger)
     emitted = sent.write_now(lambda c: list(c.execute(select(relay_outbox.c.signed_hash, relay_outbox.c.state)).all()))

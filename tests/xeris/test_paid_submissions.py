@@ -1,9 +1,10 @@
 """Submissions that cost money, bought with play money from a real receiver with its own facilitator."""
 
+import contextlib
 import json
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
+from engram.http.errors import HttpError
 from engram.ledger import open_inline
 from engram.payments import prepaid
 from engram.payments.play_wallet import PlayWallet
@@ -50,25 +52,59 @@ def receiver(tmp_path: Path) -> Iterator[XerisProcess]:
     process.kill()
 
 
-async def test_submissions_are_bought_and_used_one_for_each_accepted_payload(receiver: XerisProcess) -> None:
-    http = HttpClient()
+class Shop:
+    """A client of a receiver that sells submissions."""
+
+    def __init__(self, receiver: XerisProcess, http: HttpClient) -> None:
+        self._receiver, self._http = receiver, http
 
     async def call(
-        method: str, path: str, body: bytes | None = None, **headers: str
+        self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, dict[str, str], Any]:
-        lines = {"content-type": "application/json", **headers}
-        found = await http.request(
-            method, receiver.url + path, content=body, headers=lines, total_s=30.0, read_s=30.0, connect_s=30.0
+        lines, url = {"content-type": "application/json", **headers}, self._receiver.url + path
+        found = await self._http.request(
+            method, url, content=body, headers=lines, total_s=30.0, read_s=30.0, connect_s=30.0
         )
         return found.status, found.headers, json.loads(found.content or b"null")
 
-    async def left() -> int:
-        return int((await call("GET", f"/credits/{GATEWAY.ss58}"))[2]["left"])
+    async def left(self) -> int:
+        return int((await self.call("GET", f"/credits/{GATEWAY.ss58}"))[2]["left"])
 
-    async def buy(account: Keypair, header: str = "") -> tuple[int, dict[str, str], Any]:
+    async def answer(self, account: Keypair, header: str = "") -> tuple[int, dict[str, str], Any]:
         body = json.dumps({"hotkey": account.ss58}).encode()
-        return await call("POST", "/credits", body, **({"payment-signature": header} if header else {}))
+        return await self.call("POST", "/credits", body, **({"payment-signature": header} if header else {}))
 
+    async def payment(self, account: Keypair) -> str:
+        """A payment by what the receiver asks for."""
+        _, headers, _ = await self.answer(account)
+        wallet = PlayWallet(secrets.token_bytes(32))
+        return wallet.pay(headers["payment-required"], time.time(), secrets.token_bytes(32))
+
+    async def buy(self, account: Keypair, header: str) -> dict[str, Any]:
+        status, _, bought = await self.answer(account, header)
+        assert status == 200, bought
+        return dict(bought)
+
+    async def try_to_buy(self, account: Keypair, header: str) -> None:
+        """Present a payment to a receiver that may die of it."""
+        with contextlib.suppress(HttpError):
+            await self.answer(account, header)
+
+
+@contextlib.asynccontextmanager
+async def buying(receiver: XerisProcess) -> AsyncIterator[Shop]:
+    http = HttpClient()
+    yield Shop(receiver, http)
+    await http.aclose()
+
+
+async def test_submissions_are_bought_and_used_one_for_each_accepted_payload(receiver: XerisProcess) -> None:
+    async with buying(receiver) as shop:
+        await _buy_and_use(receiver, shop)
+
+
+async def _buy_and_use(receiver: XerisProcess, shop: Shop) -> None:
+    call, left, buy = shop.call, shop.left, shop.answer
     # Before anything is verified: also for a payload whose signature does not hold.
     first = signed(1)
     for body in (first, first.replace(b'"vectors":1', b'"vectors":2')):
@@ -77,10 +113,8 @@ async def test_submissions_are_bought_and_used_one_for_each_accepted_payload(rec
         assert headers["payment-required"]
     assert blame(Answered(402)) is Blame.RECEIVER, "an emitter holds the receiver back and parks nothing"
 
-    status, headers, _ = await buy(GATEWAY)
-    assert status == 402
-    wallet = PlayWallet(secrets.token_bytes(32))
-    payment = wallet.pay(headers["payment-required"], time.time(), secrets.token_bytes(32))
+    assert (await buy(GATEWAY))[0] == 402
+    payment = await shop.payment(GATEWAY)
     status, _, bought = await buy(GATEWAY, payment)
     for _ in range(50):
         if bought["status"] == "settled":
@@ -108,7 +142,6 @@ async def test_submissions_are_bought_and_used_one_for_each_accepted_payload(rec
         body = json.dumps({"kind": kind, "validator_hotkey": OTHER.ss58}).encode()
         assert (await call("POST", "/payloads", body))[0] == 422, "judged, not asked to pay"
     assert (await call("POST", "/payloads", first))[2] == taken, "what was accepted before is answered as before"
-    await http.aclose()
 
     receiver.kill()
     ledger = open_inline(receiver.ledger)

@@ -13,6 +13,7 @@ from config.model import HttpSettings
 from engram.clock import ManualClock, SeededIds, SystemClock
 from engram.hotkeys import Keypair, verify
 from engram.http.client import HttpClient
+from engram.http.limits import Limiter
 from engram.ledger import open_inline
 from engram.ledger.inline import InlineLedger
 from engram.relay import PayloadSigner, RetryPolicy
@@ -21,7 +22,7 @@ from engram.relay.actor import EmitterPorts, RelayEmitter
 from engram.relay.model import Outcome, Unknown
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
-from engram.relay.rules import output_hash, stable_scores
+from engram.relay.rules import output_hash, stable_ranking, stable_scores
 from engram.relay.schemas import TAKEN
 from engram.relay.signer import Signed
 from engram.telemetry.metrics import Metrics
@@ -31,8 +32,9 @@ from engram.xeris.receiver import XerisReceiver
 from tests.http.harness import serving
 from tests.relay.samples import payload
 from tests.relay.test_roots import root
-from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, cosignature, memory, resigned, rooted, scores
+from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, cosignature, memory, ranking, resigned, rooted, scores
 
+NO_RANKING = output_hash(stable_ranking([]))
 EMPTY = output_hash(stable_scores({}))
 OWN = Keypair.from_seed(bytes([9]) * 32)
 
@@ -108,6 +110,16 @@ async def test_a_key_that_co_signed_one_output_of_a_block_cannot_sign_another(be
     status, refused = await bench.post(both)
     assert (status, refused["code"]) == (409, "equivocation")
     assert (await bench.post(other))[0] == 200, "without the key that had signed"
+
+
+async def test_a_key_signs_one_ranking_of_a_block_whoever_proposes_it(bench: Bench) -> None:
+    await bench.permit(1000, ONE, TWO)
+    assert (await bench.post(ranking(TWO)))[0] == 200
+    other = {name: value for name, value in ranking().items() if name != "cosignatures"}
+    other |= {"nonce": "1000:6:1", "ranking": [], "output_hash": NO_RANKING, "validator_hotkey": TWO.ss58}
+    status, refused = await bench.post(resigned(other, TWO))
+    assert (status, refused["code"]) == (409, "equivocation")
+    assert (await bench.get("/intelligence?kind=ranking"))[1]["items"][0]["signers"] == 2
 
 
 async def test_permits_are_those_of_the_payload_s_block(bench: Bench) -> None:
@@ -245,3 +257,28 @@ async def test_what_the_emitter_sends_is_accepted_once(bench: Bench) -> None:
     assert [each.block for each in found] == [1002, 1001]
     assert bench.judged == ["accepted", "repeated", "accepted"]
     sender.close()
+
+
+async def test_a_key_that_submits_too_much_is_slowed_down_and_its_repeats_are_not(bench: Bench) -> None:
+    """What others send again of what it sent must not use up its rate."""
+    bench.receiver._limiter = Limiter(60, 1, bench.clock.monotonic)
+    await bench.permit(1000, ONE, TWO)
+    assert (await bench.post(scores()))[0] == 200
+    status, refused = await bench.post(memory())
+    assert (status, refused["code"]) == (429, "too_many")
+    assert (await bench.post(scores()))[0] == 200, "a repeat"
+    assert (await bench.post(scores(TWO)))[0] == 200, "another key"
+    bench.clock.advance(1.1)
+    assert (await bench.post(memory()))[0] == 200
+
+
+async def test_a_clock_that_runs_ahead_forgets_no_nonce(bench: Bench) -> None:
+    await bench.permit(1000, ONE)
+    _, first = await bench.post(scores())
+    keep_s, ahead = 86_400.0, NOW + 40 * 86_400.0
+    before = await bench.ledger.read(lambda c: records.kept_from(c, ahead, keep_s))
+    assert await bench.ledger.write(lambda c: records.purge(c, before)) == 0
+    assert await bench.post(scores()) == (200, first)
+    assert await bench.ledger.read(lambda c: records.kept_from(c, NOW + 10, keep_s)) == NOW + 10 - keep_s
+    await bench.ledger.write(lambda c: records.purge(c, NOW + 1))
+    assert await bench.ledger.read(lambda c: records.kept_from(c, ahead, keep_s)) == ahead - keep_s

@@ -31,11 +31,12 @@ requests_per_minute_per_hotkey = 0
 class XerisProcess:
     """`start` it (again) on the same folder; its address is the same each time after the first."""
 
-    def __init__(self, folder: Path, gateway: str, more: str = "", port: int = 0) -> None:
+    def __init__(self, folder: Path, gateway: str, more: str = "", port: int = 0, besides: str = "") -> None:
+        """`more` are lines of [xeris], `besides` are sections of their own."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.port = port
-        self._gateway, self._more = gateway, more
+        self._gateway, self._more, self._besides = gateway, more, besides
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,7 +50,7 @@ class XerisProcess:
     def spawn(self, kill_at: str = "") -> bool:
         """Start; True when it says that it is ready, False when it ended before."""
         config = self.folder / "xeris.toml"
-        text = SETTINGS.format(gateway=self._gateway, more=self._more)
+        text = SETTINGS.format(gateway=self._gateway, more=self._more) + self._besides
         config.write_text(text.replace("port = 0", f"port = {self.port}", 1), encoding="utf-8")
         read_end, write_end = os.pipe()
         os.set_inheritable(write_end, True)

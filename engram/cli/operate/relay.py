@@ -1,9 +1,10 @@
 """`engram relay`: how it stands, its log and streams, read from the ledger; and the entries that it abandoned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import msgspec
 from cyclopts import App, Parameter
 from sqlalchemy import Connection
 
@@ -23,6 +24,7 @@ from engram.relay.quorum import records as quorum
 from engram.xeris import submissions
 
 T = TypeVar("T")
+R = TypeVar("R", bound=msgspec.Struct)
 
 app = App(name="relay", help="What is relayed to another network.", help_epilogue="Example: `engram relay dlq list`")
 dlq = App(name="dlq", help="Entries that the relay abandoned.", help_epilogue="Example: `engram relay dlq list`")
@@ -86,6 +88,7 @@ _BUNDLES = (
     Column("output hash", "output_hash"),
     Column("at", "at", moment),
 )
+Last = Annotated[int, Parameter(converter=whole, help="How many rows, the newest first.")]
 Number = Annotated[int, Parameter(converter=whole, help="Its id, as `engram relay dlq list` shows it.")]
 _FORMATS = {"created_at": moment, "updated_at": moment, "next_attempt_at": moment}
 
@@ -102,7 +105,7 @@ def status(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
 @app.command(name="log", help_epilogue="Example: `engram relay log --last 100`")
 def show_log(
     *,
-    last: Annotated[int, Parameter(converter=whole, help="How many lines, the newest first.")] = 50,
+    last: Last = 50,
     received: Annotated[
         bool, Parameter(negative="", help="What this receiver was sent (`xeris`), refused submissions too.")
     ] = False,
@@ -110,55 +113,42 @@ def show_log(
     show: Show = SHOW,
 ) -> None:
     """List the newest attempts to deliver a payload, or the newest submissions to a receiver."""
-    settings = sources.load().settings
     if received:
-        output.rows(_read(settings, lambda c: submissions.newest(c, last)), _SUBMISSIONS, json=show.json)
-        return
-    output.rows(_read(settings, lambda c: records.log_lines(c, last)), _LINES, json=show.json)
+        _list(sources, show, lambda c: submissions.newest(c, last), _SUBMISSIONS)
+    else:
+        _list(sources, show, lambda c: records.log_lines(c, last), _LINES)
 
 
 @app.command(help_epilogue="Example: `engram relay streams`")
 def streams(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """List the streams: what waits and what is parked in each, and when its next payload is tried."""
-    settings = sources.load().settings
-    output.rows(_read(settings, records.streams), _STREAMS, json=show.json)
+    _list(sources, show, records.streams, _STREAMS)
 
 
 @app.command(help_epilogue="Example: `engram relay evidence --last 20 --json`")
-def evidence(
-    *,
-    last: Annotated[int, Parameter(converter=whole, help="How many refusals, the newest first.")] = 50,
-    sources: Sources = SOURCES,
-    show: Show = SHOW,
-) -> None:
+def evidence(*, last: Last = 50, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """List proposals that a validator refused to sign: whose, who refused, and why.
 
     As JSON each has the values that differ, and the payload as its proposer signed it.
     """
-    output.rows(_read(sources.load().settings, lambda c: quorum.evidence(c, last)), _EVIDENCE, json=show.json)
+    _list(sources, show, lambda c: quorum.evidence(c, last), _EVIDENCE)
 
 
 @app.command(help_epilogue="Example: `engram relay proposals`")
-def proposals(
-    *,
-    last: Annotated[int, Parameter(converter=whole, help="How many epochs, the newest first.")] = 20,
-    sources: Sources = SOURCES,
-    show: Show = SHOW,
-) -> None:
+def proposals(*, last: Last = 20, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """List this validator's own scores by epoch: whether they were proposed, and how many have signed them."""
-    found = _read(sources.load().settings, lambda c: quorum.summaries(c, last))
-    output.rows(found, _CANDIDATES, json=show.json)
+    _list(sources, show, lambda c: quorum.summaries(c, last), _CANDIDATES)
 
 
 @app.command(help_epilogue="Example: `engram relay bundles`")
-def bundles(
-    *,
-    last: Annotated[int, Parameter(converter=whole, help="How many epochs, the newest first.")] = 20,
-    sources: Sources = SOURCES,
-    show: Show = SHOW,
-) -> None:
+def bundles(*, last: Last = 20, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """List the scores that left with enough signatures, whoever proposed them."""
-    output.rows(_read(sources.load().settings, lambda c: quorum.bundles(c, last)), _BUNDLES, json=show.json)
+    _list(sources, show, lambda c: quorum.bundles(c, last), _BUNDLES)
+
+
+def _list(sources: Sources, show: Show, query: Callable[[Connection], Sequence[R]], columns: Sequence[Column]) -> None:
+    """Show rows of the ledger. Raises CommandFailed where there is none."""
+    output.rows(_read(sources.load().settings, query), columns, json=show.json)
 
 
 def _read(settings: Settings, query: Callable[[Connection], T]) -> T:

@@ -13,7 +13,7 @@ import trio
 
 from actors import Context
 from engram import kill_points
-from engram.chain.epochs import epoch_of
+from engram.chain.epochs import epoch_at
 from engram.chain.errors import ChainError
 from engram.chain.model import Metagraph
 from engram.chain.read.node import ChainEndpoint
@@ -34,6 +34,7 @@ from engram.ledger import Ledger, LedgerError
 from engram.relay.anchoring import records, rules
 from engram.relay.anchoring.records import IntendedAnchor
 from engram.relay.anchoring.rules import Decision
+from engram.relay.queueing import queue
 from engram.relay.signer import PayloadSigner
 from engram.telemetry.metrics import Metrics
 
@@ -56,17 +57,19 @@ class CommittingPorts(msgspec.Struct, frozen=True, kw_only=True):
     queued: Callable[[], None]
     """A hint to the emitter."""
     metrics: Metrics
+    signers: Sequence[str]
+    """Of the streams whose payloads are leaves: ss58, or empty for those that the emitter signs with this key."""
     look_s: float = LOOK_S
 
 
 @final
 class Committing:
-    """The job; one for each hotkey and subnet."""
+    """The job; one for each hotkey and subnet. A hotkey that is not registered commits nothing."""
 
     def __init__(self, ports: CommittingPorts) -> None:
         self._ports = ports
         self._signer = PayloadSigner.of(ports.keypair)
-        self._signers = (ports.keypair.ss58,)
+        self._signers = tuple(ports.signers)
 
     async def run(self, context: Context) -> None:
         """Look until cancelled."""
@@ -91,7 +94,7 @@ class Committing:
         view = await open_view(ports.nodes)
         held = await read_fields(view, ports.netuid, own.public_key)
         octets = [] if held is None else [octets_of(field) for field in held.fields]
-        epoch = epoch_of(view.head.number, ports.netuid, metagraph.parameters.tempo)
+        epoch = epoch_at(metagraph, view.head.number)
         decision = rules.decide(
             None if found is None else found.intent,
             leaves,
@@ -132,9 +135,10 @@ class Committing:
 
     async def _anchor(self, intended: IntendedAnchor, block: int) -> None:
         ports, own, now = self._ports, self._ports.keypair.ss58, self._ports.clock.now()
-        queued = await ports.ledger.write(
-            lambda c: records.anchored(c, ports.netuid, own, intended, block, self._signer.sign, now)
+        queued = await queue(
+            ports.ledger,
+            lambda c: records.anchored(c, ports.netuid, own, intended, block, self._signer.sign, now),
+            ports.queued,
         )
         if queued:
             ports.metrics.relay_anchors.inc()
-            ports.queued()

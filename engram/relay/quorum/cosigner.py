@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import Connection
 
 from engram import kill_points
-from engram.chain.epochs import epoch_of
+from engram.chain.epochs import epoch_at
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey, ss58
 from engram.ledger import Ledger
@@ -59,7 +59,7 @@ class Cosigner:
         def decide(connection: Connection) -> Judged:
             epoch_settled = False
             if metagraph is not None:
-                epoch = epoch_of(proposal.block, metagraph.netuid, metagraph.parameters.tempo)
+                epoch = epoch_at(metagraph, proposal.block)
                 left = records.bundle_of(connection, proposal.netuid, epoch.index)
                 epoch_settled = left is not None and left.signed_hash != proposal.signed_hash
             judged = rules.judge(
@@ -103,7 +103,7 @@ class Cosigner:
             raise MalformedProposal("a signer of the bundle holds no validator permit of this subnet")
         if len(keys) < ports.terms.quorum:
             raise MalformedProposal(f"{len(keys)} validators have signed, at least {ports.terms.quorum} must")
-        epoch = epoch_of(proposal.block, metagraph.netuid, metagraph.parameters.tempo)
+        epoch = epoch_at(metagraph, proposal.block)
         proposer, now = ss58.encode(proposal.proposer), ports.clock.now()
 
         def keep(connection: Connection) -> bool:

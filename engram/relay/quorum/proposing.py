@@ -23,6 +23,7 @@ from engram.hotkeys import Keypair, ss58
 from engram.ledger import Ledger, LedgerError
 from engram.relay.finality import Finality, FinalityGuard
 from engram.relay.model import Enqueued
+from engram.relay.queueing import queue
 from engram.relay.quorum import records, rules
 from engram.relay.quorum.model import Candidate, CandidateState, Cosignature, Difference, Judged, QuorumTerms, Verdict
 from engram.relay.quorum.proposals import MalformedProposal, cosigner, read_proposal
@@ -154,14 +155,13 @@ class Proposing:
         )
         if kept is None or kept.signed is None or 1 + len(kept.cosignatures) < ports.terms.quorum:
             return
-        queued = await ports.ledger.write(lambda c: records.bundle(c, kept, own, ports.bound, now))
+        queued = await queue(ports.ledger, lambda c: records.bundle(c, kept, own, ports.bound, now), ports.queued)
         if queued is Enqueued.REFUSED:
             _log.error("bundle_not_queued", reason="the outbox is full; tried again", epoch=kept.epoch)
             return
         kill_points.point("quorum:bundled")
         self._refused = {each for each in self._refused if each[0] != kept.signed_hash}
         self._ended(CandidateState.BUNDLED, kept, "")
-        ports.queued()
         body = records.with_cosignatures(kept.signed, kept.cosignatures)
         async with trio.open_nursery() as nursery:
             for peer in peers:

@@ -39,7 +39,7 @@ Latency was measured by both or by neither. Of all uids, `missing` may be known 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
@@ -156,6 +156,8 @@ def judge(proposal: Proposal, known: KnownHere, terms: QuorumTerms) -> Judged:
             return Judged(Verdict.REORGANIZED, f"block {proposal.block} has another hash here")
         case Finality.FINAL:
             return _of_values(proposal, known, terms)
+        case unhandled:
+            assert_never(unhandled)
 
 
 def _of_values(proposal: Proposal, known: KnownHere, terms: QuorumTerms) -> Judged:

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from config.addresses import is_public
-from engram.chain.epochs import epoch_of
+from engram.chain.epochs import current_epoch
 from engram.chain.model import Metagraph, Neuron
 from engram.hotkeys import PublicKey
 from engram.relay.quorum.rules import Subnet
@@ -31,7 +31,7 @@ def subnet_of(metagraph: Metagraph) -> Subnet:
     """Return what the rules need of a metagraph."""
     return Subnet(
         block=metagraph.block,
-        epoch=epoch_of(metagraph.block, metagraph.netuid, metagraph.parameters.tempo),
+        epoch=current_epoch(metagraph),
         holders=tuple(neuron.hotkey for neuron in metagraph.neurons if neuron.validator_permit),
     )
 

@@ -10,11 +10,11 @@ from engram.relay.model import Enqueued, Entry, EntryState, Outcome, Payload, Sc
 from engram.relay.negotiation import Fitted, Terms, fitted, not_taken
 from engram.relay.records import statements
 from engram.relay.records.rows import entry_of, move
-from engram.relay.records.signatures import may_sign_entry
+from engram.relay.records.signatures import forget_signatures, may_sign_entry
 from engram.relay.records.streams import COUNTER_OF, add, change, count, left, stream_of
 from engram.relay.rules import Decision, gap_payload, log_status
 from engram.relay.signer import Signed
-from engram.relay.tables import relay_log, relay_outbox, relay_signatures, relay_streams
+from engram.relay.tables import relay_log, relay_outbox, relay_streams
 
 OPEN_BOUND = 200_000
 """Entries that may wait to be sent (`relay.pending_max`); beyond it nothing new is queued. Dead letters wait for the
@@ -81,19 +81,21 @@ def claim(
     room: int = 1,
     only: Collection[int] | None = None,
     terms: Terms | None = None,
+    unsent: Callable[[Entry], None] = lambda entry: None,
 ) -> list[Entry]:
     """Return the next entries of at most `room` streams, now `sending` and signed; longest waiting streams first.
 
     A stream with an entry under way is left out. With `only`, no other entries are taken than those. An entry is
     signed once: its second attempt sends the same bytes. One whose signature would be the second for its block and
     source, over another hash, is withdrawn instead. With `terms`, what is signed is the form that the receiver takes;
-    a payload that it takes in no form is parked.
+    a payload that it takes in no form is parked. `unsent` is called with each entry that was withdrawn, parked or
+    discarded here.
     """
     claimed: list[Entry] = []
     while len(claimed) < room:
         found = due(connection, now, room - len(claimed))
         taken = [entry for entry in found if only is None or entry.id in only]
-        entries = [_taken(connection, entry, now, sign, terms) for entry in taken]
+        entries = [_taken(connection, entry, now, sign, terms, unsent) for entry in taken]
         claimed += [entry for entry in entries if entry is not None]
         if None not in entries:  # one that was withdrawn or parked has another behind it
             break
@@ -101,7 +103,12 @@ def claim(
 
 
 def _taken(
-    connection: Connection, entry: Entry, now: float, sign: Callable[[bytes], Signed], terms: Terms | None
+    connection: Connection,
+    entry: Entry,
+    now: float,
+    sign: Callable[[bytes], Signed],
+    terms: Terms | None,
+    unsent: Callable[[Entry], None],
 ) -> Entry | None:
     """Return the entry signed and `sending`; None when it may not be sent."""
     signed = Signed(entry.signed or b"", entry.signed_hash or "")
@@ -109,11 +116,13 @@ def _taken(
         form = Fitted(entry.payload, entry.output_hash) if terms is None else fitted(entry.kind, entry.payload, terms)
         if form is None:
             assert terms is not None
-            _park_unsent(connection, entry, not_taken(entry.kind, terms), now)
+            unsent(_park_unsent(connection, entry, not_taken(entry.kind, terms), now))
             return None
         entry = msgspec.structs.replace(entry, output_hash=form.output_hash)
         if not may_sign_entry(connection, entry, now):
-            withdraw(connection, entry, "another payload of this block was signed before", now)
+            withdrawn = withdraw(connection, entry, "another payload of this block was signed before", now)
+            if withdrawn is not None:
+                unsent(withdrawn)
             return None
         signed = sign(form.payload)
     claimed = msgspec.structs.replace(
@@ -178,25 +187,26 @@ def settle(connection: Connection, entry: Entry, outcome: Outcome, decision: Dec
     return True
 
 
-def withdraw(connection: Connection, entry: Entry, reason: str, now: float) -> bool:
-    """Take an entry out that must never be sent; False when it waits no longer."""
+def withdraw(connection: Connection, entry: Entry, reason: str, now: float) -> Entry | None:
+    """Take an entry out that must never be sent, and return it; None when it waits no longer."""
     gone = msgspec.structs.replace(entry, state=EntryState.WITHDRAWN, last_reason=reason, updated_at=now)
     if not move(connection, gone, EntryState.PENDING):
-        return False
+        return None
     left(connection, entry, now)
-    return True
+    return gone
 
 
-def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) -> None:
-    """Park an entry that was never sent, behind a gap marker; a marker itself, or an anchor, is discarded."""
+def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) -> Entry:
+    """Park an entry that was never sent, behind a gap marker, and return it; a marker or an anchor is discarded."""
     state = EntryState.DISCARDED if entry.kind in _DISPENSABLE else EntryState.ABANDONED
     parked = msgspec.structs.replace(entry, state=state, last_reason=reason, updated_at=now)
     move(connection, parked, EntryState.PENDING)
     if state is EntryState.DISCARDED:
         left(connection, entry, now)
-        return
+        return parked
     left(connection, entry, now, parked=relay_streams.c.parked + 1)
     _mark_gap(connection, entry, reason, now)
+    return parked
 
 
 def postpone(connection: Connection, entry: Entry, until: float) -> None:
@@ -235,7 +245,7 @@ def purge(connection: Connection, now: float, log_kept_s: float = LOG_KEPT_S) ->
     gone = connection.execute(delete(relay_outbox).where(relay_outbox.c.id.in_(old)))
     lines = select(relay_log.c.id).where(relay_log.c.at < now - log_kept_s).limit(_PURGED_AT_ONCE)
     connection.execute(delete(relay_log).where(relay_log.c.id.in_(lines)))
-    connection.execute(delete(relay_signatures).where(relay_signatures.c.at < now - LOG_KEPT_S))
+    forget_signatures(connection, now)
     return gone.rowcount
 
 

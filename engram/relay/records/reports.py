@@ -36,6 +36,7 @@ def status(
         outbox_pending=count(connection, "pending"),
         dlq_pending=sum(entry.last_reason is not None for entry in waiting),
         dlq_abandoned=count(connection, "parked"),
+        withdrawn=count(connection, "withdrawn"),
         total_ok=count(connection, "ok"),
         total_failed=count(connection, "failed"),
         last_ok_hash=delivered.last_ok_hash if delivered else None,

@@ -1,9 +1,16 @@
 """The one hash that is ever signed for a subnet, kind, block and source."""
 
-from sqlalchemy import Connection
+from typing import Final
+
+from sqlalchemy import Connection, delete, func, select
 
 from engram.relay.model import Entry
 from engram.relay.records import statements
+from engram.relay.tables import relay_signatures
+
+KEPT_S: Final = 30 * 86_400.0
+BLOCKS_KEPT: Final = 216_000
+"""Blocks below the newest one that a key has signed for; 30 days."""
 
 
 def may_sign(
@@ -51,3 +58,20 @@ def may_sign_entry(connection: Connection, entry: Entry, now: float) -> bool:
         output_hash=entry.output_hash,
         now=now,
     )
+
+
+def forget_signatures(connection: Connection, now: float) -> int:
+    """Forget what was signed more than KEPT_S ago and BLOCKS_KEPT blocks below the newest of its subnet, kind and key.
+
+    Neither is enough: a clock that runs ahead for a moment, or a proposal of a block far ahead, would make a second
+    signature of one block possible, or hide one.
+    """
+    newest = relay_signatures.alias()
+    same = (
+        (newest.c.netuid == relay_signatures.c.netuid)
+        & (newest.c.kind == relay_signatures.c.kind)
+        & (newest.c.signer == relay_signatures.c.signer)
+    )
+    highest = select(func.max(newest.c.block)).where(same).scalar_subquery()
+    is_old = (relay_signatures.c.at < now - KEPT_S) & (relay_signatures.c.block < highest - BLOCKS_KEPT)
+    return connection.execute(delete(relay_signatures).where(is_old)).rowcount

@@ -56,7 +56,7 @@ async def test_the_scores_of_one_leave_with_the_signatures_of_the_others(subnet:
     assert signers == {second.keypair.ss58, third.keypair.ss58}
     assert is_signed(bundle)
     assert proposer.candidate().state is CandidateState.BUNDLED
-    assert proposer.hints == 1
+    assert proposer.hints == 2, "before the commit and after it"
     assert second.candidate().state is CandidateState.SETTLED, "of an epoch one bundle leaves"
     subnet.turn_of(1)
     await second.proposing.look()

@@ -129,6 +129,10 @@ SCORE = st.builds(
 MANY = st.dictionaries(st.integers(0, 12).map(str), SCORE, max_size=8)
 
 
+def test_it_is_nobody_s_turn_where_nobody_holds_a_permit() -> None:
+    assert turn_at(subnet(holders=()), FIRST_BLOCK, 10) is None
+
+
 @given(MANY, MANY)
 def test_what_was_measured_here_is_always_vouched_for(one: dict[str, MinerScore], other: dict[str, MinerScore]) -> None:
     strict = Tolerance(recall=0, proof_rate=0, latency_ms=0, missing=0)

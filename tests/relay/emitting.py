@@ -1,6 +1,5 @@
-"""A process that queues payloads and relays them: `python -m tests.relay.emitting_process LEDGER URL [HOW_MANY]`."""
+"""An emitter that queues payloads and relays them until none is left, for a child that is killed."""
 
-import sys
 from pathlib import Path
 from random import Random
 
@@ -20,18 +19,18 @@ from engram.telemetry.metrics import Metrics
 from tests.relay.samples import NOW, SIGNER, payload
 
 
-async def main() -> None:
-    path, url, *rest = sys.argv[1:]
-    ledger = open_inline(Path(path))
+async def emit(path: Path, url: str, payloads: int = 0) -> None:
+    """Queue so many payloads of now, or the one of `samples.NOW`, which is queued once, and deliver them."""
+    ledger = open_inline(path)
     clock, registry = SystemClock(), Registry()
-    for number in range(1, 1 + int(rest[0] if rest else 1)):
-        fresh = payload(number, clock.now() if rest else NOW)
+    for number in range(1, 1 + (payloads or 1)):
+        fresh = payload(number, clock.now() if payloads else NOW)
         ledger.write_now(lambda connection, found=fresh: enqueue(connection, found, clock.now()))  # type: ignore[misc]
     policy = RetryPolicy(backoff_min_s=0.05, backoff_max_s=0.1)
     metrics = Metrics()
     ports = EmitterPorts(
         ledger=ledger,
-        receiver=Receiver(HttpClient(), url, timeout_s=5.0 if rest else 2.0),
+        receiver=Receiver(HttpClient(), url, timeout_s=5.0 if payloads else 2.0),
         signer=SIGNER,
         policy=policy,
         clock=clock,
@@ -42,10 +41,6 @@ async def main() -> None:
     tree = SupervisorSpec("root", [ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")])
     async with open_system(tree, registry=registry):
         emitter = registry.ref(RelayEmitter, "relay")
-        with trio.fail_after(90 if rest else 30):
+        with trio.fail_after(50 if payloads else 30):
             while (await emitter.call(GetRelayStatus())).outbox_pending:  # noqa: ASYNC110  # no event crosses the actor
                 await trio.sleep(0.01)
-
-
-if __name__ == "__main__":
-    trio.run(main)

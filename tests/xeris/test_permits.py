@@ -1,0 +1,106 @@
+"""Permits of blocks that the receiver missed: read from the chain, else from an endpoint that keeps every state."""
+
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engram.chain.errors import CallRefused
+from engram.chain.read.node import Json, RpcCall
+from engram.chain.read.view import View
+from engram.xeris.chain_views import READS_AT_ONCE, ChainViews, NotReadable
+from engram.xeris.permits import chain_permits
+from tests.fakes.living_chain import NETUID, LivingChain
+from tests.xeris.test_judging import ONE, STRANGER, TWO, resigned, scores
+from tests.xeris.test_receiver import Bench, bench
+
+__all__ = ("bench",)
+
+BLOCK = 1_100
+"""The first of the living chain."""
+
+
+class Light(LivingChain):
+    """Has forgotten every state but that of its newest block."""
+
+    def answer(self, call: RpcCall) -> Json:
+        at = str(call.params[-1]) if call.params else ""
+        if call.method.startswith("state_") and at.startswith("0x") and self.number(at) not in (None, self.head):
+            return CallRefused(4003, f"State already discarded for {at}")
+        return super().answer(call)
+
+
+async def holders(chain: LivingChain) -> frozenset[bytes]:
+    found = await chain_permits(ChainViews([chain]), [NETUID])(NETUID, BLOCK)
+    assert found
+    return found
+
+
+async def test_permits_of_a_block_that_light_nodes_forgot_are_read_from_an_archive(autojump_clock: MockClock) -> None:
+    light, archive = Light(), LivingChain("archive")
+    expected = await holders(archive)
+    for chain in (light, archive):
+        chain.seal_at_look = False
+        for _ in range(3):
+            chain.seal()
+    assert await chain_permits(ChainViews([light]), [NETUID])(NETUID, BLOCK) is None
+    assert await chain_permits(ChainViews([light], [archive]), [NETUID])(NETUID, BLOCK) == expected
+    assert await chain_permits(ChainViews([light], [archive]), [])(NETUID, BLOCK) is None, "no subnet of the receiver"
+
+
+async def test_a_block_that_is_not_final_is_not_read(autojump_clock: MockClock) -> None:
+    chain = LivingChain()
+    chain.seal_at_look = False
+    with pytest.raises(NotReadable, match="block 9999 is not final yet"):
+        await ChainViews([chain]).read(9_999, partial(_number, []))
+    with pytest.raises(NotReadable, match="no endpoint"):
+        await ChainViews([]).read(1, partial(_number, []))
+
+
+async def test_payloads_make_the_receiver_read_few_blocks_at_once(autojump_clock: MockClock) -> None:
+    chain, reading = LivingChain(), list[int]()
+    chain.seal_at_look = False
+    views, go_on = ChainViews([chain]), trio.Event()
+
+    async def slow(view: View) -> int:
+        await go_on.wait()
+        return await _number(reading, view)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(READS_AT_ONCE):
+            nursery.start_soon(views.read, BLOCK, slow)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(NotReadable, match="are being read already"):
+            await views.read(BLOCK, slow)
+        go_on.set()
+    assert reading == [BLOCK] * READS_AT_ONCE
+    assert await views.read(BLOCK, partial(_number, [])) == BLOCK, "there is room again"
+    with pytest.raises(NotReadable, match="could not be read within"):
+        await views.read(BLOCK, _hang)
+
+
+async def _hang(view: View) -> None:
+    await trio.sleep_forever()
+
+
+async def _number(seen: list[int], view: View) -> int:
+    seen.append(view.head.number)
+    return view.head.number
+
+
+async def test_scores_of_a_block_that_was_missed_are_judged_by_the_permits_that_the_chain_had(bench: Bench) -> None:
+    await bench.permit(900, STRANGER)
+    await bench.permit(1_100, TWO)
+    asked: list[tuple[int, int]] = []
+
+    async def read(netuid: int, block: int) -> frozenset[bytes] | None:
+        asked.append((netuid, block))
+        return frozenset({ONE.public_key}) if block == 1_000 else None
+
+    bench.receiver._read_permits = read
+    assert (await bench.post(scores()))[0] == 200
+    assert (await bench.post(scores(STRANGER)))[1]["code"] == "no_permit"
+    assert asked == [(450, 1_000)], "read once, recorded, and known from then on"
+    later = resigned(scores() | {"block": 1_001, "nonce": "1001:5:1"})
+    assert (await bench.post(later))[1]["code"] == "permits_unknown"
