@@ -50,6 +50,11 @@ Certificate: TypeAlias = Maybe[
     Annotated[str, doc("By the hotkey, of the session key that signed; left out where the hotkey itself signed.")]
 ]
 Text = Annotated[str, doc("Shown to its owner and to the node's controller.")]
+Key: TypeAlias = Annotated[
+    str, Meta(max_length=256, description="Names a fact: the record supersedes the earlier ones with this key.")
+]
+Supersedes: TypeAlias = Annotated[str, doc("The CID of one more record that it supersedes.")]
+ExpiresAt: TypeAlias = Annotated[float, doc("Unix seconds from which on searches do not find it.")]
 
 
 def known(value: Maybe[T]) -> T | None:
@@ -94,6 +99,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     raw_embedding_b64: Maybe[Base64] = UNSET
     metadata: Maybe[dict[str, object]] = UNSET
     model_version: Maybe[str] = UNSET
+    key: Maybe[Key] = UNSET
+    supersedes: Maybe[Supersedes] = UNSET
+    expires_at: Maybe[ExpiresAt] = UNSET
 
 
 class Ingest(Named, frozen=True, kw_only=True):
@@ -104,6 +112,9 @@ class Ingest(Named, frozen=True, kw_only=True):
     raw_embedding_b64: Maybe[Base64] = UNSET
     metadata: Maybe[dict[str, object]] = UNSET
     model_version: Maybe[str] = UNSET
+    key: Maybe[Key] = UNSET
+    supersedes: Maybe[Supersedes] = UNSET
+    expires_at: Maybe[ExpiresAt] = UNSET
 
 
 class IngestBatch(Named, frozen=True, kw_only=True):
@@ -120,6 +131,17 @@ class Query(Named, frozen=True, kw_only=True):
     query_vector_b64: Maybe[str] = UNSET
     top_k: Annotated[int, Meta(ge=1, le=100)] = 10
     filter: Maybe[dict[str, object]] = UNSET
+    mode: Maybe[
+        Annotated[
+            Literal["vector", "words", "hybrid"],
+            doc("vector: also by windows of long texts; words: by words; hybrid: both. Left out: by own vectors."),
+        ]
+    ] = UNSET
+    diversity: Maybe[Annotated[float, Meta(ge=0, le=1, description="0: by relevance alone; 1: by variety.")]] = UNSET
+    recency: Maybe[Annotated[float, Meta(ge=1, description="Half-life in seconds by which newer ones count more.")]] = (
+        UNSET
+    )
+    history: Annotated[bool, doc("true: superseded and expired records too.")] = False
 
 
 class List(Named, frozen=True, kw_only=True):
@@ -129,6 +151,7 @@ class List(Named, frozen=True, kw_only=True):
     limit: Maybe[Annotated[int, Meta(le=200)]] = UNSET
     offset: Maybe[Annotated[int, doc("Skips records that move up after a deletion; `after` does not.")]] = UNSET
     after: Maybe[Cursor] = UNSET
+    key: Maybe[Annotated[str, Meta(max_length=256, description="Only the versions of this key.")]] = UNSET
 
 
 class LookUp(Named, frozen=True, kw_only=True):
@@ -361,6 +384,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     )
     tokens: Maybe[int] = UNSET
     tokens_used: Maybe[int] = UNSET
+    tokens_searchable: Maybe[
+        Annotated[int, doc("How many of them a search with `mode` finds now: the rest follows, at most 7,664 in all.")]
+    ] = UNSET
+    superseded_by: Maybe[Annotated[str, doc("It is there already, superseded by this CID: give it a key anew.")]] = (
+        UNSET
+    )
 
 
 class Ingested(Result, frozen=True, kw_only=True):
@@ -383,6 +412,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cid: str
     metadata: Metadata = {}
     text: Maybe[Text] = UNSET
+    key: Maybe[Key] = UNSET
+    supersedes: Maybe[Supersedes] = UNSET
+    expires_at: Maybe[ExpiresAt] = UNSET
+    superseded_by: Maybe[Annotated[str, doc("The CID of the record that superseded it.")]] = UNSET
 
 
 class Retrieved(Record, frozen=True, kw_only=True):
@@ -392,9 +425,12 @@ class Retrieved(Record, frozen=True, kw_only=True):
 
 
 class Hit(Record, frozen=True, kw_only=True):
-    """A record that was found; `score` is the cosine."""
+    """A record that was found; `score` is the cosine, of its best window where `mode` looks at windows."""
 
     score: Annotated[float, Meta(extra_json_schema={"minimum": -1, "maximum": 1})] = 0.0
+    relevance: Maybe[Annotated[float, doc("What the hits are ordered by; only with mode, diversity or recency.")]] = (
+        UNSET
+    )
     trust_tier: str = ""
 
 
