@@ -146,10 +146,7 @@ class IndexedStore:
                 found = [*best, *zip(scores, page, strict=True)]
                 best = heapq.nlargest(limit, found, key=lambda each: each[0])
                 after = page[-1].id
-            return [
-                Hit(Excerpt(record.id, record.cid, record.text, record.metadata, record.owner), score)
-                for score, record in best
-            ]
+            return [Hit(record.excerpt(), score) for score, record in best]
 
         return await self._truth.read(scan, budget_s=_SEARCH_WITHIN_S)
 

@@ -8,7 +8,7 @@ PUBLIC = "__public__"
 """The namespace that everyone may read. All others are private."""
 
 
-class Validity(msgspec.Struct, frozen=True):
+class Validity(msgspec.Struct, frozen=True, array_like=True):
     """How long a record is what its owner holds to be true; no CID and no root covers it.
 
     A record with a `key` supersedes the earlier ones with that key: of the same namespace, and in the public one of the
@@ -64,6 +64,11 @@ class Record(msgspec.Struct, frozen=True):
         expires_at = self.validity.expires_at
         return self.superseded_by is None and (expires_at is None or expires_at > now)
 
+    def excerpt(self) -> Excerpt:
+        """Return the record as a search shows it."""
+        shown = (self.id, self.cid, self.text, self.metadata, self.owner)
+        return Excerpt(*shown, validity=self.validity, superseded_by=self.superseded_by)
+
 
 class Excerpt(msgspec.Struct, frozen=True, array_like=True):
     """A record as a search shows it: without its vector, which is most of its bytes."""
@@ -73,6 +78,8 @@ class Excerpt(msgspec.Struct, frozen=True, array_like=True):
     text: str | None
     metadata: dict[str, str]
     owner: bytes | None
+    validity: Validity = ALWAYS
+    superseded_by: str | None = None
 
 
 class Hit(msgspec.Struct, frozen=True):

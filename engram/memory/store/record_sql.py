@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -54,6 +54,7 @@ _COLUMNS = (
     "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence,"
     " key, supersedes, expires_at, made_here, superseded_by"
 )
+_EXCERPT = "id, cid, text, metadata, owner, key, supersedes, expires_at, superseded_by"
 _decode_metadata = wire.decoder(dict[str, str]).decode
 
 
@@ -168,11 +169,8 @@ def by_ids(
     if current_at is not None:
         clauses += f" AND {succession.CURRENT}"
         values.append(current_at)
-    rows = connection.execute(f"SELECT id, cid, text, metadata, owner FROM records WHERE {clauses}", values)
-    return {
-        number: Excerpt(number, cid, text, _decode_metadata(metadata), owner)
-        for number, cid, text, metadata, owner in rows
-    }
+    rows = connection.execute(f"SELECT {_EXCERPT} FROM records WHERE {clauses}", values)
+    return {row[0]: _excerpt(row) for row in rows}
 
 
 class Candidate(msgspec.Struct, frozen=True):
@@ -192,13 +190,8 @@ def candidates(
     if conditions.current:
         clauses += f" AND {succession.CURRENT}"
         values.append(now)
-    rows = connection.execute(
-        f"SELECT id, cid, text, metadata, owner, embedding, created_at FROM records WHERE {clauses}", values
-    )
-    found = {
-        number: Candidate(Excerpt(number, cid, text, _decode_metadata(metadata), owner), embedding, created_at)
-        for number, cid, text, metadata, owner, embedding, created_at in rows
-    }
+    rows = connection.execute(f"SELECT {_EXCERPT}, embedding, created_at FROM records WHERE {clauses}", values)
+    found = {row[0]: Candidate(_excerpt(row), row[-2], row[-1]) for row in rows}
     return {number: each for number, each in found.items() if conditions.holds(each.record.metadata)}
 
 
@@ -335,6 +328,12 @@ def fault_of(error: Exception) -> str:
 def is_damage(error: Exception) -> bool:
     """Return whether only a row is unreadable, and not the database as a whole."""
     return isinstance(error, DAMAGED) or is_undecodable(error)
+
+
+def _excerpt(row: Sequence[Any]) -> Excerpt:
+    number, cid, text, metadata, owner, key, supersedes, expires_at, superseded_by = row[:9]
+    validity = Validity(key, supersedes, expires_at)
+    return Excerpt(number, cid, text, _decode_metadata(metadata), owner, validity, superseded_by)
 
 
 def _entry(condition: Condition) -> str:

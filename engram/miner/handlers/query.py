@@ -41,6 +41,7 @@ async def query(service: Service, call: Call[Query, Caller]) -> Found:
                 score=round(hit.score, 6),
                 relevance=UNSET if hit.relevance is None else round(hit.relevance, 6),
                 trust_tier=tier,
+                **validity(hit.record),
             )
             for hit in hits
         ]
@@ -75,7 +76,7 @@ def shown(record: Record | Excerpt) -> dict[str, object]:
     return record.metadata  # type: ignore[return-value]  # values are strings and never changed
 
 
-def validity(record: Record) -> dict[str, Any]:
+def validity(record: Record | Excerpt) -> dict[str, Any]:
     """Return the fields of an answer that say how long a record is current; none for one that always is."""
     given = record.validity
     fields = {"key": given.key, "supersedes": given.supersedes, "expires_at": given.expires_at}
