@@ -8,6 +8,7 @@ import msgspec
 
 from engram.durable.driver import sqlite3
 from engram.memory.model import PUBLIC
+from engram.memory.store import succession
 
 
 class TextStored(msgspec.Struct, frozen=True):
@@ -45,9 +46,10 @@ def since(connection: sqlite3.Connection, sequence: int, limit: int) -> list[Fed
     A text that is not UTF-8 any more is read with a mark in place of what is not, so that a damaged record holds up
     nothing behind it.
     """
+    made_here = "made_here" if succession.has_columns(connection) else "NULL"
     stored = connection.execute(
         "SELECT sequence, id, namespace, CAST(text AS BLOB),"
-        " CAST(CASE WHEN json_valid(metadata) THEN json_extract(metadata, '$.text') END AS BLOB), made_here"
+        f" CAST(CASE WHEN json_valid(metadata) THEN json_extract(metadata, '$.text') END AS BLOB), {made_here}"
         " FROM records WHERE sequence > ? ORDER BY sequence LIMIT ?",
         (sequence, limit),
     )
