@@ -24,7 +24,7 @@ def problems_of(data: Path) -> list[str]:
     """Return what is wrong with the derived files of a node, which may run.
 
     A file that lags behind the records, or belongs to other ones, is no problem: the node sees to that when it starts.
-    Blocking. Raises StoreDamaged, TruthUnavailable.
+    Blocking.
     """
     problems: list[str] = []
     for name in FILES:
@@ -32,14 +32,14 @@ def problems_of(data: Path) -> list[str]:
         if not path.exists():
             continue
         try:
-            with contextlib.closing(open_reader(path)) as connection:
-                connection.execute("BEGIN")  # a snapshot from before that of the records: it has none that they lack
+            # a snapshot from before that of the records has none that they lack
+            with data_files.reading(path) as connection:
                 verdicts = [row[0] for row in connection.execute("PRAGMA integrity_check(5)")]
                 problems += [f"{path}: {verdict}; {_REMEDY}" for verdict in verdicts if verdict != "ok"]
                 if name == words_db.FILE and verdicts == ["ok"]:
                     problems += [f"{path}: {problem}; {_REMEDY}" for problem in _missing_words(data, connection)]
-        except (sqlite3.Error, OSError) as error:
-            problems.append(f"{path}: {error}; {_REMEDY}")
+        except (StoreDamaged, TruthUnavailable) as error:
+            problems.append(f"{path}: {error.__cause__ or 'it cannot be read'}; {_REMEDY}")
     return problems
 
 
