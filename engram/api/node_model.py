@@ -115,6 +115,7 @@ class Ingest(Named, frozen=True, kw_only=True):
     key: Maybe[Key] = UNSET
     supersedes: Maybe[Supersedes] = UNSET
     expires_at: Maybe[ExpiresAt] = UNSET
+    receipt: Annotated[bool, doc("true: the answer has a signed receipt.")] = False
 
 
 class IngestBatch(Named, frozen=True, kw_only=True):
@@ -174,6 +175,7 @@ class Delete(Named, frozen=True, kw_only=True):
     """DELETE /retrieve/{cid}: the signed body names the CID of the path."""
 
     cid: Maybe[str] = UNSET
+    receipt: Annotated[bool, doc("true: the answer has a signed receipt.")] = False
 
 
 class Repair(Signed, frozen=True, kw_only=True):
@@ -357,6 +359,25 @@ class NodeStats(msgspec.Struct, frozen=True, kw_only=True):
     hotkey: str | None = None
 
 
+class SignedReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node claims about a record that it stored or deleted; see `engram.memory.proof.receipts`."""
+
+    searchable: Annotated[bool, doc("A search finds the record now.")]
+    root_hex: Annotated[str, doc("The root over the namespace, after the record was stored or deleted.")]
+    count: int
+    at_ms: int
+    signed: Annotated[
+        str,
+        doc(
+            "`engram-receipt-1:{stored or deleted}:{namespace}:{cid}:{owner}:{sha256 of the key}:{searchable or "
+            "not-searchable}:{root}:{count}:{unix ms}`; owner and key are empty where there is none."
+        ),
+    ]
+    signature: Annotated[str, doc("By the hotkey; where there is a certificate, by its session key.")]
+    certificate: Certificate = UNSET
+    proof: Annotated[str, doc("JSON in a string: that the record is under the root, or that it is not.")]
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a text or vector that was to be stored."""
 
@@ -395,6 +416,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 class Ingested(Result, frozen=True, kw_only=True):
     """POST /IngestSynapse."""
 
+    receipt: Maybe[
+        Annotated[SignedReceipt | None, doc("Where one was asked for; null: it is stored, and cannot be signed now.")]
+    ] = UNSET
     padding: Padding = msgspec.field(name="_p", default=UNSET)
 
 
@@ -528,6 +552,9 @@ class Deleted(Padded, frozen=True, kw_only=True):
 
     deleted: bool
     cid: str = ""
+    receipt: Maybe[
+        Annotated[SignedReceipt | None, doc("Where one was asked for; null: it is deleted, and cannot be signed now.")]
+    ] = UNSET
 
 
 class Repaired(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from engram.sdk.export_rules import SILENCE_S, Exported, ExportWalk
 from engram.sdk.model import Hit, Memory
 from engram.sdk.node_calls import Embed, NodeCalls, Where
 from engram.sdk.ranking import Mode, Ranking
+from engram.sdk.receipts import Receipt
 from engram.sdk.shamir import Share
 from engram.sdk.walk_rules import LookUpWalk, Walk
 
@@ -150,6 +151,32 @@ class AsyncNodeClient:
     async def history(self, key: str, *, limit: int = 50, offset: int = 0) -> list[Memory]:
         """Return the versions of the fact with this key, oldest first, superseded and expired ones too."""
         return await self._transport.ask(self._calls.page(limit, offset, None, key))
+
+    async def ingest_with_receipt(
+        self,
+        text: str,
+        node: PublicKey,
+        metadata: Mapping[str, JsonValue] | None = None,
+        *,
+        key: str | None = None,
+        supersedes: str | None = None,
+        expires_at: float | None = None,
+    ) -> Receipt:
+        """Store a text and return the node's receipt, checked: whose it is, its key, and a root that it is under.
+
+        `node` is the node's key. Raises Impostor when the receipt does not hold, NodeRefused with code `not_owner` when
+        the memory is not this client's, with code `no_receipt` when it is stored and the node signed nothing.
+        """
+        validity = Validity(key, supersedes, expires_at)
+        return await self._transport.ask(self._calls.ingest_with_receipt(text, node, metadata, validity))
+
+    async def delete_with_receipt(self, cid: str, node: PublicKey) -> Receipt | None:
+        """Delete a memory and return the node's proof that it has it no longer, checked; None when there was none.
+
+        `node` is the node's key. Raises Impostor, and NodeRefused with code `no_receipt` when it is deleted all the
+        same.
+        """
+        return await self._transport.ask(self._calls.delete_with_receipt(cid, node))
 
     async def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> list[str | NodeRefused]:
         """Store up to 256 texts with their metadata; return a content id or a refusal for each."""

@@ -27,11 +27,13 @@ from engram.memory import filters, rules
 from engram.memory.errors import InvalidInput, InvalidRequest
 from engram.memory.model import ALWAYS, Validity
 from engram.memory.proof import keyed_tree, proofs
-from engram.sdk import encryption
+from engram.memory.proof.receipts import Deed
+from engram.sdk import encryption, receipts
 from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused
 from engram.sdk.model import Hit, Memory
 from engram.sdk.ranking import BY_COSINE, Ranking
+from engram.sdk.receipts import Receipt
 from engram.sdk.shamir import Share
 from engram.sdk.transport import Answer, error_of
 
@@ -257,6 +259,33 @@ class NodeCalls:
         body = msgspec.json.encode(self._signed(node.DELETE, {"cid": cid}))
         return Call("DELETE", node.DELETE.url(cid=cid), body, read)
 
+    def ingest_with_receipt(
+        self, text: str, node_key: PublicKey, metadata: Mapping[str, JsonValue] | None, validity: Validity = ALWAYS
+    ) -> Call[Receipt]:
+        """Store a text, and check the node's receipt of it. Raises ValueError as `ingest` does."""
+        item = self._item(text, None, metadata or {}) | self._validity(validity)
+
+        def read(answer: Answer) -> Receipt:
+            result = checked(answer, model.Ingested)
+            outcome = _stored(result, item, self._sender)
+            if isinstance(outcome, NodeRefused):
+                raise outcome
+            owner, key = known(result.owner) or "", str(item.get("key") or "")
+            return self._receipt(result.receipt, "stored", outcome, node_key, owner, key)
+
+        return self._post(node.INGEST, item | {"receipt": True}, read)
+
+    def delete_with_receipt(self, cid: str, node_key: PublicKey) -> Call[Receipt | None]:
+        """Delete a memory, and check the node's proof that it has it no longer; None when there was none."""
+
+        def read(answer: Answer) -> Receipt | None:
+            if answer.status == 404 or not checked(answer, model.Deleted).deleted:
+                return None
+            return self._receipt(checked(answer, model.Deleted).receipt, "deleted", cid, node_key)
+
+        body = msgspec.json.encode(self._signed(node.DELETE, {"cid": cid, "receipt": True}))
+        return Call("DELETE", node.DELETE.url(cid=cid), body, read)
+
     def commitment(self, key: PublicKey) -> Call[Commitment]:
         """Return the root over the namespace, checked against the node's signature."""
         query = urlencode(self._named(node.COMMITMENT, {}))
@@ -378,6 +407,19 @@ class NodeCalls:
         if self.cipher is None:
             return key
         return hashlib.sha256(msgspec.json.encode(["engram-key", self.namespace, key])).hexdigest()
+
+    def _receipt(
+        self,
+        given: model.Maybe[model.SignedReceipt | None],
+        deed: Deed,
+        cid: str,
+        node_key: PublicKey,
+        owner: str = "",
+        key: str = "",
+    ) -> Receipt:
+        name, at = self.namespace or _PUBLIC, self._clock.now()
+        about = {"owner": owner, "key": key}
+        return receipts.checked(given, deed, name, cid, node=node_key, at=at, session_id=self._session_id, **about)
 
     def _ingest(self, item: JsonObject) -> Call[str]:
         def read(answer: Answer) -> str:

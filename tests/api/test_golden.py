@@ -48,6 +48,7 @@ _SHOWN = {
     f"//list/post{_ROOT}/properties/records/items/properties": "a record of a page",
     f"//retrieve/{{cid}}/get{_ROOT}/properties": "a record",
 }
+_SIGNED = "signs a receipt for who asks for one"
 _VALIDITY = ("key", "supersedes", "expires_at")
 NODE_DELIBERATE = {
     **{f"{_ITEMS}/{field}": _VALID for field in _VALIDITY},
@@ -64,6 +65,10 @@ NODE_DELIBERATE = {
     **{f"//QuerySynapse/post/{_SENT}/{field}": _RANKED for field in ("mode", "diversity", "recency", "history")},
     f"//QuerySynapse/post{_ROOT}/properties/results/items/properties/relevance": _RANKED,
     f"//list/post/{_SENT}/key": _VALID,
+    f"//IngestSynapse/post/{_SENT}/receipt": _SIGNED,
+    f"//IngestSynapse/post{_ROOT}/properties/receipt": _SIGNED,
+    f"//retrieve/{{cid}}/delete/{_SENT}/receipt": _SIGNED,
+    f"//retrieve/{{cid}}/delete{_ROOT}/properties/receipt": _SIGNED,
     "//certificate": _CERTIFIED,
     "//identity": _CERTIFIED,
     f"//ChallengeSynapse/post{_ROOT}/properties/certificate": _CERTIFIED,

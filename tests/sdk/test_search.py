@@ -7,11 +7,11 @@ import pytest
 import trio
 
 from engram.clock import SystemClock
-from engram.sdk import AsyncNodeClient, HybridCipher, NodeClient, NodeRefused
+from engram.sdk import AsyncNodeClient, HybridCipher, Impostor, NodeClient, NodeRefused
 from engram.sdk.node_calls import NodeCalls
 from engram.sdk.ranking import Ranking
 from engram.sdk.transport import Answer
-from tests.miner.nodes import CONTROLLER, NodeProcess, node
+from tests.miner.nodes import CONTROLLER, NODE, NodeProcess, node
 
 pytestmark = pytest.mark.serial
 
@@ -75,6 +75,20 @@ def test_the_client_for_trio_does_the_same(running: NodeProcess) -> None:
             assert len(await mine.query_vector([1.0] * 384, history=True)) == 2
 
     trio.run(use)
+
+
+def test_what_is_stored_and_deleted_has_a_receipt_that_the_client_checks(running: NodeProcess) -> None:
+    with client(running, "receipts") as mine:
+        receipt = mine.ingest_with_receipt("otters", NODE.public_key, key="otters")
+        assert (receipt.searchable, receipt.count) == (True, 1)
+        gone = mine.delete_with_receipt(receipt.cid, NODE.public_key)
+        assert gone is not None
+        assert gone.count == 0
+        assert mine.delete_with_receipt(receipt.cid, NODE.public_key) is None
+        with pytest.raises(Impostor):
+            mine.ingest_with_receipt("otters", CONTROLLER.public_key)
+    with NodeClient(f"http://127.0.0.1:{running.port}") as anybody, pytest.raises(NodeRefused, match=r"text is empty"):
+        anybody.ingest_with_receipt(" ", NODE.public_key)
 
 
 def test_the_words_of_encrypted_memories_are_asked_of_no_node_and_keys_are_hidden(running: NodeProcess) -> None:

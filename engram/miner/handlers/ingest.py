@@ -39,6 +39,7 @@ from engram.miner import authority
 from engram.miner.auth import Caller, Space
 from engram.miner.errors import Refused
 from engram.miner.fields import string
+from engram.miner.handlers import receipts
 from engram.miner.handlers.query import found_record, held_record, shown
 from engram.miner.service import Service
 from engram.miner.storage import cost_bytes
@@ -56,6 +57,7 @@ async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
     """POST /IngestSynapse: store a text or a vector. The answer is sent once it is durable."""
     caller, space = await service.enter(call)
     checked = rules.check_ingest(caller.fields, service.limits)
+    wants_receipt = receipts.is_wanted(caller.fields)
     await require_validity(service, caller, space, checked.validity)
     service.storage.admit(cost_bytes(checked, service.limits.dimension), caller.signer or space.owner)
     embedding = checked.embedding
@@ -69,7 +71,16 @@ async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
     result = await _with_cut(service, space, checked, result)
     if result.truncated is True and await service.windows_reached():
         result = _found_whole(result)
-    return Ingested(**msgspec.structs.asdict(result))
+    answer = Ingested(**msgspec.structs.asdict(result))
+    if not wants_receipt or result.cid is None:
+        return answer
+    signed = await receipts.receipt(
+        *(service, space, "stored", result.cid),
+        owner=ss58.decode(result.owner) if isinstance(result.owner, str) else None,
+        key=checked.validity.key,
+        searchable=result.searchable,
+    )
+    return msgspec.structs.replace(answer, receipt=signed)
 
 
 async def ingest_batch(service: Service, call: Call[IngestBatch, Caller]) -> IngestedBatch:
@@ -90,13 +101,16 @@ async def delete(service: Service, call: Call[Delete, Caller]) -> Deleted:
     """DELETE /retrieve/{cid}: delete a record; signed as DeleteSynapse over a body that names the `cid`."""
     caller, space = await service.enter(call)
     cid = call.path("cid")
+    wants_receipt = receipts.is_wanted(caller.fields)
     await _require_right_to_delete(service, caller, space, cid)
     try:
         if not await service.store.delete(space.key, cid):
             raise NotFound
     except IndexUnavailable:  # durable; hits are joined with the truth, so no search shows it any more
         pass
-    return Deleted(deleted=True, cid=cid)
+    if not wants_receipt:
+        return Deleted(deleted=True, cid=cid)
+    return Deleted(deleted=True, cid=cid, receipt=await receipts.receipt(service, space, "deleted", cid))
 
 
 async def repair(service: Service, call: Call[Repair, Caller]) -> Repaired:
