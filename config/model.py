@@ -572,6 +572,9 @@ class MinerSettings(Section, frozen=True):
     serve_axon, signed by the node's hotkey. Empty: nothing is announced."""
     max_text_chars: Count = 8_192
     max_metadata_bytes: Count = 4_096
+    windows: Literal["behind", "before", "off"] = "behind"
+    """Texts beyond what one vector covers are embedded window by window, so that a search with a `mode` finds all of
+    them: behind the answer to an ingest, before it (which takes 0.1 s a window), or not at all."""
     requests_per_minute: CountOrOff = 6_000
     tenants: Literal["controller", "anyone"] = "controller"
     """Who may have private namespaces here: the controller of the launch file, or every key for itself."""

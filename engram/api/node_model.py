@@ -50,6 +50,11 @@ Certificate: TypeAlias = Maybe[
     Annotated[str, doc("By the hotkey, of the session key that signed; left out where the hotkey itself signed.")]
 ]
 Text = Annotated[str, doc("Shown to its owner and to the node's controller.")]
+Key: TypeAlias = Annotated[
+    str, Meta(max_length=256, description="Names a fact: the record supersedes the earlier ones with this key.")
+]
+Supersedes: TypeAlias = Annotated[str, doc("The CID of one more record that it supersedes.")]
+ExpiresAt: TypeAlias = Annotated[float, doc("Unix seconds from which on searches do not find it.")]
 
 
 def known(value: Maybe[T]) -> T | None:
@@ -94,6 +99,9 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     raw_embedding_b64: Maybe[Base64] = UNSET
     metadata: Maybe[dict[str, object]] = UNSET
     model_version: Maybe[str] = UNSET
+    key: Maybe[Key] = UNSET
+    supersedes: Maybe[Supersedes] = UNSET
+    expires_at: Maybe[ExpiresAt] = UNSET
 
 
 class Ingest(Named, frozen=True, kw_only=True):
@@ -104,6 +112,10 @@ class Ingest(Named, frozen=True, kw_only=True):
     raw_embedding_b64: Maybe[Base64] = UNSET
     metadata: Maybe[dict[str, object]] = UNSET
     model_version: Maybe[str] = UNSET
+    key: Maybe[Key] = UNSET
+    supersedes: Maybe[Supersedes] = UNSET
+    expires_at: Maybe[ExpiresAt] = UNSET
+    receipt: Annotated[bool, doc("true: the answer has a signed receipt.")] = False
 
 
 class IngestBatch(Named, frozen=True, kw_only=True):
@@ -120,6 +132,17 @@ class Query(Named, frozen=True, kw_only=True):
     query_vector_b64: Maybe[str] = UNSET
     top_k: Annotated[int, Meta(ge=1, le=100)] = 10
     filter: Maybe[dict[str, object]] = UNSET
+    mode: Maybe[
+        Annotated[
+            Literal["vector", "words", "hybrid"],
+            doc("vector: also by windows of long texts; words: by words; hybrid: both. Left out: by own vectors."),
+        ]
+    ] = UNSET
+    diversity: Maybe[Annotated[float, Meta(ge=0, le=1, description="0: by relevance alone; 1: by variety.")]] = UNSET
+    recency: Maybe[Annotated[float, Meta(ge=1, description="Half-life in seconds by which newer ones count more.")]] = (
+        UNSET
+    )
+    history: Annotated[bool, doc("true: superseded and expired records too.")] = False
 
 
 class List(Named, frozen=True, kw_only=True):
@@ -129,6 +152,7 @@ class List(Named, frozen=True, kw_only=True):
     limit: Maybe[Annotated[int, Meta(le=200)]] = UNSET
     offset: Maybe[Annotated[int, doc("Skips records that move up after a deletion; `after` does not.")]] = UNSET
     after: Maybe[Cursor] = UNSET
+    key: Maybe[Annotated[str, Meta(max_length=256, description="Only the versions of this key.")]] = UNSET
 
 
 class LookUp(Named, frozen=True, kw_only=True):
@@ -151,6 +175,7 @@ class Delete(Named, frozen=True, kw_only=True):
     """DELETE /retrieve/{cid}: the signed body names the CID of the path."""
 
     cid: Maybe[str] = UNSET
+    receipt: Annotated[bool, doc("true: the answer has a signed receipt.")] = False
 
 
 class Repair(Signed, frozen=True, kw_only=True):
@@ -334,6 +359,25 @@ class NodeStats(msgspec.Struct, frozen=True, kw_only=True):
     hotkey: str | None = None
 
 
+class SignedReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What the node claims about a record that it stored or deleted; see `engram.memory.proof.receipts`."""
+
+    searchable: Annotated[bool, doc("A search finds the record now.")]
+    root_hex: Annotated[str, doc("The root over the namespace, after the record was stored or deleted.")]
+    count: int
+    at_ms: int
+    signed: Annotated[
+        str,
+        doc(
+            "`engram-receipt-1:{stored or deleted}:{namespace}:{cid}:{owner}:{sha256 of the key}:{searchable or "
+            "not-searchable}:{root}:{count}:{unix ms}`; owner and key are empty where there is none."
+        ),
+    ]
+    signature: Annotated[str, doc("By the hotkey; where there is a certificate, by its session key.")]
+    certificate: Certificate = UNSET
+    proof: Annotated[str, doc("JSON in a string: that the record is under the root, or that it is not.")]
+
+
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a text or vector that was to be stored."""
 
@@ -361,11 +405,20 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     )
     tokens: Maybe[int] = UNSET
     tokens_used: Maybe[int] = UNSET
+    tokens_searchable: Maybe[
+        Annotated[int, doc("How many of them a search with `mode` finds now: the rest follows, at most 7,664 in all.")]
+    ] = UNSET
+    superseded_by: Maybe[Annotated[str, doc("It is there already, superseded by this CID: give it a key anew.")]] = (
+        UNSET
+    )
 
 
 class Ingested(Result, frozen=True, kw_only=True):
     """POST /IngestSynapse."""
 
+    receipt: Maybe[
+        Annotated[SignedReceipt | None, doc("Where one was asked for; null: it is stored, and cannot be signed now.")]
+    ] = UNSET
     padding: Padding = msgspec.field(name="_p", default=UNSET)
 
 
@@ -383,6 +436,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cid: str
     metadata: Metadata = {}
     text: Maybe[Text] = UNSET
+    key: Maybe[Key] = UNSET
+    supersedes: Maybe[Supersedes] = UNSET
+    expires_at: Maybe[ExpiresAt] = UNSET
+    superseded_by: Maybe[Annotated[str, doc("The CID of the record that superseded it.")]] = UNSET
 
 
 class Retrieved(Record, frozen=True, kw_only=True):
@@ -392,9 +449,12 @@ class Retrieved(Record, frozen=True, kw_only=True):
 
 
 class Hit(Record, frozen=True, kw_only=True):
-    """A record that was found; `score` is the cosine."""
+    """A record that was found; `score` is the cosine, of its best window where `mode` looks at windows."""
 
     score: Annotated[float, Meta(extra_json_schema={"minimum": -1, "maximum": 1})] = 0.0
+    relevance: Maybe[Annotated[float, doc("What the hits are ordered by; only with mode, diversity or recency.")]] = (
+        UNSET
+    )
     trust_tier: str = ""
 
 
@@ -492,6 +552,9 @@ class Deleted(Padded, frozen=True, kw_only=True):
 
     deleted: bool
     cid: str = ""
+    receipt: Maybe[
+        Annotated[SignedReceipt | None, doc("Where one was asked for; null: it is deleted, and cannot be signed now.")]
+    ] = UNSET
 
 
 class Repaired(msgspec.Struct, frozen=True, kw_only=True):

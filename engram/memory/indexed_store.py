@@ -9,6 +9,7 @@ anyone sees them.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,12 @@ from typing import final
 
 import trio
 
+from engram.durable.driver import sqlite3
 from engram.memory.errors import IndexRestarting, IndexUnavailable, TruthUnavailable
 from engram.memory.filters import Filter
 from engram.memory.index.protocol import Index, Match
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Hit, Record
+from engram.memory.search import ranking
 from engram.memory.store import record_sql
 from engram.memory.store.deletions import May, Outcome
 from engram.memory.store.record_db import Truth
@@ -50,6 +53,8 @@ class IndexedStore:
         self._counts = Counts(0, 0)
         self.on_changes: Callable[[Sequence[Change]], None] = lambda changes: None
         """Called on the trio thread with the changes of each commit, in order."""
+        self.kept_after: Callable[[], int] = lambda: 2**63
+        """Returns the change after which others still need the list of deletions."""
         truth.on_changes = self._committed
 
     @property
@@ -113,20 +118,42 @@ class IndexedStore:
     async def query(self, namespace: str, vector: bytes, limit: int, conditions: Filter) -> list[Hit]:
         """Return the nearest records of the namespace.
 
-        When the index returns records that are already deleted, it is asked for more.
+        When the index returns records that are gone, not current or outside a range, it is asked for more.
         """
         give_up_at, looked_at = trio.current_time() + _SEARCH_WITHIN_S, limit
         while True:
             found = await self._search(namespace, vector, looked_at, conditions, give_up_at)
             hits = await self._joined(namespace, found, conditions, give_up_at)
             if len(hits) >= limit or len(found) < looked_at or looked_at > _QUEUE:
-                return hits[:limit]
+                break
             looked_at *= 2
+        if len(hits) < limit and conditions.has_ranges and self._holds_more_than(namespace, _QUEUE):
+            return await self._scanned(namespace, vector, limit, conditions)
+        return hits[:limit]
+
+    def _holds_more_than(self, namespace: str, number: int) -> bool:
+        return (self._counts.public if namespace == PUBLIC else self._counts.private) > number
+
+    async def _scanned(self, namespace: str, vector: bytes, limit: int, conditions: Filter) -> list[Hit]:
+        """Return the nearest of all records that meet a filter: an index knows no ranges, and few were near."""
+        now = self._truth.now()
+
+        def scan(connection: sqlite3.Connection) -> list[Hit]:
+            best: list[tuple[float, Record]] = []
+            after = 0
+            while page := record_sql.page(connection, namespace, conditions, _LARGEST_REPLAY, after=after, now=now):
+                scores = ranking.cosines(vector, [record.embedding for record in page])
+                found = [*best, *zip(scores, page, strict=True)]
+                best = heapq.nlargest(limit, found, key=lambda each: each[0])
+                after = page[-1].id
+            return [Hit(record.excerpt(), score) for score, record in best]
+
+        return await self._truth.read(scan, budget_s=_SEARCH_WITHIN_S)
 
     async def _joined(self, namespace: str, found: Sequence[Match], conditions: Filter, give_up_at: float) -> list[Hit]:
         """Return the records of the matches, without those that are gone or not what they should be."""
         unread = [match.id for match in found if match.record is None]
-        there = await self._read(namespace, unread, give_up_at) if unread else {}
+        there = await self._read(namespace, unread, give_up_at, current=conditions.current) if unread else {}
         hits = [
             Hit(record, match.score if -1.0 <= match.score <= 1.0 else math.copysign(1.0, match.score))
             for match in found
@@ -134,19 +161,24 @@ class IndexedStore:
         ]
         return [hit for hit in hits if conditions.holds(hit.record.metadata)] if conditions else hits
 
-    async def page(self, namespace: str, conditions: Filter, limit: int, offset: int = 0) -> list[Record]:
+    async def page(
+        self, namespace: str, conditions: Filter, limit: int, offset: int = 0, key: str | None = None
+    ) -> list[Record]:
         """Return a page of a namespace in the order of storing."""
+        now = self._truth.now()
         return await self._truth.read(
-            lambda connection: record_sql.page(connection, namespace, conditions, limit, offset)
+            lambda connection: record_sql.page(connection, namespace, conditions, limit, offset, key=key, now=now)
         )
 
     def count(self) -> Counts:
         """Return how many records there are."""
         return self._counts
 
-    async def _read(self, namespace: str, ids: Sequence[int], give_up_at: float) -> Mapping[int, Excerpt]:
+    async def _read(
+        self, namespace: str, ids: Sequence[int], give_up_at: float, *, current: bool
+    ) -> Mapping[int, Excerpt]:
         with trio.move_on_at(give_up_at):
-            return await self._truth.by_ids(namespace, ids)
+            return await self._truth.by_ids(namespace, ids, current=current)
         raise TruthUnavailable("the record database did not answer in time")
 
     async def _search(
@@ -224,7 +256,7 @@ class IndexedStore:
                 batch = [change for change in taken if change.sequence > self._applied]
                 if not batch:
                     continue
-                flushed = await self._apply(batch)
+                flushed = min(await self._apply(batch), self.kept_after())
                 if flushed - pruned >= _PRUNE_EVERY:
                     await self._truth.prune(flushed)
                     pruned = flushed

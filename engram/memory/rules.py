@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from engram.memory import filters
+from engram.memory.cid import is_cid
 from engram.memory.errors import InvalidInput, InvalidRequest
 from engram.memory.filters import Filter
-from engram.memory.model import PUBLIC
+from engram.memory.model import ALWAYS, PUBLIC, Validity
 
 DEFAULT_TOP_K = 10
 MAX_TOP_K = 100
@@ -28,6 +29,9 @@ MAX_BATCH = 256
 MAX_NAMESPACE_CHARS = 128
 MAX_MODEL_VERSION_CHARS = 64
 MAX_METADATA_DEPTH = 16
+MAX_KEY_CHARS = 256
+_LAST_EXPIRY = 253_402_300_800
+"""Unix seconds of the year 10000: a later time was meant in milliseconds."""
 SMALLEST_NORM = 1e-18
 _MAX_FILTER_BYTES = 65_536
 _FAR_TOO_BIG = 4
@@ -52,6 +56,7 @@ class IngestInput(msgspec.Struct, frozen=True):
     embedding: bytes | None
     metadata: dict[str, str]
     model_version: str
+    validity: Validity = ALWAYS
 
 
 class QueryInput(msgspec.Struct, frozen=True):
@@ -69,6 +74,8 @@ class ListInput(msgspec.Struct, frozen=True):
     conditions: Filter
     limit: int
     offset: int
+    key: str | None = None
+    """Only the versions of this key."""
 
 
 def check_ingest(body: Mapping[str, object], limits: RecordLimits) -> IngestInput:
@@ -83,7 +90,27 @@ def check_ingest(body: Mapping[str, object], limits: RecordLimits) -> IngestInpu
         raise InvalidInput("Nothing to store: send 'text' or 'raw_embedding'.")
     metadata = normalise_metadata(_mapping(body, "metadata"), limits.max_metadata_bytes)
     checked = check_text(text, limits.max_text_chars) if text else None
-    return IngestInput(checked, vector, metadata, model_version)
+    return IngestInput(checked, vector, metadata, model_version, check_validity(body))
+
+
+def check_validity(body: Mapping[str, object]) -> Validity:
+    """Read `key`, `supersedes` and `expires_at`. Raises InvalidRequest for a wrong type, InvalidInput for a wrong
+    value."""
+    key = _text(body, "key") or None
+    if key is not None:
+        check_key(key)
+    supersedes = _text(body, "supersedes") or None
+    if supersedes is not None and not is_cid(supersedes):
+        raise InvalidInput(f"supersedes must be the CID of a record, v1:: and 64 hex digits, not {supersedes[:80]!r}.")
+    return Validity(key, supersedes, _expiry(body))
+
+
+def check_key(key: str) -> str:
+    """Return the key of a record. Raises InvalidInput when it is too long or not valid Unicode."""
+    if len(key) > MAX_KEY_CHARS:
+        raise InvalidInput(f"key has {len(key):,} characters, over the limit of {MAX_KEY_CHARS}.")
+    _require_unicode(key, "key")
+    return key
 
 
 def check_query(body: Mapping[str, object], limits: RecordLimits) -> QueryInput:
@@ -122,7 +149,10 @@ def check_list(body: Mapping[str, object]) -> ListInput:
     offset = _integer(body, "offset", 0)
     if limit < 0 or not 0 <= offset <= MAX_OFFSET:
         raise InvalidRequest("limit and offset must not be negative.")
-    return ListInput(_conditions(body), min(limit or DEFAULT_LIST_LIMIT, MAX_LIST_LIMIT), offset)
+    key = _text(body, "key") or None
+    if key is not None and len(key) > MAX_KEY_CHARS:
+        raise InvalidRequest(f"key has {len(key):,} characters, over the limit of {MAX_KEY_CHARS}.")
+    return ListInput(_conditions(body), min(limit or DEFAULT_LIST_LIMIT, MAX_LIST_LIMIT), offset, key)
 
 
 def check_text(text: str, max_chars: int) -> str:
@@ -252,6 +282,17 @@ def _integer(body: Mapping[str, object], field: str, default: int) -> int:
     if type(value) is not int:
         raise InvalidRequest(f"{field} must be a whole number.")
     return value
+
+
+def _expiry(body: Mapping[str, object]) -> float | None:
+    value = body.get("expires_at")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidRequest("expires_at must be a number: unix seconds.")
+    if not 0 < value < _LAST_EXPIRY:
+        raise InvalidInput("expires_at must be unix seconds, above 0 and before the year 10000; milliseconds are more.")
+    return float(value)
 
 
 def _mapping(body: Mapping[str, object], field: str) -> Mapping[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -19,8 +20,12 @@ from engram.memory.embed.openai_embedder import OpenAiEmbedder
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index
 from engram.memory.indexed_store import IndexedStore
+from engram.memory.model import Change
 from engram.memory.proof.commitment import Commitment
 from engram.memory.rules import RecordLimits
+from engram.memory.search import windows_db, words_db
+from engram.memory.search.windows import Windows
+from engram.memory.search.words import Words
 from engram.memory.store.attestations import Attestations
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
@@ -83,7 +88,15 @@ class Node:
         self.attestations = Attestations(self.notebook)
         self.chain = follow(launch, settings, ports.signer.own_hotkey, clock, ports.metrics)
         self.commitment = Commitment()
-        self.store.on_changes = self.commitment.follow
+        private_windows = settings.private_noise_sigma == 0
+        self.words = Words(data / words_db.FILE, self.truth)
+        self.windows = (
+            None
+            if settings.windows == "off"
+            else Windows(data / windows_db.FILE, self.truth, self.embedder, of_private=private_windows)
+        )
+        self.store.on_changes = self._committed
+        self.store.kept_after = self._kept_after
         self.storage = StorageGauge(
             data,
             launch.storage_bytes,
@@ -147,7 +160,20 @@ class Node:
             noise_sigma=settings.private_noise_sigma,
             use_secrets=self._use_secrets,
             countersigner=Countersigner(HttpClient(), launch.gateway, ports.signer, ports.clock),
+            words=self.words,
+            windows=self.windows,
+            waits_for_windows=settings.windows == "before",
         )
+
+    def _committed(self, changes: Sequence[Change]) -> None:
+        self.commitment.follow(changes)
+        self.words.hint(changes)
+        if self.windows is not None:
+            self.windows.hint(changes)
+
+    def _kept_after(self) -> int:
+        after = self.words.kept_after
+        return after if self.windows is None else min(after, self.windows.kept_after)
 
     def _use_secrets(self, secrets: NodeSecrets) -> None:
         if secrets.embedding_api_key and isinstance(self.embedder, OpenAiEmbedder):
@@ -159,6 +185,9 @@ class Node:
         try:
             await trio.sleep_forever()
         finally:
+            self.words.close()
+            if self.windows is not None:
+                self.windows.close()
             self.truth.close()
             self.notebook.close()
 

@@ -18,9 +18,13 @@ from engram.http.client import HttpClient
 from engram.memory import rules
 from engram.memory.embed import noise
 from engram.memory.embed.protocol import Embedder
+from engram.memory.errors import IndexUnavailable
 from engram.memory.model import PUBLIC
 from engram.memory.proof.commitment import Commitment
 from engram.memory.proof.soundness import Soundness
+from engram.memory.search.searcher import Searcher
+from engram.memory.search.windows import Windows
+from engram.memory.search.words import Words
 from engram.memory.store.attestations import ANONYMOUS, Attestations, tier
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.protocol import Store
@@ -38,6 +42,8 @@ from engram.nodes.agreement import NodeSecrets
 from engram.telemetry.metrics import Metrics
 
 VERSION = "0.1.0"
+_WINDOWS_WITHIN_S = 20.0
+"""How long an answer waits for the windows of long texts, where it waits for them."""
 _log = structlog.get_logger("engram.miner")
 _SECURE = random.SystemRandom()
 
@@ -82,12 +88,18 @@ class Service:
         gauss: Callable[[float, float], float] = _SECURE.gauss,
         use_secrets: Callable[[NodeSecrets], None] = lambda _: None,
         countersigner: Countersigner | None = None,
+        words: Words | None = None,
+        windows: Windows | None = None,
+        waits_for_windows: bool = False,
     ) -> None:
         self.identity = identity
         self.gate = gate
         self.limits = limits
         self.store = store
         self.truth = truth
+        self.searcher = Searcher(store, truth, words, windows)
+        self._windows = windows
+        self._waits_for_windows = waits_for_windows
         self.embedder = embedder
         self.commitment = commitment
         self.notebook = notebook
@@ -138,6 +150,20 @@ class Service:
         if self.noise is None or not space.is_private:
             return embedding
         return noise.blurred(embedding, self.noise.sigma, self._gauss)
+
+    def has_windows(self, space: Space) -> bool:
+        """Return whether long texts of this namespace get windows."""
+        return self._windows is not None and (not space.is_private or self.noise is None)
+
+    async def windows_reached(self) -> bool:
+        """Return whether what was stored is found by its windows, waiting for that where the settings say so."""
+        if self._windows is None or not self._waits_for_windows:
+            return False
+        try:
+            await self._windows.reached(_WINDOWS_WITHIN_S)
+        except IndexUnavailable:
+            return False
+        return True
 
     def trust_tier(self, space: Space) -> str:
         """Return the trust tier of a namespace, from the current stake of the hotkey that attested it."""

@@ -11,6 +11,7 @@ from typing import final
 import trio
 
 from engram.hotkeys import PublicKey
+from engram.memory.embed.protocol import MOST_WINDOWS, WINDOW_STRIDE
 from engram.memory.errors import QuotaExceeded, TruthUnavailable
 from engram.memory.rules import IngestInput
 
@@ -80,10 +81,13 @@ class StorageGauge:
 
 
 def cost_bytes(checked: IngestInput, dimension: int) -> int:
-    """Return the most bytes that a record takes: its vector in database and index, each with its log, and the rest."""
+    """Return the most bytes that a record takes: its vector in database and index, each with its log, its words, the
+    windows of a long text, and the rest."""
     vector = 4 * dimension
     texts = len((checked.text or "").encode()) + sum(len(k) + len(v) for k, v in checked.metadata.items()) * 4
-    return 4 * vector + 2 * texts + _BYTES_PER_RECORD
+    made_here = checked.text is not None and checked.embedding is None
+    windows = min(len(checked.text or "") // WINDOW_STRIDE, MOST_WINDOWS) if made_here else 0
+    return (4 + windows) * vector + 3 * texts + _BYTES_PER_RECORD
 
 
 def size_on_disk(folder: Path) -> int:

@@ -50,6 +50,8 @@ def tree(node: Node, ports: NodePorts) -> SupervisorSpec:
                 intensity=Intensity(restarts=200, period_s=120.0),
             ),
             ChildSpec("embedder", lambda: _job(node.embedder.run)),
+            _spare("words", node.words.run),
+            *([_spare("windows", node.windows.run)] if node.windows is not None else []),
             ChildSpec("readiness", lambda: _job(node.readiness.run), backoff=Backoff(0.5, 30.0), on_exceed="disable"),
             ChildSpec("loop_lag", lambda: loop_lag_job(ports.metrics)),
             ChildSpec("storage", lambda: _job(node.storage.run)),
@@ -136,6 +138,11 @@ class Miner:
 def _tireless(name: str, start: Callable[[], Actor[Any]]) -> ChildSpec:
     """Return a child that may fail any number of times without ending the node, as when the chain is unreachable."""
     return ChildSpec(name, start, backoff=Backoff(1.0, 60.0), intensity=Intensity(1_000_000, 1.0), on_exceed="disable")
+
+
+def _spare(name: str, run: Callable[[Callable[[], None]], Awaitable[None]]) -> ChildSpec:
+    """Return a child whose failures never end the node: what it makes can be made again."""
+    return ChildSpec(name, lambda: _job(run), backoff=Backoff(0.5, 30.0), on_exceed="disable")
 
 
 def _signer(launch: LaunchFile, settings: MinerSettings) -> Signer:

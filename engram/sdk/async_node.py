@@ -10,6 +10,7 @@ from engram.api.node_model import Commitment
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair, PublicKey
 from engram.hotkeys.python_json import JsonValue
+from engram.memory.model import Validity
 from engram.memory.rules import MAX_BATCH
 from engram.sdk.async_transport import AsyncTransport
 from engram.sdk.encryption import Cipher
@@ -17,6 +18,8 @@ from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
 from engram.sdk.export_rules import SILENCE_S, Exported, ExportWalk
 from engram.sdk.model import Hit, Memory
 from engram.sdk.node_calls import Embed, NodeCalls, Where
+from engram.sdk.ranking import Mode, Ranking
+from engram.sdk.receipts import Receipt
 from engram.sdk.shamir import Share
 from engram.sdk.walk_rules import LookUpWalk, Walk
 
@@ -86,20 +89,94 @@ class AsyncNodeClient:
         """Return vectors, proof rate, latency and block, as the gateway polls them."""
         return await self._transport.ask(self._calls.document("/stats"))
 
-    async def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
+    async def ingest(
+        self,
+        text: str,
+        metadata: Mapping[str, JsonValue] | None = None,
+        *,
+        key: str | None = None,
+        supersedes: str | None = None,
+        expires_at: float | None = None,
+    ) -> str:
         """Store a text and return its content id; the node shows the text only to the key that signed for it.
 
-        Raises NodeRefused; after OutcomeUnknown, storing the same again is harmless.
+        A `key` names the fact that it is about: searches no longer find earlier memories with that key, nor the one
+        whose content id it `supersedes`, nor this one from `expires_at` (unix seconds) on. Raises NodeRefused; after
+        OutcomeUnknown, storing the same again is harmless.
         """
-        return await self._transport.ask(self._calls.ingest(text, metadata))
+        return await self._transport.ask(self._calls.ingest(text, metadata, Validity(key, supersedes, expires_at)))
 
-    async def ingest_text(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
+    async def ingest_text(
+        self,
+        text: str,
+        metadata: Mapping[str, JsonValue] | None = None,
+        *,
+        key: str | None = None,
+        supersedes: str | None = None,
+        expires_at: float | None = None,
+    ) -> str:
         """Store a text, also as metadata: everyone who finds it sees it, even on miners that keep no texts."""
-        return await self.ingest(text, {**(metadata or {}), "text": text})
+        shown = {**(metadata or {}), "text": text}
+        return await self.ingest(text, shown, key=key, supersedes=supersedes, expires_at=expires_at)
 
-    async def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None = None) -> str:
+    async def ingest_vector(
+        self,
+        vector: Sequence[float],
+        metadata: Mapping[str, JsonValue] | None = None,
+        *,
+        key: str | None = None,
+        supersedes: str | None = None,
+        expires_at: float | None = None,
+    ) -> str:
         """Store an embedding made elsewhere; it must have the node's dimension."""
-        return await self._transport.ask(self._calls.ingest_vector(vector, metadata))
+        return await self._transport.ask(
+            self._calls.ingest_vector(vector, metadata, Validity(key, supersedes, expires_at))
+        )
+
+    async def update(
+        self,
+        cid: str,
+        text: str,
+        metadata: Mapping[str, JsonValue] | None = None,
+        *,
+        key: str | None = None,
+        expires_at: float | None = None,
+    ) -> str:
+        """Store a text in place of a memory, which searches then no longer find; return the new content id.
+
+        The old one stays until it is deleted. Raises NodeRefused when it is not this client's.
+        """
+        return await self.ingest(text, metadata, key=key, supersedes=cid, expires_at=expires_at)
+
+    async def history(self, key: str, *, limit: int = 50, offset: int = 0) -> list[Memory]:
+        """Return the versions of the fact with this key, oldest first, superseded and expired ones too."""
+        return await self._transport.ask(self._calls.page(limit, offset, None, key))
+
+    async def ingest_with_receipt(
+        self,
+        text: str,
+        node: PublicKey,
+        metadata: Mapping[str, JsonValue] | None = None,
+        *,
+        key: str | None = None,
+        supersedes: str | None = None,
+        expires_at: float | None = None,
+    ) -> Receipt:
+        """Store a text and return the node's receipt, checked: whose it is, its key, and a root that it is under.
+
+        `node` is the node's key. Raises Impostor when the receipt does not hold, NodeRefused with code `not_owner` when
+        the memory is not this client's, with code `no_receipt` when it is stored and the node signed nothing.
+        """
+        validity = Validity(key, supersedes, expires_at)
+        return await self._transport.ask(self._calls.ingest_with_receipt(text, node, metadata, validity))
+
+    async def delete_with_receipt(self, cid: str, node: PublicKey) -> Receipt | None:
+        """Delete a memory and return the node's proof that it has it no longer, checked; None when there was none.
+
+        `node` is the node's key. Raises Impostor, and NodeRefused with code `no_receipt` when it is deleted all the
+        same.
+        """
+        return await self._transport.ask(self._calls.delete_with_receipt(cid, node))
 
     async def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> list[str | NodeRefused]:
         """Store up to 256 texts with their metadata; return a content id or a refusal for each."""
@@ -111,13 +188,40 @@ class AsyncNodeClient:
         """Store up to 256 embeddings made elsewhere, with their metadata; return a content id or a refusal for each."""
         return await self._transport.ask(self._calls.ingest_vectors(items))
 
-    async def query(self, text: str, *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """Return the memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
-        return await self._transport.ask(self._calls.query(text, top_k, where))
+    async def query(
+        self,
+        text: str,
+        *,
+        top_k: int = 10,
+        where: Where | None = None,
+        mode: Mode | None = None,
+        diversity: float = 0.0,
+        recency_s: float | None = None,
+        history: bool = False,
+    ) -> list[Hit]:
+        """Return the memories nearest in meaning to `text`, best first; `where` keeps those that meet a filter.
 
-    async def query_vector(self, vector: Sequence[float], *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """Return the memories nearest to an embedding, best first."""
-        return await self._transport.ask(self._calls.query_vector(vector, top_k, where))
+        With `mode` `vector` all of a long text is found, with `words` names and identifiers are, with `hybrid` both.
+        `diversity` (0 to 1) shows less of what says the same, `recency_s`, a half-life, prefers what is newer, and
+        `history` shows what was superseded or has expired too. Raises ValueError, NodeRefused.
+        """
+        ranking = Ranking(mode, diversity, recency_s, history)
+        return await self._transport.ask(self._calls.query(text, top_k, where, ranking))
+
+    async def query_vector(
+        self,
+        vector: Sequence[float],
+        *,
+        top_k: int = 10,
+        where: Where | None = None,
+        mode: Mode | None = None,
+        diversity: float = 0.0,
+        recency_s: float | None = None,
+        history: bool = False,
+    ) -> list[Hit]:
+        """Return the memories nearest to an embedding, best first; modes that look at words raise ValueError."""
+        ranking = Ranking(mode, diversity, recency_s, history)
+        return await self._transport.ask(self._calls.query_vector(vector, top_k, where, ranking))
 
     async def look_up(self, values: Sequence[str], *, key: str = "_ref") -> list[Memory]:
         """Return the memories whose metadata `key` is one of these values, oldest first: as NodeClient.look_up."""

@@ -18,7 +18,7 @@ import hashlib
 import secrets
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, TypeAlias, TypeVar, final
 
@@ -33,6 +33,7 @@ from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import MalformedAnswer, NodeRefused
 from engram.sdk.node import NodeClient
 from engram.sdk.node_calls import Call, Where, floats
+from engram.sdk.ranking import BY_COSINE, Ranking
 from engram.sdk.walk_rules import CursorCheck
 
 T = TypeVar("T")
@@ -110,6 +111,20 @@ class Documents:
             if overtaken:  # by a concurrent put, or by the rest of an interrupted one
                 self._overtaken(overtaken, self._store(overtaken, again=True))
 
+    def update(self, documents: Sequence[tuple[Document, Sequence[float]]]) -> None:
+        """Store documents in place of those with their ids, which searches then no longer find; of two with one id the
+        last is stored. Raises like `add`.
+
+        Unlike `put` it deletes nothing: what was there before stays until the document is deleted, and at no moment
+        does a search find both or neither.
+        """
+        named = list({document.id: (document, vector) for document, vector in documents}.values())
+        for start in range(0, len(named), BATCH):
+            batch = named[start : start + BATCH]
+            refs = [self._ref("id", document.id) for document, _ in batch]
+            before = {str(each.value): each.cid for each in self._references("_ref", refs)}
+            self._store(batch, supersedes=before)
+
     def get(self, ids: Sequence[str]) -> list[Document]:
         """Return the documents with these ids, in their order; unknown ids are skipped."""
         newest: dict[str, Reference] = {}
@@ -132,21 +147,36 @@ class Documents:
         pages = self._pages(partial(self._client.calls.walk, where=_DOCUMENTS, readable=True))
         return self._take_out([record.cid for page in pages for record in page.records if "_ref" in record.metadata])
 
-    def search(self, vector: Sequence[float], k: int, where: Where | None = None) -> list[Found]:
+    def search(
+        self,
+        vector: Sequence[float],
+        k: int,
+        where: Where | None = None,
+        ranking: Ranking = BY_COSINE,
+        words: str | None = None,
+    ) -> list[Found]:
         """Return the k documents (at most 100) nearest to a vector whose metadata meet a filter, best first.
 
-        Raises ValueError for any other k, for an unsupported filter, and for a filter with a cipher: the node cannot
-        read encrypted metadata.
+        `words` is the text whose words count, where `ranking` looks at words. Raises ValueError for any other k, for an
+        unsupported filter, and with a cipher for a filter and for words: the node cannot read what is encrypted.
         """
         if not 1 <= k <= MAX_TOP_K:
             raise ValueError(f"{k} documents were asked for: a search finds 1 to {MAX_TOP_K}")
         if where and self._cipher is not None:
             raise ValueError("metadata is encrypted: the node cannot filter by it")
-        hits = self._ask(lambda: self._client.calls.query_texts(vector, k, {**(where or {}), **_DOCUMENTS}))
+        if ranking.wants_words and (self._cipher is not None or not words):
+            reason = "texts are encrypted" if self._cipher is not None else "a text to take words from is missing"
+            raise ValueError(f"{reason}: the node cannot search by words, as mode {ranking.mode!r} does")
+        conditions = {**(where or {}), **_DOCUMENTS}
+        hits = self._ask(lambda: self._client.calls.query_texts(vector, k, conditions, ranking, words))
         return [Found(self._read(hit), hit.score) for hit in hits[:k]]
 
-    def _store(self, batch: Sequence[tuple[Document, Sequence[float]]], *, again: bool = False) -> list[str]:
+    def _store(self, batch: _Batch, *, again: bool = False, supersedes: Mapping[str, str] | None = None) -> list[str]:
         items = [self._item(document, vector, secrets.token_hex(8) if again else "") for document, vector in batch]
+        for item, (document, _) in zip(items, batch, strict=True):
+            ref = self._ref("id", document.id)
+            if supersedes is not None:
+                item |= {"key": ref, "supersedes": supersedes.get(ref)}
         results = self._ask(lambda: self._client.calls.ingest_items(items))
         cids = [result for result in results if isinstance(result, str)]
         for (document, _), result in zip(batch, results, strict=True):

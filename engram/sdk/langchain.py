@@ -20,6 +20,7 @@ except ImportError as error:
 
 from engram.sdk.documents import Document, Documents, Found, new_id
 from engram.sdk.node import NodeClient
+from engram.sdk.ranking import Ranking
 
 
 @final
@@ -83,10 +84,26 @@ class EngramVectorStore(VectorStore):
             self._documents.put(made)
         return [document.id for document, _ in made]
 
-    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Text]:
-        """Return the k documents (1 to 100) nearest to a query; `filter` keeps those with equal metadata.
+    def update_documents(self, ids: list[str], documents: list[Text]) -> None:
+        """Store documents in place of those with these ids, which stay until they are deleted but are no longer found.
 
-        Raises ValueError for another k and for a filter that a node does not understand.
+        Raises NodeRefused naming the one that does not fit, ValueError for lists of other lengths.
+        """
+        if len(ids) != len(documents):
+            raise ValueError("ids and documents must be of the same length")
+        vectors = self._embedding.embed_documents([text.page_content for text in documents])
+        self._documents.update(
+            [
+                (Document(given, text.page_content, text.metadata), vector)
+                for given, text, vector in zip(ids, documents, vectors, strict=True)
+            ]
+        )
+
+    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Text]:
+        """Return the k documents (1 to 100) nearest to a query; `filter` keeps those whose metadata meet it.
+
+        `mode` is `vector`, `words` or `hybrid`; `diversity` (0 to 1), `recency_s` (a half-life) and `history` rank as
+        in NodeClient.query. Raises ValueError for another k and for what a node does not understand.
         """
         return [text for text, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
@@ -94,20 +111,32 @@ class EngramVectorStore(VectorStore):
         """Return the same documents with their cosines."""
         return [
             (_text(found.document), found.score)
-            for found in self._search(self._embedding.embed_query(query), k, **kwargs)
+            for found in self._search(self._embedding.embed_query(query), k, query, **kwargs)
         ]
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Text]:
-        """Return the k documents nearest to a vector; `filter` keeps those with equal metadata."""
-        return [_text(found.document) for found in self._search(embedding, k, **kwargs)]
+        """Return the k documents nearest to a vector, with the options of `similarity_search` but words."""
+        return [_text(found.document) for found in self._search(embedding, k, None, **kwargs)]
 
-    def max_marginal_relevance_search(self, *args: Any, **kwargs: Any) -> list[Text]:
-        """Not offered. Raises NotImplementedError."""
-        raise NotImplementedError(_NO_MMR)
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Text]:
+        """Return k documents that are near to a query and differ from one another, by maximal marginal relevance.
 
-    def max_marginal_relevance_search_by_vector(self, *args: Any, **kwargs: Any) -> list[Text]:
-        """Not offered. Raises NotImplementedError."""
-        raise NotImplementedError(_NO_MMR)
+        `lambda_mult` is 1 for relevance alone, 0 for variety alone. The node chooses among its own number of candidates
+        (60 to 200), so `fetch_k` has no effect.
+        """
+        options = {**kwargs, "diversity": 1.0 - lambda_mult}
+        return [
+            _text(found.document) for found in self._search(self._embedding.embed_query(query), k, query, **options)
+        ]
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Text]:
+        """Return the same for a vector."""
+        options = {**kwargs, "diversity": 1.0 - lambda_mult}
+        return [_text(found.document) for found in self._search(embedding, k, None, **options)]
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Text]:
         """Return the documents with these ids; unknown ids are skipped."""
@@ -121,19 +150,20 @@ class EngramVectorStore(VectorStore):
             self._documents.delete(ids)
         return True
 
-    def _search(self, vector: list[float], k: int, **kwargs: Any) -> list[Found]:
-        if unknown := kwargs.keys() - {"filter"}:
+    def _search(self, vector: list[float], k: int, query: str | None, **kwargs: Any) -> list[Found]:
+        if unknown := kwargs.keys() - {"filter", *_RANKING}:
             raise ValueError(f"a node does not know the search options {', '.join(sorted(unknown))}")
-        where = kwargs.get("filter")
+        where = kwargs.pop("filter", None)
         if where is not None and not isinstance(where, dict):
-            raise ValueError(f"filter must be a dict of metadata that are equal, not {type(where).__name__}")
-        return self._documents.search(vector, k, where)
+            raise ValueError(f"filter must be a dict of conditions on metadata, not {type(where).__name__}")
+        ranking = Ranking(**kwargs)
+        return self._documents.search(vector, k, where, ranking, query if ranking.wants_words else None)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: min(1.0, max(0.0, (1.0 + cosine) / 2.0))
 
 
-_NO_MMR = "a node does not rank by maximal marginal relevance: use similarity_search, or search_type='similarity'"
+_RANKING = ("mode", "diversity", "recency_s", "history")
 
 
 def _text(document: Document) -> Text:

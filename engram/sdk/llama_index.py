@@ -32,6 +32,7 @@ except ImportError as error:
 from engram.sdk.documents import Document, Documents
 from engram.sdk.errors import MalformedAnswer
 from engram.sdk.node import NodeClient
+from engram.sdk.ranking import BY_COSINE, Ranking
 
 
 @final
@@ -65,6 +66,14 @@ class EngramVectorStore(BasePydanticVectorStore):
         self._documents.put([(_document(node), node.get_embedding()) for node in nodes])
         return [node.node_id for node in nodes]
 
+    def update(self, nodes: Sequence[BaseNode]) -> list[str]:
+        """Store nodes in place of those with their ids, which stay until they are deleted but are no longer found.
+
+        Raises NodeRefused.
+        """
+        self._documents.update([(_document(node), node.get_embedding()) for node in nodes])
+        return [node.node_id for node in nodes]
+
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Delete all nodes of a document."""
         self._documents.delete_group(ref_doc_id)
@@ -88,13 +97,24 @@ class EngramVectorStore(BasePydanticVectorStore):
         return [_node(document) for document in self._documents.get(node_ids or [])]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """Return the nearest nodes. Raises ValueError for what a node cannot do, instead of ignoring it."""
-        if query.mode is not VectorStoreQueryMode.DEFAULT or query.query_embedding is None:
-            raise ValueError(f"a node searches by an embedding in the mode 'default', not {query.mode.value!r}")
+        """Return the nearest nodes, in the modes `default`, `mmr`, `hybrid` and `text_search` (by words).
+
+        `hybrid` adds words with a weight of its own, so `alpha` must be left out. Raises ValueError for what a node
+        cannot do, instead of ignoring it.
+        """
+        ranking = _ranking(query)
+        if ranking is None or query.query_embedding is None:
+            raise ValueError(
+                "a node searches by an embedding in the modes 'default', 'mmr', 'hybrid' and 'text_search', not"
+                f" {query.mode.value!r}"
+            )
+        if query.alpha is not None:
+            raise ValueError("a node weighs words and vectors itself: leave alpha out")
         if query.doc_ids or query.node_ids:
             raise ValueError("a node cannot search among given documents or nodes only")
         where = _conditions(query.filters)
-        found = self._documents.search(query.query_embedding, query.similarity_top_k, where)
+        words = query.query_str if ranking.wants_words else None
+        found = self._documents.search(query.query_embedding, query.similarity_top_k, where, ranking, words)
         return VectorStoreQueryResult(
             nodes=[_node(each.document) for each in found],
             similarities=[each.score for each in found],
@@ -153,15 +173,51 @@ def _node(document: Document) -> BaseNode:
     return node
 
 
+_MODES = {
+    VectorStoreQueryMode.DEFAULT: BY_COSINE,
+    VectorStoreQueryMode.HYBRID: Ranking("hybrid"),
+    VectorStoreQueryMode.TEXT_SEARCH: Ranking("words"),
+}
+_RANGES = {
+    FilterOperator.GT: "$gt",
+    FilterOperator.GTE: "$gte",
+    FilterOperator.LT: "$lt",
+    FilterOperator.LTE: "$lte",
+}
+
+
+def _ranking(query: VectorStoreQuery) -> Ranking | None:
+    if query.mode is VectorStoreQueryMode.MMR:
+        return Ranking(diversity=0.5 if query.mmr_threshold is None else 1.0 - query.mmr_threshold)
+    return _MODES.get(query.mode)
+
+
 def _conditions(filters: MetadataFilters | None) -> dict[str, Any] | None:
     if filters is None or not filters.filters:
         return None
     if filters.condition is not FilterCondition.AND:
-        raise ValueError("a node filters by equal metadata, all of it: the condition must be 'and'")
+        raise ValueError("a node applies all conditions of a filter: the condition must be 'and'")
     conditions: dict[str, Any] = {}
     for each in filters.filters:
-        if not isinstance(each, MetadataFilter) or each.operator is not FilterOperator.EQ:
-            raise ValueError("a node filters by equal metadata: the operator must be '=='")
-        if str(conditions.setdefault(each.key, each.value)) != str(each.value):
+        if not isinstance(each, MetadataFilter):
+            raise ValueError("a node applies conditions on metadata, and no filters within a filter")  # noqa: TRY004
+        value = _condition(each, conditions.get(each.key))
+        if each.operator not in _RANGES and str(conditions.get(each.key, value)) != str(value):
             raise ValueError(f"nothing has two values of {each.key!r} at once")
+        conditions[each.key] = value
     return conditions
+
+
+def _condition(wanted: MetadataFilter, before: object) -> object:
+    """Return a condition as a node takes it; `before` is what another one on the same key says."""
+    match wanted.operator:
+        case FilterOperator.EQ:
+            return wanted.value
+        case FilterOperator.IN:
+            return {"$in": wanted.value}
+        case operator if operator in _RANGES:
+            if before is not None and not (isinstance(before, dict) and "$in" not in before):
+                raise ValueError(f"a node takes values of {wanted.key!r} or a range, not both")
+            return {**(before or {}), _RANGES[operator]: wanted.value}
+        case operator:
+            raise ValueError(f"a node filters by the operators ==, in, >, >=, < and <=, not by {operator.value!r}")

@@ -22,7 +22,10 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """A memory that was found. `score` is the cosine similarity, -1 to 1."""
+    """A memory that was found. `score` is the cosine similarity, -1 to 1.
+
+    `relevance` is what the hits are ordered by, where a mode, diversity or recency was asked for.
+    """
 
     cid: str
     score: float
@@ -30,6 +33,7 @@ class Hit(msgspec.Struct, frozen=True):
     trust_tier: str = ""
     kept_text: str | None = msgspec.field(default=None, name="text")
     """The original text, where the node keeps it and shows it: to the owner and to the node's controller."""
+    relevance: float | None = None
 
     @property
     def text(self) -> str:
@@ -38,11 +42,18 @@ class Hit(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """A stored memory with its content id; texts as in a Hit."""
+    """A stored memory with its content id; texts as in a Hit.
+
+    `key` names the fact that it is about, `expires_at` (unix seconds) is when searches no longer find it, and
+    `superseded_by` the memory that took its place.
+    """
 
     cid: str
     metadata: dict[str, object] = {}
     kept_text: str | None = msgspec.field(default=None, name="text")
+    key: str | None = None
+    expires_at: float | None = None
+    superseded_by: str | None = None
 
     @property
     def text(self) -> str:

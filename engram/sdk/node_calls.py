@@ -5,6 +5,7 @@ public namespace or to plain text.
 """
 
 import base64
+import hashlib
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +25,15 @@ from engram.hotkeys.certificates import CertificateRefused
 from engram.hotkeys.python_json import JsonObject, JsonValue
 from engram.memory import filters, rules
 from engram.memory.errors import InvalidInput, InvalidRequest
+from engram.memory.model import ALWAYS, Validity
 from engram.memory.proof import keyed_tree, proofs
-from engram.sdk import encryption
+from engram.memory.proof.receipts import Deed
+from engram.sdk import encryption, receipts
 from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused
 from engram.sdk.model import Hit, Memory
+from engram.sdk.ranking import BY_COSINE, Ranking
+from engram.sdk.receipts import Receipt
 from engram.sdk.shamir import Share
 from engram.sdk.transport import Answer, error_of
 
@@ -99,13 +104,15 @@ class NodeCalls:
         """Get a document that the node publishes about itself."""
         return Call("GET", path, None, lambda answer: checked(answer, dict[str, object]))
 
-    def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None) -> Call[str]:
+    def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None, validity: Validity = ALWAYS) -> Call[str]:
         """Store a text. Raises ValueError with a cipher and no embedder."""
-        return self._ingest(self._item(text, None, metadata or {}))
+        return self._ingest(self._item(text, None, metadata or {}) | self._validity(validity))
 
-    def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None) -> Call[str]:
+    def ingest_vector(
+        self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None, validity: Validity = ALWAYS
+    ) -> Call[str]:
         """Store a vector."""
-        return self._ingest(self._item(None, vector, metadata or {}))
+        return self._ingest(self._item(None, vector, metadata or {}) | self._validity(validity))
 
     def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> Call[list[str | NodeRefused]]:
         """Store up to 256 texts with their metadata."""
@@ -129,19 +136,43 @@ class NodeCalls:
 
         return self._post(node.INGEST_BATCH, {"items": listed}, read)
 
-    def query(self, text: str, top_k: int, where: Where | None) -> Call[list[Hit]]:
-        """Find the nearest memories to a text; it is embedded here when there is an embedder."""
+    def query(self, text: str, top_k: int, where: Where | None, ranking: Ranking = BY_COSINE) -> Call[list[Hit]]:
+        """Find the nearest memories to a text; it is embedded here when there is an embedder.
+
+        Raises ValueError with a cipher and no embedder, and with a cipher for a mode that looks at words: the node has
+        none of encrypted memories.
+        """
+        if self.cipher is not None and ranking.wants_words:
+            raise ValueError(
+                f"memories are encrypted: the node cannot search their words, as mode {ranking.mode!r} does"
+            )
         if self._embed is not None:
-            return self.query_vector(self._embed(text), top_k, where)
+            fields: JsonObject = {"query_vector": floats(self._embed(text))}
+            if ranking.wants_words:
+                fields["query_text"] = text
+            return self._query(fields, top_k, where, ranking)
         if self.cipher is not None:
             raise ValueError(_NEEDS_EMBEDDER)
-        return self._query({"query_text": text}, top_k, where)
+        return self._query({"query_text": text}, top_k, where, ranking)
 
-    def query_texts(self, vector: Sequence[float], top_k: int, where: Where) -> Call[list[model.Hit]]:
-        """Find the nearest records to a vector, with their texts, by metadata that the node can read."""
+    def query_texts(
+        self,
+        vector: Sequence[float],
+        top_k: int,
+        where: Where,
+        ranking: Ranking = BY_COSINE,
+        words: str | None = None,
+    ) -> Call[list[model.Hit]]:
+        """Find the nearest records to a vector, with their texts, by metadata that the node can read.
 
+        `words` is the query whose words count, for a mode that looks at them.
+        """
         fields: JsonObject = {"query_vector": floats(vector), "top_k": top_k}
-        return self._post(node.QUERY, fields | filter_of(where), _found)
+        if words is not None:
+            fields["query_text"] = words
+        return self._post(
+            node.QUERY, fields | filter_of(where) | ranking.fields(), lambda answer: _found(answer, ranking)
+        )
 
     def look_up(self, key: str, values: Sequence[str], after: str | None = None) -> Call[model.References]:
         """Find the ids of the records whose metadata `key` is one of up to 256 values, oldest first."""
@@ -185,13 +216,19 @@ class NodeCalls:
         """Check a root over the namespace. Raises Impostor."""
         self._require_root(node, commitment)
 
-    def query_vector(self, vector: Sequence[float], top_k: int, where: Where | None) -> Call[list[Hit]]:
-        """Find the nearest memories to a vector."""
-        return self._query({"query_vector": floats(vector)}, top_k, where)
+    def query_vector(
+        self, vector: Sequence[float], top_k: int, where: Where | None, ranking: Ranking = BY_COSINE
+    ) -> Call[list[Hit]]:
+        """Find the nearest memories to a vector. Raises ValueError for a mode that looks at words."""
+        if ranking.wants_words:
+            raise ValueError(f"mode {ranking.mode!r} looks at words, and a vector has none: search by a text")
+        return self._query({"query_vector": floats(vector)}, top_k, where, ranking)
 
-    def page(self, limit: int, offset: int, where: Where | None) -> Call[list[Memory]]:
-        """List memories, oldest first."""
+    def page(self, limit: int, offset: int, where: Where | None, key: str | None = None) -> Call[list[Memory]]:
+        """List memories, oldest first; with `key` the versions of that fact alone."""
         fields: JsonObject = {"limit": limit, "offset": offset}
+        if key is not None:
+            fields["key"] = self._key(key)
 
         def read(answer: Answer) -> list[Memory]:
             return self._opened([_memory(each) for each in checked(answer, model.Listing).records])
@@ -220,6 +257,33 @@ class NodeCalls:
             return answer.status != 404 and checked(answer, model.Deleted).deleted
 
         body = msgspec.json.encode(self._signed(node.DELETE, {"cid": cid}))
+        return Call("DELETE", node.DELETE.url(cid=cid), body, read)
+
+    def ingest_with_receipt(
+        self, text: str, node_key: PublicKey, metadata: Mapping[str, JsonValue] | None, validity: Validity = ALWAYS
+    ) -> Call[Receipt]:
+        """Store a text, and check the node's receipt of it. Raises ValueError as `ingest` does."""
+        item = self._item(text, None, metadata or {}) | self._validity(validity)
+
+        def read(answer: Answer) -> Receipt:
+            result = checked(answer, model.Ingested)
+            outcome = _stored(result, item, self._sender)
+            if isinstance(outcome, NodeRefused):
+                raise outcome
+            owner, key = known(result.owner) or "", str(item.get("key") or "")
+            return self._receipt(result.receipt, "stored", outcome, node_key, owner, key)
+
+        return self._post(node.INGEST, item | {"receipt": True}, read)
+
+    def delete_with_receipt(self, cid: str, node_key: PublicKey) -> Call[Receipt | None]:
+        """Delete a memory, and check the node's proof that it has it no longer; None when there was none."""
+
+        def read(answer: Answer) -> Receipt | None:
+            if answer.status == 404 or not checked(answer, model.Deleted).deleted:
+                return None
+            return self._receipt(checked(answer, model.Deleted).receipt, "deleted", cid, node_key)
+
+        body = msgspec.json.encode(self._signed(node.DELETE, {"cid": cid, "receipt": True}))
         return Call("DELETE", node.DELETE.url(cid=cid), body, read)
 
     def commitment(self, key: PublicKey) -> Call[Commitment]:
@@ -332,6 +396,31 @@ class NodeCalls:
             item["raw_embedding"] = floats(vector)
         return item
 
+    def _validity(self, validity: Validity) -> JsonObject:
+        fields: JsonObject = {"supersedes": validity.supersedes, "expires_at": validity.expires_at}
+        if validity.key is not None:
+            fields["key"] = self._key(validity.key)
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _key(self, key: str) -> str:
+        """Return a key as the node sees it: with a cipher as a digest, which only a guess of the key finds again."""
+        if self.cipher is None:
+            return key
+        return hashlib.sha256(msgspec.json.encode(["engram-key", self.namespace, key])).hexdigest()
+
+    def _receipt(
+        self,
+        given: model.Maybe[model.SignedReceipt | None],
+        deed: Deed,
+        cid: str,
+        node_key: PublicKey,
+        owner: str = "",
+        key: str = "",
+    ) -> Receipt:
+        name, at = self.namespace or _PUBLIC, self._clock.now()
+        about = {"owner": owner, "key": key}
+        return receipts.checked(given, deed, name, cid, node=node_key, at=at, session_id=self._session_id, **about)
+
     def _ingest(self, item: JsonObject) -> Call[str]:
         def read(answer: Answer) -> str:
             outcome = _stored(checked(answer, model.Ingested), item, self._sender)
@@ -341,14 +430,16 @@ class NodeCalls:
 
         return self._post(node.INGEST, item, read)
 
-    def _query(self, fields: JsonObject, top_k: int, where: Where | None) -> Call[list[Hit]]:
+    def _query(self, fields: JsonObject, top_k: int, where: Where | None, ranking: Ranking) -> Call[list[Hit]]:
         def read(answer: Answer) -> list[Hit]:
             hits = [
-                Hit(each.cid, each.score, each.metadata, each.trust_tier, known(each.text)) for each in _found(answer)
+                Hit(each.cid, each.score, each.metadata, each.trust_tier, known(each.text), known(each.relevance))
+                for each in _found(answer, ranking)
             ]
             return self._opened(hits)
 
-        return self._post(node.QUERY, fields | {"top_k": top_k} | self._filter(where), read)
+        fields = fields | {"top_k": top_k} | self._filter(where) | ranking.fields()
+        return self._post(node.QUERY, fields, read)
 
     def _filter(self, where: Where | None) -> JsonObject:
         if where and self.cipher is not None:
@@ -496,15 +587,21 @@ def _deleted(result: model.DeletedResult) -> bool | NodeRefused:
     return NodeRefused(result.error or "the node deleted nothing and did not say why")
 
 
-def _found(answer: Answer) -> list[model.Hit]:
+def _found(answer: Answer, ranking: Ranking) -> list[model.Hit]:
     found = checked(answer, model.Found)
     if found.error:
         raise NodeRefused(found.error)
+    if not ranking.is_plain and any(known(each.relevance) is None for each in found.results):
+        raise NodeRefused("this miner knows neither mode, diversity nor recency: it answered a plain search")
     return found.results
 
 
 def _memory(record: model.Record) -> Memory:
-    return Memory(record.cid, record.metadata, known(record.text))
+    return Memory(
+        *(record.cid, record.metadata, known(record.text), known(record.key)),
+        expires_at=known(record.expires_at),
+        superseded_by=known(record.superseded_by),
+    )
 
 
 def _inclusion(possession: model.Possession) -> keyed_tree.Shown:

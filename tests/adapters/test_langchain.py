@@ -76,6 +76,8 @@ def test_metadata_comes_back_with_its_types_and_filters(new_client: NewClient) -
         ({"n": 2.5, "kind": "x"}, ["two"]),
         ({"n": {"$exists": True}, "kind": "x"}, ["two"]),
         ({"m": None}, []),
+        ({"n": {"$gt": 1}}, ["two"]),
+        ({"n": {"$in": [2.5, True]}, "kind": "x"}, ["two"]),
     ],
 )
 def test_a_filter_is_applied_by_the_search(new_client: NewClient, wanted: dict[str, object], found: list[str]) -> None:
@@ -88,7 +90,7 @@ def test_a_filter_is_applied_by_the_search(new_client: NewClient, wanted: dict[s
     assert [text.id for text in store.similarity_search("1", k=1, filter=wanted)] == found
 
 
-@pytest.mark.parametrize("wanted", [{"n": {"$gt": 0}}, {"n": [1]}, {"n": float("nan")}, lambda document: True])
+@pytest.mark.parametrize("wanted", [{"n": {"$ne": 0}}, {"n": [1]}, {"n": float("nan")}, lambda document: True])
 def test_what_no_filter_is_understood_by_is_refused_with_what_is(new_client: NewClient, wanted: object) -> None:
     store = EngramVectorStore(new_client(), EMBEDDING)
     with pytest.raises(ValueError, match=r"must be a (text, a number, true, false, null or|dict)"):
@@ -99,13 +101,37 @@ async def test_what_a_node_cannot_do_is_said(new_client: NewClient) -> None:
     store = EngramVectorStore(new_client(), EMBEDDING)
     with pytest.raises(ValueError, match=r"150 documents .* 1 to 100"):
         store.similarity_search("1", k=150)
-    retriever = store.as_retriever(search_type="mmr")
-    with pytest.raises(NotImplementedError, match="maximal marginal relevance"):
-        retriever.invoke("1")
-    with pytest.raises(NotImplementedError, match="maximal marginal relevance"):
-        await store.amax_marginal_relevance_search("1")
-    with pytest.raises(NotImplementedError, match="maximal marginal relevance"):
-        store.max_marginal_relevance_search_by_vector([1.0] * 384)
+    with pytest.raises(ValueError, match="a text to take words from"):
+        store.similarity_search_by_vector([1.0] * 384, mode="hybrid")
+    with pytest.raises(ValueError, match="mode must be"):
+        store.similarity_search("1", mode="meaning")
+
+
+async def test_variety_is_chosen_by_the_node(new_client: NewClient) -> None:
+    store = EngramVectorStore(new_client(), EMBEDDING)
+    store.add_texts(["1", "1", "1", "2"], [{"n": number} for number in range(4)])
+    for relevant in (store.as_retriever(search_type="mmr", search_kwargs={"k": 2, "lambda_mult": 0.3}).invoke("1"),):
+        assert sorted(text.page_content for text in relevant) == ["1", "2"]
+    assert len(await store.amax_marginal_relevance_search("1", k=4)) == 4
+    found = store.max_marginal_relevance_search_by_vector(EMBEDDING.embed_query("1"), k=2, lambda_mult=0.3)
+    assert sorted(text.page_content for text in found) == ["1", "2"]
+
+
+def test_words_are_searched_and_a_document_is_updated(new_client: NewClient) -> None:
+    store = EngramVectorStore(new_client(), EMBEDDING)
+    store.add_texts(["the ZX81 computer", "a pond of otters"], ids=["zx", "pond"])
+    [best] = store.similarity_search("zx81", k=1, mode="words")
+    assert best.id == "zx"
+    for version in ("the ZX81 has 1 kB", "the ZX81 has 16 kB"):
+        store.update_documents(["zx"], [Document(page_content=version)])
+    assert [text.page_content for text in store.similarity_search("zx81", mode="words")] == ["the ZX81 has 16 kB"]
+    assert len(store.similarity_search("zx81", mode="words", history=True)) == 3
+    [now] = store.get_by_ids(["zx"])
+    assert now.page_content == "the ZX81 has 16 kB"
+    with pytest.raises(ValueError, match="same length"):
+        store.update_documents(["zx"], [])
+    store.delete(["zx"])
+    assert store.similarity_search("zx81", mode="words", history=True) == []
 
 
 def test_a_retriever_and_from_texts_work(new_client: NewClient) -> None:

@@ -21,6 +21,7 @@ from engram.sdk.llama_index import EngramVectorStore
 from tests.adapters.conftest import NewClient, ciphers
 from tests.miner.nodes import CONTROLLER, NodeProcess
 
+_GTE, _LT = FilterOperator.GTE, FilterOperator.LT
 of_each_cipher = pytest.mark.parametrize("cipher", ["plain", "namespace", "hybrid"])
 
 
@@ -109,6 +110,15 @@ def test_what_is_no_node_is_said_to_be_none(new_client: NewClient, metadata: dic
         store.query(VectorStoreQuery(query_embedding=LETTERS.get_text_embedding("text")))
 
 
+def test_a_node_is_updated_in_place(new_client: NewClient) -> None:
+    store = EngramVectorStore(new_client())
+    store.add([node_of("1", "one"), node_of("2", "two")])
+    assert store.update([node_of("1", "one more")]) == ["1"]
+    found = store.query(VectorStoreQuery(query_embedding=LETTERS.get_text_embedding("one"), similarity_top_k=5))
+    assert sorted(found.ids or []) == ["1", "2"]
+    assert [node.get_content() for node in store.get_nodes(["1"])] == ["one more"]
+
+
 def test_two_values_of_one_key_are_not_taken_for_the_last(new_client: NewClient) -> None:
     both = MetadataFilters(filters=[MetadataFilter(key="kind", value=each) for each in ("one", "two")])
     with pytest.raises(ValueError, match="two values"):
@@ -129,11 +139,24 @@ def test_filters_are_the_nodes_or_refused(new_client: NewClient) -> None:
     assert asked(MetadataFilter(key="n", value=2)) == ["2"]
     assert sorted(asked()) == ["1", "2"]
     with pytest.raises(ValueError, match="operator"):
-        asked(MetadataFilter(key="n", value=2, operator=FilterOperator.GT))
+        asked(MetadataFilter(key="n", value=2, operator=FilterOperator.NE))
+    assert asked(MetadataFilter(key="n", value=1, operator=FilterOperator.GT)) == ["2"]
+    between = [MetadataFilter(key="n", value=value, operator=how) for value, how in ((1, _GTE), (2, _LT))]
+    assert asked(*between) == ["1"]
+    assert asked(MetadataFilter(key="n", value=[2, 3], operator=FilterOperator.IN)) == ["2"]
+    with pytest.raises(ValueError, match="values of 'n' or a range"):
+        asked(MetadataFilter(key="n", value=1), between[0])
     with pytest.raises(ValueError, match="condition"):
         asked(MetadataFilter(key="n", value=2), condition=FilterCondition.OR)
+    assert sorted(asked(mode=VectorStoreQueryMode.MMR, mmr_threshold=0.2)) == ["1", "2"]
+    assert asked(mode=VectorStoreQueryMode.TEXT_SEARCH, query_str="one two") != []
+    assert sorted(asked(mode=VectorStoreQueryMode.HYBRID, query_str="one")) == ["1", "2"]
     with pytest.raises(ValueError, match="mode"):
-        asked(mode=VectorStoreQueryMode.MMR)
+        asked(mode=VectorStoreQueryMode.SVM)
+    with pytest.raises(ValueError, match="alpha"):
+        asked(mode=VectorStoreQueryMode.HYBRID, query_str="one", alpha=0.5)
+    with pytest.raises(ValueError, match="a text to take words from"):
+        asked(mode=VectorStoreQueryMode.HYBRID)
     with pytest.raises(ValueError, match="among"):
         asked(node_ids=["1"])
     with pytest.raises(ValueError, match="by id"):

@@ -39,7 +39,36 @@ DELIBERATE = {
 _ROOT = "/responses/200/content/application/json/schema"
 _CERTIFIED = "of a node that has not its hotkey"
 _SHARE = "//KeyShareRetrieve/post/responses/200/content/application/json/schema/properties"
+_VALID = "says how long a record is current"
+_RANKED = "finds long texts, words and variety"
+_ITEMS = "//IngestBatch/post/requestBody/content/application/json/schema/properties/items/items/properties"
+_SENT = "requestBody/content/application/json/schema/properties"
+_SHOWN = {
+    f"//QuerySynapse/post{_ROOT}/properties/results/items/properties": "a hit",
+    f"//list/post{_ROOT}/properties/records/items/properties": "a record of a page",
+    f"//retrieve/{{cid}}/get{_ROOT}/properties": "a record",
+}
+_SIGNED = "signs a receipt for who asks for one"
+_VALIDITY = ("key", "supersedes", "expires_at")
 NODE_DELIBERATE = {
+    **{f"{_ITEMS}/{field}": _VALID for field in _VALIDITY},
+    **{f"//IngestSynapse/post/{_SENT}/{field}": _VALID for field in _VALIDITY},
+    **{
+        f"{where}/{field}": f"{what} {_VALID}"
+        for where, what in _SHOWN.items()
+        for field in (*_VALIDITY, "superseded_by")
+    },
+    f"//IngestSynapse/post{_ROOT}/properties/superseded_by": _VALID,
+    f"//IngestBatch/post{_ROOT}/properties/results/items/properties/superseded_by": _VALID,
+    f"//IngestSynapse/post{_ROOT}/properties/tokens_searchable": _RANKED,
+    f"//IngestBatch/post{_ROOT}/properties/results/items/properties/tokens_searchable": _RANKED,
+    **{f"//QuerySynapse/post/{_SENT}/{field}": _RANKED for field in ("mode", "diversity", "recency", "history")},
+    f"//QuerySynapse/post{_ROOT}/properties/results/items/properties/relevance": _RANKED,
+    f"//list/post/{_SENT}/key": _VALID,
+    f"//IngestSynapse/post/{_SENT}/receipt": _SIGNED,
+    f"//IngestSynapse/post{_ROOT}/properties/receipt": _SIGNED,
+    f"//retrieve/{{cid}}/delete/{_SENT}/receipt": _SIGNED,
+    f"//retrieve/{{cid}}/delete{_ROOT}/properties/receipt": _SIGNED,
     "//certificate": _CERTIFIED,
     "//identity": _CERTIFIED,
     f"//ChallengeSynapse/post{_ROOT}/properties/certificate": _CERTIFIED,

@@ -84,7 +84,7 @@ class ExactIndex:
 
 
 def excerpt(record: Record) -> Excerpt:
-    return Excerpt(record.id, record.cid, record.text, record.metadata, record.owner)
+    return record.excerpt()
 
 
 def cosine(one: bytes, other: bytes) -> float:

@@ -26,7 +26,8 @@ from tests.shared import needs_shared
 values = st.sampled_from(["", "1", "1.0", "True", "None", "red", "x\0", "x", "é"])
 keys = st.sampled_from(["a", "b", "_ref", "_group", "k\0"])
 metadatas = st.dictionaries(keys, values, max_size=3)
-sought = st.one_of(values, st.sampled_from([1, 1.0, 0, -0.0, 2.5, True, False, None, {"$exists": True}]))
+bounds = st.sampled_from([{"$gt": 0}, {"$lte": 1.0}, {"$gte": "red"}, {"$gt": "", "$lt": "x"}, {"$in": ["x", 1, "é"]}])
+sought = st.one_of(values, bounds, st.sampled_from([1, 1.0, 0, -0.0, 2.5, True, False, None, {"$exists": True}]))
 wanted = st.dictionaries(keys, sought, max_size=2)
 directions = st.tuples(*[st.integers(-3, 3)] * 3).filter(any)
 stores = st.lists(st.tuples(directions, metadatas), min_size=1, max_size=12)
@@ -65,7 +66,17 @@ def test_numbers_are_equal_as_python_has_it(one: float, other: float) -> None:
 @pytest.mark.parametrize(
     ("value", "named"),
     [
-        ({"$gt": 0}, r"'\$gt'"),
+        ({"$gt": None}, r"'\$gt'"),
+        ({"$gt": float("nan")}, r"'\$gt'"),
+        ({"$gt": 10**400}, r"'\$gt'"),
+        ({"$gt": True}, r"'\$gt'"),
+        ({"$gt": 0, "$gte": 1}, "an object"),
+        ({"$lt": 0, "$lte": 1}, "an object"),
+        ({"$gt": 0, "$lt": "9"}, "an object"),
+        ({"$gt": 0, "a": 1}, "an object"),
+        ({}, "an object"),
+        ({"$in": [[1]]}, "a list"),
+        ({"$ne": 1}, r"'\$ne'"),
         ({"$exists": False}, r"'\$exists'"),
         ({"$exists": 1}, r"'\$exists'"),
         ({"a": 1, "b": 2}, "an object"),
@@ -77,6 +88,30 @@ def test_numbers_are_equal_as_python_has_it(one: float, other: float) -> None:
 def test_what_is_not_understood_is_refused_and_what_is_understood_named(value: object, named: str) -> None:
     with pytest.raises(InvalidRequest, match=rf"filter\.n is .*{named}.*null or .*exists"):
         filters.parse({"n": value})
+
+
+@pytest.mark.parametrize("listed", [[], "ab", {"a": 1}, None, [1] * 65])
+def test_any_of_takes_a_list_of_some_values(listed: object) -> None:
+    with pytest.raises(InvalidRequest, match=r"filter\.n has a \$in that is not a list of 1 to 64 values"):
+        filters.parse({"n": {"$in": listed}})
+
+
+@pytest.mark.parametrize(
+    ("value", "stored", "others"),
+    [
+        ({"$in": ["red", 1, True, None]}, {"red", "1", "1.0", "True", "None"}, {"blue", "2", "False"}),
+        ({"$gt": 1}, {"1.5", "2", "1e3", "10"}, {"1", "1.0", "0", "-5", "", "True", "red", "nan", "inf", "1_0", "٣"}),
+        ({"$gte": 1, "$lt": 3}, {"1", "1.0", "2.99"}, {"3", "0.5", "1e400"}),
+        ({"$lte": -0.5}, {"-0.5", "-.5", "-1"}, {"-0.4", "0", "x" * 500}),
+        ({"$gte": "2026-01-01", "$lt": "2026-02-01"}, {"2026-01-01", "2026-01-31T23"}, {"2026-02-01", "2025", ""}),
+        ({"$lte": "b"}, {"a", "b", "", "1"}, {"c", "ba"}),
+    ],
+)
+def test_any_of_and_ranges_hold_for_what_was_stored(value: object, stored: set[str], others: set[str]) -> None:
+    condition = filters.parse({"n": value})
+    assert {each for each in stored | others if condition.holds({"n": each})} == stored
+    assert not condition.holds({"m": "2"})
+    assert condition.has_ranges == ("$in" not in str(value))
 
 
 def test_without_conditions_everything_meets_a_filter() -> None:

@@ -13,20 +13,20 @@ import msgspec
 
 Endpoint = Literal[
     "ingest", "batch", "query", "list", "retrieve", "delete", "challenge", "challenge2", "prove", "root", "whole",
-    "legacy root", "put share", "get share", "walk", "look up", "delete batch",
+    "legacy root", "put share", "get share", "walk", "look up", "delete batch", "windows", "words", "hybrid",
     "repair", "export", "export stream", "save chat", "chat", "chats",
     "make chat", "rename chat", "delete chat", "attest", "attestation", "health", "stats", "metagraph", "metrics",
 ]  # fmt: skip
 SPACED = frozenset(
     {"ingest", "batch", "query", "list", "retrieve", "delete", "challenge", "challenge2", "prove", "root", "whole",
-     "legacy root", "put share", "get share", "walk", "look up", "delete batch"}
+     "legacy root", "put share", "get share", "walk", "look up", "delete batch", "windows", "words", "hybrid"}
 )  # fmt: skip
 """Endpoints that act on a namespace; their answers are disguised when it is a private one."""
 GETS = frozenset({"retrieve", "root", "whole", "legacy root", "chat", "chats"})
 CHANGING = frozenset({"ingest", "batch", "delete", "delete batch", "put share"})
 OPEN = frozenset({"attestation", "health", "stats", "metagraph", "metrics"})
 """Endpoints that look at no signature."""
-RULED = frozenset({"ingest", "query"})
+RULED = frozenset({"ingest", "query", "windows", "words", "hybrid"})
 """Endpoints that tell a broken rule with status 200."""
 
 Space = tuple[str, str]
@@ -175,7 +175,9 @@ class Model:
                 for content in shown.contents:
                     there.setdefault(cid_of(content), Held(owner, shown.text))
                 return Told(200, private, whose, tuple(cid_of(content) for content in shown.contents))
-            case "query" | "list" | "walk":
+            case "words" if not private:  # only words in metadata, of which there are none, may be found by everyone
+                return Told(200, private, whose, (), count=0)
+            case "query" | "list" | "walk" | "windows" | "words" | "hybrid":
                 return Told(200, private, whose, tuple(there), texts, len(there))
             case "look up":
                 found = [cid for cid in map(cid_of, dict.fromkeys(shown.contents)) if cid in there]
@@ -300,7 +302,7 @@ def shown_cids(endpoint: Endpoint, body: dict[str, Any]) -> tuple[str, ...]:
     match endpoint:
         case "batch":
             return tuple(result["cid"] for result in body["results"])
-        case "query":
+        case "query" | "windows" | "words" | "hybrid":
             return tuple(sorted(hit["cid"] for hit in body["results"]))
         case "delete batch":
             return tuple(result["cid"] for result in body["results"] if result["deleted"])

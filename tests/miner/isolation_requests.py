@@ -19,6 +19,9 @@ PATHS: dict[Endpoint, tuple[str, str, str]] = {
     "ingest": ("POST", "/IngestSynapse", "IngestSynapse"),
     "batch": ("POST", "/IngestBatch", "IngestBatch"),
     "query": ("POST", "/QuerySynapse", "QuerySynapse"),
+    "windows": ("POST", "/QuerySynapse", "QuerySynapse"),
+    "words": ("POST", "/QuerySynapse", "QuerySynapse"),
+    "hybrid": ("POST", "/QuerySynapse", "QuerySynapse"),
     "list": ("POST", "/list", "list"),
     "retrieve": ("GET", "/retrieve/{cid}", "retrieve"),
     "delete": ("DELETE", "/retrieve/{cid}", "DeleteSynapse"),
@@ -120,6 +123,11 @@ def _fields(draft: Draft, secret: str, share: str) -> dict[str, Any]:
             return {"items": [item(content) for content in draft.contents]}
         case "query":
             return {"query_vector": embedding(draft.contents[0]), "top_k": 100}
+        case "windows":
+            return {"query_vector": embedding(draft.contents[0]), "top_k": 100, "mode": "vector", "diversity": 0.4}
+        case "words" | "hybrid":
+            ranked = {"mode": draft.endpoint, "recency": 60}
+            return {"query_vector": embedding(draft.contents[0]), "query_text": secret, "top_k": 100, **ranked}
         case "list" | "get share" | "export" | "export stream" | "root":
             return {}
         case "walk":

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -21,9 +21,14 @@ import trio
 from engram.clock import Clock, SeededIds, SystemClock
 from engram.hotkeys import Keypair, miner_scheme, wallet
 from engram.memory.embed.hash_embedder import HashEmbedder
+from engram.memory.embed.protocol import Embedder
 from engram.memory.indexed_store import IndexedStore
+from engram.memory.model import Change
 from engram.memory.proof.commitment import Commitment
 from engram.memory.rules import RecordLimits
+from engram.memory.search import windows_db, words_db
+from engram.memory.search.windows import Windows
+from engram.memory.search.words import Words
 from engram.memory.store.attestations import Attestations
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
@@ -59,13 +64,24 @@ async def serving(
     noise_sigma: float = 0.0,
     signer: Signer | None = None,
     use_secrets: Callable[[NodeSecrets], None] = lambda _: None,
+    embedder: Embedder | None = None,
+    waits_for_windows: bool = False,
 ) -> AsyncIterator[Service]:
     """A node's service over a real database and an exact index, without HTTP and without a process."""
     time_source = clock or SystemClock()
     truth = Truth.open(folder / "truth.db", time_source, SeededIds(1))
     store = IndexedStore(truth, ExactIndex())
     commitment = Commitment()
-    store.on_changes = commitment.follow
+    embeds = embedder or HashEmbedder(DIMENSION)
+    words = Words(folder / words_db.FILE, truth)
+    windows = Windows(folder / windows_db.FILE, truth, embeds, of_private=noise_sigma == 0)
+
+    def committed(changes: Sequence[Change]) -> None:
+        commitment.follow(changes)
+        words.hint(changes)
+        windows.hint(changes)
+
+    store.on_changes = committed
     notebook = Notebook.open(folder / "notebook.db")
     attestations = Attestations(notebook)
     await store.load()
@@ -83,7 +99,7 @@ async def serving(
         limits=RecordLimits(DIMENSION),
         store=store,
         truth=truth,
-        embedder=HashEmbedder(DIMENSION),
+        embedder=embeds,
         commitment=commitment,
         notebook=notebook,
         attestations=attestations,
@@ -98,14 +114,21 @@ async def serving(
         noise_sigma=noise_sigma,
         gauss=random.Random(1).gauss,
         use_secrets=use_secrets,
+        words=words,
+        windows=windows,
+        waits_for_windows=waits_for_windows,
     )
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(words.run, lambda: None)
+        nursery.start_soon(windows.run, lambda: None)
         nursery.start_soon(truth.run, lambda: None)
         nursery.start_soon(notebook.run, lambda: None)
         nursery.start_soon(store.run, lambda: None)
         with trio.fail_after(30):
             yield service
         nursery.cancel_scope.cancel()
+    words.close()
+    windows.close()
     truth.close()
     notebook.close()
 

@@ -41,6 +41,9 @@ class StubbornEmbedder:
     async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
         return [None for _ in texts]
 
+    async def windows(self, text: str) -> list[bytes]:
+        return []
+
 
 async def readiness_after(
     embedder: StubbornEmbedder, seconds: float, *, index: bool = True, records: bool = False

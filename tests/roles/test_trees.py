@@ -53,6 +53,8 @@ node                      one_for_one
   notebook
   store
   embedder
+  words                   disable
+  windows                 disable
   readiness               disable
   loop_lag
   storage

@@ -41,20 +41,28 @@ for _function, _example in (
 
 @app.command(help_epilogue="Example: `engram miner reindex /var/lib/engram/my-node`")
 def reindex(data: Data) -> None:
-    """Rebuild the index with its graphs from the records. The node must be down; it is safe to stop."""
+    """Rebuild the index with its graphs, and the words, from the records. The node must be down; it is safe to stop.
+
+    Windows of long texts are embedded again in the background when the node runs.
+    """
     from engram.memory.index import edge_reindex
+    from engram.memory.upkeep import derived
     from engram.miner import folder
     from engram.miner.errors import FolderInUse
 
     truth = truth_of(data)
     try:
-        with folder.claim(data), progress("vectors") as on_progress:
-            count = edge_reindex.reindex(truth, data / _INDEX, on_progress)
+        with folder.claim(data):
+            with progress("vectors") as on_progress:
+                count = edge_reindex.reindex(truth, data / _INDEX, on_progress)
+            with progress("words") as on_progress:
+                texts = derived.rebuild_words(data, on_progress)
+            derived.forget_windows(data)
     except FolderInUse as error:
         raise CommandFailed(f"{error}; stop it first (while it runs, it builds its graph by itself)") from None
     except (sqlite3.Error, OSError) as error:
         raise CommandFailed(f"the index of {data} cannot be built: {error}; the old one is unchanged") from None
-    complain(f"the index has {count} vectors")
+    complain(f"the index has {count} vectors, and the words of {texts} texts")
 
 
 @app.command(help_epilogue="Example: `engram miner push /var/lib/engram/my-node --to https://qdrant.example:6333`")

@@ -35,7 +35,7 @@ _MOST_LISTED: Final = 20
 _PUBLIC: Final = "__public__"
 _UNDERSTOOD: Final = frozenset({"namespace", "is_public", "owner", "timestamp", "timestamp_ms"})
 """The fields of authority that a line may have: its namespace, and the facts that exports add to a record."""
-_TEXTS: Final = ("text", "model_version", "raw_embedding_b64")
+_TAKEN: Final = ("text", "model_version", "raw_embedding_b64", "key", "supersedes", "expires_at")
 _VECTORS: Final = ("raw_embedding", "embedding", "vector")
 
 
@@ -157,6 +157,8 @@ class Work:
             line = self._read(raw, number)
             if line is not None and lines:
                 is_full = len(lines) == self._batch or size + len(raw) > _BATCH_BYTES
+                # a node supersedes only what it holds, which the items of one request are not yet
+                is_full = is_full or line.item.get("supersedes") in [each.cid or "" for each in lines]
                 if is_full or line.namespace != lines[0].namespace:
                     yield lines, number - 1, raws
                     lines, raws, size = [], [], 0
@@ -263,7 +265,7 @@ def read_line(raw: bytes, number: int, namespace: str | None) -> Line | None:
     fields = _object(raw)
     if fields.get("kind", "record") != "record":
         return None
-    item: JsonObject = {name: fields[name] for name in _TEXTS if fields.get(name) is not None}
+    item: JsonObject = {name: fields[name] for name in _TAKEN if fields.get(name) is not None}
     if (encoded := fields.get("embedding_b64")) is not None:
         item["raw_embedding_b64"] = encoded
     for name in _VECTORS:

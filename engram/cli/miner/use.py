@@ -13,8 +13,10 @@ from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
 from engram.clock import SystemClock
 from engram.sdk.node_calls import NodeCalls, checked
+from engram.sdk.ranking import Mode, Ranking
 from engram.sdk.transport import Transport
 
+_DAY_S = 86_400.0
 _SHOWN = 200
 """Characters of a text in a table."""
 
@@ -43,9 +45,15 @@ def query(
     where: Annotated[
         tuple[str, ...], Parameter(help="Only memories whose metadata has key=value; repeatable.", negative="")
     ] = (),
+    mode: Annotated[
+        Mode | None, Parameter(help="vector: all of long texts too; words: names and identifiers; hybrid: both.")
+    ] = None,
+    diversity: Annotated[float, Parameter(help="0: by relevance alone; towards 1: less of what says the same.")] = 0.0,
+    recency: Annotated[float | None, Parameter(help="Half-life in days, by which newer memories count more.")] = None,
+    history: Annotated[bool, Parameter(help="Show superseded and expired memories too.", negative="")] = False,
     show: Show = SHOW,
 ) -> None:
-    """Find the memories nearest in meaning to TEXT, best first."""
+    """Find the memories nearest in meaning to TEXT, best first; with --mode also by their words."""
     if not 1 <= top <= 100:
         raise CommandFailed(f"--top must be 1 to 100, not {top}", Exit.USAGE)
     conditions = {}
@@ -54,10 +62,14 @@ def query(
         if not equals or not name:
             raise CommandFailed(f"--where {pair!r} must be key=value", Exit.USAGE)
         conditions[name] = value
+    try:
+        ranking = Ranking(mode, diversity, None if recency is None else recency * _DAY_S, history)
+    except ValueError as error:
+        raise CommandFailed(str(error), Exit.USAGE) from None
     url, keypair = node.url(), node.keypair()
     with answered():
         calls = NodeCalls(SystemClock(), keypair, namespace=node.namespace)
-        call = calls.query(text, top, conditions or None)
+        call = calls.query(text, top, conditions or None, ranking)
         transport = Transport(url, timeout_s=60.0)
         try:
             answer = checked(transport.request(call.method, call.path, body=call.body), model.Found)

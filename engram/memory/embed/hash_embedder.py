@@ -47,6 +47,10 @@ class HashEmbedder:
         """All of a text is read."""
         return [None] * len(texts)
 
+    async def windows(self, text: str) -> list[bytes]:
+        """All of a text is read."""
+        return []
+
     def _vectors(self, texts: list[str]) -> list[bytes]:
         return [hash_vector(text, self.dimension) for text in texts]
 

@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from engram.memory.embed import minilm_graph, weights
-from engram.memory.embed.protocol import Cut, EmbedderState
+from engram.memory.embed.protocol import MOST_WINDOWS, WINDOW_STRIDE, WINDOW_TOKENS, Cut, EmbedderState
 from engram.memory.embed.weights_hub import Hub, HubUnavailable
 from engram.memory.errors import EmbedderUnavailable, WeightsRefused
 
@@ -104,6 +104,17 @@ class MiniLmEmbedder:
             return [None] * len(texts)
         return [await trio.to_thread.run_sync(model.cut, text, limiter=self._thread) for text in texts]
 
+    async def windows(self, text: str) -> list[bytes]:
+        """Return the vectors of all windows of a text but the first, which is that of `embed`; MOST_WINDOWS in all.
+
+        Windows are embedded one by one, so that a search waits for one of them at most.
+        """
+        await self._settled.wait()
+        if self._model is None:
+            raise EmbedderUnavailable(f"texts cannot be embedded: {self._refused}")
+        further = await trio.to_thread.run_sync(self._model.further, text, limiter=self._thread)
+        return [await trio.to_thread.run_sync(self._model.vector_of, ids, limiter=self._thread) for ids in further]
+
     async def _fetched(self, hub: Hub) -> Path:
         def report_progress(done: int, total: int) -> None:
             self._waiting_for = f"its weights are being downloaded, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
@@ -124,9 +135,10 @@ class MiniLmEmbedder:
 class _Model:
     """The loaded model; blocking, for one thread at a time."""
 
-    def __init__(self, session: InferenceSession, tokenizer: Tokenizer) -> None:
+    def __init__(self, session: InferenceSession, tokenizer: Tokenizer, overlapping: Tokenizer) -> None:
         self._session = session
         self._tokenizer = tokenizer
+        self._overlapping = overlapping
 
     @classmethod
     def load(cls, weights_dir: Path | None, cache: Path) -> _Model:
@@ -148,15 +160,23 @@ class _Model:
         tokenizer = Tokenizer.from_file(str(files.tokenizer))
         tokenizer.enable_truncation(minilm_graph.MAX_TOKENS)
         tokenizer.no_padding()
-        model = cls(session, tokenizer)
+        overlapping = Tokenizer.from_file(str(files.tokenizer))
+        overlapping.enable_truncation(minilm_graph.MAX_TOKENS, stride=WINDOW_TOKENS - WINDOW_STRIDE)
+        overlapping.no_padding()
+        model = cls(session, tokenizer, overlapping)
         model.vector("engram")  # a model that loads may still fail to compute
         return model
 
     def vector(self, text: str) -> bytes:
+        return self.vector_of(self._tokenizer.encode(text).ids)
+
+    def further(self, text: str) -> list[list[int]]:
+        return [each.ids for each in self._overlapping.encode(text).overflowing[: MOST_WINDOWS - 1]]
+
+    def vector_of(self, tokens: Sequence[int]) -> bytes:
         import numpy as np
 
-        encoded = self._tokenizer.encode(text)
-        ids = np.array([encoded.ids], dtype=np.int64)
+        ids = np.array([tokens], dtype=np.int64)
         (vectors,) = self._session.run(["vectors"], {"ids": ids, "mask": np.ones_like(ids)})
         return np.asarray(vectors, dtype="<f4").tobytes()
 

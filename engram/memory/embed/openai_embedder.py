@@ -97,6 +97,10 @@ class OpenAiEmbedder:
         """Return None for each text: the server does not report truncation, and most refuse a text that is too long."""
         return [None] * len(texts)
 
+    async def windows(self, text: str) -> list[bytes]:
+        """No windows: the server does not say what its vector of a long text covers."""
+        return []
+
     async def _ask(self, texts: Sequence[str]) -> list[bytes]:
         try:
             answer = await self._http.request(

@@ -9,6 +9,11 @@ import msgspec
 
 EmbedderState = Literal["loading", "ready", "failed"]
 
+WINDOW_TOKENS, WINDOW_STRIDE, MOST_WINDOWS = 254, 190, 40
+"""Tokens of a window beside its two marks; how many later the next one begins; and how many windows a text has."""
+MOST_TOKENS = WINDOW_TOKENS + WINDOW_STRIDE * (MOST_WINDOWS - 1)
+"""Tokens of a text, from its beginning, that its windows cover."""
+
 
 class Cut(msgspec.Struct, frozen=True):
     """A text that is longer than the model reads: its number of tokens, and how many of them, counted from the start,
@@ -47,4 +52,9 @@ class Embedder(Protocol):
 
     async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
         """Return for each text what `embed` cuts off; None when nothing is cut off, or when that is not known."""
+        ...
+
+    async def windows(self, text: str) -> list[bytes]:
+        """Return unit vectors of what of a long text its own vector does not cover, window by window; none where it
+        covers everything, or this embedder makes no windows. Raises EmbedderUnavailable."""
         ...

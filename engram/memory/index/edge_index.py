@@ -121,7 +121,7 @@ class EdgeIndex:
     ) -> list[Match]:
         """Return the nearest records of a namespace; with the record database, as they are in it now."""
         private_to = None if namespace == PUBLIC else namespace
-        marks = wanted(conditions)
+        marks, current = wanted(conditions), conditions.current
         waiting = _Reply(self._searching, give_up_at)
         try:
             self._searching.acquire_on_behalf_of_nowait(waiting)  # waiting without need would cost a pass of the loop
@@ -130,7 +130,7 @@ class EdgeIndex:
                 await self._searching.acquire_on_behalf_of(waiting)
             if patience.cancelled_caught:
                 raise IndexUnavailable("the index has too many open requests to answer in time") from None
-        reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks), waiting)
+        reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks, current), waiting)
         return reply.matches if isinstance(reply, Found) else []
 
     async def flush(self) -> int:

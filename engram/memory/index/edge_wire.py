@@ -57,6 +57,8 @@ class Search(msgspec.Struct, frozen=True, array_like=True, tag="search"):
     limit: int
     marks: list[list[str]]
     """One group of marks for each condition: a vector must have one mark of every group."""
+    current: bool = False
+    """Whether records that are superseded or expired are skipped."""
 
 
 class Flush(msgspec.Struct, frozen=True, array_like=True, tag="flush"):

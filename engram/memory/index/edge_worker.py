@@ -188,7 +188,8 @@ class IndexWorker:
             return Found(search.number, [Match(number, score) for number, score in hits])
         namespace = PUBLIC if search.private_to is None else search.private_to
         try:
-            there = record_sql.by_ids(self._truth, namespace, [number for number, _ in hits])
+            current_at = time.time() if search.current else None
+            there = record_sql.by_ids(self._truth, namespace, [number for number, _ in hits], current_at)
         except (sqlite3.Error, *record_sql.DAMAGED) as error:
             return WorkFailed(search.number, record_sql.fault_of(error))
         return Found(search.number, [Match(number, score, there[number]) for number, score in hits if number in there])

@@ -46,8 +46,13 @@ class Store(Protocol):
         """
         ...
 
-    async def page(self, namespace: str, conditions: Filter, limit: int, offset: int = 0) -> list[Record]:
-        """Return a page of a namespace in the order of storing. Raises TruthUnavailable."""
+    async def page(
+        self, namespace: str, conditions: Filter, limit: int, offset: int = 0, key: str | None = None
+    ) -> list[Record]:
+        """Return a page of a namespace, or of the versions of one key, in the order of storing.
+
+        Raises TruthUnavailable.
+        """
         ...
 
     def count(self) -> Counts:

@@ -20,7 +20,7 @@ from engram.durable.erasing import COMPACTED_UP_TO, QUIET_S
 from engram.durable.readers import READ_BUDGET_S
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.model import Change, Counts, Deleted, Entry, Excerpt, Record
-from engram.memory.store import deletions, record_sql
+from engram.memory.store import deletions, record_sql, succession
 from engram.memory.store.deletions import Batch, May
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ def database(ids: Ids) -> Database[sqlite3.Connection]:
     """Return the definition of the record database for engram.durable; a new one gets its id from `ids`."""
     return Database[sqlite3.Connection](
         name="the record database",
-        migrations=(lambda connection: record_sql.create_schema(connection, ids.uuid4()),),
+        migrations=(lambda connection: record_sql.create_first(connection, ids.uuid4()), succession.add_columns),
         wrap=lambda connection: connection,
         not_done=TruthUnavailable,
         unknown=WriteUnknown,
@@ -161,9 +161,16 @@ class Truth:
         """Return the record stored under that namespace and CID."""
         return await self.read(lambda connection: record_sql.get(connection, namespace, cid))
 
-    async def by_ids(self, namespace: str, ids: Sequence[int]) -> dict[int, Excerpt]:
-        """Return the records with these ids that exist in that namespace."""
-        return await self.read(lambda connection: record_sql.by_ids(connection, namespace, ids)) if ids else {}
+    def now(self) -> float:
+        """Return the time (unix seconds) by which records are stored and expire."""
+        return self._clock.now()
+
+    async def by_ids(self, namespace: str, ids: Sequence[int], *, current: bool = False) -> dict[int, Excerpt]:
+        """Return the records with these ids that exist in that namespace, or only those that are current."""
+        if not ids:
+            return {}
+        at = self.now() if current else None
+        return await self.read(lambda connection: record_sql.by_ids(connection, namespace, ids, at))
 
     async def count(self) -> Counts:
         """Return how many records there are."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -17,9 +17,10 @@ from engram import wire
 from engram.durable.database import is_undecodable, text_of
 from engram.durable.driver import sqlite3
 from engram.memory.filters import Condition, Filter
-from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Record, Upserted
+from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Record, Upserted, Validity
+from engram.memory.store import succession
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE records (
@@ -42,23 +43,36 @@ REFERENCES: Final = ("_ref", "_group")
 """Metadata keys for a client's own references; a lookup by them uses an index instead of reading the namespace."""
 DAMAGED = (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError)
 """Errors of decoding a row that SQLite itself read without error."""
-Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
+Row: TypeAlias = tuple[
+    *tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int],
+    *tuple[str | None, str | None, float | None, int | None, str | None],
+]
 """The columns of a record in the database; see `of_row`."""
 RETIRED_INDEXES: Final = ("records_ref", "records_group")
 """Indexes built by an older SQLite (3.40), which cut JSON text at its first NUL; replaced under new names."""
-_COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
+_COLUMNS = (
+    "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence,"
+    " key, supersedes, expires_at, made_here, superseded_by"
+)
+_EXCERPT = "id, cid, text, metadata, owner, key, supersedes, expires_at, superseded_by"
 _decode_metadata = wire.decoder(dict[str, str]).decode
 
 
 def create_schema(connection: sqlite3.Connection, truth_id: str) -> None:
     """Create the tables of a new database in the caller's transaction. `truth_id` identifies this truth for good."""
+    create_first(connection, truth_id)
+    succession.add_columns(connection)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def create_first(connection: sqlite3.Connection, truth_id: str) -> None:
+    """Create the tables as they were in schema version 1; `succession.add_columns` is the step to version 2."""
     for statement in _SCHEMA.split(";"):
         if statement.strip():
             connection.execute(statement)
     index_references(connection)
     facts = {"truth_id": truth_id, "sequence": "0", "pruned_to": "0"}
     connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", facts.items())
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
 def index_references(connection: sqlite3.Connection) -> None:
@@ -96,25 +110,31 @@ def put(connection: sqlite3.Connection, entry: Entry, now: float) -> Record:
     return put_all(connection, [entry], now)[0][0]
 
 
-def put_all(
-    connection: sqlite3.Connection, entries: Sequence[Entry], now: float
-) -> tuple[list[Record], list[Upserted]]:
-    """Store entries; return their records and the changes. An entry that exists under the same namespace and CID stays
-    and is no change."""
+def put_all(connection: sqlite3.Connection, entries: Sequence[Entry], now: float) -> tuple[list[Record], list[Change]]:
+    """Store entries; return their records and the changes.
+
+    An entry that exists under the same namespace and CID stays and is no change, unless its validity replaces it
+    (engram.memory.store.succession).
+    """
     found: list[Record] = []
-    changes: list[Upserted] = []
+    changes: list[Change] = []
     before = last_sequence(connection)
     for entry in entries:
         record = _insert(connection, entry, before + len(changes) + 1, now)
         if record is None:
             there = get(connection, entry.namespace, entry.cid)
             assert there is not None
-            found.append(there)
-        else:
-            found.append(record)
-            changes.append(
-                Upserted(record.sequence, record.id, entry.namespace, entry.embedding, entry.metadata, entry.cid)
-            )
+            if not succession.is_replaced(there, entry, now):
+                found.append(there)
+                continue
+            changes.append(_delete(connection, there, before + len(changes) + 1))
+            record = _insert(connection, entry, before + len(changes) + 1, now)
+            assert record is not None
+        found.append(record)
+        succession.supersede(connection, record)
+        changes.append(
+            Upserted(record.sequence, record.id, entry.namespace, entry.embedding, entry.metadata, entry.cid)
+        )
     if changes:
         _set_sequence(connection, before + len(changes))
     return found, changes
@@ -127,11 +147,7 @@ def delete(connection: sqlite3.Connection, namespace: str, cid: str) -> tuple[De
         return None, []
     sequence = last_sequence(connection) + 1
     _set_sequence(connection, sequence)
-    connection.execute("DELETE FROM records WHERE id = ?", (record.id,))
-    connection.execute(
-        "INSERT INTO deletions (sequence, id, namespace) VALUES (?, ?, ?)", (sequence, record.id, namespace)
-    )
-    change = Deleted(sequence, record.id, namespace, record.cid, record.embedding)
+    change = _delete(connection, record, sequence)
     return change, [change]
 
 
@@ -143,34 +159,93 @@ def get(connection: sqlite3.Connection, namespace: str, cid: str) -> Record | No
     return None if row is None else of_row(row)
 
 
-def by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> dict[int, Excerpt]:
-    """Return the records with these ids that exist in that namespace."""
-    marks = _marks(ids)
+def by_ids(
+    connection: sqlite3.Connection, namespace: str, ids: Sequence[int], current_at: float | None = None
+) -> dict[int, Excerpt]:
+    """Return the records with these ids that exist in that namespace; with a time, only those that are current then."""
     # + makes SQLite look up the few ids instead of walking the index of namespaces
-    rows = connection.execute(
-        f"SELECT id, cid, text, metadata, owner FROM records WHERE +namespace = ? AND id IN ({marks})",
-        (namespace, *ids),
-    )
-    return {
-        number: Excerpt(number, cid, text, _decode_metadata(metadata), owner)
-        for number, cid, text, metadata, owner in rows
-    }
+    clauses = f"+namespace = ? AND id IN ({_marks(ids)})"
+    values: list[str | int | float] = [namespace, *ids]
+    if current_at is not None:
+        clauses += f" AND {succession.CURRENT}"
+        values.append(current_at)
+    rows = connection.execute(f"SELECT {_EXCERPT} FROM records WHERE {clauses}", values)
+    return {row[0]: _excerpt(row) for row in rows}
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A record that may be found, with what it is ranked by. `created_at` is unix seconds."""
+
+    record: Excerpt
+    embedding: bytes
+    created_at: float
+
+
+def candidates(
+    connection: sqlite3.Connection, namespace: str, ids: Sequence[int], conditions: Filter, now: float
+) -> dict[int, Candidate]:
+    """Return the records with these ids that exist in that namespace and meet `conditions` at that time."""
+    clauses = f"+namespace = ? AND id IN ({_marks(ids)})"
+    values: list[str | int | float] = [namespace, *ids]
+    if conditions.current:
+        clauses += f" AND {succession.CURRENT}"
+        values.append(now)
+    rows = connection.execute(f"SELECT {_EXCERPT}, embedding, created_at FROM records WHERE {clauses}", values)
+    found = {row[0]: Candidate(_excerpt(row), row[-2], row[-1]) for row in rows}
+    return {number: each for number, each in found.items() if conditions.holds(each.record.metadata)}
+
+
+def embedding_of(connection: sqlite3.Connection, number: int) -> bytes | None:
+    """Return the vector of the record with that id."""
+    row = connection.execute("SELECT embedding FROM records WHERE id = ?", (number,)).fetchone()
+    return None if row is None else row[0]
 
 
 def of_row(row: Row) -> Record:
     """Return the record of a row."""
-    number, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence = row
-    decoded = _decode_metadata(metadata)
-    return Record(number, namespace, cid, embedding, text, decoded, model_version, owner, created_at, sequence)
+    number, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence = row[:10]
+    key, supersedes, expires_at, made_here, superseded_by = row[10:]
+    return Record(
+        *(number, namespace, cid, embedding, text, _decode_metadata(metadata), model_version, owner, created_at),
+        sequence=sequence,
+        validity=Validity(key, supersedes, expires_at),
+        made_here=None if made_here is None else bool(made_here),
+        superseded_by=superseded_by,
+    )
 
 
 def page(
-    connection: sqlite3.Connection, namespace: str, conditions: Filter, limit: int, offset: int = 0, *, after: int = 0
+    connection: sqlite3.Connection,
+    namespace: str,
+    conditions: Filter,
+    limit: int,
+    offset: int = 0,
+    *,
+    after: int = 0,
+    key: str | None = None,
+    now: float = 0.0,
 ) -> list[Record]:
-    """Return a page of a namespace, oldest first: records behind id `after` whose metadata meet `conditions`."""
+    """Return a page of a namespace, oldest first: records behind id `after` whose metadata meet `conditions`.
+
+    With `key`, only the versions of that key; `now` is the time at which records are current, if that is a condition.
+    """
     clauses, order = ["namespace = ?", "id > ?"], "id"
-    values: list[str | int] = [namespace, after]
-    for condition in conditions.conditions:
+    values: list[str | int | float] = [namespace, after]
+    if key is not None:
+        clauses.append("key = ?")
+        values.append(key)
+        order = "+id"  # otherwise SQLite reads the whole namespace in this order and not the index of keys
+    if conditions.current:
+        clauses.append(succession.CURRENT)
+        values.append(now)
+    for number, condition in enumerate(conditions.conditions):
+        if condition.range is not None:
+            function = f"engram_within_{number}"
+            connection.create_function(function, 1, condition.admits, deterministic=True)
+            within = f"entry.key = ? AND {function}(entry.value)"
+            clauses.append(f"EXISTS (SELECT 1 FROM json_each(metadata) AS entry WHERE {within})")
+            values.append(condition.key)
+            continue
         if condition.values is not None and condition.key in REFERENCES:
             clauses.append(f"{_reference(condition.key)} IN ({_marks(condition.values)})")
             order = "+id"  # otherwise SQLite reads the whole namespace in this order and not the index of references
@@ -255,6 +330,12 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, DAMAGED) or is_undecodable(error)
 
 
+def _excerpt(row: Sequence[Any]) -> Excerpt:
+    number, cid, text, metadata, owner, key, supersedes, expires_at, superseded_by = row[:9]
+    validity = Validity(key, supersedes, expires_at)
+    return Excerpt(number, cid, text, _decode_metadata(metadata), owner, validity, superseded_by)
+
+
 def _entry(condition: Condition) -> str:
     return "entry.key = ?" + ("" if condition.values is None else f" AND entry.value IN ({_marks(condition.values)})")
 
@@ -271,12 +352,15 @@ def _marks(values: Sequence[object]) -> str:
 def _insert(connection: sqlite3.Connection, entry: Entry, sequence: int, now: float) -> Record | None:
     """Store an entry; return None when it exists already."""
     encoded = json.dumps(entry.metadata, ensure_ascii=False, separators=(",", ":"))
+    validity = entry.validity
     cursor = connection.execute(
-        "INSERT INTO records (namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, cid) DO NOTHING",
+        "INSERT INTO records (namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence,"
+        " key, supersedes, expires_at, made_here)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, cid) DO NOTHING",
         (
             *(entry.namespace, entry.cid, entry.embedding, entry.text, encoded),
             *(entry.model_version, entry.owner, now, sequence),
+            *(validity.key, validity.supersedes, validity.expires_at, entry.made_here),
         ),
     )
     if cursor.rowcount == 0:
@@ -294,7 +378,17 @@ def _insert(connection: sqlite3.Connection, entry: Entry, sequence: int, now: fl
         owner=entry.owner,
         created_at=now,
         sequence=sequence,
+        validity=validity,
+        made_here=entry.made_here,
     )
+
+
+def _delete(connection: sqlite3.Connection, record: Record, sequence: int) -> Deleted:
+    connection.execute("DELETE FROM records WHERE id = ?", (record.id,))
+    connection.execute(
+        "INSERT INTO deletions (sequence, id, namespace) VALUES (?, ?, ?)", (sequence, record.id, record.namespace)
+    )
+    return Deleted(sequence, record.id, record.namespace, record.cid, record.embedding)
 
 
 def _set_sequence(connection: sqlite3.Connection, sequence: int) -> None:

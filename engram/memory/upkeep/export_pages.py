@@ -4,7 +4,8 @@ The same documents go over HTTP to the controller and into files for the operato
 
 | kind | fields |
 |---|---|
-| record | namespace, is_public, cid, text, metadata, model_version, owner, created_at, embedding_b64 |
+| record | namespace, is_public, cid, text, metadata, model_version, owner, created_at, embedding_b64; key, supersedes |
+| | expires_at, superseded_by where they are set |
 | conversation | owner, user_id, conv_id, title, created_at, updated_at, messages |
 | key_share | owner, namespace, share_index, share_hex, threshold, total, stored_at |
 | attestation | namespace, owner, attested_at |
@@ -24,6 +25,7 @@ import msgspec
 
 from engram.durable.driver import sqlite3
 from engram.memory.model import PUBLIC
+from engram.memory.store import succession
 from engram.memory.upkeep import data_files
 from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, Progress
 
@@ -35,6 +37,9 @@ MOST_BYTES: Final = 1_048_576
 """The most bytes of JSON in a page; a larger document gets its own page."""
 _FILE_PAGE = 256
 _OWNERS_HEX = "CASE WHEN typeof(owner) = 'blob' THEN lower(hex(owner)) ELSE owner END"
+
+
+_VALIDITY: Final = ("key", "supersedes", "expires_at", "superseded_by")
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -111,8 +116,11 @@ def _page(
     connection: sqlite3.Connection, kind: Kind, after: int, limit: int, condition: str, values: Sequence[object]
 ) -> Page:
     source = SOURCES[kind]
+    columns = source.columns
+    if kind == "record" and succession.has_columns(connection):
+        columns += "".join(f", {column}" for column in _VALIDITY)
     rows = connection.execute(
-        f"SELECT rowid AS id, {source.columns} FROM {source.table} WHERE rowid > ?{condition} ORDER BY rowid LIMIT ?",
+        f"SELECT rowid AS id, {columns} FROM {source.table} WHERE rowid > ?{condition} ORDER BY rowid LIMIT ?",
         (after, *values, limit),
     )
     names = [column[0] for column in rows.description]
@@ -133,6 +141,7 @@ def _number(document: Document) -> int:
 
 def _record(row: Document) -> Document:
     embedding, metadata = row.pop("embedding"), row.pop("metadata")
+    row = {name: value for name, value in row.items() if value is not None or name not in _VALIDITY}
     if not isinstance(embedding, bytes):
         raise sqlite3.DatabaseError(f"the vector of record {row['id']} is none")
     return row | {

@@ -14,9 +14,9 @@ from engram import wire
 from engram.durable.driver import sqlite3
 from engram.memory import cid as cids
 from engram.memory.errors import MemoryAreaError
-from engram.memory.model import Entry
+from engram.memory.model import Entry, Validity
 from engram.memory.store import notebook_db as notebooks
-from engram.memory.store import record_sql
+from engram.memory.store import record_sql, succession
 from engram.memory.upkeep import data_files
 from engram.memory.upkeep.data_files import NOTEBOOK, STORES, TRUTH, Progress
 
@@ -25,6 +25,8 @@ _AT_ONCE = 256
 _EMPTY_IN_A_ROW = 100_000
 """After this many row numbers without a readable row, a table of unknown length is taken to have ended."""
 _RECORD = "namespace, cid, embedding, text, metadata, model_version, owner, created_at"
+_VALIDITY = "key, supersedes, expires_at, made_here, superseded_by"
+"""Columns that a database of schema version 1 lacks."""
 _UNREADABLE = (sqlite3.Error, UnicodeError)
 """What reading damaged pages raises: the driver cannot even decode some of its messages."""
 _NOTES = {
@@ -87,12 +89,15 @@ def _save_records(source: Path, target: Path, truth_id: str, on_progress: Progre
             last = _first_of(
                 old, "SELECT seq FROM sqlite_sequence WHERE name = 'records'", "SELECT max(id) FROM records"
             )
-            for at, row in _rows(old, "records", _RECORD, last):
+            validity = succession.has_columns(old)
+            for at, row in _rows(old, "records", f"{_RECORD}, {_VALIDITY}" if validity else _RECORD, last):
                 on_progress(at, max(at, last or 0))
-                stored = _read(row)
+                stored = _read(row if validity else (*row, *[None] * len(_VALIDITY.split(","))))
                 with contextlib.suppress(UnicodeError):
                     if stored is not None and (entry := stored.entry()) is not None:
-                        record_sql.put(new, entry, stored.created_at)
+                        record = record_sql.put(new, entry, stored.created_at)
+                        if stored.superseded_by is not None:
+                            succession.mark(new, record.id, stored.superseded_by)
                         saved += 1
                         continue
                 dropped += 1
@@ -112,15 +117,25 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     model_version: str
     owner: bytes | None
     created_at: float
+    key: str | None
+    supersedes: str | None
+    expires_at: float | None
+    made_here: int | None
+    superseded_by: str | None
 
     def entry(self) -> Entry | None:
         """Return the stored entry; None when it does not match its CID."""
         if cids.fault_of(self.cid, self.embedding, self.metadata, self.model_version) is not None:
             return None
-        if self.text is not None:
-            self.text.encode()  # a damaged text is not copied
+        for text in (self.text, self.key, self.supersedes, self.superseded_by):
+            if text is not None:
+                text.encode()  # a damaged text is not copied
         metadata = json.loads(self.metadata)
-        return Entry(self.namespace, self.cid, self.embedding, self.text, metadata, self.model_version, self.owner)
+        return Entry(
+            *(self.namespace, self.cid, self.embedding, self.text, metadata, self.model_version, self.owner),
+            validity=Validity(self.key, self.supersedes, self.expires_at),
+            made_here=None if self.made_here is None else bool(self.made_here),
+        )
 
 
 def _read(row: Sequence[object]) -> _Stored | None:

@@ -15,7 +15,7 @@ from engram.memory.model import PUBLIC
 from engram.memory.proof import commitment, keyed_tree
 from engram.memory.proof.keyed_tree import KeyedTree
 from engram.memory.store import conversations, key_shares, record_sql
-from engram.memory.upkeep import data_files
+from engram.memory.upkeep import data_files, derived
 from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, Progress, StoreDamaged
 
 _MOST_LISTED = 1_000
@@ -60,6 +60,7 @@ def check(data: Path, on_progress: Progress = lambda done, total: None) -> Check
         found = _records(data / TRUTH, on_progress)
     except StoreDamaged as error:
         found = CheckResult(problems=[str(error)])
+    found = msgspec.structs.replace(found, problems=found.problems + derived.problems_of(data))
     if not (data / NOTEBOOK).exists():
         return found
     try:

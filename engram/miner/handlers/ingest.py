@@ -22,6 +22,7 @@ from engram.api.node_model import (
 from engram.hotkeys import ss58
 from engram.memory import cid as cids
 from engram.memory import rules
+from engram.memory.embed.protocol import MOST_TOKENS
 from engram.memory.errors import (
     IndexUnavailable,
     InvalidInput,
@@ -31,12 +32,14 @@ from engram.memory.errors import (
     TruthUnavailable,
     WriteUnknown,
 )
-from engram.memory.model import PUBLIC, Entry, Record
+from engram.memory.model import PUBLIC, Entry, Record, Validity
 from engram.memory.rules import IngestInput
+from engram.memory.store.succession import may_succeed
 from engram.miner import authority
 from engram.miner.auth import Caller, Space
 from engram.miner.errors import Refused
 from engram.miner.fields import string
+from engram.miner.handlers import receipts
 from engram.miner.handlers.query import found_record, held_record, shown
 from engram.miner.service import Service
 from engram.miner.storage import cost_bytes
@@ -54,6 +57,8 @@ async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
     """POST /IngestSynapse: store a text or a vector. The answer is sent once it is durable."""
     caller, space = await service.enter(call)
     checked = rules.check_ingest(caller.fields, service.limits)
+    wants_receipt = receipts.is_wanted(caller.fields)
+    await require_validity(service, caller, space, checked.validity)
     service.storage.admit(cost_bytes(checked, service.limits.dimension), caller.signer or space.owner)
     embedding = checked.embedding
     if embedding is None:
@@ -63,7 +68,19 @@ async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
         result = _result(service, caller, space, entry, await service.store.put(entry))
     except IndexUnavailable:  # durable; the index follows later
         result = await _unsearchable(service, caller, space, entry)
-    return Ingested(**msgspec.structs.asdict(await _with_cut(service, checked, result)))
+    result = await _with_cut(service, space, checked, result)
+    if result.truncated is True and await service.windows_reached():
+        result = _found_whole(result)
+    answer = Ingested(**msgspec.structs.asdict(result))
+    if not wants_receipt or result.cid is None:
+        return answer
+    signed = await receipts.receipt(
+        *(service, space, "stored", result.cid),
+        owner=ss58.decode(result.owner) if isinstance(result.owner, str) else None,
+        key=checked.validity.key,
+        searchable=result.searchable,
+    )
+    return msgspec.structs.replace(answer, receipt=signed)
 
 
 async def ingest_batch(service: Service, call: Call[IngestBatch, Caller]) -> IngestedBatch:
@@ -84,13 +101,16 @@ async def delete(service: Service, call: Call[Delete, Caller]) -> Deleted:
     """DELETE /retrieve/{cid}: delete a record; signed as DeleteSynapse over a body that names the `cid`."""
     caller, space = await service.enter(call)
     cid = call.path("cid")
+    wants_receipt = receipts.is_wanted(caller.fields)
     await _require_right_to_delete(service, caller, space, cid)
     try:
         if not await service.store.delete(space.key, cid):
             raise NotFound
     except IndexUnavailable:  # durable; hits are joined with the truth, so no search shows it any more
         pass
-    return Deleted(deleted=True, cid=cid)
+    if not wants_receipt:
+        return Deleted(deleted=True, cid=cid)
+    return Deleted(deleted=True, cid=cid, receipt=await receipts.receipt(service, space, "deleted", cid))
 
 
 async def repair(service: Service, call: Call[Repair, Caller]) -> Repaired:
@@ -106,6 +126,7 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
     for number, item in enumerate(items):
         try:
             one = rules.check_item(item, service.limits)
+            await require_validity(service, caller, space, one.validity)
             service.storage.admit(cost_bytes(one, service.limits.dimension), caller.signer or space.owner)
             checked[number] = one
         except (InvalidInput, InvalidRequest, QuotaExceeded) as error:
@@ -125,7 +146,9 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
     if entries:
         together = await _stored_together(service, caller, space, list(entries.values()))
         for number, result in zip(entries, together, strict=True):
-            results[number] = await _with_cut(service, checked[number], result) if result.cid else result
+            results[number] = await _with_cut(service, space, checked[number], result) if result.cid else result
+        if any(result.truncated is True for result in results) and await service.windows_reached():
+            results = [_found_whole(result) if result.truncated is True else result for result in results]
     return results
 
 
@@ -148,14 +171,22 @@ def _refused(error: InvalidInput | InvalidRequest | QuotaExceeded) -> Result:
     return Result(error=refusal.error, code=refusal.code or msgspec.UNSET)
 
 
-async def _with_cut(service: Service, checked: IngestInput, result: Result) -> Result:
+async def _with_cut(service: Service, space: Space, checked: IngestInput, result: Result) -> Result:
     """Add to the result of a truncated text how much of it the vector covers."""
     if checked.embedding is not None or checked.text is None or len(checked.text) <= _NEVER_CUT_CHARS:
         return result
     (cut,) = await service.embedder.cuts([checked.text])
     if cut is None:
         return result
-    return msgspec.structs.replace(result, truncated=True, tokens=cut.tokens, tokens_used=cut.tokens_used)
+    result = msgspec.structs.replace(result, truncated=True, tokens=cut.tokens, tokens_used=cut.tokens_used)
+    return msgspec.structs.replace(result, tokens_searchable=cut.tokens_used) if service.has_windows(space) else result
+
+
+def _found_whole(result: Result) -> Result:
+    """Return the result of a text whose windows can be found."""
+    if isinstance(result.tokens, int) and isinstance(result.tokens_searchable, int):
+        return msgspec.structs.replace(result, tokens_searchable=min(result.tokens, MOST_TOKENS))
+    return result
 
 
 async def _unsearchable(service: Service, caller: Caller, space: Space, entry: Entry) -> Result:
@@ -174,6 +205,7 @@ def _result(service: Service, caller: Caller, space: Space, entry: Entry, record
         owner=None if record.owner is None else ss58.encode(record.owner),
         owner_reason=_not_the_senders(caller, space, record) or msgspec.UNSET,
         text_kept=msgspec.UNSET if _keeps_text(service, caller, space, entry, record) else False,
+        superseded_by=record.superseded_by or msgspec.UNSET,
     )
 
 
@@ -203,8 +235,25 @@ def _keeps_text(service: Service, caller: Caller, space: Space, entry: Entry, re
 def _entry(service: Service, caller: Caller, space: Space, checked: IngestInput, embedding: bytes) -> Entry:
     embedding = service.as_stored(space, embedding)
     cid = cids.compute(embedding, checked.metadata, checked.model_version)
-    owner = caller.signer or space.owner
-    return Entry(space.key, cid, embedding, checked.text, checked.metadata, checked.model_version, owner)
+    return Entry(
+        *(space.key, cid, embedding, checked.text, checked.metadata, checked.model_version),
+        owner=caller.signer or space.owner,
+        validity=checked.validity,
+        made_here=checked.embedding is None,
+    )
+
+
+async def require_validity(service: Service, caller: Caller, space: Space, validity: Validity) -> None:
+    """Raise InvalidInput unless the caller may say this about a record that it stores."""
+    if space.key == PUBLIC and caller.signer is None and (validity.key or validity.supersedes):
+        named = "key" if validity.key else "supersedes"
+        raise InvalidInput(f"{named} says what replaces a record of yours: in the public namespace, sign the request.")
+    if validity.supersedes is not None:
+        there = await service.store.get(space.key, validity.supersedes)
+        if there is None or not may_succeed(space.key, caller.signer, there.owner):
+            raise InvalidInput(
+                f"supersedes names {validity.supersedes}, which is no record of yours in this namespace."
+            )
 
 
 async def _require_right_to_delete(service: Service, caller: Caller, space: Space, cid: str) -> None:

@@ -11,14 +11,13 @@ from engram.api.call import Call
 from engram.api.node_model import List, Listed, Listing, LookUp, Reference, References
 from engram.memory import batch_rules, rules
 from engram.memory.errors import InvalidRequest
-from engram.memory.filters import Filter
 from engram.memory.model import Record
 from engram.memory.proof import proofs
 from engram.memory.proof.keyed_tree import KeyedTree
 from engram.memory.store import record_sql
 from engram.miner.auth import Caller, Space
 from engram.miner.handlers.proofs import signed_root, takes
-from engram.miner.handlers.query import Reader, shown
+from engram.miner.handlers.query import Reader, shown, validity
 from engram.miner.service import Service
 
 R = TypeVar("R", Listed, Reference)
@@ -30,7 +29,7 @@ _TRIES: Final = 5
 
 
 async def listing(service: Service, call: Call[List, Caller]) -> Listing:
-    """POST /list: a page of the public or of a private namespace, oldest first.
+    """POST /list: a page of the public or of a private namespace, oldest first; with `key` the versions of one fact.
 
     `after` walks by a cursor that deletions and inserts do not move, and each page has the signed root that it belongs
     to. `offset` skips records when others are deleted between two pages.
@@ -42,8 +41,10 @@ async def listing(service: Service, call: Call[List, Caller]) -> Listing:
             raise InvalidRequest("Send after or offset, not both.")
         return await _walked(service, caller, space, checked, takes_certificate=takes(call))
     reader = Reader(service, caller, space)
-    page = await service.store.page(space.key, checked.conditions, checked.limit, checked.offset)
-    records = [Listed(cid=record.cid, metadata=shown(record), text=reader.text(record)) for record in page]
+    page = await service.store.page(space.key, checked.conditions, checked.limit, checked.offset, checked.key)
+    records = [
+        Listed(cid=record.cid, metadata=shown(record), text=reader.text(record), **validity(record)) for record in page
+    ]
     return Listing(records=records, count=len(records), offset=checked.offset, limit=checked.limit)
 
 
@@ -70,7 +71,7 @@ async def _walked(
     service: Service, caller: Caller, space: Space, checked: rules.ListInput, *, takes_certificate: bool
 ) -> Listing:
     after = service.cursors.read(space.key, batch_rules.cursor(caller.fields))
-    page, tree = await _page(service, space, checked.conditions, checked.limit, after)
+    page, tree = await _page(service, space, checked, after)
     reader = Reader(service, caller, space)
     records = _bounded(
         [
@@ -79,6 +80,7 @@ async def _walked(
                 metadata=shown(record),
                 text=reader.text(record),
                 embedding_hash=proofs.embedding_hash(record.embedding),
+                **validity(record),
             )
             for record in page
         ]
@@ -96,14 +98,14 @@ async def _walked(
 
 
 async def _page(
-    service: Service, space: Space, conditions: Filter, limit: int, after: int
+    service: Service, space: Space, checked: rules.ListInput, after: int
 ) -> tuple[list[Record], KeyedTree | None]:
     """Return a page and its namespace's tree at the same moment; no tree when it changes too fast."""
     page: list[Record] = []
     for _ in range(_TRIES):
         page, sequence = await service.truth.read(
             lambda connection: (
-                record_sql.page(connection, space.key, conditions, limit, after=after),
+                record_sql.page(connection, space.key, checked.conditions, checked.limit, after=after, key=checked.key),
                 record_sql.last_sequence(connection),
             )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import trio
 from msgspec import UNSET, UnsetType
@@ -11,21 +11,24 @@ from engram.api.call import Call
 from engram.api.node_model import Found, Hit, Query, Retrieved
 from engram.api.route import NoBody
 from engram.memory import cid as cids
-from engram.memory import rules
 from engram.memory.errors import NotFound
 from engram.memory.model import Excerpt, Record
+from engram.memory.search.rules import check_search
 from engram.miner.auth import Caller, Space
 from engram.miner.service import Service
 
 
 async def query(service: Service, call: Call[Query, Caller]) -> Found:
-    """POST /QuerySynapse: the nearest records of the public or of a private namespace, by cosine."""
+    """POST /QuerySynapse: the nearest records of the public or of a private namespace, by cosine.
+
+    `mode` also looks at words and at windows of long texts; `diversity` and `recency` rank what was found.
+    """
     caller, space = await service.enter(call)
-    checked = rules.check_query(caller.fields, service.limits)
-    vector = checked.embedding
+    wanted = check_search(caller.fields, service.limits)
+    vector = wanted.embedding
     if vector is None:
-        (vector,) = await service.embedder.embed([checked.text or ""])
-    hits = await service.store.query(space.key, vector, checked.top_k, checked.conditions)
+        (vector,) = await service.embedder.embed([wanted.text or ""])
+    hits = await service.searcher.find(space.key, wanted, vector)
     if not space.is_private:  # public statistics must reveal nothing about a tenant
         service.statistics.query_answered(round((trio.current_time() - call.arrived_s) * 1000, 3))
     tier, reader = service.trust_tier(space), Reader(service, caller, space)
@@ -36,7 +39,9 @@ async def query(service: Service, call: Call[Query, Caller]) -> Found:
                 metadata=shown(hit.record),
                 text=reader.text(hit.record),
                 score=round(hit.score, 6),
+                relevance=UNSET if hit.relevance is None else round(hit.relevance, 6),
                 trust_tier=tier,
+                **validity(hit.record),
             )
             for hit in hits
         ]
@@ -47,7 +52,8 @@ async def retrieve(service: Service, call: Call[NoBody, Caller]) -> Retrieved:
     """GET /retrieve/{cid}: one record. A private one needs the namespace's fields as query parameters."""
     caller, space = await service.enter(call)
     record = await found_record(service, space.key, call.path("cid"))
-    return Retrieved(cid=record.cid, metadata=shown(record), text=Reader(service, caller, space).text(record))
+    text = Reader(service, caller, space).text(record)
+    return Retrieved(cid=record.cid, metadata=shown(record), text=text, **validity(record))
 
 
 async def found_record(service: Service, key: str, cid: str) -> Record:
@@ -68,6 +74,14 @@ async def held_record(service: Service, key: str, cid: str) -> Record:
 def shown(record: Record | Excerpt) -> dict[str, object]:
     """Return a record's metadata as answers show them."""
     return record.metadata  # type: ignore[return-value]  # values are strings and never changed
+
+
+def validity(record: Record | Excerpt) -> dict[str, Any]:
+    """Return the fields of an answer that say how long a record is current; none for one that always is."""
+    given = record.validity
+    fields = {"key": given.key, "supersedes": given.supersedes, "expires_at": given.expires_at}
+    fields["superseded_by"] = record.superseded_by
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 @final

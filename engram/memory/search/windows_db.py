@@ -1,0 +1,102 @@
+"""Vectors of the windows of long texts, in a file that can be built anew.
+
+A row has all windows of one record behind one another, as f32 little-endian unit vectors. A search reads those of its
+namespace and takes the best of each record: 0.1 s for 100,000 windows. Blocking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import Final, final
+
+import numpy as np
+
+from engram.durable import erasing
+from engram.durable.driver import sqlite3
+from engram.memory.search import derived_file
+from engram.memory.search.derived_file import transaction
+
+FILE: Final = "windows.db"
+MOST_FOUND: Final = 200
+"""The most records that a search by windows returns."""
+_AT_ONCE: Final = 512
+"""Records whose windows are compared at once: at most 32 MB of 384 numbers each."""
+_FORMAT: Final = "1"
+_SCHEMA: Final = """
+CREATE TABLE windows (id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, vectors BLOB NOT NULL) STRICT;
+CREATE INDEX windows_of ON windows (namespace, id)
+"""
+
+
+@final
+class WindowsDb:
+    """The writing side; one thread at a time."""
+
+    def __init__(self, path: Path, truth_id: str, model: str, dimension: int) -> None:
+        """Open the file for the truth and the model of those names, making it new when it is missing, damaged or of
+        others. Raises sqlite3.Error, OSError."""
+        self._path = path
+        self._facts = {"format": _FORMAT, "truth_id": truth_id, "model": model, "dimension": str(dimension)}
+        self._raw = derived_file.opened(path, _SCHEMA, self._facts)
+        self.sequence = derived_file.sequence_of(self._raw)
+        """The last change that was applied."""
+        self.is_unclean = True
+        """Whether the files may hold windows of deleted records."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._raw.close()
+
+    def reset(self) -> None:
+        """Forget everything: the file is made anew."""
+        self._raw.close()
+        self._raw = derived_file.new(self._path, _SCHEMA, self._facts)
+        self.sequence = 0
+
+    def put(self, number: int, namespace: str, vectors: bytes, sequence: int) -> None:
+        """Store the windows of a record; afterwards the file is at `sequence`."""
+        with transaction(self._raw):
+            self._raw.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?)", (number, namespace, vectors))
+            derived_file.note_sequence(self._raw, sequence)
+        self.sequence = sequence
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """Remove the windows of records."""
+        with transaction(self._raw):
+            for number in numbers:
+                if self._raw.execute("DELETE FROM windows WHERE id = ?", (number,)).rowcount:
+                    self.is_unclean = True
+
+    def keep_only(self, numbers: AbstractSet[int]) -> None:
+        """Remove the windows of all records but these."""
+        there = [row[0] for row in self._raw.execute("SELECT id FROM windows")]
+        self.remove([number for number in there if number not in numbers])
+
+    def note(self, sequence: int) -> None:
+        """Store that the file is at `sequence`."""
+        with transaction(self._raw):
+            derived_file.note_sequence(self._raw, sequence)
+        self.sequence = sequence
+
+    def clear(self) -> bool:
+        """Remove what was deleted from the file and its log; False when a reader or the disk prevented it."""
+        self.is_unclean = not erasing.cleared(self._raw, self._path, erasing.COMPACTED_UP_TO)
+        return not self.is_unclean
+
+
+def find(connection: sqlite3.Connection, namespace: str, query: bytes, most: int = MOST_FOUND) -> dict[int, float]:
+    """Return the cosine of the best window by record id, best first. Raises sqlite3.Error."""
+    vector = np.frombuffer(query, dtype="<f4").astype(np.float32)
+    norm = float(np.linalg.norm(vector))
+    found: list[tuple[float, int]] = []
+    rows = connection.execute("SELECT id, vectors FROM windows WHERE namespace = ?", (namespace,))
+    while some := rows.fetchmany(_AT_ONCE):
+        counts = [len(vectors) // len(query) for _, vectors in some]
+        joined = np.frombuffer(b"".join(vectors for _, vectors in some), dtype="<f4").reshape(-1, len(vector))
+        starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
+        best = np.maximum.reduceat(joined @ vector, starts) / norm
+        found += [(float(score), number) for score, (number, _) in zip(best, some, strict=True)]
+    found.sort(key=lambda each: (-each[0], each[1]))
+    return {number: max(-1.0, min(1.0, score)) for score, number in found[:most]}

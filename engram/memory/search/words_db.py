@@ -1,0 +1,133 @@
+"""The words of a node's texts: SQLite FTS5, a table for each namespace, in a file that can be built anew.
+
+Statistics of an FTS5 table are of all its rows, so namespaces share no table: what one stores changes neither the order
+nor the time of another's searches. The tables hold no texts, only where words stand in them; 0.5 bytes for a byte of
+text. What is applied and up to which change it goes is one transaction; the file is not synced with each, for what a
+power failure takes from it is read again from the truth. Words of deleted records leave the file by `clear`. Blocking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, final
+
+from engram.durable import erasing
+from engram.durable.driver import sqlite3
+from engram.memory.search import derived_file, terms
+from engram.memory.search.derived_file import transaction
+from engram.memory.search.feed import Fed, TextStored
+
+FILE: Final = "words.db"
+LEAST_SQLITE: Final = (3, 43, 0)
+"""The release that can delete from tables without content."""
+MOST_FOUND: Final = 1_000
+"""The most records that a search by words ranks."""
+_FORMAT: Final = "1"
+_SCHEMA: Final = """
+CREATE TABLE namespaces (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
+CREATE TABLE unclean (number INTEGER PRIMARY KEY) STRICT
+"""
+_TOKENS: Final = "porter unicode61 remove_diacritics 2"
+
+
+@final
+class WordsDb:
+    """The writing side; one thread at a time."""
+
+    def __init__(self, path: Path, truth_id: str) -> None:
+        """Open the file for the truth of that id, making it new when it is missing, damaged or another truth's.
+
+        Raises sqlite3.Error, OSError.
+        """
+        self._path = path
+        self._facts = {"format": _FORMAT, "truth_id": truth_id}
+        self._raw = derived_file.opened(path, _SCHEMA, self._facts)
+        self.sequence = derived_file.sequence_of(self._raw)
+        """The last change that was applied."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._raw.close()
+
+    def reset(self) -> None:
+        """Forget everything: the file is made anew."""
+        self._raw.close()
+        self._raw = derived_file.new(self._path, _SCHEMA, self._facts)
+        self.sequence = 0
+
+    def apply(self, changes: Sequence[Fed], sequence: int) -> None:
+        """Make the changes, the last of which is `sequence`. Raises sqlite3.Error; nothing is changed then."""
+        with transaction(self._raw):
+            for change in changes:
+                if not isinstance(change, TextStored):
+                    self._remove(change.namespace, change.id)
+                elif words := change.words:
+                    self._raw.execute(
+                        f"INSERT INTO words_{self._number(change.namespace)} (rowid, text) VALUES (?, ?)",
+                        (change.id, terms.indexed(words)),
+                    )
+            derived_file.note_sequence(self._raw, sequence)
+        self.sequence = sequence
+
+    def is_unclean(self) -> bool:
+        """Return whether the file may hold words of deleted records."""
+        return self._raw.execute("SELECT 1 FROM unclean LIMIT 1").fetchone() is not None
+
+    def clear(self) -> bool:
+        """Remove the words of deleted records from the files; False when a reader or the disk prevented it."""
+        try:
+            with transaction(self._raw):
+                for (number,) in self._raw.execute(
+                    "SELECT number FROM namespaces JOIN unclean USING (number)"
+                ).fetchall():
+                    self._raw.execute(f"INSERT INTO words_{number} (words_{number}) VALUES ('optimize')")
+            if not erasing.cleared(self._raw, self._path, erasing.COMPACTED_UP_TO):
+                return False
+            self._raw.execute("DELETE FROM unclean")
+        except sqlite3.Error:
+            return False
+        return True
+
+    def _remove(self, namespace: str, number: int) -> None:
+        row = self._raw.execute("SELECT number FROM namespaces WHERE name = ?", (namespace,)).fetchone()
+        if row is None:
+            return
+        table = f"words_{row[0]}"
+        if self._raw.execute(f"SELECT 1 FROM {table}_docsize WHERE id = ?", (number,)).fetchone() is None:
+            return
+        self._raw.execute("INSERT OR IGNORE INTO unclean (number) VALUES (?)", row)
+        self._raw.execute(f"DELETE FROM {table} WHERE rowid = ?", (number,))
+        if self._raw.execute(f"SELECT 1 FROM {table}_docsize LIMIT 1").fetchone() is None:
+            self._raw.execute(f"DROP TABLE {table}")
+            self._raw.execute("DELETE FROM namespaces WHERE number = ?", row)
+
+    def _number(self, namespace: str) -> int:
+        """Return the number of a namespace's table, which is made when there is none."""
+        row = self._raw.execute("SELECT number FROM namespaces WHERE name = ?", (namespace,)).fetchone()
+        if row is not None:
+            return int(row[0])
+        number = self._raw.execute("INSERT INTO namespaces (name) VALUES (?)", (namespace,)).lastrowid
+        assert number is not None
+        self._raw.execute(
+            f"CREATE VIRTUAL TABLE words_{number} USING fts5("
+            f"text, content='', contentless_delete=1, tokenize='{_TOKENS}')"
+        )
+        return number
+
+
+def find(connection: sqlite3.Connection, namespace: str, expression: str, most: int = MOST_FOUND) -> dict[int, float]:
+    """Return BM25 by record id, best first, of the records of a namespace that have any of the words.
+
+    The better the higher, always above 0. `expression` is made by `terms.expression`. Raises sqlite3.Error.
+    """
+    if not expression:
+        return {}
+    row = connection.execute("SELECT number FROM namespaces WHERE name = ?", (namespace,)).fetchone()
+    if row is None:
+        return {}
+    table = f"words_{row[0]}"
+    found = connection.execute(
+        f"SELECT rowid, -rank FROM {table} WHERE {table} MATCH ? ORDER BY rank LIMIT ?", (expression, most)
+    )
+    return dict(found)

@@ -1,0 +1,73 @@
+"""Which records are current: what a newer one supersedes, and what has expired.
+
+| what is stored | what happens to others |
+|---|---|
+| a record with a `key` | the earlier ones with that key are superseded |
+| a record that names a CID it `supersedes` | that one is superseded |
+| again, with the same validity, while it is current | nothing |
+| again, with another validity or after it was superseded or has expired | it is replaced: a new row, a new number |
+
+In the public namespace only records of the same owner are superseded, and nothing that was stored unsigned: a key is
+the owner's. A superseded record stays until it is deleted; deleting its successor does not bring it back. Nothing is
+ever superseded because it is similar.
+"""
+
+from __future__ import annotations
+
+from engram.durable.driver import sqlite3
+from engram.memory.model import ALWAYS, PUBLIC, Entry, Record
+
+_SCHEMA = """
+ALTER TABLE records ADD COLUMN key TEXT;
+ALTER TABLE records ADD COLUMN supersedes TEXT;
+ALTER TABLE records ADD COLUMN expires_at REAL;
+ALTER TABLE records ADD COLUMN made_here INTEGER;
+ALTER TABLE records ADD COLUMN superseded_by TEXT;
+CREATE INDEX records_by_key ON records (namespace, key) WHERE key IS NOT NULL
+"""
+CURRENT = "superseded_by IS NULL AND (expires_at IS NULL OR expires_at > ?)"
+"""The condition of records that are current at a time."""
+
+
+def add_columns(connection: sqlite3.Connection) -> None:
+    """Add what this module needs to the table of records, in the caller's transaction."""
+    for statement in _SCHEMA.split(";"):
+        connection.execute(statement)
+
+
+def has_columns(connection: sqlite3.Connection) -> bool:
+    """Return whether the database is of a version that has these columns; one that only reads it may meet another."""
+    return connection.execute("SELECT 1 FROM pragma_table_info('records') WHERE name = 'key'").fetchone() is not None
+
+
+def may_succeed(namespace: str, owner: bytes | None, before: bytes | None) -> bool:
+    """Return whether a record of `owner` may supersede one that was stored by `before`.
+
+    Whoever may store in a private namespace may also delete in it.
+    """
+    return namespace != PUBLIC or (owner is not None and owner == before)
+
+
+def is_replaced(there: Record, entry: Entry, now: float) -> bool:
+    """Return whether storing `entry`, whose CID is there already, replaces that record."""
+    if entry.validity == ALWAYS or not may_succeed(entry.namespace, entry.owner, there.owner):
+        return False
+    return entry.validity != there.validity or not there.is_current(now)
+
+
+def supersede(connection: sqlite3.Connection, record: Record) -> None:
+    """Mark what a record that was just stored supersedes."""
+    validity = record.validity
+    for column, value in (("key", validity.key), ("cid", validity.supersedes)):
+        if value is None or (record.namespace == PUBLIC and record.owner is None):
+            continue
+        connection.execute(
+            f"UPDATE records SET superseded_by = ? WHERE namespace = ? AND {column} = ? AND id < ?"
+            " AND superseded_by IS NULL AND (namespace <> ? OR owner = ?)",
+            (record.cid, record.namespace, value, record.id, PUBLIC, record.owner),
+        )
+
+
+def mark(connection: sqlite3.Connection, number: int, superseded_by: str) -> None:
+    """Mark the record of that number as superseded, as it was where it comes from."""
+    connection.execute("UPDATE records SET superseded_by = ? WHERE id = ?", (superseded_by, number))

@@ -1,0 +1,72 @@
+"""Signs receipts of what was stored and deleted, for those who ask for one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import structlog
+from msgspec import UNSET, UnsetType
+
+from engram.api.node_model import SignedReceipt
+from engram.hotkeys import ss58
+from engram.hotkeys.python_json import JsonValue
+from engram.memory.errors import InvalidRequest, TruthUnavailable
+from engram.memory.proof.receipts import Deed, Receipt
+from engram.miner.auth import Space
+from engram.miner.errors import Refused
+from engram.miner.service import Service
+
+_log = structlog.get_logger("engram.miner")
+
+
+def is_wanted(fields: Mapping[str, JsonValue]) -> bool:
+    """Read whether a receipt is asked for. Raises InvalidRequest."""
+    wanted = fields.get("receipt")
+    if not isinstance(wanted, bool | None):
+        raise InvalidRequest("receipt must be true or false.")
+    return bool(wanted)
+
+
+async def receipt(
+    service: Service,
+    space: Space,
+    deed: Deed,
+    cid: str,
+    *,
+    owner: bytes | None = None,
+    key: str | None = None,
+    searchable: bool | UnsetType = UNSET,
+) -> SignedReceipt | None:
+    """Return a receipt with its proof; None when the node cannot sign now.
+
+    The deed is done and durable by then, so what keeps the node from signing is logged and never told as its failure.
+    """
+    try:
+        await service.soundness.require_all(space.key)
+        tree = await service.commitment.of(space.key)
+        claimed = Receipt(
+            deed=deed,
+            namespace=space.name,
+            cid=cid,
+            owner="" if owner is None else ss58.encode(owner),
+            key=key or "",
+            searchable=deed == "stored" and searchable is not False,
+            root_hex=tree.root.hex(),
+            count=len(tree),
+            at_ms=int(service.clock.now() * 1000),
+        )
+        signed = service.identity.signer.sign(claimed.message())
+    except (TruthUnavailable, Refused) as error:
+        _log.warning("receipt_not_signed", reason=str(error))
+        return None
+    return SignedReceipt(
+        searchable=claimed.searchable,
+        root_hex=claimed.root_hex,
+        count=claimed.count,
+        at_ms=claimed.at_ms,
+        signed=claimed.message().decode(),
+        signature=signed.text,
+        certificate=signed.certificate or UNSET,
+        proof=msgspec.json.encode(tree.show(cid)).decode(),
+    )

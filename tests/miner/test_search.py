@@ -1,0 +1,179 @@
+"""A node's searches with a mode, and facts that change, through its endpoints."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from engram.clock import ManualClock
+from engram.hotkeys import Keypair
+from engram.memory.padding import SIZES
+from engram.miner.service import Service
+from tests.memory.search.searchers import READ, ShortSighted
+from tests.miner import endpoints as answers
+from tests.miner.nodes import CONTROLLER, STRANGER, encoded, serving, signed
+
+FAR = "walruses whistle at whales"
+LONG = "otters hold hands while they sleep in the kelp of the bay.. ".ljust(READ) + "x" * READ + FAR
+NOBODYS = "v1::" + "0" * 64
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    async with serving(tmp_path, tenants="anyone", embedder=ShortSighted(), waits_for_windows=True) as made:
+        yield made
+
+
+async def ingest(service: Service, signer: Keypair | None = CONTROLLER, **fields: Any) -> dict[str, Any]:
+    body = encoded(fields) if signer is None else signed(signer, "IngestSynapse", fields)
+    answer = await answers.ingest(service, body)
+    assert answer.status == 200, answer.body
+    return dict(answer.body)
+
+
+async def batch(service: Service, items: list[dict[str, Any]], signer: Keypair = CONTROLLER, **more: Any) -> Any:
+    answer = await answers.ingest_batch(service, signed(signer, "IngestBatch", {"items": items, **more}))
+    return answer.body["results"]
+
+
+async def find(service: Service, text: str, signer: Keypair = CONTROLLER, **fields: Any) -> list[dict[str, Any]]:
+    answer = await answers.query(service, signed(signer, "QuerySynapse", {"query_text": text, **fields}))
+    assert answer.status == 200, answer.body
+    assert answer.body["error"] is None, answer.body
+    results: Any = answer.body["results"]
+    return list(results)
+
+
+async def test_a_search_without_a_mode_answers_as_it_always_did(service: Service) -> None:
+    await ingest(service, text="otters")
+    [hit] = await find(service, "otters")
+    assert set(hit) == {"cid", "metadata", "text", "score", "trust_tier"}
+
+
+async def test_a_search_with_a_mode_says_by_what_hits_are_ordered(service: Service) -> None:
+    await ingest(service, text="otters hold hands", namespace="notes")
+    await ingest(service, text="walruses do not", namespace="notes")
+    first, second = await find(service, "otters", mode="hybrid", namespace="notes")
+    assert first["text"] == "otters hold hands"
+    assert first["relevance"] == pytest.approx(first["score"] + 0.3, abs=2e-6)
+    assert second["relevance"] == second["score"]
+    [only] = await find(service, "walruses", mode="words", namespace="notes")
+    assert (only["text"], only["relevance"]) == ("walruses do not", 1.0)
+
+
+async def test_words_of_the_public_namespace_are_those_that_everyone_may_read(service: Service) -> None:
+    await ingest(service, text="a secret of anna's")
+    await ingest(service, text="an open word", metadata={"text": "an open word"})
+    for word, found in (("secret", 0), ("open", 1)):
+        answer = await answers.query(service, encoded({"query_text": word, "mode": "words"}))
+        assert len(list(answer.body["results"])) == found  # type: ignore[call-overload]
+
+
+async def test_a_long_text_is_found_whole_and_the_answer_says_so(service: Service) -> None:
+    stored = await ingest(service, text=LONG)
+    assert (stored["truncated"], stored["tokens"], stored["tokens_used"]) == (True, len(LONG), READ)
+    assert stored["tokens_searchable"] == len(LONG)
+    [listed] = await batch(service, [{"text": LONG, "metadata": {"n": 2}}])
+    assert listed["tokens_searchable"] == len(LONG)
+    assert (await find(service, FAR, mode="vector", top_k=1))[0]["score"] == pytest.approx(1.0)
+    short = await ingest(service, text="short")
+    assert not short.keys() & {"truncated", "tokens_searchable"}
+
+
+async def test_windows_that_follow_the_answer_are_not_claimed(tmp_path: Path) -> None:
+    async with serving(tmp_path, tenants="anyone", embedder=ShortSighted()) as service:
+        assert (await ingest(service, text=LONG))["tokens_searchable"] == READ
+    slow = ShortSighted()
+    slow.fails = True
+    async with serving(tmp_path, tenants="anyone", embedder=slow, noise_sigma=0.01) as service:
+        noisy = await ingest(service, text=LONG, namespace="notes")
+        assert noisy["truncated"] is True
+        assert "tokens_searchable" not in noisy, "a window would be the text's own vector, without noise"
+
+
+async def test_a_newer_fact_takes_the_place_of_the_older_one(service: Service) -> None:
+    paris = await ingest(service, text="home is Paris", key="home", namespace="me")
+    rome = await ingest(service, text="home is Rome", key="home", namespace="me")
+    oslo = await ingest(service, text="home is Oslo", supersedes=rome["cid"], namespace="me")
+    for mode in (None, "vector", "words", "hybrid"):
+        assert [hit["text"] for hit in await find(service, "home is Paris", namespace="me", mode=mode)] == [
+            "home is Oslo"
+        ]
+    shown = await find(service, "home is Paris", namespace="me", history=True)
+    assert {hit["text"]: hit.get("superseded_by") for hit in shown} == {
+        "home is Paris": rome["cid"],
+        "home is Rome": oslo["cid"],
+        "home is Oslo": None,
+    }
+    listed = await answers.listing(service, signed(CONTROLLER, "list", {"namespace": "me", "key": "home"}))
+    records: Any = listed.body["records"]
+    assert [(each["cid"], each["key"]) for each in records] == [(paris["cid"], "home"), (rome["cid"], "home")]
+    again = await ingest(service, text="home is Paris", namespace="me")
+    assert again["superseded_by"] == rome["cid"]
+    again = await ingest(service, text="home is Paris", key="home", namespace="me")
+    assert again["cid"] == paris["cid"]
+    assert "superseded_by" not in again
+    assert {hit["text"] for hit in await find(service, "home", namespace="me")} == {"home is Paris", "home is Oslo"}
+
+
+async def test_what_has_expired_is_not_found(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as service:
+        [stored] = await batch(service, [{"text": "rain today", "expires_at": clock.now() + 60}])
+        assert len(await find(service, "rain")) == 1
+        clock.advance(60)
+        assert await find(service, "rain") == []
+        assert len(await find(service, "rain", history=True)) == 1
+        record = await answers.retrieve(service, stored["cid"], {})
+        assert record.body["expires_at"] == clock.now()
+
+
+@pytest.mark.parametrize("more", [{}, {"namespace": "me"}])
+async def test_only_ones_own_record_is_superseded(service: Service, more: dict[str, str]) -> None:
+    annas = await ingest(service, text="anna's", **more)
+    refused = await ingest(service, STRANGER, text="not anna's", supersedes=annas["cid"], **more)
+    assert "which is no record of yours in this namespace" in refused["error"]
+    missing, kept = await batch(service, [{"text": "x", "supersedes": NOBODYS}, {"text": "kept", "key": "k"}], **more)
+    assert "no record of yours" in missing["error"]
+    assert kept["cid"]
+
+
+@pytest.mark.parametrize("field", [{"key": "home"}, {"supersedes": NOBODYS}])
+async def test_an_unsigned_public_record_supersedes_nothing(service: Service, field: dict[str, str]) -> None:
+    refused = await ingest(service, None, text="x", **field)
+    assert f"{next(iter(field))} says what replaces a record of yours" in refused["error"]
+    assert service.store.count().public == 0
+
+
+async def test_roots_are_those_of_all_records_whatever_is_current(service: Service) -> None:
+    for number in range(3):
+        await ingest(service, text=f"home is town {number}", key="home")
+    assert len(service.commitment) == 3
+    again = await ingest(service, text="home is town 0", key="home")
+    assert again["cid"]
+    assert len(service.commitment) == 3
+    root = await answers.commitment(service)
+    assert root.body["count"] == 3
+
+
+async def test_answers_of_all_modes_are_padded(tmp_path: Path) -> None:
+    async with serving(tmp_path, private_bucket_s=0.001) as service:
+        await ingest(service, text="otters", namespace="me")
+        for mode in ("vector", "words", "hybrid"):
+            fields = {"query_text": "otters", "mode": mode, "namespace": "me", "diversity": 0.5, "recency": 9.0}
+            answer = await answers.query(service, signed(CONTROLLER, "QuerySynapse", fields))
+            assert len(msgspec.json.encode(answer.body)) in SIZES
+        refused = await answers.query(
+            service, signed(CONTROLLER, "QuerySynapse", {"query_text": "x", "mode": "x", "namespace": "me"})
+        )
+        assert refused.status == 400
+        assert len(msgspec.json.encode(refused.body)) in SIZES
+
+
+async def test_the_longest_query_is_one(service: Service) -> None:
+    await ingest(service, text="otters", namespace="me")
+    for text in ("otters " * 1_170, "o" * 8_192, '"' * 8_192, "東" * 8_192, "(" * 8_000 + "otters NEAR/2"):
+        assert len(text) <= 8_192
+        await find(service, text, mode="hybrid", namespace="me")
