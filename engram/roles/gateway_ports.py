@@ -384,7 +384,13 @@ class GatewayPorts:
     def ops_app(self) -> App:
         """Return the operator's application."""
         counts = gauges(
-            self._p.metrics, self._p.ledger, self._subnets, self.feed, self._backends, self._p.process.nodes
+            self._p.metrics,
+            self._p.ledger,
+            self._subnets,
+            self.feed,
+            self._backends,
+            self._p.process.nodes,
+            self._p.clock,
         )
 
         async def refresh() -> None:

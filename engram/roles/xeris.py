@@ -25,8 +25,9 @@ from engram.roles.shared import LEDGER, Shared
 from engram.roles.xeris_ports import PaidSubmissions
 from engram.telemetry.loop_lag import loop_lag_job
 from engram.xeris import anchoring, records, submissions
-from engram.xeris.anchoring import ANCHORED_KINDS, chain_root
+from engram.xeris.anchoring import chain_root
 from engram.xeris.app import xeris_app
+from engram.xeris.ops import ops_app
 from engram.xeris.receiver import XerisReceiver
 
 OWN_KEY: Final = "xeris-hotkey"
@@ -60,9 +61,8 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
         is_paid=at.submission_usd > 0,
         judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
     )
-    for kind in ANCHORED_KINDS:
-        p.metrics.xeris_overdue.labels(kind)
     listener = p.listener("xeris", at.host, at.port)
+    ops_listener = p.listener("ops", p.settings.ops.host, p.settings.ops.port)
     paid = PaidSubmissions(p, listener, refund_key) if at.submission_usd > 0 else None
     keep_fork = ForkFolder(p.folder / FORKS).keep
 
@@ -109,6 +109,16 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
             spare("chain", lambda: MetagraphSyncer(nodes, subnets, chain, p.clock, p.rng, keep_fork=keep_fork)),
             spare("permits", lambda: Job(note_permits)),
             spare("purge", lambda: Job(purge)),
+            ChildSpec(
+                "ops",
+                lambda: ops_listener.job(
+                    lambda: ops_app(
+                        p.ledger, subnets, settings=p.settings.http, clock=p.clock, ids=p.ids, metrics=p.metrics
+                    )
+                ),
+                shutdown=p.settings.shutdown.drain_s + 2.0,
+                backoff=Backoff(0.1, 5.0),
+            ),
             ChildSpec(
                 "http",
                 lambda: listener.job(

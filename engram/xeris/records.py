@@ -153,6 +153,12 @@ def count(connection: Connection) -> int:
     return connection.scalar(select(func.count()).select_from(accepted)) or 0
 
 
+def newest_at(connection: Connection) -> float | None:
+    """Return when the newest payload was accepted (unix seconds); None before the first."""
+    found = connection.scalar(select(func.max(accepted.c.received_at)))
+    return None if found is None else float(found)
+
+
 def purge(connection: Connection, before: float) -> int:
     """Forget what came before then (unix seconds); returns how many payloads went."""
     connection.execute(delete(signatures).where(signatures.c.at < before))

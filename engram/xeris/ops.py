@@ -1,0 +1,51 @@
+"""The operator's listener of a receiver: /health, /status, /metrics."""
+
+import msgspec
+
+from config.model import HttpSettings
+from engram.api import xeris_ops as api
+from engram.api.call import Call, Surface
+from engram.api.node_model import Health
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
+from engram.chain.sync.gauges import count_changes, measure
+from engram.chain.sync.subnets import Subnets
+from engram.clock import Clock, Ids
+from engram.http.app import App, new_app
+from engram.http.request import Answer
+from engram.http.router import Router
+from engram.ledger import Ledger
+from engram.telemetry.metrics import CONTENT_TYPE, Metrics
+from engram.xeris import records
+
+
+def ops_app(
+    ledger: Ledger, subnets: Subnets, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics
+) -> App:
+    """Return the operator's application."""
+    own = msgspec.structs.replace(settings, cors_origins=(), requests_per_minute_per_ip=0)
+    app = new_app("ops", settings=own, clock=clock, ids=ids, metrics=metrics)
+    count_changes(metrics, subnets)
+
+    async def health(_: Call[NoBody, None]) -> Health:
+        return Health(status="ok")
+
+    async def status(_: Call[NoBody, None]) -> object:
+        kept, newest_at = await ledger.read(lambda c: (records.count(c), records.newest_at(c)))
+        return {"payloads": kept, "newest_at": newest_at, "chain": subnets.status()}
+
+    async def scrape(_: Call[NoBody, None]) -> Answer:
+        newest_at = await ledger.read(records.newest_at)
+        if newest_at is None:
+            metrics.xeris_newest_age.clear()
+        else:
+            metrics.xeris_newest_age.set(max(0.0, clock.now() - newest_at))
+        measure(metrics, subnets)
+        return Answer(200, metrics.render(), media=CONTENT_TYPE)
+
+    endpoints: Endpoints[None] = Endpoints(Router(app), Surface())
+    endpoints.bind(api.HEALTH, health)
+    endpoints.bind(api.STATUS, status)
+    endpoints.bind(api.METRICS, scrape)
+    endpoints.require_all(api.ROUTES)
+    return app
