@@ -136,7 +136,7 @@ class Metrics:
     mcp_seconds: loop_metrics.Histogram
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._before_scrape: list[Callable[[], None]] = []
         ProcessCollector(registry=self.registry)
