@@ -415,7 +415,13 @@ class XerisSettings(Section, frozen=True):
     submissions_a_payment: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
     """So many submissions are bought at once."""
     public_url: str = ""
-    """Where it is reached from outside, for offers; empty: the address it listens on."""
+    """Where it is reached from outside, for offers and for agents; empty: the address it listens on."""
+    mcp_open_to: Literal["loopback", "anyone"] = "loopback"
+    """Which agents read over MCP without a token; all others need one that a hotkey signed (`engram mcp token`)."""
+    mcp_callers: tuple[str, ...] = ()
+    """The only hotkeys (ss58) whose tokens are taken; empty: those of any hotkey."""
+    mcp_hosts: tuple[str, ...] = ()
+    """Names that agents reach it by (name, or name:port), beside that of `public_url` and loopback names."""
 
 
 class ValidatorSettings(Section, frozen=True):

@@ -42,7 +42,7 @@ from engram.mcp.model import (
     ToolFailed,
 )
 
-MAX_ANSWER_BYTES: Final = 1_048_576
+MAX_ANSWER_BYTES: Final = 4_194_304
 MAX_MESSAGE_BYTES: Final = 1_048_576
 CALL_S: Final = 60.0
 CALLS_AT_ONCE: Final = 64
@@ -87,6 +87,11 @@ class Dispatcher:
     def catalog(self) -> Catalog:
         """What is offered."""
         return self._catalog
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The words by which requests are measured."""
+        return (*self._methods, *_OTHER, "other")
 
     async def answer(self, line: bytes, caller: Caller, headers: list[tuple[str, str]] | None = None) -> Answered:
         """Answer one message of a caller; `headers` are those of its HTTP request, None on standard input."""

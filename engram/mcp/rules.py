@@ -127,6 +127,17 @@ def header_value(value: str) -> str | None:
         return None
 
 
+def header_spelled(value: str) -> str:
+    """Return a header's value for a text: itself, or base64 where a header would not carry it unchanged.
+
+    >>> header_spelled("latest"), header_spelled("é")
+    ('latest', '=?base64?w6k=?=')
+    """
+    if value.isascii() and value.isprintable() and value == value.strip() and not _BASE64.fullmatch(value):
+        return value
+    return f"=?base64?{base64.b64encode(value.encode()).decode('ascii')}?="
+
+
 def is_loopback_name(host: str) -> bool:
     """Return whether a Host header names this machine by a loopback name.
 

@@ -64,15 +64,7 @@ def mint(keypair: Keypair, claims: Claims) -> str:
 
 def read(token: str, *, audiences: frozenset[str], now: float) -> tuple[PublicKey, Claims]:
     """Return who signed a token and what it says, the signature checked last. Raises TokenRefused."""
-    found = _FORM.fullmatch(token) if len(token) <= MAX_CHARS else None
-    if found is None:
-        raise TokenRefused(f"a token has the form {PREFIX}.CLAIMS.SIGNATURE; make one with engram mcp token")
-    try:
-        claims = wire.decode(_bytes(found[1]), Claims)
-        signature = _bytes(found[2])
-        key = ss58.decode(claims.key)
-    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, MalformedHotkey):
-        raise TokenRefused("the token's claims cannot be read") from None
+    claims, key, signature = _parts(token)
     if claims.aud.lower() not in audiences:
         raise TokenRefused(f"the token is for {claims.aud}, this is {' or '.join(sorted(audiences))}")
     if now >= claims.exp:
@@ -84,6 +76,22 @@ def read(token: str, *, audiences: frozenset[str], now: float) -> tuple[PublicKe
     if not verify(key, token.rpartition(".")[0].encode("ascii"), signature):
         raise TokenRefused("the token is not signed by the key that it names")
     return key, claims
+
+
+def claims_of(token: str) -> Claims:
+    """Return what a token says, without checking whether it is valid anywhere. Raises TokenRefused."""
+    return _parts(token)[0]
+
+
+def _parts(token: str) -> tuple[Claims, PublicKey, bytes]:
+    found = _FORM.fullmatch(token) if len(token) <= MAX_CHARS else None
+    if found is None:
+        raise TokenRefused(f"a token has the form {PREFIX}.CLAIMS.SIGNATURE; make one with engram mcp token")
+    try:
+        claims = wire.decode(_bytes(found[1]), Claims)
+        return claims, ss58.decode(claims.key), _bytes(found[2])
+    except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, MalformedHotkey):
+        raise TokenRefused("the token's claims cannot be read") from None
 
 
 def _text(content: bytes) -> str:
