@@ -131,9 +131,8 @@ class Memories:
         if namespace in names:
             assert namespace is not None
             return namespace
-        raise ToolFailed(
-            f"namespace {namespace!r} is not open here: use {' or '.join(names) or 'none; ask for another token'}"
-        )
+        there = f"use {' or '.join(names)}" if names else "this token opens none"
+        raise ToolFailed(f"namespace {namespace!r} is not open here: {there}")
 
     def _private(self) -> Vault:
         assert self._vault is not None, "the constructor demands it for private namespaces"

@@ -5,7 +5,8 @@ names, which is then not answered. The end of the input ends the server, after t
 """
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 import msgspec
@@ -50,7 +51,7 @@ class _Conversation:
 
     async def run(self, source: trio.abc.ReceiveStream) -> None:
         async with trio.open_nursery() as nursery:
-            async for line in lines(source):
+            async for line in Lines(source):
                 if line is None:
                     text = f"a message has at most {MAX_MESSAGE_BYTES} bytes"
                     await self._write(refused_line(McpError(INVALID_REQUEST, text)))
@@ -95,40 +96,56 @@ class _Conversation:
             scope.cancel()
 
 
-async def lines(source: trio.abc.ReceiveStream) -> AsyncIterator[bytes | None]:
-    """Yield the lines of a stream without their ends, empty ones left out; None for one that is too long."""
-    held, too_long = bytearray(), False
-    async for part in _parts(source):
+@final
+class Lines:
+    """The lines of a stream without their ends, empty ones left out; None for one that is too long."""
+
+    def __init__(self, source: trio.abc.ReceiveStream) -> None:
+        self._source = source
+        self._held = bytearray()
+        self._too_long = False
+        self._ready: deque[bytes | None] = deque()
+        self._ended = False
+
+    def __aiter__(self) -> "Lines":
+        return self
+
+    async def __anext__(self) -> bytes | None:
+        """Return the next line. Raises StopAsyncIteration at the end of the stream."""
+        while not self._ready:
+            if self._ended:
+                raise StopAsyncIteration
+            await self._read()
+        return self._ready.popleft()
+
+    async def _read(self) -> None:
+        try:
+            part = bytes(await self._source.receive_some(_PART))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            part = b""
         *ended, rest = part.split(b"\n")
         for piece in ended:
-            held += piece
-            if too_long or len(held) > MAX_MESSAGE_BYTES:
-                yield None
-            elif held.strip():
-                yield bytes(held)
-            held, too_long = bytearray(), False
-        held += rest
-        if len(held) > MAX_MESSAGE_BYTES:
-            held, too_long = bytearray(), True
-    if held.strip() and not too_long:
-        yield bytes(held)
+            self._held += piece
+            self._end_line()
+        self._held += rest
+        if len(self._held) > MAX_MESSAGE_BYTES:
+            self._held, self._too_long = bytearray(), True
+        if not part:
+            self._end_line()
+            self._ended = True
+
+    def _end_line(self) -> None:
+        if self._too_long or len(self._held) > MAX_MESSAGE_BYTES:
+            self._ready.append(None)
+        elif self._held.strip():
+            self._ready.append(bytes(self._held))
+        self._held, self._too_long = bytearray(), False
 
 
 def refused_line(error: McpError) -> bytes:
     """Return the response to what holds no request id."""
     shown = {"code": error.code, "message": error.message}
     return msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": shown})
-
-
-async def _parts(source: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
-    while True:
-        try:
-            part = bytes(await source.receive_some(_PART))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
-        if not part:
-            return
-        yield part
 
 
 def standard_streams() -> tuple[trio.abc.ReceiveStream, trio.abc.SendStream]:

@@ -11,13 +11,13 @@ from typing import Any
 
 import httpx2
 import trio
-from mcp import Client, MCPError, StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
 
 _WITHIN_S = 60.0
 
 
-async def steps_of(client: Client, steps: list[list[Any]]) -> None:
+async def steps_of(client: Any, steps: list[list[Any]]) -> None:
+    from mcp import MCPError
+
     for name, *given in steps:
         try:
             if name == "about":
@@ -37,12 +37,15 @@ async def steps_of(client: Client, steps: list[list[Any]]) -> None:
         print(json.dumps(shown), flush=True)
 
 
-async def _into(found: list[Any], place: int, client: Client, tool: str, arguments: dict[str, Any]) -> None:
+async def _into(found: list[Any], place: int, client: Any, tool: str, arguments: dict[str, Any]) -> None:
     result = await client.call_tool(tool, arguments)
     found[place] = {"is_error": result.is_error, "content": result.structured_content}
 
 
 async def main() -> None:
+    from mcp import Client, StdioServerParameters, stdio_client
+    from mcp.client.streamable_http import streamable_http_client
+
     asked = json.loads(sys.stdin.readline())
     if "command" in asked:
         [command, *arguments] = asked["command"]
@@ -59,4 +62,5 @@ async def main() -> None:
                 await steps_of(client, asked["steps"])
 
 
-trio.run(main)
+if __name__ == "__main__":
+    trio.run(main)
