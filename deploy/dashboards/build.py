@@ -46,9 +46,8 @@ def built(board: Board) -> str:
             made = made.with_panel(_number(panel) if panel.is_number else _graph(panel))
     found = json.loads(JSONEncoder(sort_keys=True).encode(made.build()))
     for variable in found["templating"]["list"]:
-        if variable["type"] == "datasource":  # fields of an interval, which the schema of Grafana refuses here
-            for stray in [name for name in variable if name.startswith("auto")]:
-                del variable[stray]
+        for stray in [name for name in variable if name.startswith("auto")]:
+            del variable[stray]  # fields of an interval, which Grafana's schema refuses here
     return json.dumps(found, indent=1, sort_keys=True) + "\n"
 
 
