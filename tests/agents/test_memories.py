@@ -39,6 +39,10 @@ def url(of: NodeProcess) -> str:
     return f"http://127.0.0.1:{of.port}"
 
 
+def following(after: str | None) -> dict[str, Any]:
+    return {} if after is None else {"after": after}
+
+
 class Agent:
     """An agent of one hotkey, as its MCP server sees it."""
 
@@ -93,12 +97,13 @@ async def test_what_another_key_encrypted_is_counted_and_not_shown(agent: Agent,
 
 
 async def test_namespaces_that_are_not_open_are_refused(agent: Agent) -> None:
-    for name, arguments in (
+    calls: list[tuple[str, dict[str, Any]]] = [
         ("remember", {"text": "x"}),
         ("recall", {"query": "x"}),
         ("list", {}),
         ("forget", {"id": "v1::" + "0" * 64}),
-    ):
+    ]
+    for name, arguments in calls:
         assert "is not open here: use notes or work or public" in await agent.tool(name, **arguments, namespace="other")
         narrow = Caller(namespaces=frozenset({"work", "elsewhere"}))
         assert "is not open here: use work" in await agent.tool(name, narrow, **arguments, namespace="notes")
@@ -142,7 +147,7 @@ async def test_a_list_goes_on_where_it_ended(agent: Agent) -> None:
     seen: list[str] = []
     after = None
     while True:
-        page = await agent.tool("list", limit=2, **({} if after is None else {"after": after}))
+        page = await agent.tool("list", limit=2, **following(after))
         seen += [each["id"] for each in page["memories"]]
         after = page["next"]
         if after is None:

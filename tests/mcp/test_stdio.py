@@ -14,7 +14,7 @@ from tests.mcp.toys import Toys, call, request
 
 
 class Client:
-    def __init__(self, out: trio.abc.SendStream, back: trio.abc.ReceiveStream) -> None:
+    def __init__(self, out: "trio.StapledStream[Any, Any]", back: trio.abc.ReceiveStream) -> None:
         self.out = out
         self._lines = stdio.Lines(back)
 

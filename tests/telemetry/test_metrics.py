@@ -9,7 +9,7 @@ from actors import DeadLetter, HintLost
 from actors._events import DeadLetterCause
 from engram.chain.registry import announcer
 from engram.chain.registry.announce_rules import AnnounceVerdict
-from engram.gateway.sales_check import CODES
+from engram.gateway.rules import CODES
 from engram.payments import PaymentState, RefundState
 from engram.payments import rules as payment_rules
 from engram.provisioning import enrollment_rules
