@@ -386,6 +386,15 @@ class RelaySettings(Section, frozen=True):
     latency_tolerance_ms: Annotated[float, Meta(ge=0, le=60_000)] = 500.0
     missing_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.1
     """Share of the miners that only one of two validators may have measured."""
+    tool_url: str = ""
+    """An MCP server, one tool of which is called for each round of memory payloads; what it says is signed with them.
+    Empty: none."""
+    tool: str = ""
+    """The tool's name; it is called with `netuid` and `block`."""
+    tool_token_file: str = ""
+    """File with the bearer token for that server; empty: none is sent."""
+    tool_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    """For the whole call; a round then goes on without it."""
 
 
 SchemaVersion = Literal["engram-v1", "engram-v2"]

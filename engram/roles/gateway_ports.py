@@ -69,6 +69,7 @@ from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
 from engram.relay.roots import NodeRoots
 from engram.relay.rounds import RoundLosses, RoundPorts
+from engram.relay.tools import payload_tool
 from engram.roles.hints import GatewayHints
 from engram.roles.shared import LEDGER, Shared
 from engram.sessions import SystemInstants
@@ -291,6 +292,7 @@ class GatewayPorts:
             block_hash=self._subnets.hash_of,
             bound=settings.relay.pending_max,
             ask_root=NodeRoots(p.http, p.clock, settings.stats.timeout_s),
+            call_tool=payload_tool(p.http, p.clock, settings.relay),
         )
 
     def _control(self) -> Callable[[Context], Awaitable[None]]:
