@@ -50,7 +50,8 @@ setup-node:
 setup-adapters: setup ## Make .venv-adapters, where the LangChain and LlamaIndex adapters are tested
 	@scripts/setup-adapters
 
-# x402's version 1 for Python in .x402-v1, schemathesis in .schemathesis: tests that need it are marked `heavy`.
+# x402's version 1 for Python in .x402-v1, schemathesis in .schemathesis, MCP's SDK in .mcp: tests that need them are
+# marked `heavy`.
 .PHONY: setup-clients
 setup-clients: setup
 	@scripts/setup-clients

@@ -216,6 +216,7 @@ _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "akash.node_url": _url,
         "akash.endpoints": _chain_urls,
         "relay.url": _url,
+        "relay.tool_url": _url,
         "xeris.public_url": _shown_base_url,
         "xeris.submission_usd": _price_or_nothing,
         "miner.hub_url": _url,

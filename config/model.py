@@ -386,6 +386,15 @@ class RelaySettings(Section, frozen=True):
     latency_tolerance_ms: Annotated[float, Meta(ge=0, le=60_000)] = 500.0
     missing_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.1
     """Share of the miners that only one of two validators may have measured."""
+    tool_url: str = ""
+    """An MCP server, one tool of which is called for each round of memory payloads; what it says is signed with them.
+    Empty: none."""
+    tool: str = ""
+    """The tool's name; it is called with `netuid` and `block`."""
+    tool_token_file: str = ""
+    """File with the bearer token for that server; empty: none is sent."""
+    tool_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    """For the whole call; a round then goes on without it."""
 
 
 SchemaVersion = Literal["engram-v1", "engram-v2"]
@@ -418,7 +427,13 @@ class XerisSettings(Section, frozen=True):
     submissions_a_payment: Annotated[int, Meta(ge=1, le=1_000_000)] = 1_000
     """So many submissions are bought at once."""
     public_url: str = ""
-    """Where it is reached from outside, for offers; empty: the address it listens on."""
+    """Where it is reached from outside, for offers and for agents; empty: the address it listens on."""
+    mcp_open_to: Literal["loopback", "anyone"] = "loopback"
+    """Which agents read over MCP without a token; all others need one that a hotkey signed (`engram mcp token`)."""
+    mcp_callers: tuple[str, ...] = ()
+    """The only hotkeys (ss58) whose tokens are taken; empty: those of any hotkey."""
+    mcp_hosts: tuple[str, ...] = ()
+    """Names that agents reach it by (name, or name:port), beside that of `public_url` and loopback names."""
 
 
 class ValidatorSettings(Section, frozen=True):

@@ -232,6 +232,12 @@ def _relay_backoff(settings: Settings) -> Iterator[Forbidden]:
         )
 
 
+def _relay_tool(settings: Settings) -> Iterator[Forbidden]:
+    if bool(settings.relay.tool_url) != bool(settings.relay.tool):
+        missing = "relay.tool" if settings.relay.tool_url else "relay.tool_url"
+        yield Forbidden(missing, "is missing: a tool is named by its server's URL and its own name")
+
+
 def _relay_peers(settings: Settings) -> Iterator[Forbidden]:
     for entry in settings.relay.peers:
         hotkey, _, url = entry.partition(" ")
@@ -488,6 +494,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _time_to_pay,
         _certificate,
         _relay_backoff,
+        _relay_tool,
         _rpc,
         _akash_owner,
         _akash_backend,

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
+from engram.api import mcp
 from engram.api.gateway_model import PaymentRequiredAnswer
 from engram.api.node_model import Health
 from engram.api.route import NoBody, Parameter, Response, Route
@@ -104,6 +105,22 @@ class Intelligence(msgspec.Struct, frozen=True, kw_only=True):
     acknowledgement: Annotated[object, Meta(extra_json_schema={"type": "object"})]
 
 
+class IntelligenceSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """An accepted payload without its document; the fields are those of Intelligence."""
+
+    id: int
+    kind: str
+    netuid: int
+    block: int
+    signer: str
+    signers: int
+    output_hash: str
+    signed_hash: str
+    round_ts: float
+    received_at: float
+    state: str
+
+
 class IntelligencePage(msgspec.Struct, frozen=True, kw_only=True):
     """Accepted payloads, the newest first; `next` is `before` of the page after, null at the end."""
 
@@ -159,6 +176,21 @@ ONE: Final = Route(
     Response(200, "The payload.", Intelligence),
     others=(Response(404, "There is none of this hash.", Failure),),
 )
+EVENTS: Final = Route(
+    "intelligenceEvents",
+    "GET",
+    "/intelligence/events",
+    "What is accepted from now on, or after Last-Event-ID, as server-sent events `intelligence`.",
+    NoBody,
+    Response(200, "The stream.", IntelligenceSummary),
+    others=(Response(503, "Too many event streams are open.", Failure),),
+    parameters=(
+        Parameter("netuid", "query", "The subnet; 450 when left out."),
+        Parameter("kind", "query", "scores, memory, gap or anchor; all when left out."),
+        Parameter("Last-Event-ID", "header", "The id of the last event that was received."),
+    ),
+    stream="text/event-stream",
+)
 CREDITS: Final = Route(
     "buySubmissions",
     "POST",
@@ -213,4 +245,4 @@ HEALTH: Final = Route(
     "health", "GET", "/health", "Whether it is up", NoBody, Response(200, "It is.", Health), probe=True
 )
 
-ROUTES: Final = (SUBMIT, LIST, ONE, CREDITS, LEFT, TAKEN, SCHEMAS, HEALTH)
+ROUTES: Final = (SUBMIT, LIST, EVENTS, ONE, *mcp.ROUTES, CREDITS, LEFT, TAKEN, SCHEMAS, HEALTH)

@@ -9,7 +9,7 @@ from engram.api.route import NoBody, Response, Route
 HEALTH: Final = Route("health", "GET", "/health", "Whether it is up", NoBody, Response(200, "It is.", Health))
 METRICS: Final = gateway_ops.METRICS
 STATUS: Final = Route(
-    "status", "GET", "/status", "What is kept, and what is overdue", NoBody, Response(200, "The status.", object)
+    "status", "GET", "/status", "What is kept, what is overdue, and the chain", NoBody, Response(200, "It is.", object)
 )
 
 ROUTES: Final = (HEALTH, STATUS, METRICS)

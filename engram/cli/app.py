@@ -70,6 +70,7 @@ _GROUPS: Final = (
     ("ledger", "operate.ledger", "Back up, restore and check the ledger."),
     ("miner", "miner.command", "Start a memory miner; use, check, back up or export one."),
     ("archive", "archive.command", "Keep a memory beyond its node: sealed archives, and restoring them anywhere."),
+    ("mcp", "mcp.command", "Reach an MCP server with a hotkey; tokens for clients that cannot sign."),
     ("new", "miner.new", "Projects to start from."),
     ("proxy", "proxy.command", "Check the reverse proxy's settings; explain how a request ended."),
     ("relay", "operate.relay", "What is relayed to another network."),

@@ -109,8 +109,7 @@ class Sales:
     async def measure(self, metrics: Metrics) -> None:
         """Set the gauge of every code. Raises LedgerError."""
         found = {reason.code for reason in await self.reasons()}
-        for code in CODES:
-            metrics.sales_blocked.labels(code).set(code in found)
+        metrics.sales_blocked.show({code: code in found for code in CODES})
 
     async def watch(self, context: Context) -> None:
         """Log why nothing can be sold, at start and at each change; lasting reasons are logged as warnings."""

@@ -72,7 +72,7 @@ class Keypair:
         return signature
 
     def private_key(self) -> bytes:
-        """Return the 64 secret bytes, for writing a wallet file only."""
+        """Return the 64 secret bytes, for writing a wallet file and for deriving keys; never to be shown."""
         return self.__private_key
 
     def __eq__(self, other: object) -> bool:

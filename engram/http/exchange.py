@@ -13,7 +13,7 @@ KEY = "engram.exchange"
 _UNCACHED = (b"cache-control", b"no-store")
 """Added to answers without Cache-Control: caches would choose a lifetime themselves (RFC 9111, section 4.2.2)."""
 _CHALLENGE = (b"www-authenticate", b'Hotkey realm="engram"')
-"""Added to every 401 (RFC 9110, section 15.5.2): requests are signed by a hotkey, in headers or in the body."""
+"""Added to every 401 without a challenge (RFC 9110, section 15.5.2): a hotkey signs requests, in headers or bodies."""
 
 
 @final
@@ -68,7 +68,7 @@ class Answering(Sender):
                 break
         else:
             lines.append(_UNCACHED)
-        if status == 401:
+        if status == 401 and not any(name.lower() == _CHALLENGE[0] for name, _ in lines):
             lines.append(_CHALLENGE)
         return lines
 

@@ -19,7 +19,7 @@ from engram.chain.read.endpoint_health import after_failure
 from engram.chain.read.endpoints import open_endpoints
 from engram.chain.read.watched import watch
 from engram.chain.registry.announce_journal import AnnouncementFile
-from engram.chain.registry.announce_rules import AnnounceVerdict, ServingAddress, serving_address
+from engram.chain.registry.announce_rules import ServingAddress, serving_address
 from engram.chain.registry.announce_view import Announcements
 from engram.chain.registry.announcer import Announcer
 from engram.chain.sync.actor import MetagraphSyncer
@@ -119,5 +119,4 @@ def _wanted(launch: LaunchFile, settings: MinerSettings) -> ServingAddress | Non
 
 def _measure(metrics: Metrics, announcements: Announcements) -> None:
     verdict = announcements.status().verdict
-    for each in AnnounceVerdict:
-        metrics.announcement.labels(each.value).set(each is verdict)
+    metrics.announcement.show({verdict.value: 1})

@@ -60,6 +60,7 @@ def ops_app(
     def refresh() -> None:
         counts = service.store.count()
         metrics.vectors.set(counts.public + counts.private)
+        metrics.miner_ready.set(service.ready() and service.searchable())
 
     metrics.before_scrape(refresh)
 

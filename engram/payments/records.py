@@ -4,7 +4,7 @@ Every arrow of rules.py is one compare-and-set made by `advance`, together with 
 first one (RESERVED) is made in reservations.py.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -12,6 +12,7 @@ from sqlalchemy import Column, Connection, Label, RowMapping, delete, func, inse
 
 from engram import sessions
 from engram.ledger import Row
+from engram.ledger.sql import one_of
 from engram.payments import prepaid, rules, statements
 from engram.payments.model import (
     AuthorizationKey,
@@ -238,6 +239,26 @@ def refunds_by_state(connection: Connection) -> dict[RefundState, tuple[int, int
     """How many parts of refunds are in each state, and their atomic units in all."""
     query = select(refunds.c.state, func.count(), func.sum(refunds.c.amount)).group_by(refunds.c.state)
     return {RefundState(state): (count, int(amount)) for state, count, amount in connection.execute(query)}
+
+
+def oldest(connection: Connection, states: Iterable[PaymentState]) -> dict[str, float]:
+    """Return when the oldest payment in each of these open states was begun (unix seconds); none for an empty state."""
+    query = (
+        select(payments.c.state, func.min(payments.c.created_at))
+        .where(one_of(payments.c.state, [str(state) for state in states]))
+        .group_by(payments.c.state)
+    )
+    return {str(state): float(at) for state, at in connection.execute(query)}
+
+
+def oldest_refunds(connection: Connection) -> dict[str, float]:
+    """Return since when the oldest part of a refund is in each open state (unix seconds); none for an empty state."""
+    query = (
+        select(refunds.c.state, func.min(refunds.c.created_at))
+        .where(refunds.c.state != str(RefundState.REFUNDED))
+        .group_by(refunds.c.state)
+    )
+    return {str(state): float(at) for state, at in connection.execute(query)}
 
 
 def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:

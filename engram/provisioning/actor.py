@@ -158,9 +158,10 @@ class Provisioner(Actor[FleetMessage]):
         held = await self._fleet.ledger.read(records.live_backends)
         running = await self._fleet.ledger.read(session_records.list_running)
         alive = {node.token for node in listed if node.alive}
-        for node in listed:
-            if held.get(node.token) != backend.name:
-                self.context.start_soon(self._destroy_orphan, backend, node.token)
+        orphans = [node for node in listed if held.get(node.token) != backend.name]
+        self._fleet.metrics.nodes_orphaned.labels(backend.name).set(len(orphans))
+        for node in orphans:
+            self.context.start_soon(self._destroy_orphan, backend, node.token)
         for session in running:
             here = held.get(session.token, backend.name) == backend.name
             lost = here and session.token not in alive and not session.quarantined

@@ -107,6 +107,8 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def on_start(self, context: Context) -> None:
         self._context = context
+        self._metrics.relay_failures_in_a_row.set(self._failures_in_a_row)
+        self._metrics.relay_held_back.set(not self._door.is_open)
         if self._receiver is not None:
             context.start_soon(self._work, self._receiver)
 
@@ -172,7 +174,9 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         try:
             while entry is not None:
                 kill_points.point("relay:before")
+                began = trio.current_time()
                 outcome = await receiver.submit(Signed(entry.signed or b"", entry.signed_hash or ""))
+                self._metrics.relay_send_seconds.observe(trio.current_time() - began)
                 kill_points.point("relay:after")
                 entry = await self._settle(entry, outcome)
         finally:
@@ -281,6 +285,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         if delivered:
             self._failures_in_a_row = 0
             self._metrics.relay_failures_in_a_row.set(0)
+            self._metrics.relay_lag_seconds.observe(max(0.0, now - entry.created_at))
             self._settled(entry)
         else:
             self._count_failure()

@@ -74,6 +74,23 @@ class NodeMemory(msgspec.Struct, frozen=True, kw_only=True):
     """Not there in engram-v1; null: the node gave none in this round."""
 
 
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """What a tool of an MCP server said for a payload, or why it said nothing."""
+
+    server: str
+    """Host and port."""
+    tool: str
+    called_at: float
+    """Unix seconds."""
+    took_ms: int
+    status: str
+    """`ok`, `tool_error` (the tool says that it failed) or `failed` (no usable answer in time)."""
+    content: str
+    """The result of `tools/call` as JSON, its first 16,384 characters; of a failed call, why."""
+    content_sha256: str
+    """Of the whole result, in hex; empty where there is none."""
+
+
 class MemoryPayload(msgspec.Struct, frozen=True, kw_only=True):
     """The memory held by managed nodes, by node hotkey (ss58). Names no session and no controller."""
 
@@ -86,6 +103,8 @@ class MemoryPayload(msgspec.Struct, frozen=True, kw_only=True):
     output_hash: str
     nonce: str
     nodes: dict[str, NodeMemory]
+    tool: ToolCall | UnsetType = UNSET
+    """Not there in engram-v1, and where no tool is configured. The signature covers it, the output's hash does not."""
 
 
 class Ranked(msgspec.Struct, frozen=True, kw_only=True):

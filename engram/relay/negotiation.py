@@ -9,7 +9,7 @@
 | the payload | its receiver takes | it leaves |
 |---|---|---|
 | of any kind | its kind and version | as it is |
-| `memory` of engram-v2 | `memory` of engram-v1 | as engram-v1: without the roots, with a hash of its own |
+| `memory` of engram-v2 | `memory` of engram-v1 | as engram-v1: without roots and tool, with a hash of its own |
 | `gap`, `anchor` | no such kind | not at all: discarded |
 | anything else | another kind or version | not at all: parked |
 """
@@ -72,7 +72,7 @@ def fitted(kind: str, payload: bytes, terms: Terms) -> Fitted | None:
     full = wire.decode(payload, MemoryPayload)
     nodes = {name: msgspec.structs.replace(node, root=UNSET) for name, node in full.nodes.items()}
     digest = output_hash(stable_nodes(nodes))
-    plain = msgspec.structs.replace(full, schema_version=SCHEMA_VERSION, nodes=nodes, output_hash=digest)
+    plain = msgspec.structs.replace(full, schema_version=SCHEMA_VERSION, nodes=nodes, output_hash=digest, tool=UNSET)
     return Fitted(msgspec.json.encode(plain), digest)
 
 

@@ -10,6 +10,7 @@ from typing import Final, final
 import msgspec
 import structlog
 import trio
+from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
 from actors import Context
@@ -18,7 +19,7 @@ from engram.hints import Hints
 from engram.hotkeys import ss58
 from engram.ledger import Ledger, LedgerError
 from engram.relay import records
-from engram.relay.model import Enqueued, NodeMemory, SignedRoot
+from engram.relay.model import Enqueued, NodeMemory, SignedRoot, ToolCall
 from engram.relay.queueing import queue
 from engram.relay.rules import memory_of, memory_payload
 from engram.sessions import records as session_records
@@ -37,6 +38,8 @@ LOST: Final = ("outbox_full", "no_block", "ledger")
 _log = structlog.get_logger(__name__)
 
 
+CallsTool = Callable[[int, int], Awaitable[ToolCall]]
+"""(netuid, block) -> what a tool said, or why it said nothing. Bounded in time; raises nothing."""
 AsksRoot = Callable[[str, bytes, str], Awaitable[SignedRoot | None]]
 """(endpoint, the node's public key, session id) -> its root, checked; None when it gave none. Raises no HttpError."""
 
@@ -73,6 +76,8 @@ class RoundPorts(msgspec.Struct, frozen=True, kw_only=True):
     """Entries that may wait; None: records.OPEN_BOUND."""
     ask_root: AsksRoot | None = None
     """None: nodes are not asked, and all roots are null."""
+    call_tool: CallsTool | None = None
+    """Called once a round, for all of its payloads; None: no tool is configured."""
 
 
 @final
@@ -91,6 +96,7 @@ class MemoryRounds:
         self._bound = ports.bound
         self._block_hash = ports.block_hash
         self._ask_root = ports.ask_root
+        self._call_tool = ports.call_tool
 
     async def run(self, context: Context) -> None:
         """Run until cancelled."""
@@ -115,10 +121,11 @@ class MemoryRounds:
             self._lost("no_block", 1)
             return 0
         roots = await self._roots(fresh)
+        tool = UNSET if self._call_tool is None else await self._call_tool(self._netuid, block)
         now = self._clock.now()
         outcomes = await queue(
             self._ledger,
-            lambda connection: self._queue(connection, fresh, roots, block, now),
+            lambda connection: self._queue(connection, fresh, roots, tool, block, now),
             self._hints.outbox_changed,
         )
         if refused := outcomes.count(Enqueued.REFUSED):
@@ -155,6 +162,7 @@ class MemoryRounds:
         connection: Connection,
         fresh: Mapping[str, NodeStats],
         roots: Mapping[str, SignedRoot],
+        tool: ToolCall | UnsetType,
         block: int,
         now: float,
     ) -> list[Enqueued]:
@@ -171,6 +179,7 @@ class MemoryRounds:
                 block=block,
                 source=f"nodes{number}",
                 round_ts=now,
+                tool=tool,
             )
             outcomes.append(records.enqueue(connection, payload, now, bound=self._bound, block_hash=block_hash))
         return outcomes

@@ -27,7 +27,7 @@ from random import Random
 from typing import assert_never
 
 import msgspec
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from engram.relay.canonical import canonical_json, canonical_of_decoded
 from engram.relay.model import (
@@ -46,6 +46,7 @@ from engram.relay.model import (
     RankingPayload,
     ScoresPayload,
     SignedRoot,
+    ToolCall,
     Unknown,
     Unreachable,
 )
@@ -290,7 +291,13 @@ def scores_payload(
 
 
 def memory_payload(
-    nodes: Mapping[str, NodeMemory], *, netuid: int, block: int, source: str, round_ts: float
+    nodes: Mapping[str, NodeMemory],
+    *,
+    netuid: int,
+    block: int,
+    source: str,
+    round_ts: float,
+    tool: ToolCall | UnsetType = UNSET,
 ) -> MemoryPayload:
     """Return the payload of managed nodes, by node hotkey: engram-v2 when they bear roots (or null for one).
 
@@ -305,6 +312,7 @@ def memory_payload(
         output_hash=output_hash(stable_nodes(nodes)),
         nonce=nonce(block, source, int(round_ts * 1000)),
         nodes=dict(nodes),
+        tool=tool if with_roots else UNSET,
     )
 
 

@@ -73,6 +73,7 @@ from engram.relay.quorum.subnet_now import STALE_S
 from engram.relay.receiver import Receiver
 from engram.relay.roots import NodeRoots
 from engram.relay.rounds import RoundLosses, RoundPorts
+from engram.relay.tools import payload_tool
 from engram.roles.hints import GatewayHints
 from engram.roles.shared import LEDGER, Shared
 from engram.sessions import SystemInstants
@@ -297,6 +298,7 @@ class GatewayPorts:
             block_hash=self._subnets.hash_of,
             bound=settings.relay.pending_max,
             ask_root=NodeRoots(p.http, p.clock, settings.stats.timeout_s),
+            call_tool=payload_tool(p.http, p.clock, settings.relay),
         )
 
     def _anchors(self) -> CommittingPorts:
@@ -411,7 +413,13 @@ class GatewayPorts:
     def ops_app(self) -> App:
         """Return the operator's application."""
         counts = gauges(
-            self._p.metrics, self._p.ledger, self._subnets, self.feed, self._backends, self._p.process.nodes
+            self._p.metrics,
+            self._p.ledger,
+            self._subnets,
+            self.feed,
+            self._backends,
+            self._p.process.nodes,
+            self._p.clock,
         )
 
         async def refresh() -> None:

@@ -25,6 +25,7 @@ from engram.nodes import environment
 from engram.nodes import launch as launches
 from engram.nodes.launch import LaunchFile, LaunchFileError
 from engram.roles.process import Process, begin
+from engram.telemetry.disk import disk_gauges
 from engram.telemetry.loop_lag import loop_lag_job
 
 DRAIN_S: Final = 2.5
@@ -112,6 +113,7 @@ class Miner:
     ) -> None:
         """Take the node's parts; `claim` is this process's lock on the data folder."""
         self._launch = launch
+        process.metrics.before_scrape(disk_gauges(process.metrics, Path(launch.data_dir)))
         self._ports = NodePorts(
             settings=settings,
             launch=launch,

@@ -29,6 +29,7 @@ from engram.ledger import (
 )
 from engram.provisioning.errors import ProvisioningError
 from engram.roles.process import Process, begin
+from engram.telemetry.disk import disk_gauges
 
 LEDGER: Final = "ledger"
 """The registered name of the ledger's actor."""
@@ -81,6 +82,8 @@ class Shared:
         self.clock, self.ids, self.rng = process.clock, process.ids, process.rng
         self.settings = settings
         self.folder = folder
+        self.metrics.ledger_queue.set(0)
+        self.metrics.before_scrape(disk_gauges(self.metrics, folder))
         self.ledger_id = ledger_id
         self.listeners: dict[str, Listener] = {}
         self._surfaces: dict[str, Bound] = {}

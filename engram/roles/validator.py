@@ -37,7 +37,7 @@ from engram.validator.due import OUR_VERSION
 from engram.validator.gardening import Garden, Gardener
 from engram.validator.job import RoundsJob
 from engram.validator.miner_client import MinerClient
-from engram.validator.model import Round, Sent, SentState
+from engram.validator.model import Round, Sent
 from engram.validator.ops import ops_app
 from engram.validator.rounds import Rounds, RoundTerms
 from engram.validator.weights_setter import WeightPorts, WeightsSetter
@@ -156,8 +156,6 @@ class ValidatorPorts:
                 counted=lambda state: p.metrics.validator_weights.labels(state).inc(),
             )
         )
-        for state in (SentState.SET, SentState.REFUSED, SentState.UNKNOWN):
-            p.metrics.validator_weights.labels(state)
         relay = settings.relay
         guard = guard_of(settings.chain, nodes, p.clock, relay.confirmations)
         self.quorum = ValidatorQuorum(p, keypair, self.subnets, guard, nodes, sender)

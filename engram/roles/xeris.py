@@ -19,6 +19,10 @@ from engram.chain.sync.subnets import Subnets
 from engram.hotkeys import Keypair, ss58, wallet
 from engram.http.limits import Limiter, burst_of
 from engram.ledger import LedgerError
+from engram.mcp import Scope
+from engram.mcp.access import Policy
+from engram.mcp.connect import audience
+from engram.mcp.revocation import RevocationFile
 from engram.payments.refund_key import RefundKey
 from engram.payments.refund_settings import open_refund_key, with_play_recipient
 from engram.relay.schemas import TAKEN
@@ -27,7 +31,9 @@ from engram.roles.shared import LEDGER, Shared
 from engram.roles.xeris_ports import PaidSubmissions
 from engram.telemetry.loop_lag import loop_lag_job
 from engram.xeris import anchoring, records, submissions
-from engram.xeris.anchoring import ANCHORED_KINDS, chain_root
+from engram.xeris.agent_handlers import Agents
+from engram.xeris.agents import catalog
+from engram.xeris.anchoring import chain_root
 from engram.xeris.app import xeris_app
 from engram.xeris.chain_views import ChainViews
 from engram.xeris.ops import ops_app
@@ -36,6 +42,7 @@ from engram.xeris.receiver import XerisReceiver
 
 OWN_KEY: Final = "xeris-hotkey"
 LOOK_S: Final = 3.0
+REVOKED: Final = "mcp-revoked.json"
 PURGE_S: Final = 3_600.0
 DAY_S: Final = 86_400.0
 
@@ -71,11 +78,10 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
         is_paid=at.submission_usd > 0,
         judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
     )
-    for kind in ANCHORED_KINDS:
-        p.metrics.xeris_overdue.labels(kind)
     listener = p.listener("xeris", at.host, at.port)
     operators = p.listener("ops", p.settings.ops.host, p.settings.ops.port)
     paid = PaidSubmissions(p, listener, refund_key) if at.submission_usd > 0 else None
+    agents = agents_of(p)
     keep_fork = ForkFolder(p.folder / FORKS).keep
 
     async def mark_overdue(metagraph: Metagraph) -> None:
@@ -152,6 +158,7 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
                         ids=p.ids,
                         metrics=p.metrics,
                         selling=None if paid is None else paid.shop,
+                        agents=agents,
                     )
                 ),
                 shutdown=p.settings.shutdown.drain_s + 2.0,
@@ -161,6 +168,22 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
         strategy="one_for_one",
         intensity=Intensity(restarts=10, period_s=60.0),
     )
+
+
+def agents_of(p: Shared) -> Agents:
+    """Return what agents are offered over MCP. Raises ValueError for a malformed setting, OSError."""
+    at = p.settings.xeris
+    callers = frozenset(ss58.decode(address) for address in at.mcp_callers)
+    own = audience(at.public_url)
+    readers: frozenset[Scope] = frozenset({"read"})
+    policy = Policy(
+        hosts=frozenset(host.lower() for host in (*at.mcp_hosts, *([own] if own else []))),
+        loopback=readers,
+        anyone=readers if at.mcp_open_to == "anyone" else frozenset(),
+        signed=readers,
+        permitted=lambda key: not callers or key in callers,
+    )
+    return Agents(catalog(p.ledger, at.netuids), policy, RevocationFile(p.folder / REVOKED))
 
 
 @final

@@ -202,10 +202,12 @@ class NodeCalls:
 
         return self._post(node.DELETE_BATCH, {"cids": list(cids)}, read)
 
-    def walk(self, after: str | None, where: Where | None, *, readable: bool = False) -> Call[model.Listing]:
+    def walk(
+        self, after: str | None, where: Where | None, *, readable: bool = False, limit: int = rules.MAX_LIST_LIMIT
+    ) -> Call[model.Listing]:
         """List by a cursor, oldest first; None starts. `readable` names metadata that are never encrypted."""
         conditions = filter_of(where or {}) if readable else self._filter(where)
-        fields: JsonObject = {"limit": rules.MAX_LIST_LIMIT, "after": after}
+        fields: JsonObject = {"limit": limit, "after": after}
         return self._post(node.LIST, fields | conditions, lambda answer: checked(answer, model.Listing))
 
     def memories(self, found: Sequence[tuple[str, dict[str, object], str | None]]) -> list[Memory]:

@@ -49,8 +49,11 @@ def observer(metrics: Metrics) -> Callable[[ActorEvent], None]:
                 _log.info("hint_lost", to=name, kind=type(message).__name__, cause=cause)
             case MailboxHighWater(name=name, depth=depth, bound=bound):
                 _log.warning("mailbox_filling", actor=name, depth=depth, bound=bound)
-            case Started(path=path) | Stopped(path=path):
-                _log.debug("actor_started" if isinstance(event, Started) else "actor_stopped", actor=path)
+            case Started(path=path):
+                metrics.actor_restarts.labels(_branch(path))
+                _log.debug("actor_started", actor=path)
+            case Stopped(path=path):
+                _log.debug("actor_stopped", actor=path)
 
     return observe
 

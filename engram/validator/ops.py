@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 import msgspec
+from sqlalchemy import Connection
 
 from config.model import HttpSettings
 from engram.api import validator_ops as api
@@ -10,6 +11,7 @@ from engram.api.call import Call, Surface
 from engram.api.node_model import Health
 from engram.api.route import NoBody
 from engram.api.serving import Endpoints
+from engram.chain.model import Metagraph
 from engram.chain.sync.gauges import count_changes, measure
 from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock, Ids
@@ -17,10 +19,25 @@ from engram.http.app import App, new_app
 from engram.http.request import Answer
 from engram.http.router import Router
 from engram.ledger import Ledger
-from engram.relay import records as relay_records
+from engram.relay import gauges as relay_gauges
 from engram.telemetry.metrics import CONTENT_TYPE, Metrics
 from engram.validator import reports
-from engram.validator.due import Due
+
+
+def show(
+    metrics: Metrics, status: reports.ValidatorStatus, metagraph: Metagraph | None, hotkey: bytes, now: float
+) -> None:
+    """Set the gauges of a validator to the current values."""
+    metrics.validator_due.show({} if status.look is None else {status.look.verdict: 1})
+    metrics.validator_planted.show(status.planted)
+    if status.last_round is not None and status.last_round.closed_at is not None:
+        metrics.validator_round_age.set(max(0.0, now - status.last_round.closed_at))
+    neuron = None if metagraph is None else metagraph.neuron(hotkey)
+    if metagraph is None or neuron is None:
+        metrics.validator_weights_age.clear()
+        return
+    metrics.validator_weights_age.set(max(0, metagraph.block - neuron.last_update_block))
+    metrics.validator_cutoff.set(metagraph.parameters.activity_cutoff_blocks)
 
 
 def ops_app(
@@ -51,14 +68,11 @@ def ops_app(
         return await relay()
 
     async def scrape(_: Call[NoBody, None]) -> Answer:
-        found = await ledger.read(lambda c: reports.status(c, netuid, hotkey))
-        verdict = None if found.look is None else found.look.verdict
-        for word in Due:
-            metrics.validator_due.labels(word).set(verdict == word)
-        for state, count in found.planted.items():
-            metrics.validator_planted.labels(state).set(count)
-        for entry_state, entries in (await ledger.read(relay_records.count_by_state)).items():
-            metrics.relay_entries.labels(entry_state).set(entries)
+        def read(connection: Connection) -> reports.ValidatorStatus:
+            relay_gauges.measure(metrics, connection, clock.now())
+            return reports.status(connection, netuid, hotkey)
+
+        show(metrics, await ledger.read(read), subnets.get(netuid), hotkey, clock.now())
         measure(metrics, subnets)
         return Answer(200, metrics.render(), media=CONTENT_TYPE)
 

@@ -82,8 +82,7 @@ class WorkerService:
         """Set the gauges to the current values."""
         metrics, runner = self._metrics, self.runner
         metrics.worker_connected.set(self.link.status.phase == "serving")
-        metrics.worker_in_flight.labels("running").set(runner.running)
-        metrics.worker_in_flight.labels("waiting").set(max(0, runner.in_flight - runner.running))
+        metrics.worker_in_flight.show({"running": runner.running, "waiting": max(0, runner.in_flight - runner.running)})
         metrics.worker_unacknowledged.set(runner.unacknowledged)
 
     # ---------------------------------------------------------------------------------------- RunnerEvents

@@ -14,12 +14,13 @@ from engram.api.serving import Endpoints
 from engram.clock import Clock, Ids
 from engram.http.app import App, new_app
 from engram.http.errors import ApiError
-from engram.http.request import Answer, json_answer
+from engram.http.request import Answer, Stream, json_answer
 from engram.http.router import Router
 from engram.ledger import CommitUnknown, Ledger, LedgerUnavailable
 from engram.relay.schemas import SCHEMAS
 from engram.telemetry.metrics import Metrics
-from engram.xeris import anchoring, records
+from engram.xeris import intelligence, live, records
+from engram.xeris.agent_handlers import Agents, bind_mcp
 from engram.xeris.credit_handlers import NOT_PAID, bind_credits, offered
 from engram.xeris.judging import Refused
 from engram.xeris.receiver import XerisReceiver
@@ -41,8 +42,9 @@ def xeris_app(
     ids: Ids,
     metrics: Metrics,
     selling: Selling | None = None,
+    agents: Agents | None = None,
 ) -> App:
-    """Return the application; with `selling` submissions are paid for."""
+    """Return the application; with `selling` submissions are paid for. Without `agents` MCP is refused."""
     app = new_app("xeris", settings=settings, clock=clock, ids=ids, metrics=metrics, max_body_bytes=MAX_BODY_BYTES)
 
     async def submit(call: Call[api.RelayedPayload, None]) -> Answer:
@@ -67,20 +69,21 @@ def xeris_app(
         found = await ledger.read(lambda c: records.newest(c, netuid, kind, limit + 1, before_id=before or None))
         more = len(found) > limit
         following = found[limit - 1].id if more else None
-        return api.IntelligencePage(items=[_shown(each) for each in found[:limit]], next=following)
+        return api.IntelligencePage(items=[intelligence.shown(each) for each in found[:limit]], next=following)
 
     async def one(call: Call[NoBody, None]) -> api.Intelligence | Answer:
         wanted = call.path("signed_hash")
         found = None
         if _HASH.fullmatch(wanted):
-            found = await ledger.read(lambda c: records.by_hash(c, wanted))
+            found = await ledger.read(lambda c: intelligence.one(c, wanted))
         if found is None:
             return json_answer(api.Failure(error="no payload of this hash was accepted", code="not_found"), 404)
-        anchor = None
-        if found.anchor_id is not None and found.leaf is not None:
-            anchor_id, leaf = found.anchor_id, found.leaf
-            anchor = await ledger.read(lambda c: anchoring.inclusion(c, anchor_id, leaf))
-        return _shown(found, anchor)
+        return found
+
+    async def events(call: Call[NoBody, None]) -> Stream:
+        last = call.header("Last-Event-ID") or ""
+        after = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else None
+        return live.events(ledger, receiver.arrivals, _number(call, "netuid", 450), call.query("kind"), after)
 
     async def taken(_: Call[NoBody, None]) -> api.Schemas:
         kinds = receiver.taken.items()
@@ -99,7 +102,9 @@ def xeris_app(
     endpoints: Endpoints[None] = Endpoints(Router(app), Surface())
     endpoints.bind(api.SUBMIT, submit)
     endpoints.bind(api.LIST, listed)
+    endpoints.bind(api.EVENTS, events)
     endpoints.bind(api.ONE, one)
+    bind_mcp(endpoints, agents, clock, metrics)
     bind_credits(endpoints, selling)
     endpoints.bind(api.TAKEN, taken)
     endpoints.bind(api.SCHEMAS, schema)
@@ -115,11 +120,3 @@ def _number(call: Call[Any, None], name: str, default: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 15:
         raise ApiError(422, "invalid", f"{name} must be a whole number, not {text[:40]!r}")
     return int(text)
-
-
-def _shown(found: records.Accepted, anchor: api.Inclusion | None = None) -> api.Intelligence:
-    of_ours = ("anchor_id", "leaf", "overdue")
-    fields = {name: getattr(found, name) for name in records.Accepted.__struct_fields__ if name not in of_ours}
-    unanchored = "overdue" if found.overdue else "accepted"
-    state = unanchored if found.anchor_id is None else "anchored"
-    return api.Intelligence(**fields, state=state, anchor=anchor)

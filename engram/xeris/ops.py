@@ -34,6 +34,7 @@ def ops_app(
         return {
             "hotkey": hotkey,
             "accepted": records.count(connection),
+            "newest_at": records.newest_at(connection),
             "overdue": anchoring.count_overdue(connection),
         }
 
@@ -44,8 +45,12 @@ def ops_app(
         return {"xeris": await ledger.read(kept), "chain": subnets.status()}
 
     async def scrape(_: Call[NoBody, None]) -> Answer:
-        for kind, payloads in (await ledger.read(anchoring.count_overdue)).items():
-            metrics.xeris_unanchored.labels(kind).set(payloads)
+        newest_at, overdue = await ledger.read(lambda c: (records.newest_at(c), anchoring.count_overdue(c)))
+        metrics.xeris_unanchored.show(overdue)
+        if newest_at is None:
+            metrics.xeris_newest_age.clear()
+        else:
+            metrics.xeris_newest_age.set(max(0.0, clock.now() - newest_at))
         measure(metrics, subnets)
         return Answer(200, metrics.render(), media=CONTENT_TYPE)
 

@@ -18,6 +18,7 @@ from engram.relay.rules import acknowledged_text
 from engram.relay.schemas import TAKEN
 from engram.xeris import anchoring, judging, records, submissions
 from engram.xeris.anchoring import ReadsRoot
+from engram.xeris.intelligence import Arrivals
 from engram.xeris.judging import Known, Refused, Submission
 from engram.xeris.permits import ReadsPermits
 from engram.xeris.submissions import Claims, claims_of
@@ -74,6 +75,7 @@ class XerisReceiver:
         self.taken = taken
         """The versions of each kind that are taken."""
         self._judged = judged
+        self.arrivals = Arrivals()
         self._is_paid = is_paid
 
     async def take(self, body: bytes) -> Taken:
@@ -91,6 +93,8 @@ class XerisReceiver:
             await self.note_refused(claims, refused)
             raise
         self._judged("repeated" if taken.repeated else "accepted")
+        if not taken.repeated:
+            self.arrivals.wake()
         return taken
 
     async def note_refused(self, claims: Claims, refused: Refused) -> None:

@@ -143,6 +143,51 @@ def newest(
     return [_accepted(row) for row in rows]
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which accepted payloads are looked for; None: whatever they have there."""
+
+    netuid: int
+    kind: str | None = None
+    signer: PublicKey | None = None
+    from_block: int | None = None
+    to_block: int | None = None
+    anchored: bool | None = None
+    before_id: int | None = None
+
+
+def search(connection: Connection, wanted: Wanted, limit: int) -> list[Accepted]:
+    """Return accepted payloads that fit, the newest first."""
+    query = select(accepted).where(accepted.c.netuid == wanted.netuid)
+    if wanted.kind is not None:
+        query = query.where(accepted.c.kind == wanted.kind)
+    if wanted.signer is not None:
+        query = query.where(accepted.c.signer == wanted.signer)
+    if wanted.from_block is not None:
+        query = query.where(accepted.c.block >= wanted.from_block)
+    if wanted.to_block is not None:
+        query = query.where(accepted.c.block <= wanted.to_block)
+    if wanted.anchored is not None:
+        query = query.where(accepted.c.anchor_id.is_not(None) if wanted.anchored else accepted.c.anchor_id.is_(None))
+    if wanted.before_id is not None:
+        query = query.where(accepted.c.id < wanted.before_id)
+    rows = connection.execute(query.order_by(accepted.c.id.desc()).limit(limit)).mappings()
+    return [_accepted(row) for row in rows]
+
+
+def later(connection: Connection, netuid: int, kind: str | None, after_id: int, limit: int) -> list[Accepted]:
+    """Return what was accepted after the payload of a number, the oldest first."""
+    query = select(accepted).where(accepted.c.netuid == netuid, accepted.c.id > after_id)
+    if kind is not None:
+        query = query.where(accepted.c.kind == kind)
+    rows = connection.execute(query.order_by(accepted.c.id).limit(limit)).mappings()
+    return [_accepted(row) for row in rows]
+
+
+def last_id(connection: Connection) -> int:
+    """Return the number of the newest payload; 0 before the first."""
+    return connection.scalar(select(func.max(accepted.c.id))) or 0
+
+
 def by_hash(connection: Connection, signed_hash: str) -> Accepted | None:
     """Return an accepted payload by its signed_hash."""
     row = connection.execute(select(accepted).where(accepted.c.signed_hash == signed_hash).limit(1)).mappings().first()
@@ -159,8 +204,12 @@ def kept_from(connection: Connection, now: float, keep_s: float) -> float:
 
     A clock that runs ahead for a moment would else forget every nonce, and all payloads could be submitted again.
     """
-    newest = connection.scalar(select(func.max(accepted.c.received_at)))
+    newest = newest_at(connection)
     return (now if newest is None else min(now, newest + DAY_S)) - keep_s
+def newest_at(connection: Connection) -> float | None:
+    """Return when the newest payload was accepted (unix seconds); None before the first."""
+    found = connection.scalar(select(func.max(accepted.c.received_at)))
+    return None if found is None else float(found)
 
 
 def purge(connection: Connection, before: float) -> int:

@@ -483,3 +483,13 @@ def test_a_worker_needs_an_orchestrator_and_a_kind_of_jobs(
 ) -> None:
     of_a_worker = msgspec.structs.replace(settings(environment), worker=WorkerSettings(**(ORCHESTRATED | changes)))
     assert refused(of_a_worker, "worker") == keys
+
+
+@pytest.mark.parametrize(
+    ("changes", "missing"),
+    [({"relay__tool": "price"}, "relay.tool_url"), ({"relay__tool_url": "https://dex.example/mcp"}, "relay.tool")],
+)
+def test_a_tool_of_the_relay_has_a_server_and_a_name(changes: dict[str, str], missing: str) -> None:
+    assert missing in refused(settings(**changes))
+    both = settings(relay__tool="price", relay__tool_url="https://dex.example/mcp")
+    assert not {key for key in refused(both) if key.startswith("relay.tool")}

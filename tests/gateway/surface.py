@@ -242,7 +242,7 @@ async def running_gateway(
     async def relay() -> msgspec.Struct:
         return await ledger.read(lambda c: relay_records.status(c, enabled=False, failures_in_a_row=0))
 
-    ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, backends, lambda: tree), relay)
+    ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, backends, lambda: tree, clock), relay)
 
     ports = PaymentPorts(
         registry=registry,

@@ -1,7 +1,10 @@
 """Rounds of what is known of the managed nodes, from the poller's view into the outbox."""
 
+import hashlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,14 +13,21 @@ from sqlalchemy import Connection, select, update
 from structlog.testing import capture_logs
 
 from actors import ChildSpec, Job, SupervisorSpec, open_system
+from config.model import RelaySettings
 from engram.clock import TrioClock
-from engram.hotkeys import ss58
+from engram.hotkeys import WalletFileError, ss58
+from engram.http.client import HttpClient
 from engram.ledger import InlineLedger, open_inline
+from engram.mcp.client import Called
+from engram.mcp.remote import RemoteFailed
 from engram.relay import records as relay_records
 from engram.relay import rounds
-from engram.relay.model import SignedRoot
-from engram.relay.rounds import MemoryRounds, RoundLosses, RoundPorts
+from engram.relay.model import NodeMemory, SignedRoot, ToolCall
+from engram.relay.negotiation import Terms, fitted
+from engram.relay.rounds import CallsTool, MemoryRounds, RoundLosses, RoundPorts
+from engram.relay.rules import memory_payload
 from engram.relay.tables import relay_outbox
+from engram.relay.tools import MAX_CONTENT, PayloadTool, payload_tool
 from engram.sessions import Session, SessionState, TierName, records
 from engram.sessions.tables import sessions
 from engram.stats import NodeStats, StatsView
@@ -216,3 +226,81 @@ async def test_nodes_that_hang_do_not_hold_a_round_up(ledger: InlineLedger, auto
     began = trio.current_time()
     assert await feeding.rounds.queue_round() == 1
     assert trio.current_time() - began == pytest.approx(rounds.ROOTS_WITHIN_S)
+
+
+async def tool_round(ledger: InlineLedger, call_tool: CallsTool, **ports: Any) -> dict[str, Any]:
+    """The payload of a round that asks nodes for roots and calls a tool."""
+
+    async def no_root(endpoint: str, hotkey: bytes, session_id: str) -> None:
+        return None
+
+    feeding = Feeding(ledger)
+    changed = msgspec.structs.replace(feeding.ports, call_tool=call_tool, **({"ask_root": no_root} | ports))
+    feeding.view.put(add_session(ledger, 1), NodeStats(vectors=1))
+    assert await MemoryRounds(changed).queue_round() == 1
+    [payload] = queued(ledger)
+    return payload
+
+
+async def test_what_a_tool_says_is_recorded_with_the_payload(ledger: InlineLedger, autojump_clock: Clock) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Client:
+        async def call(self, tool: str, arguments: dict[str, Any]) -> Called:
+            asked.append({"tool": tool, **arguments})
+            return Called({"content": [{"type": "text", "text": "1.07"}]}, is_error=False)
+
+    payload = await tool_round(ledger, PayloadTool(Client(), "dex.example", "price", TrioClock()))  # type: ignore[arg-type]
+    assert asked == [{"tool": "price", "netuid": 450, "block": 1100}]
+    said = payload["tool"]
+    assert (said["server"], said["tool"], said["status"]) == ("dex.example", "price", "ok")
+    assert json.loads(said["content"])["content"][0]["text"] == "1.07"
+    assert said["content_sha256"] == hashlib.sha256(said["content"].encode()).hexdigest()
+
+
+async def test_a_tool_that_fails_holds_no_payload_up(ledger: InlineLedger, autojump_clock: Clock) -> None:
+    class Client:
+        async def call(self, tool: str, arguments: dict[str, Any]) -> Called:
+            await trio.sleep(5)
+            raise RemoteFailed("no answer within 5 s")
+
+    payload = await tool_round(ledger, PayloadTool(Client(), "dex.example", "price", TrioClock()))  # type: ignore[arg-type]
+    assert (payload["tool"]["status"], payload["tool"]["content"]) == ("failed", "no answer within 5 s")
+    assert payload["tool"]["took_ms"] == 5_000
+    assert payload["nodes"]
+
+
+async def test_a_tool_s_own_error_and_a_long_answer_are_told_apart_and_cut(
+    ledger: InlineLedger, autojump_clock: Clock
+) -> None:
+    class Client:
+        async def call(self, tool: str, arguments: dict[str, Any]) -> Called:
+            return Called({"content": [{"type": "text", "text": "x" * 100_000}]}, is_error=True)
+
+    payload = await tool_round(ledger, PayloadTool(Client(), "dex.example", "price", TrioClock()))  # type: ignore[arg-type]
+    assert payload["tool"]["status"] == "tool_error"
+    assert len(payload["tool"]["content"]) == MAX_CONTENT
+
+
+def test_a_payload_of_the_first_version_bears_no_tool() -> None:
+    said = ToolCall(
+        server="dex.example", tool="price", called_at=1.0, took_ms=2, status="ok", content="{}", content_sha256=""
+    )
+    about: dict[str, Any] = {"netuid": 450, "block": 9, "source": "nodes0", "round_ts": 1.0, "tool": said}
+    assert memory_payload({"5abc": NodeMemory(vectors=1)}, **about).tool is msgspec.UNSET
+    second = memory_payload({"5abc": NodeMemory(vectors=1, root=None)}, **about)
+    assert second.tool == said
+    first = fitted("memory", msgspec.json.encode(second), Terms({"memory": ("engram-v1",)}))
+    assert first is not None
+    assert "tool" not in json.loads(first.payload)
+
+
+def test_a_tool_is_made_of_the_settings(tmp_path: Path) -> None:
+    assert payload_tool(HttpClient(), TrioClock(), RelaySettings()) is None
+    token = tmp_path / "token"
+    token.write_text("secret\n", encoding="utf-8")
+    token.chmod(0o600)
+    named = RelaySettings(tool_url="https://dex.example/mcp", tool="price", tool_token_file=str(token))
+    assert payload_tool(HttpClient(), TrioClock(), named) is not None
+    with pytest.raises(WalletFileError):
+        payload_tool(HttpClient(), TrioClock(), msgspec.structs.replace(named, tool_token_file=str(tmp_path / "none")))

@@ -18,6 +18,9 @@ KINDS: Final[dict[type[SubnetChange], str]] = {
 
 def count_changes(metrics: Metrics, subnets: Subnets) -> None:
     """Count every change from now on. Call once for each registry and subnets."""
+    for netuid in subnets.synced:
+        for kind in KINDS.values():
+            metrics.chain_changes.labels(netuid, kind)
 
     def changed(changes: Sequence[SubnetChange]) -> None:
         for change in changes:
@@ -35,6 +38,8 @@ def measure(metrics: Metrics, subnets: Subnets) -> None:
             metrics.chain_age.labels(netuid).set(subnets.age_s(netuid) or 0.0)
     metrics.chain_head_age.set(subnets.still_s)
     chain = subnets.state
-    for endpoint, health in chain.endpoints.items():
-        metrics.chain_endpoint_failures.labels(endpoint).set(health.failures)
-        metrics.chain_endpoint_serves.labels(endpoint).set(endpoint == chain.endpoint and not health.failures)
+    health = chain.endpoints
+    metrics.chain_endpoint_failures.show({endpoint: each.failures for endpoint, each in health.items()})
+    metrics.chain_endpoint_serves.show(
+        {endpoint: endpoint == chain.endpoint and not each.failures for endpoint, each in health.items()}
+    )

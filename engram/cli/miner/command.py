@@ -11,6 +11,7 @@ from engram.cli.miner.data_folder import Data, progress, truth_of
 from engram.cli.miner.export import export
 from engram.cli.miner.folder import backup, erase, repair, restore, verify
 from engram.cli.miner.ingest import ingest
+from engram.cli.miner.mcp import mcp
 from engram.cli.miner.use import query, stats
 from engram.cli.output import complain
 from engram.durable.driver import sqlite3
@@ -28,6 +29,7 @@ app.default(roles.miner)
 for _function, _example in (
     (ingest, "ingest notes.jsonl --to http://127.0.0.1:8091 --key my-hotkey --namespace notes"),
     (query, 'query "Which animals nap together?" --to http://127.0.0.1:8091'),
+    (mcp, "mcp --to http://127.0.0.1:8091 --key my-hotkey --namespace notes"),
     (stats, "stats --data /var/lib/engram/my-node --json"),
     (verify, "verify /var/lib/engram/my-node"),
     (backup, "backup /var/lib/engram/my-node /var/backups/my-node-2026-11-21"),

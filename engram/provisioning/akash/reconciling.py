@@ -93,8 +93,7 @@ class Reconciler:
         await self._note_costs()
         before = self._parts.clock.now() - records.KEPT_S
         await self._parts.ledger.write(lambda c: records.forget_closed(c, before))
-        self._parts.metrics.akash_deployments.labels("foreign").set(len(foreign))
-        self._parts.metrics.akash_deployments.labels("ours").set(len(found) - len(foreign))
+        self._parts.metrics.akash_deployments.show({"foreign": len(foreign), "ours": len(found) - len(foreign)})
 
     async def close(self, dseq: int) -> str:
         """Close a deployment that no row drives; return what came of it in a word. Raises Unavailable."""

@@ -44,8 +44,7 @@ class WalletWatch:
         owed = sum(bidding.owed_uact(row, now) for row in live) / MICRO
         deposits = max(0, int((act - owed) / LEAST_DEPOSIT_ACT))
         self._places = max(0, len(live) + min(deposits, int(akt / FEES_AKT) - len(live)))
-        parts.metrics.akash_balance.labels("akt").set(akt)
-        parts.metrics.akash_balance.labels("act").set(act)
+        parts.metrics.akash_balance.show({"akt": akt, "act": act})
         if akt < parts.alarm_akt:
             _log.error("akash_akt_low", balance=akt, alarm=parts.alarm_akt, address=parts.chain.owner)
         if act - owed < parts.alarm_act:

@@ -85,11 +85,13 @@ def _takes(word: str) -> bool:
 def measure(state: State) -> None:
     """Set the gauges to the current values."""
     metrics, plan = state.metrics, state.plan
-    for name, group in plan.groups.items():
-        metrics.proxy_backend_up.labels(name).set(sum(1 for _, word, _, _ in group.words() if _takes(word)))
-        metrics.proxy_backend_in_flight.labels(name).set(group.in_flight)
-    metrics.proxy_places.labels("taken").set(state.admission.places.taken)
-    metrics.proxy_places.labels("waiting").set(state.admission.places.waiting)
+    groups, places = plan.groups, state.admission.places
+    metrics.proxy_backend_up.show(
+        {name: sum(1 for _, word, _, _ in group.words() if _takes(word)) for name, group in groups.items()}
+    )
+    metrics.proxy_backend_in_flight.show({name: group.in_flight for name, group in groups.items()})
+    metrics.proxy_breaker_open.show({name: group.breaker_word == "open" for name, group in groups.items()})
+    metrics.proxy_places.show({"taken": places.taken, "waiting": places.waiting})
     metrics.proxy_spool_bytes.set(state.spool.held)
     metrics.proxy_body_memory_bytes.set(state.spool.held_in_memory)
     metrics.proxy_jobs.set(len(state.jobs))

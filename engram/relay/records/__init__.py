@@ -15,7 +15,7 @@ from engram.relay.records.outbox import (
     settle,
     withdraw,
 )
-from engram.relay.records.reports import heads, log_lines, status
+from engram.relay.records.reports import heads, log_lines, oldest, status
 from engram.relay.records.signatures import may_sign
 from engram.relay.records.streams import count, count_by_state, streams
 
@@ -38,6 +38,7 @@ __all__ = [
     "log_lines",
     "may_sign",
     "next_attempt_at",
+    "oldest",
     "postpone",
     "purge",
     "settle",

@@ -49,6 +49,19 @@ def status(
     )
 
 
+def oldest(connection: Connection) -> dict[str, float]:
+    """Return when the oldest waiting entry and the oldest dead letter were queued (unix seconds), by state.
+
+    Within a stream the first entry is the oldest.
+    """
+    dead = (head(connection, stream.id, (EntryState.ABANDONED,)) for stream in streams(connection) if stream.parked)
+    found = {
+        EntryState.PENDING: [entry.created_at for entry in heads(connection)],
+        EntryState.ABANDONED: [entry.created_at for entry in dead if entry is not None],
+    }
+    return {state.value: min(times) for state, times in found.items() if times}
+
+
 def log_lines(connection: Connection, limit: int, before_id: int = 0) -> list[LogLine]:
     """Return the newest attempts, newest first; with `before_id` those older than it."""
     query = select(relay_log).order_by(relay_log.c.id.desc()).limit(limit)

@@ -1,0 +1,1 @@
+"""The dashboards of `deploy/grafana`, built from tables of panels: `python -m deploy.dashboards` writes them again."""

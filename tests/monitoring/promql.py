@@ -1,0 +1,106 @@
+"""Compares the names and labels in a PromQL expression with the table of metrics."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import promql_parser as promql
+
+from engram.telemetry.table import BY_NAME, Metric
+
+OF_PROMETHEUS: Final = {"up": {"job", "instance"}, "process_resident_memory_bytes": {"job", "instance"}}
+"""Metrics that are not in the table, with their labels."""
+OF_TARGETS: Final = {"job", "instance"}
+"""Labels that Prometheus adds to every sample."""
+SUFFIXES: Final = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
+EXPORTED: Final[dict[str, Metric]] = {
+    f"{row.name}{suffix}": row for row in BY_NAME.values() for suffix in SUFFIXES[row.kind]
+}
+"""The rows by the names that a scrape shows."""
+
+
+def faults(expression: str) -> list[str]:
+    """What in an expression no process exports; empty when all of it is there."""
+    tree = promql.parse(expression)
+    found = list(selectors(tree))
+    if not found:
+        return [f"{expression} names no metric"]
+    problems = [problem for selector in found for problem in of_selector(selector)]
+    labels: set[str] = set(OF_TARGETS)
+    for selector in found:
+        labels |= labels_of(selector.name or "")
+    return problems + [f"{label} is a label of none of them" for label in grouped_by(tree) if label not in labels]
+
+
+def of_selector(selector: Any) -> Iterator[str]:
+    """What is wrong with one selector."""
+    name = selector.name or ""
+    if name not in EXPORTED and name not in OF_PROMETHEUS:
+        yield f"{name} is exported by nobody"
+        return
+    for matcher in selector.matchers.matchers:
+        if matcher.name not in labels_of(name):
+            yield f"{name} has no label {matcher.name}"
+        elif name in EXPORTED and matcher.name in EXPORTED[name].labels:
+            yield from of_values(EXPORTED[name], matcher)
+
+
+def of_values(row: Metric, matcher: Any) -> Iterator[str]:
+    """Which values of a matcher the label never has, where all that it may have are known."""
+    if not row.known or not row.only_known:
+        return
+    place = row.labels.index(matcher.name)
+    known = {values[place] for values in row.known}
+    is_pattern = matcher.op in (promql.MatchOp.Re, promql.MatchOp.NotRe)
+    for value in matcher.value.split("|") if is_pattern else [matcher.value]:
+        if not any(re.fullmatch(value, each) if is_pattern else value == each for each in known):
+            yield f"{row.name} has no {matcher.name} {value!r}"
+
+
+def labels_of(name: str) -> set[str]:
+    """The labels that samples of this name have."""
+    if name in OF_PROMETHEUS:
+        return OF_PROMETHEUS[name]
+    if name not in EXPORTED:
+        return OF_TARGETS
+    return {*EXPORTED[name].labels, *OF_TARGETS, *(["le"] if name.endswith("_bucket") else [])}
+
+
+def selectors(tree: Any) -> Iterator[Any]:
+    """Every vector selector in an expression."""
+    match tree:
+        case promql.VectorSelector():
+            yield tree
+        case promql.MatrixSelector():
+            yield tree.vector_selector
+        case promql.BinaryExpr():
+            yield from selectors(tree.lhs)
+            yield from selectors(tree.rhs)
+        case promql.AggregateExpr() | promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():
+            yield from selectors(tree.expr)
+        case promql.Call():
+            for argument in tree.args:
+                yield from selectors(argument)
+        case promql.NumberLiteral() | promql.StringLiteral():
+            return
+        case _:
+            raise AssertionError(f"{type(tree).__name__} is not read here yet")
+
+
+def grouped_by(tree: Any) -> Iterator[str]:
+    """The labels that aggregations keep."""
+    match tree:
+        case promql.AggregateExpr():
+            if tree.modifier is not None:
+                yield from tree.modifier.labels
+            yield from grouped_by(tree.expr)
+        case promql.BinaryExpr():
+            yield from grouped_by(tree.lhs)
+            yield from grouped_by(tree.rhs)
+        case promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():
+            yield from grouped_by(tree.expr)
+        case promql.Call():
+            for argument in tree.args:
+                yield from grouped_by(argument)
+        case _:
+            return
