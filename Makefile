@@ -100,6 +100,13 @@ lock: setup ## Write requirements/*.txt again from pyproject.toml (needs a regis
 	@$(VENV)/python -m pip --quiet install pip-tools
 	@PATH="$(CURDIR)/$(VENV):$$PATH" scripts/lock
 
+.PHONY: binary binary-gateway
+binary: setup ## Build dist/engram: one file with everything, that needs no Python and no libraries
+	@$(VENV)/python -m shipping.binary dist/engram
+
+binary-gateway: setup ## Build dist/engram-gateway: the same without what nodes need on this machine
+	@$(VENV)/python -m shipping.binary dist/engram-gateway --gateway
+
 IMAGE := build/image
 image: setup ## Build the OCI image of a node into build/image: layout, tar for `docker load`, SBOM; print its digest
 	@$(VENV)/python -m shipping $(IMAGE)
