@@ -221,6 +221,12 @@ TABLE: Final = (
     Metric("ledger_queue", "gauge", "engram_ledger_queue", "Transactions waiting for the writer.", ()),
     Metric("actor_restarts", "counter", "engram_actor_restarts", "Restarts by supervisors.", ("actor",)),
     Metric("actor_mailbox", "gauge", "engram_actor_mailbox", "Messages waiting in a mailbox.", ("actor",)),
+    Metric(
+        "backup_time",
+        "gauge",
+        "engram_ledger_backup_timestamp_seconds",
+        "Unix time of the newest backup made on the timer (`backup.folder`).",
+    ),
     Metric("dead_letters", "counter", "engram_dead_letters", "Messages that nobody handled.", ("reason",)),
     Metric(
         "hints_lost",
@@ -349,6 +355,7 @@ class Metrics:
     actor_restarts: Counter
     actor_mailbox: Gauge
     dead_letters: Counter
+    backup_time: Gauge
     hints_lost: Counter
     vectors: Gauge
     ingests: Counter
