@@ -27,6 +27,7 @@ _COMMANDS: Final = (
     ("facilitator", "roles:facilitator", "Start the play-money facilitator.", "engram facilitator --port 4021"),
     ("demo", "roles:demo", "Buy a node with play money, use it, stop it.", "engram demo"),
     ("status", "operate.status:status", "Show the status of the running process.", "engram status --json"),
+    ("health", "doctor.health:health", "Tell by the exit status whether the process works.", "engram health"),
     ("gpu", "miner.gpu:gpu", "Show this machine's GPUs.", "engram gpu --require 'driver>=570,cuda>=12.8,name~H100'"),
     (
         "miner-check",
@@ -46,6 +47,8 @@ _MORE: Final = {
     "facilitator": "It runs as its own process, for the local profile only.",
     "demo": "It needs no network and no running process.",
     "status": "Counts, ages, and the supervision tree, as the running process reports them.",
+    "health": "Asks the ops listener of the process on this machine for /ready. For containers, timers and scripts: it "
+    "needs no curl, and answers within 4 s. The exit status is 0 or 1.",
     "gpu": "Read through NVIDIA's management library, without a CUDA context. With --require the exit status is 1 when "
     "a condition is not met.",
     "miner-check": "Goes through the checklist of a miner: each line is good, or says what to do. Nothing is "
