@@ -112,6 +112,7 @@ class Miner:
         signer: Signer,
     ) -> None:
         """Take the node's parts; `claim` is this process's lock on the data folder."""
+        self._process = process
         self._launch = launch
         self._ports = NodePorts(
             settings=settings,
@@ -131,6 +132,7 @@ class Miner:
 
     def started(self) -> None:
         sys.setswitchinterval(_TURN_S)
+        self._process.serves(f"node http://{self._launch.host}:{self._launch.port}")
         _log.info("node_started", session_id=self._launch.session_id, port=self._launch.port, pid=os.getpid())
 
     def ended(self) -> None:

@@ -123,11 +123,15 @@ class Process:
         """Log that everything serves, and write it as a JSON line to the descriptor given at the start, if any."""
         line = {"ready": True, "pid": os.getpid(), "url": urls.get("gateway_url"), **urls}
         _log.info("ready", **urls)
-        self._status = " ".join(f"{name.removesuffix('_url')} {url}" for name, url in urls.items()) or "running"
-        self.manager.ready(self._status)
+        self.serves(" ".join(f"{name.removesuffix('_url')} {url}" for name, url in urls.items()) or "running")
         if self._ready_fd is not None:
             os.write(self._ready_fd, json.dumps(line).encode() + b"\n")
             os.close(self._ready_fd)
+
+    def serves(self, status: str) -> None:
+        """Tell the service manager that everything serves; it shows `status`."""
+        self._status = status
+        self.manager.ready(status)
 
     async def _run_tree(self, program: Program) -> int:
         events = EventStream()
