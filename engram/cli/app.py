@@ -35,6 +35,8 @@ _COMMANDS: Final = (
         "Look at a miner as a validator would.",
         "engram miner-check --local",
     ),
+    ("completion", "manual:completion", "Print the completion script of a shell.", "engram completion bash"),
+    ("manual", "manual:manual", "Print the manual of all commands.", "engram manual > engram.1"),
     ("version", "doctor.doctor:version", "Show versions.", "engram version"),
     ("doctor", "doctor.doctor:doctor", "Check for problems that keep Engram from working here.", "engram doctor"),
 )
@@ -53,6 +55,9 @@ _MORE: Final = {
     "a condition is not met.",
     "miner-check": "Goes through the checklist of a miner: each line is good, or says what to do. Nothing is "
     "registered or committed unless it is asked for. The exit status is 1 while a line is to be done.",
+    "completion": "Bash: `engram completion bash > ~/.local/share/bash-completion/completions/engram`. Zsh: a file "
+    "`_engram` in a folder of $fpath. Fish: `~/.config/fish/completions/engram.fish`.",
+    "manual": "For man(1), or as one page of Markdown by `--format markdown`.",
     "version": "Versions of Engram, Python, SQLite and the main libraries.",
     "doctor": "Checks settings, disk, data folder, ledger, ports, facilitator, chain, the libraries of nodes, and "
     "whether anything can be sold. Changes nothing. The exit status is 1 when something is bad.",
