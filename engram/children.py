@@ -17,6 +17,11 @@ CHILD: Final = "--engram-child"
 SCRIPT: Final = "--engram-script"
 BUILD_FILE: Final = "build.json"
 """At the top of a packed folder: what it was built from."""
+PROGRAM_FILE: Final = "engram"
+LOADER_FILE: Final = "lib/ld-linux.so"
+"""Of a packed folder: its program, and the dynamic loader, which the program names by its absolute path."""
+UNNAMED_LOADER: Final = b"/" + b"x" * 1_022 + b"\0"
+"""What the program has in that place until its folder is where it stays."""
 _USAGE: Final = 2
 _AUTHORITIES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",

@@ -26,17 +26,16 @@ from typing import Final
 import msgspec
 
 from engram.children import BUILD_FILE
+from engram.children import LOADER_FILE as LOADER
+from engram.children import PROGRAM_FILE as PROGRAM
 from engram.durable import driver
 from shipping import bytecode, distributions, interpreter, libraries, loading, native_code, root_files, sbom
 from shipping.entries import ContentsError, Entry
 from shipping.libraries import Library
 from shipping.sbom import Subject
 
-PROGRAM: Final = "engram"
 FILES: Final = "files.sha256"
 SBOM: Final = "sbom.cdx.json"
-LOADER: Final = "lib/ld-linux.so"
-"""The stub knows it by this name."""
 DENIED: Final = ("readline", "gdbm", "smoldot", "hf_xet")
 """Begins the names of what must not be shipped: GPL-3, or large and unused."""
 _AUTHORITIES: Final = "share/ca-certificates.crt"
@@ -72,7 +71,7 @@ def packed(variant: Variant, staging: Path) -> Packed:
     modules = [*python, *distributions.entries(packages), *distributions.own_entries(with_command_line=True)]
     modules = [entry for entry in modules if not _is_unused(entry.path)]
     program = native_code.program(staging / PROGRAM)
-    needed = tuple(libraries.needed([*_binaries(modules), staging / PROGRAM], _inside()))
+    needed = _needed(_binaries(modules))
     collected = [
         *modules,
         *bytecode.entries(sorted(modules, key=lambda entry: entry.path), staging / "compiled"),
@@ -153,11 +152,20 @@ def _place(path: str) -> str:
 
 def _shared(needed: Iterable[Library], staging: Path) -> Iterator[Entry]:
     for entry in libraries.entries(needed):
-        if "/libpython" in entry.path and entry.source is not None:
+        if Path(entry.path).name.startswith("libpython") and entry.source is not None:
             stripped = native_code.stripped(entry.source, staging / "libpython")
             yield msgspec.structs.replace(entry, source=None, content=stripped)
         else:
             yield entry
+
+
+def _needed(binaries: Sequence[Path]) -> tuple[Library, ...]:
+    """Return the libraries of the system, with the one that this interpreter is in and not another of its name."""
+    own = Path(str(sysconfig.get_config_var("LIBDIR")), str(sysconfig.get_config_var("INSTSONAME")))
+    if ".so" not in own.suffixes or not own.is_file():
+        raise ContentsError(f"{own} is no shared library: build with a Python that has one (Debian: libpython3-dev)")
+    found = {each.name: each for each in libraries.needed([*binaries, own], _inside())}
+    return tuple(sorted({**found, own.name: Library(own.name, own)}.values()))
 
 
 def _is_unused(path: str) -> bool:

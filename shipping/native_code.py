@@ -9,12 +9,11 @@ import sysconfig
 from pathlib import Path
 from typing import Final
 
+from engram.children import UNNAMED_LOADER
 from shipping.entries import ContentsError
 from shipping.interpreter import VERSION
 
 _SOURCES: Final = Path(__file__).with_name("native")
-_ROOM_FOR_LOADER: Final = 1_024
-"""Bytes for the path of the loader, which is known where the folder is unpacked."""
 _OPTIONS: Final = ("-Os", "-s", "-Wall", "-Wextra", "-Werror", "-Wl,--build-id=none")
 
 
@@ -36,7 +35,7 @@ def program(target: Path) -> bytes:
             f"-L{library}",
             f"-l{VERSION}",
             "-Wl,--disable-new-dtags,-rpath,$ORIGIN/lib",
-            f"-Wl,--dynamic-linker=/{'x' * (_ROOM_FOR_LOADER - 2)}",
+            f"-Wl,--dynamic-linker={UNNAMED_LOADER.rstrip(bytes(1)).decode()}",
         ),
     )
 

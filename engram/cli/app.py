@@ -35,6 +35,12 @@ _COMMANDS: Final = (
         "Look at a miner as a validator would.",
         "engram miner-check --local",
     ),
+    (
+        "upgrade",
+        "operate.upgrade:upgrade",
+        "Check a newer program, and put it in place of this one.",
+        "engram upgrade --check ./engram-new",
+    ),
     ("completion", "manual:completion", "Print the completion script of a shell.", "engram completion bash"),
     ("manual", "manual:manual", "Print the manual of all commands.", "engram manual > engram.1"),
     ("version", "doctor.doctor:version", "Show versions.", "engram version"),
@@ -55,6 +61,9 @@ _MORE: Final = {
     "a condition is not met.",
     "miner-check": "Goes through the checklist of a miner: each line is good, or says what to do. Nothing is "
     "registered or committed unless it is asked for. The exit status is 1 while a line is to be done.",
+    "upgrade": "The newer program checks itself, these settings, and a copy of the ledger, which it migrates. With "
+    "--link it is put beside the one in use and the link names it; with --restart the service is restarted, and goes "
+    "back when it does not get ready. Nodes go on meanwhile and are found again.",
     "completion": "Bash: `engram completion bash > ~/.local/share/bash-completion/completions/engram`. Zsh: a file "
     "`_engram` in a folder of $fpath. Fish: `~/.config/fish/completions/engram.fish`.",
     "manual": "For man(1), or as one page of Markdown by `--format markdown`.",
