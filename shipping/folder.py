@@ -38,6 +38,15 @@ FILES: Final = "files.sha256"
 SBOM: Final = "sbom.cdx.json"
 DENIED: Final = ("readline", "gdbm", "smoldot", "hf_xet")
 """Begins the names of what must not be shipped: GPL-3, or large and unused."""
+_UNUSED_KINDS: Final = (".c", ".h", ".pxd", ".pyx", ".proto")
+_UNUSED_PARTS: Final = (
+    "/onnxruntime/transformers/",
+    "/onnxruntime/quantization/",
+    "/onnxruntime/tools/",
+    "/onnxruntime/datasets/",
+    "/onnx/reference/",
+)
+"""Sources in C, and tools that convert models."""
 _AUTHORITIES: Final = "share/ca-certificates.crt"
 
 
@@ -169,7 +178,7 @@ def _needed(binaries: Sequence[Path]) -> tuple[Library, ...]:
 
 
 def _is_unused(path: str) -> bool:
-    return path.endswith((".c", ".h", ".pxd", ".pyx")) or "/lib2to3/" in path or "/distutils/command/wininst" in path
+    return path.endswith(_UNUSED_KINDS) or any(part in path for part in _UNUSED_PARTS)
 
 
 def _self_contained(entry: Entry) -> Entry:
