@@ -107,6 +107,13 @@ binary: setup ## Build dist/engram: one file with everything, that needs no Pyth
 binary-gateway: setup ## Build dist/engram-gateway: the same without what nodes need on this machine
 	@$(VENV)/python -m shipping.binary dist/engram-gateway --gateway
 
+.PHONY: deb image-gateway
+deb: setup ## Build dist/engram.deb: the program with units, user, completions and manual (needs dpkg-deb)
+	@$(VENV)/python -m shipping.deb dist/engram.deb
+
+image-gateway: setup ## Build the OCI image of the program into build/gateway: layout, tar for `docker load`, SBOM
+	@$(VENV)/python -m shipping.gateway_image build/gateway
+
 IMAGE := build/image
 image: setup ## Build the OCI image of a node into build/image: layout, tar for `docker load`, SBOM; print its digest
 	@$(VENV)/python -m shipping $(IMAGE)
