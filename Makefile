@@ -107,6 +107,10 @@ binary: setup ## Build dist/engram: one file with everything, that needs no Pyth
 binary-gateway: setup ## Build dist/engram-gateway: the same without what nodes need on this machine
 	@$(VENV)/python -m shipping.binary dist/engram-gateway --gateway
 
+.PHONY: release
+release: setup ## Make a release here: version, changelog, every form, checksums (VERSION=0.2.0 KEY=~/.ssh/release)
+	@PYTHON=$(VENV)/python scripts/release "$(VERSION)" $(if $(KEY),--key "$(KEY)")
+
 .PHONY: deb image-gateway
 deb: setup ## Build dist/engram.deb: the program with units, user, completions and manual (needs dpkg-deb)
 	@$(VENV)/python -m shipping.deb dist/engram.deb
