@@ -92,7 +92,7 @@ def restart_gap_ms(command: Sequence[str], environ: dict[str, str], folder: Path
         first = Started(command, environ, folder, held)
         first.end()
         began = time.monotonic()
-        connection = HTTPConnection(*held.getsockname(), timeout=60)
+        connection = HTTPConnection("127.0.0.1", held.getsockname()[1], timeout=60)
         connection.connect()
         second = Started(command, environ, folder, held)
         connection.request("GET", "/tiers")

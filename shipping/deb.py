@@ -14,19 +14,25 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
+from engram.children import PROGRAM_FILE
 from engram.cli import manual
 from engram.cli.app import app
 from shipping import distributions, oci
 from shipping.entries import ContentsError, Entry, is_folder, ordered
-from shipping.folder import PROGRAM, Packed, Variant, content, packed, placed
+from shipping.folder import Packed, Variant, content, packed, placed
 
 VERSIONS: Final = "/usr/lib/engram"
 _DEPLOY: Final = distributions.ROOT / "deploy"
 _SYSTEMD: Final = _DEPLOY / "systemd"
 _SCRIPTS: Final = _DEPLOY / "debian"
 _MODES: Final = {"preinst": 0o755, "postinst": 0o755, "prerm": 0o755, "postrm": 0o755}
+_COMPLETIONS: Final[tuple[tuple[Literal["bash", "zsh", "fish"], str], ...]] = (
+    ("bash", "bash-completion/completions/engram"),
+    ("zsh", "zsh/vendor-completions/_engram"),
+    ("fish", "fish/vendor_completions.d/engram.fish"),
+)
 _CONTROL: Final = """\
 Package: engram
 Version: {version}
@@ -70,7 +76,7 @@ def entries(folder: Packed) -> Iterator[Entry]:
     """Yield the files of the package."""
     home = f"{VERSIONS}/{distributions.version()}"
     yield from placed(folder, home)
-    yield Entry(path="usr/bin/engram", target=f"..{home.removeprefix('/usr')}/{PROGRAM}", mode=0o777)
+    yield Entry(path="usr/bin/engram", target=f"..{home.removeprefix('/usr')}/{PROGRAM_FILE}", mode=0o777)
     for unit in sorted(_SYSTEMD.glob("*.s[eo]*")):
         yield Entry(path=f"lib/systemd/system/{unit.name}", source=unit)
     yield Entry(path="usr/lib/sysusers.d/engram.conf", source=_SYSTEMD / "engram.sysusers")
@@ -78,11 +84,7 @@ def entries(folder: Packed) -> Iterator[Entry]:
     yield Entry(path="usr/share/doc/engram/copyright", source=distributions.ROOT / "LICENSE")
     page = gzip.compress(manual.man_page(app).encode(), mtime=0)
     yield Entry(path="usr/share/man/man1/engram.1.gz", content=page)
-    for shell, place in (
-        ("bash", "bash-completion/completions/engram"),
-        ("zsh", "zsh/vendor-completions/_engram"),
-        ("fish", "fish/vendor_completions.d/engram.fish"),
-    ):
+    for shell, place in _COMPLETIONS:
         yield Entry(path=f"usr/share/{place}", content=app.generate_completion(shell=shell).encode())
 
 

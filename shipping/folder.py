@@ -25,9 +25,7 @@ from typing import Final
 
 import msgspec
 
-from engram.children import BUILD_FILE
-from engram.children import LOADER_FILE as LOADER
-from engram.children import PROGRAM_FILE as PROGRAM
+from engram.children import BUILD_FILE, LOADER_FILE, PROGRAM_FILE
 from engram.durable import driver
 from shipping import bytecode, distributions, interpreter, libraries, loading, native_code, root_files, sbom
 from shipping.entries import ContentsError, Entry
@@ -79,7 +77,7 @@ def packed(variant: Variant, staging: Path) -> Packed:
     python = [entry for entry in interpreter.entries() if not entry.path.startswith(f"{interpreter.HOME}/bin/")]
     modules = [*python, *distributions.entries(packages), *distributions.own_entries(with_command_line=True)]
     modules = [entry for entry in modules if not _is_unused(entry.path)]
-    program = native_code.program(staging / PROGRAM)
+    program = native_code.program(staging / PROGRAM_FILE)
     needed = _needed(_binaries(modules))
     collected = [
         *modules,
@@ -88,7 +86,7 @@ def packed(variant: Variant, staging: Path) -> Packed:
         *(entry for entry in root_files.entries() if entry.path == root_files.AUTHORITIES),
     ]
     files = {_place(entry.path): entry for entry in collected}
-    files[PROGRAM] = Entry(path=PROGRAM, content=program, mode=0o755)
+    files[PROGRAM_FILE] = Entry(path=PROGRAM_FILE, content=program, mode=0o755)
     _refuse_denied(files)
     entries = [_self_contained(msgspec.structs.replace(entry, path=path)) for path, entry in files.items()]
     return _described(variant, entries, packages, needed)
@@ -106,8 +104,8 @@ def placed(packed: Packed, home: str) -> Iterator[Entry]:
     """Yield the files of a folder that stays at `home`, an absolute path; the paths are relative to the root."""
     for entry in packed.entries:
         path = f"{home.strip('/')}/{entry.path}"
-        if entry.path == PROGRAM:
-            program = loading.with_loader(content(entry), f"{home}/{LOADER}")
+        if entry.path == PROGRAM_FILE:
+            program = loading.with_loader(content(entry), f"{home}/{LOADER_FILE}")
             yield msgspec.structs.replace(entry, path=path, content=program, source=None)
         else:
             yield msgspec.structs.replace(entry, path=path)
@@ -149,7 +147,7 @@ def _place(path: str) -> str:
     if path == root_files.AUTHORITIES:
         return _AUTHORITIES
     if "/ld-linux" in path:
-        return LOADER
+        return LOADER_FILE
     if path.startswith("usr/share/doc/"):
         return f"share/licenses/{path.removeprefix('usr/share/doc/')}"
     if path.startswith(f"{distributions.OURS}/"):

@@ -13,16 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from engram.children import PROGRAM_FILE
 from shipping import distributions, image, root_files, sbom
 from shipping.entries import ContentsError, Layer, ordered
-from shipping.folder import PROGRAM, Variant, packed, placed
+from shipping.folder import Variant, packed, placed
 from shipping.oci import Image, Recipe
 from shipping.sbom import Subject
 
 HOME: Final = "/opt/engram"
 BUNDLE: Final = "engram.tar"
 SBOM: Final = "engram.cdx.json"
-_PROGRAM: Final = f"{HOME}/{PROGRAM}"
+_PROGRAM: Final = f"{HOME}/{PROGRAM_FILE}"
 _PORT: Final = 9_000
 
 

@@ -57,7 +57,7 @@ def with_loader(program: bytes, loader: str) -> bytes:
 def newest_glibc(path: Path) -> tuple[int, ...]:
     """Return the newest version of glibc whose symbols a file needs; (0,) when it needs none."""
     content = path.read_bytes()
-    found = [(0,)]
+    found: list[tuple[int, ...]] = [(0,)]
     at = content.find(b"GLIBC_")
     while at >= 0:
         version = content[at + 6 : content.index(b"\0", at)].decode("ascii", "replace")
@@ -80,7 +80,7 @@ def _program_headers(content: bytes) -> list[tuple[int, int, int, int]]:
 
 def _tags(content: bytes, place: int) -> list[tuple[int, int, int]]:
     """Return place, tag and value of each entry of the dynamic section."""
-    found = []
+    found: list[tuple[int, int, int]] = []
     while True:
         tag, value = struct.unpack_from("<QQ", content, place)
         if tag == _END:

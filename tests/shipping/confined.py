@@ -54,11 +54,11 @@ def confine(unit: Path) -> None:
     code = program(allowed(unit))
     loaded = ctypes.create_string_buffer(code, len(code))
     header = struct.pack("<HxxxxxxQ", len(code) // 8, ctypes.addressof(loaded))
-    steps = [(PR_SET_NO_NEW_PRIVS, 1), (PR_SET_SECCOMP, FILTER_MODE, header)]
+    steps: list[tuple[int, int, object]] = [(PR_SET_NO_NEW_PRIVS, 1, 0), (PR_SET_SECCOMP, FILTER_MODE, header)]
     if libc.prctl(PR_GET_MDWE, 0, 0, 0, 0) >= 0:
-        steps.insert(0, (PR_SET_MDWE, 1))
-    for option, first, *more in steps:
-        if libc.prctl(option, first, *more, *([0] * (3 - len(more)))):
+        steps.insert(0, (PR_SET_MDWE, 1, 0))
+    for option, first, third in steps:
+        if libc.prctl(option, first, third, 0, 0):
             raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 

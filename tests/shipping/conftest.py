@@ -33,5 +33,7 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def unpacked(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the binary of this run is unpacked: ENGRAM_UNPACK_DIR of all its tests."""
-    return tmp_path_factory.mktemp("unpacked")
+    """Where the binary of this run is unpacked, once: ENGRAM_UNPACK_DIR of its tests."""
+    folder = tmp_path_factory.mktemp("unpacked")
+    subprocess.run([str(binary), "--version"], env={"ENGRAM_UNPACK_DIR": str(folder)}, check=True, capture_output=True)
+    return folder

@@ -27,6 +27,7 @@ from tests.shipping.conftest import build
 
 pytestmark = [pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("binary")]
 RESTARTS = 20
+UNLIMITED = ("--set", "http.requests_per_minute_per_ip=0")
 
 
 def run(binary: Path, unpacked: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -189,7 +190,7 @@ class Service:
     """A gateway that is started as systemd starts it: the listening socket is descriptor 3."""
 
     def __init__(self, binary: Path, unpacked: Path, data: Path, held: socket.socket) -> None:
-        self._command: Sequence[str] = (str(binary), "gateway", "--data-dir", str(data), "--ops-port", "0")
+        self._command: Sequence[str] = (str(binary), "gateway", "--data-dir", str(data), "--ops-port", "0", *UNLIMITED)
         self._unpacked, self._held = unpacked, held
         self._log = data.with_suffix(".log")
         self._notify = data.with_name("notify")
@@ -233,3 +234,37 @@ class Service:
         self._until("STOPPING=1")
         assert self.process.wait(60) == 0
         self._manager.close()
+
+
+def test_sessions_live_on_through_an_upgrade_and_the_way_back(binary: Path, unpacked: Path, tmp_path: Path) -> None:
+    """From the checkout to the binary and back: each finds the nodes of the other, which are not restarted.
+
+    ENGRAM_FORMER_CHECKOUT names the checkout of an earlier version to begin with.
+    """
+    buyer = Buyer()
+    settings = FAST + '[shutdown]\nnodes = "keep"\n'
+    former = Path(os.environ.get("ENGRAM_FORMER_CHECKOUT", Path(__file__).parents[2])) / "run.py"
+    with GatewayProcess(tmp_path / "data", settings=settings, program=former) as gateway:
+        newer = GatewayProcess(
+            tmp_path / "data", settings=settings, binary=binary, environ={"ENGRAM_UNPACK_DIR": str(unpacked)}
+        )
+        sessions: dict[str, list[int]] = {}
+        for running in (gateway, newer, gateway):
+            running.start()
+            for session, nodes in sessions.items():
+                assert buyer.wait(running.url, session, "active")["status"] == "active"
+                assert set(nodes) <= set(running.nodes())
+            before = set(running.nodes())
+            buyer.quote(running.url)
+            bought = buyer.pay(running.url).body["session_id"]
+            buyer.wait(running.url, bought, "active")
+            sessions[bought] = sorted(set(running.nodes()) - before)
+            assert len(sessions[bought]) == 1
+            if len(sessions) < 3:
+                assert running.terminate() == 0
+        for session in sessions:
+            buyer.stop(gateway.url, session)
+        for session in sessions:
+            buyer.wait(gateway.url, session, "stopped")
+        assert gateway.nodes() == []
+        assert gateway.terminate() == 0

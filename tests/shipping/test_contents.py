@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engram import children
 from engram.nodes import environment
 from shipping import archive, distributions, folder, image, interpreter, libraries, oci, root_files
 from shipping.archive import Blob
@@ -132,5 +133,5 @@ def test_the_layout_names_every_blob_by_its_content(tmp_path: Path) -> None:
 def test_the_names_that_the_stub_knows_are_those_of_the_folder() -> None:
     stub = Path(folder.__file__).with_name("native") / "stub.c"
     text = stub.read_text()
-    assert f'#define PROGRAM "{folder.PROGRAM}"' in text
-    assert f'#define LOADER "{folder.LOADER}"' in text
+    assert f'#define PROGRAM "{children.PROGRAM_FILE}"' in text
+    assert f'#define LOADER "{children.LOADER_FILE}"' in text

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from engram.children import LOADER_FILE, PROGRAM_FILE
 from shipping import native_code
 from shipping.binary import write_file
 from shipping.entries import ContentsError, Entry
-from shipping.folder import LOADER, PROGRAM
 
 SAY = r"""
 #include <stdio.h>
@@ -40,8 +40,8 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     room = f"-Wl,--dynamic-linker=/{'x' * 500}"
     subprocess.run(["cc", "-o", str(program), str(source), room], check=True)
     entries = [
-        Entry(path=PROGRAM, content=program.read_bytes(), mode=0o755),
-        Entry(path=LOADER, source=loader.resolve(), mode=0o755),
+        Entry(path=PROGRAM_FILE, content=program.read_bytes(), mode=0o755),
+        Entry(path=LOADER_FILE, source=loader.resolve(), mode=0o755),
         Entry(path="data/random", content=os.urandom(3_000_000)),
         Entry(path="data/empty", content=b""),
     ]
@@ -72,10 +72,10 @@ def test_the_first_start_unpacks_and_every_start_becomes_the_program(binary: Pat
     assert sorted(str(file.relative_to(unpacked)) for file in unpacked.rglob("*") if file.is_file()) == [
         "data/empty",
         "data/random",
-        PROGRAM,
-        LOADER,
+        PROGRAM_FILE,
+        LOADER_FILE,
     ]
-    assert (unpacked / PROGRAM).stat().st_mode & 0o777 == 0o755
+    assert (unpacked / PROGRAM_FILE).stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "x/y").stat().st_mode & 0o777 == 0o700
 
 
@@ -145,7 +145,7 @@ def test_a_folder_that_somebody_else_planted_is_not_run(binary: Path, tmp_path: 
     cache = tmp_path / "cache"
     start(binary, ENGRAM_UNPACK_DIR=str(cache))
     (home,) = cached(cache)
-    (cache / home / PROGRAM).write_text("#!/bin/sh\necho planted\n")
+    (cache / home / PROGRAM_FILE).write_text("#!/bin/sh\necho planted\n")
     os.chown(cache / home, 65_534, 65_534)
     refused = start(binary, ENGRAM_UNPACK_DIR=str(cache))
     assert (refused.returncode, refused.stdout) == (2, "")
