@@ -107,6 +107,10 @@ binary: setup ## Build dist/engram: one file with everything, that needs no Pyth
 binary-gateway: setup ## Build dist/engram-gateway: the same without what nodes need on this machine
 	@$(VENV)/python -m shipping.binary dist/engram-gateway --gateway
 
+.PHONY: docs
+docs: setup ## Build the site of the documentation into build/site
+	@scripts/docs
+
 .PHONY: release
 release: setup ## Make a release here: version, changelog, every form, checksums (VERSION=0.2.0 KEY=~/.ssh/release)
 	@PYTHON=$(VENV)/python scripts/release "$(VERSION)" $(if $(KEY),--key "$(KEY)")
@@ -123,5 +127,5 @@ image: setup ## Build the OCI image of a node into build/image: layout, tar for 
 	@$(VENV)/python -m shipping $(IMAGE)
 
 clean: ## Remove .venv and caches; data/ stays
-	rm -rf .venv build dist *.egg-info .coverage .coverage.* .*_cache .hypothesis
+	rm -rf .venv .venv-docs build dist *.egg-info .coverage .coverage.* .*_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
