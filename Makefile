@@ -101,10 +101,32 @@ lock: setup ## Write requirements/*.txt again from pyproject.toml (needs a regis
 	@$(VENV)/python -m pip --quiet install pip-tools
 	@PATH="$(CURDIR)/$(VENV):$$PATH" scripts/lock
 
+.PHONY: binary binary-gateway
+binary: setup ## Build dist/engram: one file with everything, that needs no Python and no libraries
+	@$(VENV)/python -m shipping.binary dist/engram
+
+binary-gateway: setup ## Build dist/engram-gateway: the same without what nodes need on this machine
+	@$(VENV)/python -m shipping.binary dist/engram-gateway --gateway
+
+.PHONY: docs
+docs: setup ## Build the site of the documentation into build/site
+	@scripts/docs
+
+.PHONY: release
+release: setup ## Make a release here: version, changelog, every form, checksums (VERSION=0.2.0 KEY=~/.ssh/release)
+	@PYTHON=$(VENV)/python scripts/release "$(VERSION)" $(if $(KEY),--key "$(KEY)")
+
+.PHONY: deb image-gateway
+deb: setup ## Build dist/engram.deb: the program with units, user, completions and manual (needs dpkg-deb)
+	@$(VENV)/python -m shipping.deb dist/engram.deb
+
+image-gateway: setup ## Build the OCI image of the program into build/gateway: layout, tar for `docker load`, SBOM
+	@$(VENV)/python -m shipping.gateway_image build/gateway
+
 IMAGE := build/image
 image: setup ## Build the OCI image of a node into build/image: layout, tar for `docker load`, SBOM; print its digest
 	@$(VENV)/python -m shipping $(IMAGE)
 
 clean: ## Remove .venv and caches; data/ stays
-	rm -rf .venv build dist *.egg-info .coverage .coverage.* .*_cache .hypothesis
+	rm -rf .venv .venv-docs build dist *.egg-info .coverage .coverage.* .*_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,7 @@ role is a module of engram/roles, with its whole supervision tree.
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +30,17 @@ ROLES: Final = {
 
 
 def main(
-    roles: Sequence[str], loaded: config.Loaded, *, ready_fd: int | None = None, launch: Path | None = None
+    roles: Sequence[str],
+    loaded: config.Loaded,
+    *,
+    ready_fd: int | None = None,
+    launch: Path | None = None,
+    load: Callable[[], config.Loaded] | None = None,
 ) -> int:
     """Run the roles until SIGTERM or Ctrl-C; return the exit status (0 ended as it should, 1 failed, 2 cannot start).
 
-    `ready_fd` gets one JSON line with the URLs once everything serves. `launch` is the launch file of a node.
+    `ready_fd` gets one JSON line with the URLs once everything serves. `launch` is the launch file of a node. `load`
+    reads the settings again, at SIGHUP.
     """
     if "miner" in roles:
         if len(roles) > 1 or launch is None:
@@ -42,7 +48,7 @@ def main(
             return EXIT_CANNOT_START
         return int(_module("miner").main(launch, loaded.settings.miner, loaded.settings.log.level))
     openers = [_module(role).open_role for role in ROLES if role in roles]
-    return shared.main(roles, openers, loaded, ready_fd)
+    return shared.main(roles, openers, loaded, ready_fd, load)
 
 
 def _module(role: str) -> Any:  # its role prints the reason

@@ -24,6 +24,9 @@ VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Key of the setting that each variable gives."""
 
+STATE_VARIABLE: Final = "STATE_DIRECTORY"
+"""The folder that a service manager made for this service's data: `data_dir`, where nothing else names it."""
+
 PROFILE_VARIABLE: Final = "ENGRAM_ENV"
 """Names the profile; `dev` means local."""
 

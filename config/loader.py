@@ -18,7 +18,7 @@ import msgspec
 
 from config.addresses import is_base_url, is_http_url, right_origin
 from config.dotenv import parse
-from config.environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelled
+from config.environment import ENV_FILES, PROFILE_VARIABLE, STATE_VARIABLE, VARIABLES, misspelled
 from config.errors import ConfigError, Problem
 from config.keys import KEYS, SECTIONS, mask_url, nearest, read_text, read_value
 from config.model import Environment, Settings
@@ -75,6 +75,8 @@ def load(
         text = resources.files("config").joinpath("profiles").joinpath(f"{chosen}.toml").read_text(encoding="utf-8")
         reading.table(tomllib.loads(text), Origin("profile", chosen))
         reading.fixed_environment = chosen
+    if state := own.get(STATE_VARIABLE, "").partition(":")[0]:
+        reading.text("data_dir", state, Origin("environment", STATE_VARIABLE), STATE_VARIABLE)
     for path in files:
         _toml_file(reading, Path(path))
     for name, (value, origin) in variables.items():

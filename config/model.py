@@ -50,6 +50,17 @@ class LogSettings(Section, frozen=True):
     """`auto`: console on a terminal, JSON otherwise."""
 
 
+class BackupSettings(Section, frozen=True):
+    """Copies of the ledger that the gateway makes while it runs."""
+
+    folder: str = ""
+    """Where they are kept, best on another disk; empty: none are made. A backup holds no private keys."""
+    interval_s: Annotated[float, Meta(ge=60, le=31_536_000)] = 86_400.0
+    """Seconds between two of them."""
+    keep: Annotated[int, Meta(ge=1, le=10_000)] = 14
+    """How many are kept; the oldest are removed, each time after a new one was checked."""
+
+
 class OpsSettings(Section, frozen=True):
     """The operator's listener (/status, /metrics, /health, /ready); never public."""
 
@@ -613,6 +624,7 @@ class Settings(Section, frozen=True):
     """Folder of the ledger, keys and nodes; one process at a time."""
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LogSettings = LogSettings()
+    backup: BackupSettings = BackupSettings()
     ops: OpsSettings = OpsSettings()
     http: HttpSettings = HttpSettings()
     gateway: GatewaySettings = GatewaySettings()

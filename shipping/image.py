@@ -76,21 +76,26 @@ def contents(staging: Path) -> Contents:
     return Contents(layers, packages, found)
 
 
-def build(target: Path) -> Image:
-    """Write layout, bundle, SBOM and digest into the folder `target`, replacing what is there. Raises ContentsError."""
-    layout, staging = target / LAYOUT, target / ".staging"
-    for folder in (layout, staging):
-        shutil.rmtree(folder, ignore_errors=True)
+def write(target: Path, recipe: Recipe, layers: Sequence[Layer], bundle: str) -> Image:
+    """Write a layout and a bundle of that name into the folder `target`, replacing what is there."""
+    layout = target / LAYOUT
+    shutil.rmtree(layout, ignore_errors=True)
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    version = distributions.version()
+    image = oci.write(layout, recipe, [(layer.name, archive.pack(layer.entries, blobs)) for layer in layers])
+    oci.bundle(layout, image, target / bundle)
+    return image
+
+
+def build(target: Path) -> Image:
+    """Write layout, bundle, SBOM and digest into the folder `target`, replacing what is there. Raises ContentsError."""
+    staging, version = target / ".staging", distributions.version()
+    shutil.rmtree(staging, ignore_errors=True)
     try:
         made = contents(staging)
-        layers = [(layer.name, archive.pack(layer.entries, blobs)) for layer in made.layers]
+        image = write(target, recipe(version), made.layers, BUNDLE)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    image = oci.write(layout, recipe(version), layers)
-    oci.bundle(layout, image, target / BUNDLE)
     (target / SBOM).write_bytes(sbom.encode(sbom.document(image.digest, version, made.packages, made.libraries)))
     (target / DIGEST).write_text(f"{image.digest}\n", encoding="ascii")
     return image

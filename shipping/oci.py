@@ -34,6 +34,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     health: tuple[str, ...]
     """The command that says by its exit status whether the container works."""
     labels: Mapping[str, str]
+    command: tuple[str, ...] = ()
+    """Arguments of the entry point, where a container is started without any."""
 
 
 class Image(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +101,7 @@ def _config(recipe: Recipe, layers: Sequence[tuple[str, Blob]]) -> dict[str, obj
             "ExposedPorts": {f"{recipe.port}/tcp": {}},
             "Env": [f"{name}={value}" for name, value in sorted(recipe.environment.items())],
             "Entrypoint": list(recipe.entrypoint),
+            **({"Cmd": list(recipe.command)} if recipe.command else {}),
             "Volumes": {recipe.volume: {}},
             "WorkingDir": recipe.volume,
             "Labels": dict(sorted(recipe.labels.items())),

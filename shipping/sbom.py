@@ -18,10 +18,25 @@ from shipping.libraries import Library
 _NAMESPACE: Final = uuid.UUID("6f2c9e0a-6d0e-5b6c-9c55-0d4b4b9f5a11")
 
 
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What a document describes."""
+
+    kind: str
+    """A component type of CycloneDX."""
+    reference: str
+    name: str
+
+
+IMAGE: Final = Subject(kind="container", reference="image", name="engram-node")
+
+
 def document(
-    digest: str, version: str, packages: Iterable[Distribution], libraries: Iterable[Library]
+    digest: str, version: str, packages: Iterable[Distribution], libraries: Iterable[Library], subject: Subject = IMAGE
 ) -> dict[str, object]:
-    """Return the document of the image with that digest; the same for the same image."""
+    """Return the document of what was built, which has that SHA-256; the same for the same content."""
+    packages = tuple(packages)
+    named = {distributions.normalized(each.name) for each in packages}
+    published = weights.PUBLISHED if distributions.WEIGHTS in named else {}
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -30,9 +45,9 @@ def document(
         "version": 1,
         "metadata": {
             "component": {
-                "type": "container",
-                "bom-ref": "image",
-                "name": "engram-node",
+                "type": subject.kind,
+                "bom-ref": subject.reference,
+                "name": subject.name,
                 "version": version,
                 "hashes": [_sha256(digest.removeprefix("sha256:"))],
                 "licenses": [{"license": {"id": "MIT"}}],
@@ -42,7 +57,7 @@ def document(
             _interpreter(),
             *(_package(each) for each in packages),
             *(_library(each) for each in libraries),
-            *(_weights(name, sha256) for name, sha256 in sorted(weights.PUBLISHED.items())),
+            *(_weights(name, sha256) for name, sha256 in sorted(published.items())),
         ],
     }
 

@@ -27,6 +27,7 @@ _COMMANDS: Final = (
     ("facilitator", "roles:facilitator", "Start the play-money facilitator.", "engram facilitator --port 4021"),
     ("demo", "roles:demo", "Buy a node with play money, use it, stop it.", "engram demo"),
     ("status", "operate.status:status", "Show the status of the running process.", "engram status --json"),
+    ("health", "doctor.health:health", "Tell by the exit status whether the process works.", "engram health"),
     ("gpu", "miner.gpu:gpu", "Show this machine's GPUs.", "engram gpu --require 'driver>=570,cuda>=12.8,name~H100'"),
     (
         "miner-check",
@@ -34,6 +35,14 @@ _COMMANDS: Final = (
         "Look at a miner as a validator would.",
         "engram miner-check --local",
     ),
+    (
+        "upgrade",
+        "operate.upgrade:upgrade",
+        "Check a newer program, and put it in place of this one.",
+        "engram upgrade --check ./engram-new",
+    ),
+    ("completion", "manual:completion", "Print the completion script of a shell.", "engram completion bash"),
+    ("manual", "manual:manual", "Print the manual of all commands.", "engram manual > engram.1"),
     ("version", "doctor.doctor:version", "Show versions.", "engram version"),
     ("doctor", "doctor.doctor:doctor", "Check for problems that keep Engram from working here.", "engram doctor"),
 )
@@ -46,10 +55,18 @@ _MORE: Final = {
     "facilitator": "It runs as its own process, for the local profile only.",
     "demo": "It needs no network and no running process.",
     "status": "Counts, ages, and the supervision tree, as the running process reports them.",
+    "health": "Asks the ops listener of the process on this machine for /ready. For containers, timers and scripts: it "
+    "needs no curl, and answers within 4 s. The exit status is 0 or 1.",
     "gpu": "Read through NVIDIA's management library, without a CUDA context. With --require the exit status is 1 when "
     "a condition is not met.",
     "miner-check": "Goes through the checklist of a miner: each line is good, or says what to do. Nothing is "
     "registered or committed unless it is asked for. The exit status is 1 while a line is to be done.",
+    "upgrade": "The newer program checks itself, these settings, and a copy of the ledger, which it migrates. With "
+    "--link it is put beside the one in use and the link names it; with --restart the service is restarted, and goes "
+    "back when it does not get ready. Nodes go on meanwhile and are found again.",
+    "completion": "Bash: `engram completion bash > ~/.local/share/bash-completion/completions/engram`. Zsh: a file "
+    "`_engram` in a folder of $fpath. Fish: `~/.config/fish/completions/engram.fish`.",
+    "manual": "For man(1), or as one page of Markdown by `--format markdown`.",
     "version": "Versions of Engram, Python, SQLite and the main libraries.",
     "doctor": "Checks settings, disk, data folder, ledger, ports, facilitator, chain, the libraries of nodes, and "
     "whether anything can be sold. Changes nothing. The exit status is 1 when something is bad.",

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -111,11 +112,12 @@ def _start(roles: Sequence[str], sources: Sources, listening: Listening, registe
         raise CommandFailed("a node runs alone, from its launch file: engram miner --config launch.json", Exit.USAGE)
     if roles[0] == "proxy" and (listening.host is not None or listening.port is not None):
         raise CommandFailed("the proxy listens where server.host and server.port say, or HOST and PORT", Exit.USAGE)
-    loaded = sources.load(listening.flags(roles[0]))
+    load = partial(sources.load, listening.flags(roles[0]))
+    loaded = load()
     config.check(loaded.settings, roles)
     _check_descriptor(listening.ready_fd)
     _register(roles, loaded.settings.worker, registering)
-    return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch)
+    return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch, load=load)
 
 
 def _register(roles: Sequence[str], at: WorkerSettings, registering: Registering) -> None:

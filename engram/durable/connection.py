@@ -4,10 +4,13 @@ Readers cannot write and never checkpoint, not even when the last of them closes
 connections that write or checkpoint at the same moment are what SQLite's WAL-reset bug needs.
 """
 
+import contextlib
+import os
 import time
 from pathlib import Path
 from typing import Final, TypeVar
 
+from engram import files
 from engram.durable.database import Database, original
 from engram.durable.driver import code_of, sqlite3
 
@@ -50,6 +53,8 @@ def open_writer(database: Database[H], path: Path | None) -> tuple[sqlite3.Conne
             verdict = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise database.unusable(f"{place} is damaged ({verdict}); {database.remedy(path)}")
+        if path and database.kept_before_migration:
+            _keep_before_migration(database, raw, path)
         handle = database.wrap(raw)
         migrate(database, raw, handle)
     except BaseException as error:
@@ -111,6 +116,26 @@ def migrate(database: Database[H], raw: sqlite3.Connection, handle: H) -> None:
             if raw.in_transaction:
                 raw.execute("ROLLBACK")
             raise
+
+
+def _keep_before_migration(database: Database[H], raw: sqlite3.Connection, path: Path) -> None:
+    """Copy a file of an older version, complete and on disk: the version that wrote it can go on from the copy."""
+    found = version(raw)
+    if not 0 < found < len(database.migrations):
+        return
+    kept = path.with_name(f"{path.name}.schema-{found}")
+    partial = kept.with_name(f"{kept.name}.partial")
+    try:
+        partial.unlink(missing_ok=True)
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        with contextlib.closing(sqlite3.connect(partial)) as copy:
+            raw.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+        files.sync(partial)
+        partial.replace(kept)
+        files.sync(kept.parent)
+    except OSError as error:
+        raise database.not_done(f"{kept} cannot be written before the migration: {error.strerror}") from error
 
 
 def _refuse_newer(database: Database[H], raw: sqlite3.Connection) -> None:

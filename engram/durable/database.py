@@ -51,6 +51,8 @@ class Database(msgspec.Struct, Generic[H], frozen=True, kw_only=True):
     """The prefix of `begin:<n>` and `commit:<n>`, the kill points of its commits."""
     compacted_up_to: int = 0
     """Files up to this many bytes are rewritten after a deletion (engram.durable.erasing)."""
+    kept_before_migration: bool = False
+    """Whether a file of an older version is copied, to `<name>.schema-<version>` beside it, before it is migrated."""
     cleared_every_s: float = 0.0
     """The minimum number of seconds between two clearings."""
 

@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 import trio
 
-from engram import crash_reports, wire
+from engram import children, crash_reports, wire
+from engram.children import Program
 from engram.hotkeys.errors import HotkeyError, WalletFileError
 from engram.hotkeys.keypair import Keypair
 from engram.hotkeys.ss58 import PublicKey
@@ -44,14 +45,13 @@ async def keypair_of(path: Path, password: str) -> Keypair:
 
 async def _key_of(request: _Request) -> bytes:
     path = request.path
-    # The child finds this package where this process found it; the password is in no argument and no variable.
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    # The password is in no argument and no variable.
     with trio.move_on_after(TIMEOUT_S):
         ran = await trio.run_process(
-            [sys.executable, "-P", "-m", "engram.hotkeys.opening"],
+            children.command(Program.WALLET_OPENER),
             stdin=msgspec.json.encode(request),
             capture_stdout=True,
-            env=environ,
+            env=children.environment(os.environ),
             check=False,
         )
         try:

@@ -76,6 +76,10 @@ class Edge:
         self._fixed: dict[str, FastAnswer] = {}
         self._checks: list[Callable[[Scope], None]] = []
 
+    def trust(self, proxies: tuple[str, ...]) -> None:
+        """Believe the X-Forwarded-For of these networks from now on, and of no others. Raises ValueError."""
+        self._client_address.trust(proxies)
+
     def fast(self, path: str, answer: FastPath) -> None:
         """Answer GET and HEAD of `path` with `answer`, before rate limits and the framework."""
         self._fast[path] = answer

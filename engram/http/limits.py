@@ -64,7 +64,12 @@ class ClientAddress:
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
         """Take the trusted networks: CIDR blocks or single addresses. Raises ValueError for anything else."""
-        self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(each, strict=False) for each in trusted)
+        self._trusted: tuple[Network, ...] = ()
+        self.trust(trusted)
+
+    def trust(self, networks: Iterable[str]) -> None:
+        """Trust these networks from now on, and no others. Raises ValueError for anything else, and changes nothing."""
+        self._trusted = tuple(ipaddress.ip_network(each, strict=False) for each in networks)
 
     def of(self, peer: str, forwarded: Iterable[str] = ()) -> str:
         """Return the address of the client that talks to our outermost trusted proxy.

@@ -56,6 +56,7 @@ class Listener:
         self._certificates = certificates
         self.bound: Address | None = None
         """None until it serves for the first time."""
+        self._serving: list[App | Server] = []
 
     @property
     def url(self) -> str:
@@ -63,21 +64,35 @@ class Listener:
         address = self.bound or Address(self._host, self._port, secure=self._certificates is not None)
         return address.url
 
+    def trust(self, proxies: tuple[str, ...]) -> None:
+        """Trust these networks from now on, and no others, in what serves and in what is started later."""
+        self._settings = msgspec.structs.replace(self._settings, trusted_proxies=proxies)
+        for serving in self._serving:
+            (serving.edge if isinstance(serving, App) else serving).trust(proxies)
+
+    def reload_certificates(self) -> None:
+        """Load the certificates again, where there are any."""
+        if self._certificates is not None:
+            self._certificates.reload()
+
     def job(self, app: Callable[[], App]) -> DrainingJob:
         """Return the server's job. `app` makes its application at each start; the job's ChildSpec needs a `shutdown` of
         SLACK_S more than the time to drain."""
 
         async def run(context: Context) -> None:
             port = self._port if self.bound is None else self.bound.port
-            host = _Recording(context, self)
+            application = app()
+            application.edge.trust(self._settings.trusted_proxies)
+            self._serving = [application]
             await serve(
-                app(),
+                application,
                 self._host,
                 port,
-                context=host,
+                context=_Recording(context, self),
                 settings=self._settings,
                 drain_s=self._drain_s,
                 certificates=self._certificates,
+                on_server=self._serving.append,
             )
 
         return DrainingJob(run)
@@ -119,6 +134,7 @@ async def serve(
     settings: HttpSettings,
     drain_s: float = 10.0,
     certificates: Certificates | None = None,
+    on_server: Callable[[Server], None] = lambda server: None,
 ) -> None:
     """Serve until `context.stop_requested`; then end event streams and drain for at most `drain_s` seconds.
 
@@ -130,6 +146,7 @@ async def serve(
     try:
         address = msgspec.structs.replace(Address.of(listeners[0]), secure=certificates is not None)
         server = Server(app.edge, address, limits_of(app, settings), _SurfaceObserver(app), certificates)
+        on_server(server)
         context.ready(server.bound)
         async with trio.open_nursery() as writing:
             writing.start_soon(_write_logs)

@@ -96,9 +96,8 @@ class Server:
         """The Date line of answers."""
         self.draining = False
         self._second = 0
-        self._open = Admission[Connection](
-            limits.max_connections, limits.max_per_address, ClientAddress(limits.trusted_proxies)
-        )
+        self._proxies = ClientAddress(limits.trusted_proxies)
+        self._open = Admission[Connection](limits.max_connections, limits.max_per_address, self._proxies)
         self._observer = observer
         self._turned_away = _turned_away(observer.for_anybody())
         self._secure = certificates is not None
@@ -106,6 +105,10 @@ class Server:
         self.turns = count(1)
         """Increasing numbers, finer than the clock, that order connections by how long they have waited."""
         self._leaving = 0
+
+    def trust(self, proxies: tuple[str, ...]) -> None:
+        """Exempt these networks from the bound per address from now on, and no others. Raises ValueError."""
+        self._proxies.trust(proxies)
 
     async def run(
         self,

@@ -76,6 +76,7 @@ def passed(environ: Mapping[str, str], name: str) -> list[socket.socket]:
         descriptor = _FIRST_PASSED_FD + index
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
             raise ValueError(f"descriptor {descriptor} ({name}) from LISTEN_FDS is no socket")
+        os.set_inheritable(descriptor, False)  # no child holds it, or it would stay open after this process
         sock = socket.socket(fileno=os.dup(descriptor))
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.close()

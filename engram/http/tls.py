@@ -34,14 +34,15 @@ class Certificates:
         with contextlib.suppress(OSError):
             if (stamps := self._look()) != self._stamps:
                 self._stamps = stamps
-                self._reload()
+                self.reload()
         return self._context
 
     def _look(self) -> tuple[int, int, int, int]:
         chain, key = self._chain.stat(), self._key.stat()
         return chain.st_mtime_ns, chain.st_ino, key.st_mtime_ns, key.st_ino
 
-    def _reload(self) -> None:
+    def reload(self) -> None:
+        """Load the files again; what does not load is logged, and the certificates in use are kept."""
         try:
             self._context = self._load()
         except OSError as error:

@@ -30,6 +30,7 @@ LEDGER: Final = Database[Connection](
     unusable=LedgerUnusable,
     remedy=lambda path: "restore a backup: engram ledger restore FILE",
     cleared_every_s=60.0,
+    kept_before_migration=True,
 )
 
 

@@ -20,8 +20,6 @@ class BackendPorts(msgspec.Struct, frozen=True, kw_only=True):
     """The locked data folder."""
     ledger_id: str
     """Begins the token of every node of this ledger."""
-    root: Path
-    """The folder that holds the package `engram`."""
     ledger: Ledger
     http: HttpClient
     clock: Clock

@@ -1,12 +1,13 @@
 """The local backend, made from the settings."""
 
 import os
-import sys
 from pathlib import Path
 
 import msgspec
 
 from config.model import MinerSettings
+from engram import children
+from engram.children import Program
 from engram.nodes import launch
 from engram.provisioning import capacity, cgroups
 from engram.provisioning.backend_ports import BackendPorts
@@ -30,7 +31,7 @@ def local_backend(ports: BackendPorts) -> NodeBackend:
         LocalSettings(
             nodes_dir=data_dir / NODES_FOLDER,
             ledger_id=ports.ledger_id,
-            command=(sys.executable, "-m", "engram.miner"),  # not run.py: a node needs nothing of the gateway
+            command=children.command(Program.NODE),
             common=NodeSettings(
                 host=settings.provisioning.node_host,
                 netuid=miner.netuid,
@@ -53,7 +54,7 @@ def local_backend(ports: BackendPorts) -> NodeBackend:
             ),
             grace_s=settings.provisioning.destroy_grace_s,
             watch_interval_s=settings.provisioning.watch_interval_s,
-            environment=scrubbed(os.environ) | _embedding_key(miner) | {"PYTHONPATH": str(ports.root)},
+            environment=children.environment(scrubbed(os.environ)) | _embedding_key(miner),
         ),
         groups,
     )

@@ -10,6 +10,7 @@ import trio
 
 from actors import Backoff, ChildSpec, Intensity, Job, SupervisorSpec
 from config.model import Settings
+from engram import service_manager
 from engram.gateway.app import gateway_app
 from engram.hotkeys import Keypair, WalletFileError, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
@@ -50,6 +51,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
         [
             ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
             spare("loop_lag", lambda: loop_lag_job(p.metrics)),
+            *([spare("backups", lambda: Job(p.back_up))] if p.settings.backup.folder else []),
             *([facilitator(p)] if p.settings.payments.facilitator_url == "embedded" else []),
             spare("chain", ports.syncer),
             SupervisorSpec(
@@ -138,7 +140,6 @@ class Gateway:
             settings=self.settings,
             data_dir=p.folder,
             ledger_id=p.ledger_id,
-            root=Path(__file__).resolve().parents[2],
             ledger=p.ledger,
             http=p.http,
             clock=p.clock,
@@ -167,7 +168,8 @@ def _own_keypair(settings: Settings, folder: Path) -> Keypair:
     loop runs.
     """
     named, password_file = settings.gateway.hotkey_file, settings.gateway.hotkey_password_file
-    path = Path(named).expanduser() if named else folder / OWN_HOTKEY
+    given = service_manager.credential(OWN_HOTKEY)
+    path = Path(named).expanduser() if named else given or folder / OWN_HOTKEY
     if not path.exists():
         if named:
             raise WalletFileError(f"gateway.hotkey_file: there is no {path}")

@@ -112,6 +112,7 @@ class Miner:
         signer: Signer,
     ) -> None:
         """Take the node's parts; `claim` is this process's lock on the data folder."""
+        self._process = process
         self._launch = launch
         process.metrics.before_scrape(disk_gauges(process.metrics, Path(launch.data_dir)))
         self._ports = NodePorts(
@@ -131,6 +132,7 @@ class Miner:
         yield tree(Node(self._ports), self._ports)
 
     def started(self) -> None:
+        self._process.serves(f"node http://{self._launch.host}:{self._launch.port}")
         _log.info("node_started", session_id=self._launch.session_id, port=self._launch.port, pid=os.getpid())
 
     def ended(self) -> None:

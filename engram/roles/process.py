@@ -33,6 +33,7 @@ from actors import (
 )
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.http import descriptors
+from engram.service_manager import ServiceManager
 from engram.telemetry import logs
 from engram.telemetry.actor_events import observer
 from engram.telemetry.metrics import Metrics
@@ -75,8 +76,12 @@ class Process:
         self.ids: Ids = SystemIds()
         self.rng = random.Random(secrets.randbits(64))
         self.metrics = Metrics()
+        self.manager = ServiceManager()
+        self.reload: Callable[[], None] | None = None
+        """Reads the settings again, at SIGHUP."""
         self.system: System | None = None
         self._ready_fd = ready_fd
+        self._status = "starting"
         self._lost: Callable[[], None] | None = None
 
     def live(self, claimed: Callable[["Process"], AbstractContextManager[Program]]) -> int:
@@ -95,6 +100,9 @@ class Process:
         async with trio.open_nursery() as nursery:
             boot, status = trio.CancelScope(), EXIT_OK
             nursery.start_soon(self._stop_on_signals, boot)
+            nursery.start_soon(self.manager.feed_watchdog)
+            if self.reload is not None:
+                nursery.start_soon(self._reload_on_hangup, self.reload)
             with boot:
                 try:
                     status = await self._run_tree(program)
@@ -117,9 +125,15 @@ class Process:
         """Log that everything serves, and write it as a JSON line to the descriptor given at the start, if any."""
         line = {"ready": True, "pid": os.getpid(), "url": urls.get("gateway_url"), **urls}
         _log.info("ready", **urls)
+        self.serves(" ".join(f"{name.removesuffix('_url')} {url}" for name, url in urls.items()) or "running")
         if self._ready_fd is not None:
             os.write(self._ready_fd, json.dumps(line).encode() + b"\n")
             os.close(self._ready_fd)
+
+    def serves(self, status: str) -> None:
+        """Tell the service manager that everything serves; it shows `status`."""
+        self._status = status
+        self.manager.ready(status)
 
     async def _run_tree(self, program: Program) -> int:
         events = EventStream()
@@ -149,10 +163,22 @@ class Process:
         program.ended()
         return EXIT_OK
 
+    async def _reload_on_hangup(self, reload: Callable[[], None]) -> None:
+        """Reload; but where a terminal shows the log, its end is the end of the process, as it is of other programs."""
+        with trio.open_signal_receiver(signal.SIGHUP) as signals:
+            async for _ in signals:
+                if sys.stderr.isatty():
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    continue
+                self.manager.reloading()
+                reload()
+                self.manager.ready(self._status)
+
     async def _stop_on_signals(self, boot: trio.CancelScope) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for number in signals:
                 _log.info("stopping", signal=signal.Signals(number).name)
+                self.manager.stopping("ending event streams, answering what was started")
                 if self.system is None:
                     boot.cancel()
                 else:

@@ -10,7 +10,7 @@ import structlog
 import trio
 
 import config
-from actors import ChildSpec, SupervisorSpec
+from actors import ChildSpec, Context, SupervisorSpec
 from config.model import Settings
 from engram.hotkeys import HotkeyError
 from engram.http.client import HttpClient
@@ -27,8 +27,10 @@ from engram.ledger import (
     data_folder,
     identity,
 )
+from engram.ledger.backups import keep_backing_up
 from engram.provisioning.errors import ProvisioningError
 from engram.roles.process import Process, begin
+from engram.roles.reloading import Reloading
 from engram.telemetry.disk import disk_gauges
 
 LEDGER: Final = "ledger"
@@ -127,6 +129,11 @@ class Shared:
         """Return the ledger's only writer, whose loss ends the process."""
         return LedgerActor(self.folder, self._on_ledger_lost, self._on_group)
 
+    async def back_up(self, context: Context) -> None:
+        """Make backups of the ledger on the timer, for ever; a job."""
+        context.ready()
+        await keep_backing_up(self.settings.backup, self.folder, self.clock, self.metrics.backup_time.set)
+
     def _on_group(self, group: Group) -> None:
         self.metrics.ledger_commits.labels(group.word).inc()
         self.metrics.ledger_commit_seconds.observe(group.seconds)
@@ -139,11 +146,18 @@ class Shared:
         self.process.fail(lambda: _log.error("ledger_lost", error=str(error), path=path))
 
 
-def main(roles: Sequence[str], openers: Sequence[OpenRole], loaded: config.Loaded, ready_fd: int | None) -> int:
-    """Run the roles in one process until SIGTERM or Ctrl-C; returns the exit status."""
+def main(
+    roles: Sequence[str],
+    openers: Sequence[OpenRole],
+    loaded: config.Loaded,
+    ready_fd: int | None,
+    load: Callable[[], config.Loaded] | None = None,
+) -> int:
+    """Run the roles in one process until SIGTERM or Ctrl-C; returns the exit status. At SIGHUP `load` is called."""
     settings = loaded.settings
     log = settings.log
-    begin(log.level, json_logs=log.format == "json" or (log.format == "auto" and not sys.stderr.isatty()))
+    json_logs = log.format == "json" or (log.format == "auto" and not sys.stderr.isatty())
+    begin(log.level, json_logs=json_logs)
     for caution in config.cautions(settings, roles):
         _log.warning("setting_to_look_at", key=caution.key, reason=caution.message)
     for unread in loaded.unread:
@@ -152,7 +166,10 @@ def main(roles: Sequence[str], openers: Sequence[OpenRole], loaded: config.Loade
     @contextmanager
     def claimed(process: Process) -> Iterator[Shared]:
         with data_folder(Path(settings.data_dir)) as folder:
-            yield open_shared(process, openers, settings, folder)
+            shared = open_shared(process, openers, settings, folder)
+            if load is not None:
+                process.reload = Reloading(loaded, load, roles, shared.listeners.values, json_logs=json_logs)
+            yield shared
 
     return Process("engram", REFUSALS, ready_fd).live(claimed)
 

@@ -105,6 +105,7 @@ class Metrics:
     actor_restarts: Counter
     actor_mailbox: Gauge
     dead_letters: Counter
+    backup_time: Gauge
     hints_lost: Counter
     vectors: Gauge
     miner_ready: Gauge

@@ -6,7 +6,7 @@ work, so that the model's memory is given back between rounds.
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
@@ -15,7 +15,8 @@ import msgspec
 import trio
 
 from config.model import MinerSettings
-from engram import wire
+from engram import children, wire
+from engram.children import Program
 from engram.validator.errors import EmbeddingFailed
 
 
@@ -95,7 +96,8 @@ class Workbench:
         try:
             with trio.fail_after(self._timeout_s):
                 done = await trio.run_process(
-                    [sys.executable, "-m", "engram.validator.workbench_child"],
+                    children.command(Program.WORKBENCH),
+                    env=children.environment(os.environ),
                     stdin=msgspec.msgpack.encode(work),
                     capture_stdout=True,
                     capture_stderr=True,

@@ -35,13 +35,17 @@ class GatewayProcess:
         environ: dict[str, str] | None = None,
         program: Path = ROOT / "run.py",
         profile: str = "local",
+        binary: Path | None = None,
+        arguments: tuple[str, ...] = ("--port", "0"),
     ) -> None:
+        """`binary` is a packed program to start in place of `program`; `arguments` come last."""
         self.data_dir = data_dir
         self.log_path = data_dir.with_name(data_dir.name + ".log")
         self._settings = data_dir.with_name(data_dir.name + ".toml")
         self._settings.write_text(with_ports_of_its_own(settings))
         self._environ = environ or {}
-        self._program = program
+        self._command = [str(binary)] if binary else [sys.executable, str(program)]
+        self._arguments = arguments
         self._profile = profile
         self._process: subprocess.Popen[bytes] | None = None
         self.ready: dict[str, Any] = {}
@@ -68,9 +72,9 @@ class GatewayProcess:
     def spawn(self, **environ: str) -> None:
         read_end, write_end = os.pipe()
         os.set_inheritable(write_end, True)
-        command = [sys.executable, str(self._program), "gateway", "--profile", self._profile, "--config"]
-        command += [str(self._settings), "--data-dir", str(self.data_dir), "--port", "0", "--ops-port", "0"]
-        command += ["--ready-fd", str(write_end)]
+        command = [*self._command, "gateway", "--profile", self._profile, "--config"]
+        command += [str(self._settings), "--data-dir", str(self.data_dir), "--ops-port", "0"]
+        command += ["--ready-fd", str(write_end), *self._arguments]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

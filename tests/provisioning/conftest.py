@@ -27,7 +27,6 @@ def backend_ports(tmp_path: Path) -> Iterator[MakePorts]:
         settings=settings,
         data_dir=tmp_path,
         ledger_id="0123abcd",
-        root=tmp_path,
         ledger=ledger,
         http=HttpClient(),
         clock=SystemClock(),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from engram import children
 from engram.nodes import environment
-from shipping import archive, distributions, image, interpreter, libraries, oci, root_files
+from shipping import archive, distributions, folder, image, interpreter, libraries, oci, root_files
 from shipping.archive import Blob
 from shipping.entries import ContentsError, Entry, ordered
 
@@ -127,3 +128,10 @@ def test_the_layout_names_every_blob_by_its_content(tmp_path: Path) -> None:
     again = oci.write(tmp_path, image.recipe("0.1.0"), [("packages", LAYER)])
     assert made == again
     assert made.digest.removeprefix("sha256:") in {path.name for path in (tmp_path / "blobs" / "sha256").iterdir()}
+
+
+def test_the_names_that_the_stub_knows_are_those_of_the_folder() -> None:
+    stub = Path(folder.__file__).with_name("native") / "stub.c"
+    text = stub.read_text()
+    assert f'#define PROGRAM "{children.PROGRAM_FILE}"' in text
+    assert f'#define LOADER "{children.LOADER_FILE}"' in text

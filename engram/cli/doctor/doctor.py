@@ -6,11 +6,12 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
 import trio
+from cyclopts import Parameter
 
 import config
 from config import Loaded
@@ -53,7 +54,19 @@ def version(*, show: Show = SHOW) -> None:
     )
 
 
-def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
+def doctor(
+    *,
+    of_program: Annotated[
+        bool,
+        Parameter(
+            name="--self",
+            help="Only the program itself: its form, its files against their hashes, and how it is confined.",
+            negative="",
+        ),
+    ] = False,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> int:
     """Look for faults in settings, disk, ledger, SQLite, ports, facilitator, clock, token, refund key and libraries.
 
     Says whether anything could be sold.
@@ -64,8 +77,11 @@ def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
     from engram.cli.doctor.akash import akash
     from engram.cli.doctor.engine import engine
     from engram.cli.doctor.money import money
+    from engram.cli.doctor.own import own
     from engram.cli.doctor.sales import sales
 
+    if of_program:
+        return _shown(list(own()), show)
     loaded = sources.load()
     path = Path(loaded.settings.data_dir).resolve() / LEDGER_FILE
     findings = [*_settings(loaded), _python(), ledger.sqlite(), *_data_folder(loaded)]
@@ -77,6 +93,10 @@ def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
     findings += trio.run(engine, loaded.settings)
     findings += trio.run(akash, loaded.settings)
     findings += [*_node(loaded.settings), *sales(loaded.settings, path, findings)]
+    return _shown(findings, show)
+
+
+def _shown(findings: Sequence[Finding], show: Show) -> int:
     output.rows(findings, (Column("", "verdict"), Column("what", "what"), Column("finding", "text")), json=show.json)
     return Exit.FAILED if any(finding.verdict == "bad" for finding in findings) else Exit.DONE
 

@@ -16,6 +16,7 @@ import trio
 from cyclopts import Parameter
 
 from config.errors import ConfigError
+from engram import children
 from engram.cli import output
 from engram.cli.chain.common import (
     CHAIN,
@@ -136,8 +137,8 @@ def _checked_here(project: Path, question: Question, gpus: list[Finding]) -> lis
 def _started(project: Path, validator: Keypair) -> Iterator[str]:
     """Run the project's miner on a free port, open to one validator, and yield its URL; stop it at the end."""
     reader, writer = os.pipe()
-    command = [sys.executable, "miner.py", "--port", "0", "--allow", validator.ss58, "--ready-fd", str(writer)]
-    with subprocess.Popen([*command, "--log-level", "WARNING"], cwd=project, pass_fds=(writer,)) as process:
+    wanted = ("--port", "0", "--allow", validator.ss58, "--ready-fd", str(writer), "--log-level", "WARNING")
+    with subprocess.Popen(children.script("miner.py", *wanted), cwd=project, pass_fds=(writer,)) as process:
         os.close(writer)
         try:
             yield _ready_url(process, reader)

@@ -1,5 +1,6 @@
 """`engram ledger`: backup, restore, check."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -8,11 +9,12 @@ from cyclopts import App, Parameter
 from engram.cli import output
 from engram.cli.at_rest import read_at_rest
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.operate.running import ask_folder
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.control.commands import BackupLedger
 from engram.control.model import BackupMade
-from engram.ledger import LEDGER_FILE, LedgerError, backup, data_folder
+from engram.ledger import LEDGER_FILE, LedgerError, backup, backups, data_folder, drill
 from engram.ledger.migrations import MIGRATIONS
 from engram.sessions import counts
 
@@ -23,18 +25,27 @@ app = App(
 )
 BACKUP_S = 300.0
 Checked = Annotated[Path | None, Parameter(help="A backup; else the ledger of the data folder.")]
+Drilled = Annotated[Path | None, Parameter(help="A backup; else the newest one in backup.folder.")]
 Source = Annotated[Path, Parameter(help="The backup.")]
-Target = Annotated[Path, Parameter(help="File to write; it must not exist yet.")]
+Target = Annotated[Path, Parameter(help="File to write, which must not exist yet; or a folder, with --keep.")]
+Kept = Annotated[
+    int | None,
+    Parameter(converter=whole, help="TARGET is a folder: name the backup by its time, and keep so many of them."),
+]
 
 
 @app.command(name="backup", help_epilogue="Example: `engram ledger backup /var/backups/engram-2026-11-20.db`")
 def backup_ledger(
     target: Target,
     *,
+    keep: Kept = None,
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> None:
     """Write a consistent copy of the ledger; the process may keep selling meanwhile."""
+    if keep is not None:
+        output.record(_rotated(_folder(sources), target, keep), json=show.json)
+        return
     folder, path = _folder(sources), target.resolve()
     try:
         made = ask_folder(folder, BackupLedger(path=str(path)), timeout_s=BACKUP_S)
@@ -43,6 +54,17 @@ def backup_ledger(
             raise
         made = _back_up_at_rest(folder, path)
     output.record(made, json=show.json)
+
+
+def _rotated(folder: Path, target: Path, keep: int) -> BackupMade:
+    if keep < 1:
+        raise CommandFailed(f"--keep {keep}: at least one backup is kept", Exit.USAGE)
+    try:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = backups.rotate(folder / LEDGER_FILE, target.resolve(), keep, time.time())
+    except (LedgerError, OSError) as error:
+        raise CommandFailed(str(error)) from None
+    return BackupMade(str(made), made.stat().st_size)
 
 
 def _back_up_at_rest(folder: Path, target: Path) -> BackupMade:
@@ -91,6 +113,48 @@ def check_ledger(
         facts |= {f"rows of {table}": count for table, count in report.rows.items()}
         output.record({**facts, "problems": "; ".join(report.problems) or "none"}, json=False)
     return Exit.FAILED if report.problems else Exit.DONE
+
+
+@app.command(name="drill", help_epilogue="Example: `engram ledger drill`, or `engram ledger drill a-backup.db`")
+def drill_ledger(
+    source: Drilled = None,
+    /,
+    *,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> int:
+    """Restore a backup into a scratch folder, migrate it as a start would, and check all of it; nothing is changed.
+
+    Without a name it is the newest backup in `backup.folder`. The exit status is 1 when it could not be used.
+    """
+    path = source or _newest_backup(sources)
+    _must_be_there(path)
+    try:
+        found = drill.drill(path, counts.problems)
+    except (LedgerError, OSError) as error:
+        raise CommandFailed(f"{path} could not be restored: {error}") from None
+    if show.json:
+        output.document(found)
+    else:
+        facts: dict[str, object] = {
+            "backup": found.source,
+            "ledger_id": found.report.ledger_id,
+            "schema": f"{found.schema_before}, migrated to {found.report.schema_version}",
+            **{f"rows of {table}": count for table, count in found.report.rows.items()},
+            "problems": "; ".join(found.report.problems) or "none",
+        }
+        output.record(facts, json=False)
+    return Exit.FAILED if found.report.problems else Exit.DONE
+
+
+def _newest_backup(sources: Sources) -> Path:
+    folder = sources.load().settings.backup.folder
+    if not folder:
+        raise CommandFailed("backup.folder is not set: name a backup, or set it", Exit.USAGE)
+    found = backups.newest(Path(folder).expanduser())
+    if found is None:
+        raise CommandFailed(f"there is no backup in {folder}; make one with `engram ledger backup {folder} --keep 14`")
+    return found
 
 
 def _folder(sources: Sources) -> Path:

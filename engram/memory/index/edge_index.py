@@ -8,14 +8,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import final
 
 import trio
 
-import engram
+from engram import children
+from engram.children import Program
 from engram.memory.errors import IndexRestarting, IndexUnavailable
 from engram.memory.filters import Filter
 from engram.memory.index.edge_wire import (
@@ -210,13 +210,13 @@ class EdgeIndex:
     async def _worker(self) -> AsyncIterator[tuple[subprocess.Popen[bytes], Outlet, Inlet]]:
         process = subprocess.Popen(  # noqa: ASYNC220  # from this thread on purpose, see the class docstring
             [
-                *(sys.executable, "-P", "-m", "engram.memory.index.edge_worker"),
+                *children.command(Program.INDEX_WORKER),
                 *(str(self._folder), str(self._dimension), self._truth_id, str(os.getpid())),
                 *self._building,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=_environment(),
+            env=children.environment(os.environ),
         )
         try:
             commands, replies = _ends_of(process)
@@ -280,12 +280,6 @@ def _end_of(status: int) -> str:
     if status == -signal.SIGBUS:  # the disk has no block for a page of a mapped file
         return "killed by SIGBUS, as happens on a full disk"
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-
-
-def _environment() -> dict[str, str]:
-    root = str(Path(engram.__file__).resolve().parent.parent)
-    inherited = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
 
 
 async def _reap(process: subprocess.Popen[bytes]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from engram import children
+from engram.children import Program
 from engram.memory.index import patience
 from engram.memory.index.edge_shards import Shards
 from engram.memory.index.parent_death import tell
@@ -104,7 +105,7 @@ class Rebuild:
         target = self._shards.begin_copy(self._name)
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-P", "-m", "engram.memory.index.edge_build", str(self._truth_path), str(target)),
+                *children.command(Program.INDEX_BUILDER, str(self._truth_path), str(target)),
                 *(str(self._dimension), self._truth_id, self._name, str(os.getpid()), str(niceness)),
             ],
             stdin=subprocess.DEVNULL,

@@ -51,7 +51,6 @@ class DockerBench(contract.Bench):
                 settings=self.settings,
                 data_dir=self.folder,
                 ledger_id=contract.LEDGER_ID,
-                root=self.folder,
                 ledger=ledger,
                 http=self.http,
                 clock=SystemClock(),
