@@ -1,0 +1,189 @@
+// What a person does in the app, and what a test looks at. Each step takes the driver's state and its argument.
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+
+const WAIT_MS = 20_000;
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** Open the app in a profile of its own (or one that is open already), at a size and in a theme. */
+export async function open(state, { url, profile = "one", width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "" }) {
+  let context = state.pages[profile]?.context;
+  if (!context) {
+    context = await state.browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce", locale: "en-US", timezoneId: "UTC", acceptDownloads: true });
+    context.setDefaultTimeout(WAIT_MS);
+    if (clockOffMs) {
+      await context.addInitScript((off) => {
+        const now = Date.now.bind(Date);
+        Date.now = () => now() + off;
+      }, clockOffMs);
+    }
+    if (init) await context.addInitScript(init);
+  }
+  const page = await context.newPage();
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && state.said.push(message.text()));
+  page.on("pageerror", (error) => state.said.push(String(error)));
+  page.on("request", (request) => {
+    state.requests.push(`${request.method()} ${request.url()}`);
+    state.bodies.push([request.url(), JSON.stringify(request.headers()), request.postData() ?? ""].join("\n"));
+  });
+  state.pages[profile] = { context, page };
+  state.page = page;
+  await page.goto(`${url}/app/${route}`);
+}
+
+/** Turn to another profile's page. */
+export function turn(state, profile) {
+  state.page = state.pages[profile].page;
+}
+
+/** Make an identity, and return its words. */
+export async function create(state, { check = false } = {}) {
+  const { page } = state;
+  await page.getByRole("button", { name: "Create a new identity" }).click();
+  const shown = await page.locator("ol.card li").allInnerTexts();
+  const words = shown.map((each) => each.trim().split(/\s+/).at(-1));
+  if (check) {
+    await page.getByRole("button", { name: "I wrote them down" }).click();
+    await typeWords(page, words);
+  } else {
+    await page.getByRole("button", { name: "Later" }).click();
+  }
+  await page.getByRole("heading", { name: "Your nodes" }).waitFor();
+  return words.join(" ");
+}
+
+async function typeWords(page, words) {
+  for (const label of await page.locator("label.field").all()) {
+    const number = Number((await label.innerText()).match(/\d+/)[0]);
+    await label.locator("input").fill(words[number - 1]);
+  }
+  await page.locator("form button").first().click();
+}
+
+export async function restore(state, words) {
+  const { page } = state;
+  await page.getByRole("button", { name: "I have one already" }).click();
+  await page.getByLabel("Your 12 or 24 words").fill(words);
+  await page.getByRole("button", { name: "Open it" }).click();
+  await page.getByRole("heading", { name: "Your nodes" }).waitFor();
+}
+
+/** Choose, review and pay, without waiting for what comes of it. Returns the sum on the button. */
+export async function pay(state, { tier = "Lite", route = "#/start" } = {}) {
+  const { page } = state;
+  await page.evaluate((hash) => (location.hash = hash), route);
+  if (route === "#/start") await page.locator("label.tier", { hasText: tier }).click();
+  await page.getByRole("button", { name: "Review and pay" }).click();
+  const button = page.getByRole("button", { name: /^Pay \$/ });
+  await button.waitFor();
+  await page.waitForFunction(() => [...document.querySelectorAll("dialog button")].some((each) => each.textContent.startsWith("Pay $") && !each.disabled));
+  const sum = await button.innerText();
+  await button.click();
+  return sum;
+}
+
+/** Wait until the open node has a status. Returns the session's id. */
+export async function status(state, wanted) {
+  const { page } = state;
+  await page.waitForFunction((each) => document.querySelector("[data-status]")?.dataset.status === each, wanted);
+  return page.url().split("/node/")[1];
+}
+
+export async function go(state, route) {
+  await state.page.evaluate((hash) => (location.hash = hash), "#/" + route);
+}
+
+export async function sees(state, text) {
+  await state.page.getByText(text, { exact: false }).first().waitFor();
+}
+
+export async function click(state, name) {
+  await state.page.getByRole("button", { name, exact: true }).first().click();
+}
+
+export async function follow(state, name) {
+  await state.page.getByRole("link", { name }).first().click();
+}
+
+export async function fill(state, { label, text }) {
+  await state.page.getByLabel(label).fill(text);
+}
+
+export async function reload(state) {
+  await state.page.reload();
+}
+
+export async function close(state, profile) {
+  await state.pages[profile].page.close();
+}
+
+export async function text(state) {
+  return state.page.locator("body").innerText();
+}
+
+export async function evaluate(state, script) {
+  return state.page.evaluate(script);
+}
+
+export async function notes(state) {
+  return state.page.locator("main ul li p").allInnerTexts();
+}
+
+export async function removeNote(state, content) {
+  const { page } = state;
+  await page.locator("li.card", { hasText: content }).getByRole("button", { name: "Delete" }).click();
+  await page.locator("dialog").getByRole("button", { name: "Delete" }).click();
+  await page.locator("li.card", { hasText: content }).waitFor({ state: "detached" });
+}
+
+/** Press what saves a file; return its name and content. */
+export async function download(state, name) {
+  const [saved] = await Promise.all([state.page.waitForEvent("download"), click(state, name)]);
+  return { name: saved.suggestedFilename(), content: readFileSync(await saved.path(), "utf8") };
+}
+
+export async function worker(state) {
+  await state.page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+}
+
+/** What axe finds on the page as it is. */
+export async function axe(state) {
+  const { page } = state;
+  await page.evaluate(AXE);
+  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return found.violations.map((each) => `${each.id}: ${each.nodes.map((node) => node.target.join(" ") + " " + (node.any[0]?.message ?? "")).join("; ")}`);
+}
+
+/** Whether anything is wider than the window, and how far the layout has shifted. */
+export async function layout(state) {
+  return state.page.evaluate(() => ({
+    overflow: document.documentElement.scrollWidth - innerWidth,
+    shift: performance.getEntriesByType("layout-shift").reduce((sum, each) => sum + (each.hadRecentInput ? 0 : each.value), 0),
+  }));
+}
+
+export async function screenshot(state, path) {
+  await state.page.evaluate(() => document.fonts.ready);
+  await state.page.screenshot({ path, fullPage: false });
+}
+
+export function said(state) {
+  return state.said;
+}
+
+export function requests(state) {
+  return state.requests;
+}
+
+/** Whether any request had one of these texts in its address, headers or body. */
+export function leaked(state, secrets) {
+  return secrets.filter((secret) => state.bodies.some((each) => each.includes(secret)));
+}
+
+/** Answer requests whose path ends so with what a script makes of the true answer; null ends it. */
+export async function intercept(state, { path, script }) {
+  await state.page.unroute("**" + path).catch(() => undefined);
+  if (!script) return;
+  const change = (0, eval)(`(${script})`);
+  await state.page.route("**" + path, (route) => change(route, route.request()));
+}
