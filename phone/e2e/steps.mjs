@@ -20,7 +20,7 @@ export async function open(state, { url, profile = "one", width = 390, height = 
     if (init) await context.addInitScript(init);
   }
   const page = await context.newPage();
-  page.on("console", (message) => ["error", "warning"].includes(message.type()) && state.said.push(message.text()));
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && !message.text().includes("402 (Payment Required)") && state.said.push(message.text()));
   page.on("pageerror", (error) => state.said.push(String(error)));
   page.on("request", (request) => {
     state.requests.push(`${request.method()} ${request.url()}`);

@@ -9,7 +9,8 @@ import { holds, rootIsSigned, type Root, type ShownProof } from "./proof";
 
 export const NAMESPACE = "phone";
 export const LONGEST_NOTE = 4_000;
-const PAGE = 100;
+const PAGE = 50;
+const LONGEST_END = 16_384;
 
 export interface Note {
   cid: string;
@@ -101,10 +102,14 @@ export class Memory {
 
   /** Everything that the node holds, as it exports it (a line of JSON each). Throws Failure. */
   async export(signal: AbortSignal): Promise<Blob> {
-    const body = canonical(await this.signedFor("export-stream", { kind: "memory", after: 0 }));
+    const body = canonical(await this.signedFor("export-stream", { kind: "record", after: 0 }));
     const response = await this.gateway.stream(this.signer, "POST", this.path("export-stream"), body, signal);
     if (response.status !== 200) throw refusal(response.status, null);
-    return response.blob();
+    const content = await response.blob();
+    // The last line says that nothing is missing; an answer without it was cut off.
+    const end = await content.slice(-LONGEST_END).text();
+    if (!end.trimEnd().split("\n").at(-1)?.includes('"kind":"end"')) throw new Failure("malformed", "cut_off", "the export broke off");
+    return content;
   }
 
   private path(endpoint: string): string {
