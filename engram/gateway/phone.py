@@ -81,7 +81,7 @@ class BuiltFile(msgspec.Struct, frozen=True):
         return _FOR_A_YEAR if _FINGERPRINTED.match(self.name) else "no-cache"
 
 
-class Manifest(msgspec.Struct, frozen=True):
+class PhoneBuild(msgspec.Struct, frozen=True):
     """What a build wrote down of itself."""
 
     build: str
@@ -90,7 +90,7 @@ class Manifest(msgspec.Struct, frozen=True):
     """SHA-256 (hex) of each file, by name."""
 
 
-_MANIFEST: Final = wire.decoder(Manifest)
+_MANIFEST: Final = wire.decoder(PhoneBuild)
 
 
 class PhoneConfig(msgspec.Struct, frozen=True):
@@ -105,7 +105,7 @@ class DamagedBuild(Exception):
     """A built file is missing or is not the one that was built."""
 
 
-def read_manifest(folder: Path = FOLDER) -> Manifest | None:
+def read_manifest(folder: Path = FOLDER) -> PhoneBuild | None:
     """Return what the build wrote down of itself; None where nothing was built. Raises DamagedBuild."""
     try:
         return _MANIFEST.decode((folder / "files.json").read_bytes())

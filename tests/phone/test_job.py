@@ -26,6 +26,7 @@ def test_a_person_buys_uses_and_stops_a_node(tmp_path: Path, theme: str, width: 
             browser.do("click", "Store")
             browser.do("sees", text)
         browser.do("sees", "2 notes, intact")
+        assert browser.do("axe") == []
         browser.do("fill", {"label": "Search by meaning", "text": "interest rates"})
         browser.do("click", "Search")
         browser.do("sees", "All notes")
