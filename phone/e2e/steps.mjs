@@ -6,7 +6,7 @@ const WAIT_MS = 20_000;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 /** Open the app in a profile of its own (or one that is open already), at a size and in a theme. */
-export async function open(state, { url, profile = "one", width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "" }) {
+export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "" }) {
   let context = state.pages[profile]?.context;
   if (!context) {
     context = await state.browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce", locale: "en-US", timezoneId: "UTC", acceptDownloads: true });
@@ -26,7 +26,7 @@ export async function open(state, { url, profile = "one", width = 390, height = 
     state.requests.push(`${request.method()} ${request.url()}`);
     state.bodies.push([request.url(), JSON.stringify(request.headers()), request.postData() ?? ""].join("\n"));
   });
-  state.pages[profile] = { context, page };
+  state.pages[as] = { context, page };
   state.page = page;
   await page.goto(`${url}/app/${route}`);
 }
@@ -154,12 +154,20 @@ export async function axe(state) {
   return found.violations.map((each) => `${each.id}: ${each.nodes.map((node) => node.target.join(" ") + " " + (node.any[0]?.message ?? "")).join("; ")}`);
 }
 
-/** Whether anything is wider than the window, and how far the layout has shifted. */
+/** By how much anything is wider than the window, and how far the layout has shifted. */
 export async function layout(state) {
-  return state.page.evaluate(() => ({
-    overflow: document.documentElement.scrollWidth - innerWidth,
-    shift: performance.getEntriesByType("layout-shift").reduce((sum, each) => sum + (each.hadRecentInput ? 0 : each.value), 0),
-  }));
+  return state.page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const overflow = document.documentElement.scrollWidth - innerWidth;
+        let shift = 0;
+        const observer = new PerformanceObserver((list) => {
+          for (const each of list.getEntries()) if (!each.hadRecentInput) shift += each.value;
+        });
+        observer.observe({ type: "layout-shift", buffered: true });
+        setTimeout(() => resolve({ overflow, shift }), 50);
+      }),
+  );
 }
 
 export async function screenshot(state, path) {
@@ -180,10 +188,64 @@ export function leaked(state, secrets) {
   return secrets.filter((secret) => state.bodies.some((each) => each.includes(secret)));
 }
 
-/** Answer requests whose path ends so with what a script makes of the true answer; null ends it. */
-export async function intercept(state, { path, script }) {
-  await state.page.unroute("**" + path).catch(() => undefined);
-  if (!script) return;
-  const change = (0, eval)(`(${script})`);
-  await state.page.route("**" + path, (route) => change(route, route.request()));
+/** Let a request of this method and path reach the gateway, and lose its answer; `paid`: only one with a payment. */
+export async function lose(state, { method, path, paid = false, times = 1 }) {
+  let left = times;
+  await state.page.route("**" + path, async (route, request) => {
+    if (left > 0 && request.method() === method && (!paid || "payment-signature" in request.headers())) {
+      left -= 1;
+      await route.fetch().catch(() => undefined);
+      await route.abort();
+    } else {
+      await route.fallback();
+    }
+  });
+}
+
+/** Be a gateway that lies: change the answer to a request, and sign the lie with the gateway's own key. */
+export async function lie(state, { method, path, seed, change, unsigned = false }) {
+  const [{ secretFromSeed, sign }, { createHash }] = await Promise.all([import("@scure/sr25519"), import("node:crypto")]);
+  const secret = secretFromSeed(Uint8Array.from(Buffer.from(seed, "hex")));
+  const changed = (0, eval)(`(${change})`);
+  await state.page.route("**" + path, async (route, request) => {
+    if (request.method() !== method) return route.fallback();
+    const answer = await route.fetch();
+    const content = changed(await answer.json());
+    const body = typeof content === "string" ? content : JSON.stringify(content);
+    const headers = { ...answer.headers() };
+    const timestamp = request.headers()["x-timestamp"];
+    if (unsigned) {
+      delete headers["x-gateway-sig"];
+    } else if (timestamp) {
+      const digest = createHash("sha256").update(body).digest("hex");
+      const message = `engram-gateway:${answer.status()}:${timestamp}:${digest}`;
+      headers["x-gateway-sig"] = Buffer.from(sign(secret, Buffer.from(message))).toString("hex");
+    }
+    await route.fulfill({ status: answer.status(), headers, body });
+  });
+}
+
+/** How many requests carried a payment. */
+export function payments(state) {
+  return new Set(state.bodies.map((each) => /"payment-signature":"([^"]+)"/.exec(each)?.[1]).filter(Boolean)).size;
+}
+
+export async function gone(state, text) {
+  await state.page.getByText(text, { exact: false }).first().waitFor({ state: "detached" });
+}
+
+/** Wait until the first screen leads to a node; return its id. */
+export async function opensNode(state) {
+  const link = state.page.locator("a.node").first();
+  await link.waitFor({ timeout: 40_000 });
+  return (await link.getAttribute("href")).split("/node/")[1];
+}
+
+/** Wait until no request is open. */
+export async function settled(state) {
+  await state.page.waitForLoadState("networkidle");
+}
+
+export async function disabled(state, name) {
+  return state.page.getByRole("button", { name, exact: true }).isDisabled();
 }

@@ -35,6 +35,7 @@ class GatewayProcess:
         environ: dict[str, str] | None = None,
         program: Path = ROOT / "run.py",
         profile: str = "local",
+        port: int = 0,
     ) -> None:
         self.data_dir = data_dir
         self.log_path = data_dir.with_name(data_dir.name + ".log")
@@ -43,6 +44,7 @@ class GatewayProcess:
         self._environ = environ or {}
         self._program = program
         self._profile = profile
+        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self.ready: dict[str, Any] = {}
 
@@ -69,7 +71,7 @@ class GatewayProcess:
         read_end, write_end = os.pipe()
         os.set_inheritable(write_end, True)
         command = [sys.executable, str(self._program), "gateway", "--profile", self._profile, "--config"]
-        command += [str(self._settings), "--data-dir", str(self.data_dir), "--port", "0", "--ops-port", "0"]
+        command += [str(self._settings), "--data-dir", str(self.data_dir), "--port", str(self._port), "--ops-port", "0"]
         command += ["--ready-fd", str(write_end)]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
