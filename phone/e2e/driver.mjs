@@ -14,7 +14,8 @@ try {
     const { step, argument } = JSON.parse(line);
     let outcome;
     try {
-      outcome = { value: (await steps[step](state, argument ?? undefined)) ?? null };
+      const late = new Promise((_, reject) => setTimeout(() => reject(new Error("the step did not end in 60 s")), 60_000).unref());
+      outcome = { value: (await Promise.race([steps[step](state, argument ?? undefined), late])) ?? null };
     } catch (error) {
       const shown = state.page ? await state.page.locator("body").innerText({ timeout: 1000 }).catch(() => "") : "";
       outcome = { error: `${error}\n${state.said.slice(-8).join("\n")}\n--- the page shows\n${shown.slice(0, 1500)}` };

@@ -1,6 +1,10 @@
 // What a person does in the app, and what a test looks at. Each step takes the driver's state and its argument.
-import { readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { dirname } from "node:path";
+
+import pixelmatch from "pixelmatch";
+import { PNG } from "pngjs";
 
 const WAIT_MS = 20_000;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
@@ -248,4 +252,67 @@ export async function settled(state) {
 
 export async function disabled(state, name) {
   return state.page.getByRole("button", { name, exact: true }).isDisabled();
+}
+
+export function version(state) {
+  return state.browser.version();
+}
+
+/** Replace what no two runs share (digits, keys, words) by what has the same size. */
+async function still(page) {
+  await page.evaluate(() => {
+    const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (walk.nextNode()) found.push(walk.currentNode);
+    for (const node of found) {
+      const inside = node.parentElement;
+      if (inside.closest(".mono")) node.data = node.data.replace(/[0-9a-zA-Z]/g, "0");
+      else if (inside.closest("ol.card li") && !inside.closest("span")) node.data = " word";
+      else node.data = node.data.replace(/\b[AP]M\b/g, "AM").replace(/[0-9]/g, "0");
+    }
+    for (const path of document.querySelectorAll("figure path:not(.grid)")) path.removeAttribute("d");
+  });
+}
+
+/** Compare the page with a picture; `write` makes it. Return the share of pixels that differ, null for no picture. */
+export async function compare(state, { path, write = false }) {
+  const { page } = state;
+  await page.evaluate(() => document.fonts.ready);
+  await still(page);
+  const shot = await page.screenshot({ animations: "disabled", caret: "hide" });
+  if (write) {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, shot);
+  }
+  if (!existsSync(path)) return null;
+  const [now, before] = [PNG.sync.read(shot), PNG.sync.read(readFileSync(path))];
+  if (now.width !== before.width || now.height !== before.height) return 1;
+  const difference = new PNG({ width: now.width, height: now.height });
+  const differing = pixelmatch(now.data, before.data, difference.data, now.width, now.height, { threshold: 0.2 });
+  return differing / (now.width * now.height);
+}
+
+/** Give the page an authenticator that keeps passkeys with secrets (PRF). */
+export async function authenticator(state) {
+  const client = await state.page.context().newCDPSession(state.page);
+  await client.send("WebAuthn.enable");
+  const options = { protocol: "ctap2", ctap2Version: "ctap2_1", transport: "internal", hasResidentKey: true, hasUserVerification: true, hasPrf: true, isUserVerified: true, automaticPresenceSimulation: true };
+  await client.send("WebAuthn.addVirtualAuthenticator", { options });
+}
+
+export async function enabled(state, name) {
+  await state.page.waitForFunction((text) => [...document.querySelectorAll("button")].some((each) => each.textContent.trim() === text && !each.disabled), name);
+}
+
+export async function choose(state, { label, value }) {
+  await state.page.getByLabel(label).selectOption(value);
+}
+
+/** Wait until what is shown does not change any more. */
+export async function settle(state) {
+  await state.page.waitForFunction(async () => {
+    const before = document.querySelector("main").innerText.replace(/\d/g, "");
+    await new Promise((resolve) => setTimeout(resolve, 120));
+    return document.querySelector("main").innerText.replace(/\d/g, "") === before;
+  });
 }

@@ -86,7 +86,6 @@ def test_of_two_windows_one_signs(gateway: GatewayProcess, browser: Browser) -> 
     browser.do("turn", "both")
     browser.do("sees", "open in another window")
     browser.do("close", "second")
-    browser.do("click", "Use it here")
     browser.do("gone", "open in another window")
 
 

@@ -11,25 +11,33 @@ export interface Turn {
 /** Wait to become the window that signs; `changed` is called whenever that changes. `steal` takes over at once. */
 export function takeTurn(changed: (mine: boolean) => void, steal = false): Turn {
   let mine = false;
+  let released = false;
   let done: () => void = () => undefined;
-  const held = new Promise<void>((resolve) => (done = resolve));
   const waiting = new AbortController();
   const set = (is: boolean): void => {
     mine = is;
     changed(is);
   };
-  const options: LockOptions = steal ? { steal: true } : { signal: waiting.signal };
-  navigator.locks
-    .request(NAME, options, () => {
-      set(true);
-      return held;
-    })
-    .catch(() => set(false)); // stolen by another window, or given up
+  const request = (options: LockOptions): void => {
+    const held = new Promise<void>((resolve) => (done = resolve));
+    navigator.locks
+      .request(NAME, options, () => {
+        set(true);
+        return held;
+      })
+      .catch(() => {
+        set(false);
+        // Another window took over: this one comes next when it is closed.
+        if (!released) request({ signal: waiting.signal });
+      });
+  };
+  request(steal ? { steal: true } : { signal: waiting.signal });
   return {
     get mine() {
       return mine;
     },
     release() {
+      released = true;
       waiting.abort();
       done();
     },

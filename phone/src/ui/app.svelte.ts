@@ -13,13 +13,17 @@ export type Phase = "starting" | "insecure" | "no_storage" | "welcome" | "locked
 export type Theme = "auto" | "light" | "dark";
 
 const TICK_MS = 1_000;
+const TURN_MS = 1_000;
 const POLL_TICKS = 30;
 
 class App {
   phase = $state<Phase>("starting");
   route = $state("");
   now = $state(Date.now() / 1000);
+  /** Whether this window is the one that signs. */
   mine = $state(false);
+  /** Whether another window is known to sign: not before this one has had time to get its turn. */
+  elsewhere = $state(false);
   theme = $state<Theme>("auto");
   hidden = $state(false);
   updateReady = $state(false);
@@ -52,7 +56,8 @@ class App {
     this.sessions = new Sessions(this.store, this.shop);
     this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase));
     await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin()]);
-    this.#turn = takeTurn((mine) => (this.mine = mine));
+    this.#turn = takeTurn((mine) => this.#signs(mine));
+    setTimeout(() => (this.elsewhere = !this.mine), TURN_MS);
     await this.enter();
     setInterval(() => void this.#tick(), TICK_MS);
     const wake = () => void this.#woken();
@@ -85,7 +90,7 @@ class App {
   /** Sign in this window from now on. */
   takeOver(): void {
     this.#turn?.release();
-    this.#turn = takeTurn((mine) => (this.mine = mine), true);
+    this.#turn = takeTurn((mine) => this.#signs(mine), true);
     void this.purchases.begin();
   }
 
@@ -133,6 +138,11 @@ class App {
   /** Unix seconds by the gateway's clock. */
   get time(): number {
     return this.now + (this.shop?.clockOffMs ?? 0) / 1000;
+  }
+
+  #signs(mine: boolean): void {
+    this.elsewhere = !mine;
+    this.mine = mine;
   }
 
   async #settings(): Promise<void> {
