@@ -21,6 +21,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     sourcemap: false,
+    rollupOptions: { input: { index: resolve(import.meta.dirname, "index.html"), ops: resolve(import.meta.dirname, "ops.html") } },
   },
   server: {
     proxy: Object.fromEntries(

@@ -11,7 +11,7 @@ from engram.gateway.node_passage import bind_node_passage, passes_authority
 from engram.gateway.node_signatures import bind_node_signatures
 from engram.gateway.ops import bind_ops
 from engram.gateway.payments import bind_payments
-from engram.gateway.phone import bind_phone
+from engram.gateway.phone import bind_ops_page, bind_phone
 from engram.gateway.public import bind_probes, bind_public
 from engram.gateway.purchases import bind_purchases
 from engram.gateway.services import Services
@@ -54,14 +54,17 @@ def ops_app(
     refresh: Callable[[], Awaitable[None]],
     relay: Callable[[], Awaitable[msgspec.Struct]],
 ) -> App:
-    """Return the operator's application, for a listener of its own: /status, /relay/status, /metrics, /health, /ready.
+    """Return the operator's application, for a listener of its own: a page at /, /status, /relay/status, /metrics,
+    /health, /ready.
 
     `refresh` (gauges.py) is awaited before each scrape.
     """
     settings = msgspec.structs.replace(services.settings.http, cors_origins=(), requests_per_minute_per_ip=0)
     app = new_app("ops", settings=settings, clock=services.clock, ids=services.ids, metrics=services.metrics)
-    endpoints = Endpoints(Router(app), GatewaySurface(services, app.limit_hotkey))
+    router = Router(app)
+    endpoints = Endpoints(router, GatewaySurface(services, app.limit_hotkey))
     bind_probes(endpoints, services.probes, services.shop.sales)
     bind_ops(endpoints, status, services.metrics, refresh, relay)
     endpoints.require_all(gateway_ops.ROUTES)
+    bind_ops_page(router)
     return app

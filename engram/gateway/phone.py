@@ -30,6 +30,9 @@ from engram.payments import short_name
 FOLDER: Final = Path(__file__).with_name("phone_built")
 INDEX: Final = "index.html"
 HOME: Final = "/app/"
+OPS: Final = "ops"
+"""Files whose names begin so are the operator's, and are not served to buyers."""
+WORKER: Final = "sw.js"
 
 CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -163,8 +166,17 @@ def bind_phone(router: Router, settings: Settings, folder: Path = FOLDER) -> Non
     if not built:
         router.add("GET", HOME, say_not_built, hot=True)
     for file in built:
-        path = HOME if file.name == INDEX else f"{HOME}{file.name}"
-        router.add("GET", path, _Served(file), hot=True)
+        if not file.name.startswith(OPS):
+            router.add("GET", HOME if file.name == INDEX else f"{HOME}{file.name}", _Served(file), hot=True)
+
+
+def bind_ops_page(router: Router, folder: Path = FOLDER) -> None:
+    """Serve the operator's page at / of the operator's listener; it reads /status and /ready and changes nothing."""
+    for file in read_built(folder):
+        if file.name == f"{OPS}.html":
+            router.add("GET", "/", _Served(file), hot=True)
+        elif file.name not in (INDEX, WORKER):
+            router.add("GET", f"{HOME}{file.name}", _Served(file), hot=True)
 
 
 class _Served:

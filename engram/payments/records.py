@@ -37,6 +37,10 @@ RETRY_AFTER_S = 5
 """What a buyer is told to wait for a place or a hold."""
 
 
+LONGEST_OPEN_S = 604_800
+"""A payment that settles does so within a week of its reservation, or is not among the sums of the day."""
+
+
 def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment | None:
     """Return the payment with this canonical authorization, whatever else it says."""
     parameters = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
@@ -234,6 +238,17 @@ def refunds_by_state(connection: Connection) -> dict[RefundState, tuple[int, int
     """How many parts of refunds are in each state, and their atomic units in all."""
     query = select(refunds.c.state, func.count(), func.sum(refunds.c.amount)).group_by(refunds.c.state)
     return {RefundState(state): (count, int(amount)) for state, count, amount in connection.execute(query)}
+
+
+def moved_since(connection: Connection, since: float) -> tuple[int, int]:
+    """Return the atomic units that were taken, and those that were sent back, since `since` (unix seconds)."""
+    taken = select(func.coalesce(func.sum(payments.c.amount), 0)).where(
+        payments.c.created_at >= since - LONGEST_OPEN_S, payments.c.settled_at >= since
+    )
+    returned = select(func.coalesce(func.sum(refunds.c.amount), 0)).where(
+        refunds.c.state == str(RefundState.REFUNDED), refunds.c.updated_at >= since
+    )
+    return int(connection.execute(taken).scalar_one()), int(connection.execute(returned).scalar_one())
 
 
 def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:

@@ -32,7 +32,7 @@ export function finish(folder: string): Plugin {
 }
 
 async function worker(folder: string, name: string, files: string[]): Promise<void> {
-  const shell = files.map((file) => (file === "index.html" ? "/app/" : `/app/${file}`));
+  const shell = files.filter((file) => !file.startsWith("ops")).map((file) => (file === "index.html" ? "/app/" : `/app/${file}`));
   await bundle({
     configFile: false,
     logLevel: "warn",

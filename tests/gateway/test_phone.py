@@ -19,6 +19,7 @@ FILES = {
     "index.html": b"<!doctype html>" + b"x" * 200,
     "a-01234567.js": b"let a;" * 50,
     "sw.js": b"//",
+    "ops.html": b"<!doctype html>",
     "icon.png": b"\x89PNG",
 }
 
@@ -146,3 +147,26 @@ def test_outside_local_the_app_needs_https() -> None:
 
 def with_environment(environment: Environment, **sections: dict[str, object]) -> Settings:
     return msgspec.structs.replace(local_settings(**sections), environment=environment)
+
+
+async def test_the_operators_page_is_on_the_operators_listener_alone(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phone.bind_ops_page, "__defaults__", (built,))
+    async with running_gateway() as gateway:
+        assert (await gateway.client.get(f"{gateway.url}/app/ops.html")).status_code == 404
+        assert (await gateway.client.get(gateway.url)).status_code == 404
+        page = await gateway.client.get(f"{gateway.ops_url}/")
+        assert (page.content, page.headers["content-security-policy"]) == (FILES["ops.html"], CSP)
+        assert (await gateway.client.head(f"{gateway.ops_url}/app/a-01234567.js")).status_code == 200
+        assert (await gateway.client.get(f"{gateway.ops_url}/app/sw.js")).status_code == 404
+
+
+async def test_the_status_says_what_money_moved_today() -> None:
+    async with running_gateway() as gateway:
+        await gateway.buy(hours=1.0)
+        money = (await gateway.client.get(f"{gateway.ops_url}/status")).json()["money"]
+        assert (money["in_usd"], money["out_usd"], money["refunds_due"], money["refunds_due_usd"]) == (0.1, 0.0, 0, 0.0)
+        assert 0 <= gateway.clock.now() - money["since"] < 86_400
+        gateway.clock.advance(86_400)
+        assert (await gateway.client.get(f"{gateway.ops_url}/status")).json()["money"]["in_usd"] == 0.0
