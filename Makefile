@@ -28,7 +28,7 @@ demo-relay: setup ## Relay what a node signed to a receiver, and see it acknowle
 demo-validator: setup ## Score an honest miner and one that cheats, and set weights
 	@$(VENV)/python scripts/demo_validator.py
 
-run: setup-run ## Leave the gateway running on http://127.0.0.1:9000 (ARGS="--port 9100")
+run: setup-run setup-phone ## Leave the gateway running on http://127.0.0.1:9000 (ARGS="--port 9100")
 	@exec $(VENV)/python run.py gateway $(ARGS)
 
 .PHONY: reverse-proxy-config reverse-proxy-setup reverse-proxy-run reverse-proxy-dev
@@ -50,22 +50,32 @@ setup-node:
 setup-adapters: setup ## Make .venv-adapters, where the LangChain and LlamaIndex adapters are tested
 	@scripts/setup-adapters
 
+.PHONY: phone phone-dev setup-phone
+phone: ## Build the app of phone/ into the package, where the gateway serves it at /app (needs Node 20)
+	@scripts/setup-phone
+
+setup-phone:
+	@scripts/setup-phone || echo "setup-phone: did not work: the gateway serves no app, and its tests will be skipped"
+
+phone-dev: phone ## Serve the app from its sources, with a gateway that runs (ENGRAM_GATEWAY=http://127.0.0.1:9000)
+	@cd phone && exec npm run --silent dev -- $(ARGS)
+
 # x402's version 1 for Python in .x402-v1, schemathesis in .schemathesis, MCP's SDK in .mcp: tests that need them are
 # marked `heavy`.
 .PHONY: setup-clients
 setup-clients: setup
 	@scripts/setup-clients
 
-test: setup setup-node ## Run the whole suite, off line (ARGS="-k payments", ENGRAM_TEST_SEED=7)
+test: setup setup-node setup-phone ## Run the whole suite, off line (ARGS="-k payments", ENGRAM_TEST_SEED=7)
 	@scripts/test $(ARGS)
 
-test-heavy: setup setup-node setup-clients ## Run what needs a browser, an engine, a server or minutes (Debian: apt-get install chromium)
+test-heavy: setup setup-node setup-phone setup-clients ## Run what needs a browser, an engine, a server or minutes (Debian: apt-get install chromium)
 	@ENGRAM_COVERAGE= scripts/test -m "heavy and not nightly" $(ARGS)
 
 test-engine: setup ## Run what needs a container engine on one of its own (ENGINE=podman; needs root)
 	@scripts/with-engine $(or $(ENGINE),docker) scripts/test -m heavy tests/provisioning/docker tests/e2e/test_docker.py $(ARGS)
 
-test-nightly: setup setup-node setup-clients ## Run every kill point, long random runs and the check by mutation as well
+test-nightly: setup setup-node setup-phone setup-clients ## Run every kill point, long random runs and the check by mutation as well
 	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_WITHIN_S=36000 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
 	@$(MAKE) --no-print-directory mutation ARGS=
 	@for engine in docker podman; do ENGRAM_NIGHTLY=1 $(MAKE) --no-print-directory test-engine ENGINE=$$engine ARGS= || exit; done
@@ -90,6 +100,7 @@ types: setup ## Check types: mypy --strict and pyright
 	@if [ -e .venv-adapters/engram.stamp ]; then $(VENV)/mypy --python-executable .venv-adapters/bin/python \
 	  engram/sdk/langchain.py engram/sdk/llama_index.py; fi
 	@$(VENV)/pyright
+	@if [ -e phone/node_modules/.engram-stamp ]; then cd phone && npm run --silent check; fi
 
 bench: setup ## Run benchmarks (NAME=purchase for one of them)
 	@$(VENV)/python -m bench $(NAME) $(ARGS)

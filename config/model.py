@@ -120,6 +120,18 @@ class GatewaySettings(Section, frozen=True):
     """Where the operator publishes the legal text; shown at /terms."""
 
 
+class PhoneSettings(Section, frozen=True):
+    """The app for buyers that the gateway serves at /app."""
+
+    serve: Literal["auto", "on", "off"] = "auto"
+    """`auto`: in `local`, and elsewhere where browsers reach the gateway by https (public_url or tls_certificate): over
+    plain http they have nothing that protects keys."""
+    name: Annotated[str, Meta(min_length=1, max_length=40)] = "Engram"
+    """What the app calls itself."""
+    accent: Annotated[str, Meta(pattern=r"^(#[0-9a-fA-F]{6})?$")] = ""
+    """Color of its buttons, `#rrggbb`; empty: its own."""
+
+
 class PaymentSettings(Section, frozen=True):
     """How USDC is taken by x402."""
 
@@ -628,6 +640,7 @@ class Settings(Section, frozen=True):
     ops: OpsSettings = OpsSettings()
     http: HttpSettings = HttpSettings()
     gateway: GatewaySettings = GatewaySettings()
+    phone: PhoneSettings = PhoneSettings()
     payments: PaymentSettings = PaymentSettings()
     pricing: PricingSettings = PricingSettings()
     sessions: SessionSettings = SessionSettings()

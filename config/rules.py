@@ -15,6 +15,7 @@
 | a gateway's nodes announce no port but their own | they would all announce one |
 | mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
 | nodes on Akash: a key that signs, endpoints, an image by its digest, a gateway that they reach | or none starts |
+| the app is served over https, or on loopback in `local` | browsers keep no keys safe otherwise |
 | a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
 | lower bounds are below their upper ones | or nothing fits between |
 | a worker has an orchestrator, on mainnet by https, and a kind of jobs | or there is nothing to do |
@@ -82,6 +83,11 @@ class Forbidden(msgspec.Struct, frozen=True):
     message: str
 
 
+_APP_NEEDS_HTTPS: Final = (
+    "needs https, or browsers have nothing that protects keys: set gateway.public_url to the https address that a "
+    "front serves, or gateway.tls_certificate and gateway.tls_key"
+)
+
 Rule = Callable[[Settings], Iterator[Forbidden]]
 
 
@@ -105,6 +111,8 @@ def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[
         found.append(
             Forbidden("ops.host", f"{settings.ops.host} is not loopback: whoever reaches it reads /status and /metrics")
         )
+    if "gateway" in roles and settings.phone.serve == "auto" and not is_secure(settings):
+        found.append(Forbidden("phone.serve", f"is auto, and the app is not served: it {_APP_NEEDS_HTTPS}"))
     if "gateway" in roles and settings.environment != "local" and not settings.payments.rpc_url:
         found.append(
             Forbidden(
@@ -126,6 +134,17 @@ def checksummed(address: str) -> str:
     digest = keccak.new(digest_bits=256, data=digits.encode()).hexdigest()
     cased = (digit.upper() if int(hint, 16) >= 8 else digit for digit, hint in zip(digits, digest, strict=False))
     return "0x" + "".join(cased)
+
+
+def is_secure(settings: Settings) -> bool:
+    """Return whether browsers give pages of the gateway what protects keys: over https, or in `local` on loopback."""
+    at = settings.gateway
+    return settings.environment == "local" or at.public_url.startswith("https://") or bool(at.tls_certificate)
+
+
+def _phone(settings: Settings) -> Iterator[Forbidden]:
+    if settings.phone.serve == "on" and not is_secure(settings):
+        yield Forbidden("phone.serve", _APP_NEEDS_HTTPS)
 
 
 def _recipient(settings: Settings) -> Iterator[Forbidden]:
@@ -493,6 +512,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _prices,
         _time_to_pay,
         _certificate,
+        _phone,
         _relay_backoff,
         _relay_tool,
         _rpc,

@@ -266,11 +266,33 @@ COUNTERSIGN: Final = Route(
     hot=True,
 )
 
+_NODE_PATH: Final = "/sessions/{session_id}/node/{path...}"
+_PASSED: Final = (
+    *(_UNSIGNED, _NOT_YOURS, _MISSING),
+    _error(409, "The node does not serve: the session is not active.", "not_running", "The session is stopping."),
+    _error(502, "The node cannot be reached.", "node_unreachable", "The node cannot be reached at the moment."),
+    _error(504, "The node did not answer; it is not known whether it did this.", "outcome_unknown", "Not known."),
+    *_COMMON,
+)
+
+
+def _on_node(name: str, method: Method, summary: str) -> Route[NoBody, dict[str, object]]:
+    success = Response[dict[str, object]](200, "What the node answers; its own errors too.", dict, {"results": []})
+    return Route(name, method, _NODE_PATH, summary, NoBody, success, _PASSED, "nodes", callers=HOTKEY, hot=True)
+
+
+READ_NODE: Final = _on_node("readNode", "GET", "Read from the session's node, through the gateway")
+POST_NODE: Final = _on_node(
+    "postNode", "POST", "Ask the session's node, through the gateway; the body is signed for it"
+)
+DELETE_NODE: Final = _on_node("deleteOnNode", "DELETE", "Delete on the session's node, through the gateway")
+
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     *(HEALTH, READY, TIERS, NODES, IDENTITY, TERMS, METAGRAPH, OPENAPI),
     *(CREATE_SESSION, EXTEND_SESSION, SHOW_SESSION, STOP_SESSION, LIST_SESSIONS, ISSUE_TICKET, STREAM_EVENTS),
     SHOW_PAYMENT,
     COUNTERSIGN,
+    *(READ_NODE, POST_NODE, DELETE_NODE),
 )
 
 _INTRODUCTION: Final = (

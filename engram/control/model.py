@@ -18,6 +18,17 @@ class TreeNode(msgspec.Struct, frozen=True, kw_only=True):
     oldest_age_s: float | None = None
 
 
+class MoneyToday(msgspec.Struct, frozen=True, kw_only=True):
+    """What was taken and sent back since midnight (UTC), and what is owed."""
+
+    since: float
+    """Unix seconds."""
+    in_usd: float
+    out_usd: float
+    refunds_due: int
+    refunds_due_usd: float
+
+
 class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How the running process is. Durations in seconds."""
 
@@ -41,6 +52,7 @@ class SystemStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How old what is known of other things is, by their names."""
     chain: ChainStatus
     tree: list[TreeNode]
+    money: MoneyToday | None = None
     extra: dict[str, dict[str, object]] = {}
     """What else parts of the process tell (relay, loop, …)."""
 

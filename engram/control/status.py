@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
@@ -12,14 +13,16 @@ from actors import NodeInfo
 from engram import __version__
 from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock
-from engram.control.model import SystemStatus, TreeNode
+from engram.control.model import MoneyToday, SystemStatus, TreeNode
 from engram.ledger import Ledger, facts
 from engram.payments import records as payment_records
+from engram.payments.model import RefundState
 from engram.sessions import counts
 from engram.sessions import records as session_records
 
 LIBRARIES: Final = ("trio", "quart", "quart-trio", "wsproto", "httpx2", "msgspec", "SQLAlchemy")
 MOST_QUARANTINED: Final = 100
+_DAY_S: Final = 86_400
 
 
 class _Counts(msgspec.Struct, frozen=True):
@@ -28,6 +31,7 @@ class _Counts(msgspec.Struct, frozen=True):
     sessions: dict[str, int]
     payments: dict[str, int]
     quarantined: list[str]
+    money: MoneyToday
 
 
 def status_of(
@@ -45,7 +49,7 @@ def status_of(
     libraries = {name: _version(name) for name in LIBRARIES}
 
     async def status() -> SystemStatus:
-        found = await ledger.read(_counts)
+        found = await ledger.read(partial(_counts, now=clock.now()))
         chain = subnets.status()
         ages = {f"subnet {subnet.netuid}": subnet.age_s for subnet in chain.subnets if subnet.age_s is not None}
         return SystemStatus(
@@ -65,6 +69,7 @@ def status_of(
             ages_s=ages | ({} if chain.head_age_s is None else {"chain head": chain.head_age_s}),
             chain=chain,
             tree=[tree_node(node) for node in tree()],
+            money=found.money,
             extra=await extra(),
         )
 
@@ -85,7 +90,7 @@ def tree_node(node: NodeInfo) -> TreeNode:
     )
 
 
-def _counts(connection: Connection) -> _Counts:
+def _counts(connection: Connection, now: float) -> _Counts:
     quarantined = [
         *session_records.list_quarantined(connection, MOST_QUARANTINED),
         *payment_records.list_quarantined(connection, MOST_QUARANTINED),
@@ -96,6 +101,24 @@ def _counts(connection: Connection) -> _Counts:
         sessions={str(state): count for state, count in counts.by_state(connection).items()},
         payments={str(state): count for state, count in payment_records.count_by_state(connection).items()},
         quarantined=quarantined,
+        money=_money(connection, now),
+    )
+
+
+def _money(connection: Connection, now: float) -> MoneyToday:
+    since = now - now % _DAY_S
+    taken, returned = payment_records.moved_since(connection, since)
+    open_refunds = [
+        amounts
+        for state, amounts in payment_records.refunds_by_state(connection).items()
+        if state is not RefundState.REFUNDED
+    ]
+    return MoneyToday(
+        since=since,
+        in_usd=taken / 1_000_000,
+        out_usd=returned / 1_000_000,
+        refunds_due=sum(count for count, _ in open_refunds),
+        refunds_due_usd=sum(units for _, units in open_refunds) / 1_000_000,
     )
 
 

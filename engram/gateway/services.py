@@ -14,6 +14,7 @@ from engram.gateway.tickets import Tickets
 from engram.gateway.views import TimedStats
 from engram.hints import Hints
 from engram.hotkeys import Keypair
+from engram.http.client import HttpClient
 from engram.ledger import Ledger
 from engram.provisioning.backends import Backends
 from engram.provisioning.countersigning import Countersigner
@@ -57,3 +58,5 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     backends: Backends
     """Where nodes run."""
     hints: Hints
+    node_http: HttpClient
+    """Passes requests of buyers on to their nodes."""

@@ -80,6 +80,7 @@ class App(QuartTrio):
     async def stream(self, stream: Stream, receive: Receive, send: Send, headers: HeaderLines | None = None) -> None:
         """Send a stream, with `headers` where a framework has completed its own. Raises ApiError 503."""
         if self.draining.is_set() or self.open_event_streams >= self.max_event_streams:
+            await stream.discard()
             raise ApiError(503, "too_many_streams", "no more event streams now", (("Retry-After", "5"),))
         lines = headers if headers is not None else header_lines(stream.headers.items())
         await send({"type": "http.response.start", "status": 200, "headers": lines})

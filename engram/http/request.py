@@ -80,6 +80,9 @@ class Stream:
         """Send the body: until all was sent, the client leaves, or the server drains."""
         raise NotImplementedError
 
+    async def discard(self) -> None:
+        """Let go of what the stream holds, where it is not sent after all."""
+
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Answer | Stream]]
 

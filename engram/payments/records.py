@@ -38,6 +38,10 @@ RETRY_AFTER_S = 5
 """What a buyer is told to wait for a place or a hold."""
 
 
+LONGEST_OPEN_S = 604_800
+"""A payment that settles does so within a week of its reservation, or is not among the sums of the day."""
+
+
 def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment | None:
     """Return the payment with this canonical authorization, whatever else it says."""
     parameters = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
@@ -259,6 +263,17 @@ def oldest_refunds(connection: Connection) -> dict[str, float]:
         .group_by(refunds.c.state)
     )
     return {str(state): float(at) for state, at in connection.execute(query)}
+
+
+def moved_since(connection: Connection, since: float) -> tuple[int, int]:
+    """Return the atomic units that were taken, and those that were sent back, since `since` (unix seconds)."""
+    taken = select(func.coalesce(func.sum(payments.c.amount), 0)).where(
+        payments.c.created_at >= since - LONGEST_OPEN_S, payments.c.settled_at >= since
+    )
+    returned = select(func.coalesce(func.sum(refunds.c.amount), 0)).where(
+        refunds.c.state == str(RefundState.REFUNDED), refunds.c.updated_at >= since
+    )
+    return int(connection.execute(taken).scalar_one()), int(connection.execute(returned).scalar_one())
 
 
 def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:

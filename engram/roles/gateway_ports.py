@@ -366,6 +366,7 @@ class GatewayPorts:
             },
             hints=self._hints,
             backends=self._backends,
+            node_http=p.http,
         )
 
     def _conditions(self) -> Conditions:

@@ -530,6 +530,12 @@ TABLE: Final = (
     Metric("actor_restarts", "counter", "engram_actor_restarts", "Restarts by supervisors.", ("actor",)),
     Metric("actor_mailbox", "gauge", "engram_actor_mailbox", "Messages waiting in a mailbox.", ("actor",)),
     Metric(
+        "backup_time",
+        "gauge",
+        "engram_ledger_backup_timestamp_seconds",
+        "Unix time of the newest backup made on the timer (`backup.folder`).",
+    ),
+    Metric(
         "dead_letters",
         "counter",
         "engram_dead_letters",

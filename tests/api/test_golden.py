@@ -24,6 +24,7 @@ DELIBERATE = {
     "/components/schemas/NodeSignatureAnswer": "for nodes that have not their hotkey",
     "/components/schemas/NodeSignatureBody": "for nodes that have not their hotkey",
     "/paths//node-signatures": "for nodes that have not their hotkey",
+    "/paths//sessions/{session_id}/node/{path}": "a browser reaches its node through the gateway alone",
     "/components/schemas/SessionAnswer/description": "names the unit of its times",
     "/components/schemas/SessionAnswer/properties/emptied_at": "tells that a node began again empty",
     "/components/schemas/SessionAnswer/required": "tells that a node began again empty",

@@ -36,7 +36,8 @@ class GatewayProcess:
         program: Path = ROOT / "run.py",
         profile: str = "local",
         binary: Path | None = None,
-        arguments: tuple[str, ...] = ("--port", "0"),
+        port: int = 0,
+        arguments: tuple[str, ...] | None = None,
     ) -> None:
         """`binary` is a packed program to start in place of `program`; `arguments` come last."""
         self.data_dir = data_dir
@@ -47,6 +48,7 @@ class GatewayProcess:
         self._command = [str(binary)] if binary else [sys.executable, str(program)]
         self._arguments = arguments
         self._profile = profile
+        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self.ready: dict[str, Any] = {}
 

@@ -29,6 +29,7 @@ from engram.gateway.tickets import Tickets
 from engram.gateway.views import TimedStats
 from engram.hotkeys import Keypair, gateway_scheme
 from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS
+from engram.http.client import HttpClient
 from engram.http.listener import http_job
 from engram.http.sockets import Address
 from engram.ledger import InlineLedger, open_inline
@@ -228,6 +229,7 @@ async def running_gateway(
         backends=backends,
         countersigner=Countersigner(ledger, instants, HotkeyRing(Path("hotkeys"), lambda _: None)),
         hints=hints,
+        node_http=HttpClient(),
     )
 
     async def nothing_else() -> dict[str, dict[str, object]]:

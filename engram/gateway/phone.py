@@ -1,0 +1,207 @@
+"""The phone client at /app: built files, read once at the start, each kept in every encoding it is served in.
+
+| path                        | cached                                  |
+|-----------------------------|-----------------------------------------|
+| /app/ (/app leads there)    | asked for anew each time (ETag)         |
+| /app/sw.js, icons, manifest | the same                                |
+| /app/NAME-HASH.js, css, …   | for a year: another content has another name |
+| /app/config.json            | the operator's name and color; not kept |
+
+What runs there comes from this origin alone and is no text that a script made (Trusted Types). A gateway without
+built files (a checkout in which `make phone` never ran) says so at /app, and everything else works.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from config.model import Settings
+from config.rules import is_secure
+from engram import wire
+from engram.http.request import Answer, HeaderPairs, Request
+from engram.http.router import Router
+from engram.payments import short_name
+
+FOLDER: Final = Path(__file__).with_name("phone_built")
+INDEX: Final = "index.html"
+HOME: Final = "/app/"
+OPS: Final = "ops"
+"""Files whose names begin so are the operator's, and are not served to buyers."""
+WORKER: Final = "sw.js"
+
+CSP: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types svelte-trusted-html engram"
+)
+_GUARDS: Final[HeaderPairs] = (
+    ("Content-Security-Policy", CSP),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Permissions-Policy", "camera=(), microphone=(), geolocation=(), payment=()"),
+)
+_FOR_A_YEAR: Final = "public, max-age=31536000, immutable"
+_FINGERPRINTED: Final = re.compile(r".+-[A-Za-z0-9_-]{8}\.(?:js|css|woff2)\Z")
+_TYPES: Final = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+    "png": "image/png",
+    "woff2": "font/woff2",
+    "webmanifest": "application/manifest+json",
+}
+_ENCODINGS: Final = (("br", "br"), ("gzip", "gz"))
+"""Content codings, the best first, with the ending of the file that holds each."""
+_ZERO: Final = re.compile(r";\s*q=0(?:\.0*)?\s*\Z")
+
+_NOT_BUILT: Final = (
+    "<!doctype html><meta charset=utf-8><title>Engram</title><h1>The app is not part of this installation</h1>"
+    "<p>This gateway runs from a checkout in which the app was never built: run <code>make phone</code> (it needs "
+    "Node 20 and npm) and start the gateway again. Everything else works without it.</p>"
+)
+
+
+class BuiltFile(msgspec.Struct, frozen=True):
+    """A file as it is served."""
+
+    name: str
+    media: str
+    etag: str
+    bodies: Mapping[str, bytes]
+    """By content coding; "" is the file as it is."""
+
+    @property
+    def cache(self) -> str:
+        """Its Cache-Control."""
+        return _FOR_A_YEAR if _FINGERPRINTED.match(self.name) else "no-cache"
+
+
+class PhoneBuild(msgspec.Struct, frozen=True):
+    """What a build wrote down of itself."""
+
+    build: str
+    """Names the build: a digest of all its files."""
+    files: dict[str, str]
+    """SHA-256 (hex) of each file, by name."""
+
+
+_MANIFEST: Final = wire.decoder(PhoneBuild)
+
+
+class PhoneConfig(msgspec.Struct, frozen=True):
+    """What the app learns of its operator."""
+
+    name: str
+    accent: str
+    network: str
+
+
+class DamagedBuild(Exception):
+    """A built file is missing or is not the one that was built."""
+
+
+def read_manifest(folder: Path = FOLDER) -> PhoneBuild | None:
+    """Return what the build wrote down of itself; None where nothing was built. Raises DamagedBuild."""
+    try:
+        return _MANIFEST.decode((folder / "files.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise DamagedBuild(f"{folder / 'files.json'} cannot be read: {error}; run `make phone`") from None
+
+
+@lru_cache(maxsize=4)
+def read_built(folder: Path = FOLDER) -> tuple[BuiltFile, ...]:
+    """Return the built files; none where nothing was built. Raises DamagedBuild for one that was changed."""
+    manifest = read_manifest(folder)
+    return () if manifest is None else tuple(_read(folder, name, digest) for name, digest in manifest.files.items())
+
+
+def _read(folder: Path, name: str, digest: str) -> BuiltFile:
+    try:
+        bodies = {"": (folder / name).read_bytes()}
+    except OSError as error:
+        raise DamagedBuild(f"{folder / name} cannot be read: {error}; run `make phone`") from None
+    if hashlib.sha256(bodies[""]).hexdigest() != digest:
+        raise DamagedBuild(f"{folder / name} is not the file that was built; run `make phone`")
+    for coding, ending in _ENCODINGS:
+        if (compressed := folder / f"{name}.{ending}").is_file():
+            bodies[coding] = compressed.read_bytes()
+    return BuiltFile(name, _TYPES.get(name.rpartition(".")[2], "application/octet-stream"), f'"{digest[:32]}"', bodies)
+
+
+def is_served(settings: Settings) -> bool:
+    """Return whether the app is served."""
+    return settings.phone.serve == "on" or (settings.phone.serve == "auto" and is_secure(settings))
+
+
+def bind_phone(router: Router, settings: Settings, folder: Path = FOLDER) -> None:
+    """Serve the app where it is on."""
+    if not is_served(settings):
+        return
+    built = read_built(folder)
+    config = msgspec.json.encode(
+        PhoneConfig(settings.phone.name, settings.phone.accent, short_name(settings.payments.network))
+    )
+
+    async def lead(_: Request) -> Answer:
+        return Answer(308, b"", (("Location", HOME), ("Cache-Control", "no-cache")), media="")
+
+    async def show_config(_: Request) -> Answer:
+        return Answer(200, config, (("Cache-Control", "no-cache"), ("X-Content-Type-Options", "nosniff")))
+
+    async def say_not_built(_: Request) -> Answer:
+        return Answer(503, _NOT_BUILT.encode(), (("Cache-Control", "no-store"), *_GUARDS), _TYPES["html"])
+
+    router.add("GET", HOME.rstrip("/"), lead, hot=True)
+    router.add("GET", f"{HOME}config.json", show_config, hot=True)
+    if not built:
+        router.add("GET", HOME, say_not_built, hot=True)
+    for file in built:
+        if not file.name.startswith(OPS):
+            router.add("GET", HOME if file.name == INDEX else f"{HOME}{file.name}", _Served(file), hot=True)
+
+
+def bind_ops_page(router: Router, folder: Path = FOLDER) -> None:
+    """Serve the operator's page at / of the operator's listener; it reads /status and /ready and changes nothing."""
+    for file in read_built(folder):
+        if file.name == f"{OPS}.html":
+            router.add("GET", "/", _Served(file), hot=True)
+        elif file.name not in (INDEX, WORKER):
+            router.add("GET", f"{HOME}{file.name}", _Served(file), hot=True)
+
+
+class _Served:
+    """Answers with one file. Headers are made once."""
+
+    def __init__(self, file: BuiltFile) -> None:
+        common = (("Cache-Control", file.cache), ("ETag", file.etag), ("Vary", "Accept-Encoding"), *_GUARDS)
+        self._etag = file.etag
+        self._unchanged = Answer(304, b"", common, media="")
+        self._answers = {
+            coding: Answer(200, body, (*common, ("Content-Encoding", coding)) if coding else common, file.media)
+            for coding, body in file.bodies.items()
+        }
+
+    async def __call__(self, request: Request) -> Answer:
+        if (known := request.header(b"if-none-match")) is not None and self._etag in known:
+            return self._unchanged
+        return self._answers[chosen_coding(request.header(b"accept-encoding") or "", self._answers)]
+
+
+def chosen_coding(accepted: str, available: Mapping[str, object]) -> str:
+    """Return the best content coding that an Accept-Encoding header allows; "" for none (RFC 9110, 12.5.3).
+
+    >>> chosen_coding("gzip, deflate, br", {"": 0, "br": 0, "gzip": 0}), chosen_coding("br;q=0, gzip", {"": 0, "br": 0})
+    ('br', '')
+    """
+    allowed = {part.partition(";")[0].strip().lower() for part in accepted.split(",") if not _ZERO.search(part)}
+    return next((coding for coding, _ in _ENCODINGS if coding in available and coding in allowed), "")

@@ -1,0 +1,318 @@
+// What a person does in the app, and what a test looks at. Each step takes the driver's state and its argument.
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
+
+import pixelmatch from "pixelmatch";
+import { PNG } from "pngjs";
+
+const WAIT_MS = 20_000;
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** Open the app in a profile of its own (or one that is open already), at a size and in a theme. */
+export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "" }) {
+  let context = state.pages[profile]?.context;
+  if (!context) {
+    context = await state.browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce", locale: "en-US", timezoneId: "UTC", acceptDownloads: true });
+    context.setDefaultTimeout(WAIT_MS);
+    if (clockOffMs) {
+      await context.addInitScript((off) => {
+        const now = Date.now.bind(Date);
+        Date.now = () => now() + off;
+      }, clockOffMs);
+    }
+    if (init) await context.addInitScript(init);
+  }
+  const page = await context.newPage();
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && !message.text().includes("402 (Payment Required)") && state.said.push(message.text()));
+  page.on("pageerror", (error) => state.said.push(String(error)));
+  page.on("request", (request) => {
+    state.requests.push(`${request.method()} ${request.url()}`);
+    state.bodies.push([request.url(), JSON.stringify(request.headers()), request.postData() ?? ""].join("\n"));
+  });
+  state.pages[as] = { context, page };
+  state.page = page;
+  await page.goto(`${url}/app/${route}`);
+}
+
+/** Turn to another profile's page. */
+export function turn(state, profile) {
+  state.page = state.pages[profile].page;
+}
+
+/** Make an identity, and return its words. */
+export async function create(state, { check = false } = {}) {
+  const { page } = state;
+  await page.getByRole("button", { name: "Create a new identity" }).click();
+  const shown = await page.locator("ol.card li").allInnerTexts();
+  const words = shown.map((each) => each.trim().split(/\s+/).at(-1));
+  if (check) {
+    await page.getByRole("button", { name: "I wrote them down" }).click();
+    await typeWords(page, words);
+  } else {
+    await page.getByRole("button", { name: "Later" }).click();
+  }
+  await page.getByRole("heading", { name: "Your nodes" }).waitFor();
+  return words.join(" ");
+}
+
+async function typeWords(page, words) {
+  for (const label of await page.locator("label.field").all()) {
+    const number = Number((await label.innerText()).match(/\d+/)[0]);
+    await label.locator("input").fill(words[number - 1]);
+  }
+  await page.locator("form button").first().click();
+}
+
+export async function restore(state, words) {
+  const { page } = state;
+  await page.getByRole("button", { name: "I have one already" }).click();
+  await page.getByLabel("Your 12 or 24 words").fill(words);
+  await page.getByRole("button", { name: "Open it" }).click();
+  await page.getByRole("heading", { name: "Your nodes" }).waitFor();
+}
+
+/** Choose, review and pay, without waiting for what comes of it. Returns the sum on the button. */
+export async function pay(state, { tier = "Lite", route = "#/start" } = {}) {
+  const { page } = state;
+  await page.evaluate((hash) => (location.hash = hash), route);
+  if (route === "#/start") await page.locator("label.tier", { hasText: tier }).click();
+  await page.getByRole("button", { name: "Review and pay" }).click();
+  const button = page.getByRole("button", { name: /^Pay \$/ });
+  await button.waitFor();
+  await page.waitForFunction(() => [...document.querySelectorAll("dialog button")].some((each) => each.textContent.startsWith("Pay $") && !each.disabled));
+  const sum = await button.innerText();
+  await button.click();
+  return sum;
+}
+
+/** Wait until the open node has a status. Returns the session's id. */
+export async function status(state, wanted) {
+  const { page } = state;
+  await page.waitForFunction((each) => document.querySelector("[data-status]")?.dataset.status === each, wanted);
+  return page.url().split("/node/")[1];
+}
+
+export async function go(state, route) {
+  await state.page.evaluate((hash) => (location.hash = hash), "#/" + route);
+}
+
+export async function sees(state, text) {
+  await state.page.getByText(text, { exact: false }).first().waitFor();
+}
+
+export async function click(state, name) {
+  await state.page.getByRole("button", { name, exact: true }).first().click();
+}
+
+export async function follow(state, name) {
+  await state.page.getByRole("link", { name }).first().click();
+}
+
+export async function fill(state, { label, text }) {
+  await state.page.getByLabel(label).fill(text);
+}
+
+export async function reload(state) {
+  await state.page.reload();
+}
+
+export async function close(state, profile) {
+  await state.pages[profile].page.close();
+}
+
+export async function text(state) {
+  return state.page.locator("body").innerText();
+}
+
+export async function evaluate(state, script) {
+  return state.page.evaluate(script);
+}
+
+export async function notes(state) {
+  return state.page.locator("main ul li p").allInnerTexts();
+}
+
+export async function removeNote(state, content) {
+  const { page } = state;
+  await page.locator("li.card", { hasText: content }).getByRole("button", { name: "Delete" }).click();
+  await page.locator("dialog").getByRole("button", { name: "Delete" }).click();
+  await page.locator("li.card", { hasText: content }).waitFor({ state: "detached" });
+}
+
+/** Press what saves a file; return its name and content. */
+export async function download(state, name) {
+  const [saved] = await Promise.all([state.page.waitForEvent("download"), click(state, name)]);
+  return { name: saved.suggestedFilename(), content: readFileSync(await saved.path(), "utf8") };
+}
+
+export async function worker(state) {
+  await state.page.waitForFunction(() => navigator.serviceWorker.controller !== null);
+}
+
+/** What axe finds on the page as it is. */
+export async function axe(state) {
+  const { page } = state;
+  await page.evaluate(AXE);
+  const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return found.violations.map((each) => `${each.id}: ${each.nodes.map((node) => node.target.join(" ") + " " + (node.any[0]?.message ?? "")).join("; ")}`);
+}
+
+/** By how much anything is wider than the window, and how far the layout has shifted. */
+export async function layout(state) {
+  return state.page.evaluate(
+    () =>
+      new Promise((resolve) => {
+        const overflow = document.documentElement.scrollWidth - innerWidth;
+        let shift = 0;
+        const observer = new PerformanceObserver((list) => {
+          for (const each of list.getEntries()) if (!each.hadRecentInput) shift += each.value;
+        });
+        observer.observe({ type: "layout-shift", buffered: true });
+        setTimeout(() => resolve({ overflow, shift }), 50);
+      }),
+  );
+}
+
+export async function screenshot(state, path) {
+  await state.page.evaluate(() => document.fonts.ready);
+  await state.page.screenshot({ path, fullPage: false });
+}
+
+export function said(state) {
+  return state.said;
+}
+
+export function requests(state) {
+  return state.requests;
+}
+
+/** Whether any request had one of these texts in its address, headers or body. */
+export function leaked(state, secrets) {
+  return secrets.filter((secret) => state.bodies.some((each) => each.includes(secret)));
+}
+
+/** Let a request of this method and path reach the gateway, and lose its answer; `paid`: only one with a payment. */
+export async function lose(state, { method, path, paid = false, times = 1 }) {
+  let left = times;
+  await state.page.route("**" + path, async (route, request) => {
+    if (left > 0 && request.method() === method && (!paid || "payment-signature" in request.headers())) {
+      left -= 1;
+      await route.fetch().catch(() => undefined);
+      await route.abort();
+    } else {
+      await route.fallback();
+    }
+  });
+}
+
+/** Be a gateway that lies: change the answer to a request, and sign the lie with the gateway's own key. */
+export async function lie(state, { method, path, seed, change, unsigned = false }) {
+  const [{ secretFromSeed, sign }, { createHash }] = await Promise.all([import("@scure/sr25519"), import("node:crypto")]);
+  const secret = secretFromSeed(Uint8Array.from(Buffer.from(seed, "hex")));
+  const changed = (0, eval)(`(${change})`);
+  await state.page.route("**" + path, async (route, request) => {
+    if (request.method() !== method) return route.fallback();
+    const answer = await route.fetch();
+    const content = changed(await answer.json());
+    const body = typeof content === "string" ? content : JSON.stringify(content);
+    const headers = { ...answer.headers() };
+    const timestamp = request.headers()["x-timestamp"];
+    if (unsigned) {
+      delete headers["x-gateway-sig"];
+    } else if (timestamp) {
+      const digest = createHash("sha256").update(body).digest("hex");
+      const message = `engram-gateway:${answer.status()}:${timestamp}:${digest}`;
+      headers["x-gateway-sig"] = Buffer.from(sign(secret, Buffer.from(message))).toString("hex");
+    }
+    await route.fulfill({ status: answer.status(), headers, body });
+  });
+}
+
+/** How many requests carried a payment. */
+export function payments(state) {
+  return new Set(state.bodies.map((each) => /"payment-signature":"([^"]+)"/.exec(each)?.[1]).filter(Boolean)).size;
+}
+
+export async function gone(state, text) {
+  await state.page.getByText(text, { exact: false }).first().waitFor({ state: "detached" });
+}
+
+/** Wait until the first screen leads to a node; return its id. */
+export async function opensNode(state) {
+  const link = state.page.locator("a.node").first();
+  await link.waitFor({ timeout: 40_000 });
+  return (await link.getAttribute("href")).split("/node/")[1];
+}
+
+/** Wait until no request is open. */
+export async function settled(state) {
+  await state.page.waitForLoadState("networkidle");
+}
+
+export async function disabled(state, name) {
+  return state.page.getByRole("button", { name, exact: true }).isDisabled();
+}
+
+export function version(state) {
+  return state.browser.version();
+}
+
+/** Replace what no two runs share (digits, keys, words) by what has the same size. */
+async function still(page) {
+  await page.evaluate(() => {
+    const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    const found = [];
+    while (walk.nextNode()) found.push(walk.currentNode);
+    for (const node of found) {
+      const inside = node.parentElement;
+      if (inside.closest(".mono")) node.data = node.data.replace(/[0-9a-zA-Z]/g, "0");
+      else if (inside.closest("ol.card li") && !inside.closest("span")) node.data = " word";
+      else node.data = node.data.replace(/\b[AP]M\b/g, "AM").replace(/[0-9]/g, "0");
+    }
+    for (const path of document.querySelectorAll("figure path:not(.grid)")) path.removeAttribute("d");
+  });
+}
+
+/** Compare the page with a picture; `write` makes it. Return the share of pixels that differ, null for no picture. */
+export async function compare(state, { path, write = false }) {
+  const { page } = state;
+  await page.evaluate(() => document.fonts.ready);
+  await still(page);
+  const shot = await page.screenshot({ animations: "disabled", caret: "hide" });
+  if (write) {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, shot);
+  }
+  if (!existsSync(path)) return null;
+  const [now, before] = [PNG.sync.read(shot), PNG.sync.read(readFileSync(path))];
+  if (now.width !== before.width || now.height !== before.height) return 1;
+  const difference = new PNG({ width: now.width, height: now.height });
+  const differing = pixelmatch(now.data, before.data, difference.data, now.width, now.height, { threshold: 0.2 });
+  return differing / (now.width * now.height);
+}
+
+/** Give the page an authenticator that keeps passkeys with secrets (PRF). */
+export async function authenticator(state) {
+  const client = await state.page.context().newCDPSession(state.page);
+  await client.send("WebAuthn.enable");
+  const options = { protocol: "ctap2", ctap2Version: "ctap2_1", transport: "internal", hasResidentKey: true, hasUserVerification: true, hasPrf: true, isUserVerified: true, automaticPresenceSimulation: true };
+  await client.send("WebAuthn.addVirtualAuthenticator", { options });
+}
+
+export async function enabled(state, name) {
+  await state.page.waitForFunction((text) => [...document.querySelectorAll("button")].some((each) => each.textContent.trim() === text && !each.disabled), name);
+}
+
+export async function choose(state, { label, value }) {
+  await state.page.getByLabel(label).selectOption(value);
+}
+
+/** Wait until what is shown does not change any more. */
+export async function settle(state) {
+  await state.page.waitForFunction(async () => {
+    const before = document.querySelector("main").innerText.replace(/\d/g, "");
+    await new Promise((resolve) => setTimeout(resolve, 120));
+    return document.querySelector("main").innerText.replace(/\d/g, "") === before;
+  });
+}

@@ -1,0 +1,191 @@
+// The app: what is shown, and the parts that know.
+
+import { takeTurn, type Turn } from "../core/locks";
+import { open, type Purchase } from "../core/purchase";
+import { open as openStore, type Store } from "../core/store";
+import { Purchases } from "./purchases.svelte";
+import { Sessions } from "./sessions.svelte";
+import { Shop } from "./shop.svelte";
+import { Wallet } from "./wallet.svelte";
+import { texts, type Language } from "./words.svelte";
+
+export type Phase = "starting" | "insecure" | "no_storage" | "welcome" | "locked" | "open";
+export type Theme = "auto" | "light" | "dark";
+
+const TICK_MS = 1_000;
+const TURN_MS = 1_000;
+const POLL_TICKS = 30;
+
+class App {
+  phase = $state<Phase>("starting");
+  route = $state("");
+  now = $state(Date.now() / 1000);
+  /** Whether this window is the one that signs. */
+  mine = $state(false);
+  /** Whether another window is known to sign: not before this one has had time to get its turn. */
+  elsewhere = $state(false);
+  theme = $state<Theme>("auto");
+  hidden = $state(false);
+  updateReady = $state(false);
+  installable = $state.raw<{ prompt(): Promise<unknown> } | null>(null);
+  store!: Store;
+  shop!: Shop;
+  wallet!: Wallet;
+  purchases!: Purchases;
+  sessions!: Sessions;
+  #turn: Turn | null = null;
+  #ticks = 0;
+  #waiting: ServiceWorker | null = null;
+
+  async start(): Promise<void> {
+    await texts.choose(texts.preferred);
+    this.#routes();
+    if (!window.isSecureContext) {
+      this.phase = "insecure";
+      return;
+    }
+    try {
+      this.store = await openStore();
+    } catch {
+      this.phase = "no_storage";
+      return;
+    }
+    await this.#settings();
+    this.shop = new Shop(this.store, location.origin);
+    this.wallet = new Wallet(this.store);
+    this.sessions = new Sessions(this.store, this.shop);
+    this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase));
+    await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin()]);
+    this.#turn = takeTurn((mine) => this.#signs(mine));
+    setTimeout(() => (this.elsewhere = !this.mine), TURN_MS);
+    await this.enter();
+    setInterval(() => void this.#tick(), TICK_MS);
+    const wake = () => void this.#woken();
+    document.addEventListener("visibilitychange", wake);
+    window.addEventListener("pageshow", (event) => event.persisted && wake());
+    window.addEventListener("beforeinstallprompt", (event) => {
+      event.preventDefault();
+      this.installable = event as unknown as { prompt(): Promise<unknown> };
+    });
+  }
+
+  /** Show what fits the wallet: welcome, locked or open. */
+  async enter(): Promise<void> {
+    if (this.wallet.open) {
+      this.phase = "open";
+      const known = this.sessions.begin(this.wallet.open);
+      await Promise.all([this.shop.refresh(), known]);
+      // The first reading of the sessions had to wait for the gateway's key.
+      if (!this.sessions.loaded) await this.sessions.refresh();
+      return;
+    }
+    this.phase = this.wallet.current ? "locked" : "welcome";
+    await this.shop.refresh();
+  }
+
+  go(route: string): void {
+    location.hash = "#/" + route;
+  }
+
+  /** Sign in this window from now on. */
+  takeOver(): void {
+    this.#turn?.release();
+    this.#turn = takeTurn((mine) => this.#signs(mine), true);
+    void this.purchases.begin();
+  }
+
+  async setTheme(theme: Theme): Promise<void> {
+    this.theme = theme;
+    document.documentElement.dataset.theme = theme;
+    await this.store.put("settings", "theme", theme);
+  }
+
+  async setLanguage(language: Language): Promise<void> {
+    await texts.choose(language);
+    await this.store.put("settings", "language", language);
+  }
+
+  /** Register the worker that shows the app when the gateway is away. */
+  async installWorker(url: string): Promise<void> {
+    const registration = await navigator.serviceWorker.register(url, { scope: "/app/", updateViaCache: "none" });
+    const offer = (worker: ServiceWorker | null): void => {
+      if (!worker || !navigator.serviceWorker.controller) return;
+      this.#waiting = worker;
+      this.updateReady = true;
+    };
+    offer(registration.waiting);
+    registration.addEventListener("updatefound", () => {
+      const worker = registration.installing;
+      worker?.addEventListener("statechange", () => worker.state === "installed" && offer(worker));
+    });
+    let reloaded = false;
+    navigator.serviceWorker.addEventListener("controllerchange", () => {
+      if (!this.updateReady || reloaded) return;
+      reloaded = true;
+      location.reload();
+    });
+  }
+
+  /** Take the update that waits; never while a payment is open. */
+  update(): void {
+    if (!this.busy) this.#waiting?.postMessage("take over");
+  }
+
+  get busy(): boolean {
+    return this.purchases?.all.some((each) => open(each)) ?? false;
+  }
+
+  /** Unix seconds by the gateway's clock. */
+  get time(): number {
+    return this.now + (this.shop?.clockOffMs ?? 0) / 1000;
+  }
+
+  #signs(mine: boolean): void {
+    this.elsewhere = !mine;
+    this.mine = mine;
+  }
+
+  async #settings(): Promise<void> {
+    this.theme = (await this.store.get<Theme>("settings", "theme")) ?? "auto";
+    document.documentElement.dataset.theme = this.theme;
+    const language = await this.store.get<Language>("settings", "language");
+    if (language) await texts.choose(language);
+  }
+
+  #routes(): void {
+    const read = () => {
+      this.route = location.hash.replace(/^#\/?/, "");
+      window.scrollTo(0, 0);
+    };
+    window.addEventListener("hashchange", read);
+    read();
+  }
+
+  async #tick(): Promise<void> {
+    this.now = Date.now() / 1000;
+    if (this.hidden) return;
+    this.#ticks += 1;
+    if (this.mine && this.wallet.open) void this.purchases.work();
+    const away = this.shop.reachable !== "yes";
+    if (this.#ticks % (away ? 3 : POLL_TICKS) !== 0) return;
+    if (away) await this.shop.refresh();
+    if (this.wallet.open && this.shop.reachable === "yes") await this.sessions.refresh();
+  }
+
+  async #woken(): Promise<void> {
+    this.hidden = document.visibilityState === "hidden";
+    if (this.hidden) return;
+    this.now = Date.now() / 1000;
+    await this.shop.refresh();
+    if (this.wallet.open) await this.sessions.wake();
+  }
+
+  #bought(purchase: Purchase): void {
+    if (purchase.sessionId && (purchase.state === "settled" || purchase.state === "pending")) {
+      const sessionId = purchase.sessionId;
+      void this.sessions.read(sessionId).catch((error: unknown) => this.shop.noted(error));
+    }
+  }
+}
+
+export const app = new App();

@@ -1,0 +1,166 @@
+// Purchases: written down before they are sent, sent again until their outcome is known.
+
+import { base64, hex, random, utf8 } from "../core/bytes";
+import { Failure } from "../core/failures";
+import type { OpenIdentity } from "../core/identity";
+import { check, type Offer, type Shown } from "../core/offer";
+import { authorizationOf, blocks, next, open, outcomeOf, sent, type Outcome, type Purchase } from "../core/purchase";
+import { checksummedLazily } from "../core/spending-lazily";
+import type { Payer } from "../core/spending";
+import type { Store } from "../core/store";
+import type { Shop } from "./shop.svelte";
+
+export interface Order {
+  path: string;
+  body: string;
+  tier: string;
+  hours: number;
+}
+
+/** Another purchase is not over yet. */
+export class StillOpen extends Error {
+  constructor(readonly purchase: Purchase) {
+    super("another payment is still open");
+  }
+}
+
+export class Purchases {
+  all = $state.raw<Purchase[]>([]);
+  #store: Store;
+  #shop: Shop;
+  #identity: () => OpenIdentity | null;
+  #changed: (purchase: Purchase) => void;
+  #sending = new Set<string>();
+
+  constructor(store: Store, shop: Shop, identity: () => OpenIdentity | null, changed: (purchase: Purchase) => void) {
+    this.#store = store;
+    this.#shop = shop;
+    this.#identity = identity;
+    this.#changed = changed;
+  }
+
+  async begin(): Promise<void> {
+    this.all = (await this.#store.all<Purchase>("purchases")).sort((a, b) => b.createdAt - a.createdAt);
+  }
+
+  /** The one of this buyer that stands in the way of another, if any. */
+  blocking(buyer: string): Purchase | null {
+    const now = this.#shop.clock.nowS();
+    return this.all.find((each) => each.buyer === buyer && blocks(each, now)) ?? null;
+  }
+
+  /** Ask what an order costs. Throws OfferDiffers when it is not what the screen showed, Failure. */
+  async offer(order: Order, shown: Shown): Promise<Offer> {
+    const identity = this.#require();
+    const answer = await this.#shop.gateway.ask(identity.signer, "POST", order.path, order.body);
+    this.#shop.noted(null);
+    if (answer.status === 402 && answer.signed) return check(answer.body, shown);
+    const outcome = outcomeOf(answer);
+    const said = outcome.kind === "refused" || outcome.kind === "closed" ? outcome : { code: `http_${answer.status}`, message: "" };
+    throw new Failure("refused", said.code, said.message, { status: answer.status, retryAfterS: answer.retryAfterS });
+  }
+
+  /** Sign for an offer that was confirmed, write that down, and send it. Throws StillOpen. */
+  async pay(order: Order, offer: Offer, payer?: Payer): Promise<Purchase> {
+    const identity = this.#require();
+    const standing = this.blocking(identity.address);
+    if (standing) throw new StillOpen(standing);
+    const key = payer ?? (await identity.spending());
+    const now = this.#shop.clock.nowS();
+    const authorization = authorizationOf(key.address, offer, now, "0x" + hex(random(32)));
+    const signature = await key.authorize(authorization, offer.network);
+    const texts = {
+      from: authorization.from,
+      to: await checksummedLazily(authorization.to),
+      value: authorization.value.toString(),
+      validAfter: authorization.validAfter.toString(),
+      validBefore: authorization.validBefore.toString(),
+      nonce: authorization.nonce,
+    };
+    const accepted = {
+      scheme: "exact",
+      network: offer.network.caip2,
+      amount: texts.value,
+      asset: offer.network.asset,
+      payTo: texts.to,
+      maxTimeoutSeconds: offer.timeoutS,
+      extra: { name: offer.network.assetName, version: offer.network.assetVersion },
+    };
+    const payment = base64(utf8(JSON.stringify({ x402Version: 2, accepted, payload: { signature, authorization: texts } })));
+    const purchase: Purchase = {
+      id: hex(random(16)),
+      buyer: identity.address,
+      path: order.path,
+      body: order.body,
+      tier: order.tier,
+      hours: order.hours,
+      amount: texts.value,
+      network: offer.network.name,
+      recipient: texts.to,
+      authorization: texts,
+      payment,
+      state: "signed",
+      createdAt: now,
+      attempts: 0,
+      nextAt: now,
+      sessionId: null,
+      paymentId: null,
+      code: null,
+      message: null,
+    };
+    await this.#keep(purchase);
+    return this.send(purchase);
+  }
+
+  /** Send a purchase, or send it again: always the same bytes. Never throws for what the network does. */
+  async send(purchase: Purchase): Promise<Purchase> {
+    const identity = this.#require();
+    if (this.#sending.has(purchase.id)) return purchase;
+    this.#sending.add(purchase.id);
+    try {
+      const leaving = sent(purchase, this.#shop.clock.nowS());
+      // What it was before says more than "sent" while it is asked again.
+      await this.#keep(open(purchase) && purchase.state !== "signed" ? { ...leaving, state: purchase.state } : leaving);
+      const outcome = await this.#attempt(identity, leaving);
+      return await this.#keep(next(open(purchase) ? { ...leaving, state: purchase.state } : leaving, outcome, this.#shop.clock.nowS()));
+    } finally {
+      this.#sending.delete(purchase.id);
+    }
+  }
+
+  /** Send what is due. */
+  async work(): Promise<void> {
+    const identity = this.#identity();
+    if (!identity) return;
+    const now = this.#shop.clock.nowS();
+    for (const purchase of this.all) {
+      if (purchase.buyer === identity.address && open(purchase) && purchase.nextAt <= now) await this.send(purchase);
+    }
+  }
+
+  async #attempt(identity: OpenIdentity, purchase: Purchase): Promise<Outcome> {
+    try {
+      const answer = await this.#shop.gateway.ask(identity.signer, "POST", purchase.path, purchase.body, {
+        "PAYMENT-SIGNATURE": purchase.payment,
+      });
+      this.#shop.noted(null);
+      return outcomeOf(answer);
+    } catch (error) {
+      this.#shop.noted(error);
+      return { kind: "unknown", retryAfterS: 0 };
+    }
+  }
+
+  #require(): OpenIdentity {
+    const identity = this.#identity();
+    if (!identity) throw new Failure("refused", "locked", "the identity is locked");
+    return identity;
+  }
+
+  async #keep(purchase: Purchase): Promise<Purchase> {
+    await this.#store.put("purchases", purchase.id, purchase);
+    this.all = [purchase, ...this.all.filter((each) => each.id !== purchase.id)].sort((a, b) => b.createdAt - a.createdAt);
+    this.#changed(purchase);
+    return purchase;
+  }
+}

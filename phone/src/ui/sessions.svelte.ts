@@ -1,0 +1,188 @@
+// The identity's sessions: the last known state, told live where a stream can be had.
+
+import { follow, type SessionEvent } from "../core/events";
+import type { OpenIdentity } from "../core/identity";
+import { ended, type Payment, type Session, type Stats } from "../core/model";
+import type { Store } from "../core/store";
+import type { Shop } from "./shop.svelte";
+
+export interface SeenSession {
+  session: Session;
+  /** Unix seconds, by the gateway's clock. */
+  seenAt: number;
+  statsSeenAt: number;
+}
+
+export interface Point {
+  at: number;
+  vectors: number | null;
+  latency: number | null;
+}
+
+const POLL_S = 30;
+const MOST_POINTS = 240;
+
+export class Sessions {
+  all = $state.raw<SeenSession[]>([]);
+  live = $state<Record<string, boolean>>({});
+  points = $state.raw<Record<string, Point[]>>({});
+  payments = $state.raw<Record<string, Payment>>({});
+  /** What happened to a session, with its times, as the stream told it. */
+  steps = $state.raw<Record<string, { what: string; at: number }[]>>({});
+  loaded = $state(false);
+  #store: Store;
+  #shop: Shop;
+  #following = new Map<string, AbortController>();
+  #identity: OpenIdentity | null = null;
+
+  constructor(store: Store, shop: Shop) {
+    this.#store = store;
+    this.#shop = shop;
+  }
+
+  /** Show what was known of this identity, then ask. */
+  async begin(identity: OpenIdentity): Promise<void> {
+    this.stop();
+    this.#identity = identity;
+    this.all = (await this.#store.get<SeenSession[]>("seen", `sessions ${identity.address}`)) ?? [];
+    this.payments = (await this.#store.get<Record<string, Payment>>("seen", `payments ${identity.address}`)) ?? {};
+    await this.refresh();
+  }
+
+  /** Ask for all sessions. Never throws. */
+  async refresh(): Promise<void> {
+    const identity = this.#identity;
+    if (!identity || this.#shop.gateway.hotkey === null) return;
+    try {
+      const { sessions } = await this.#shop.gateway.get<{ sessions: Session[] }>(
+        identity.signer,
+        "GET",
+        `/sessions/hotkey/${identity.address}`,
+      );
+      this.#shop.noted(null);
+      const now = this.#shop.clock.nowS();
+      this.all = sessions.map((session) => this.#seen(session, now));
+      this.loaded = true;
+      await this.#remember();
+      for (const { session } of this.all) if (!ended(session)) this.#follow(session.session_id);
+    } catch (error) {
+      this.#shop.noted(error);
+    }
+  }
+
+  find(sessionId: string): SeenSession | null {
+    return this.all.find((each) => each.session.session_id === sessionId) ?? null;
+  }
+
+  /** Whether a session is old news: its stream is dead and it was not read lately. */
+  stale(seen: SeenSession, now: number): boolean {
+    return !this.live[seen.session.session_id] && now - seen.seenAt > POLL_S;
+  }
+
+  /** Take a session that came with another answer. */
+  async take(session: Session): Promise<void> {
+    const seen = this.#seen(session, this.#shop.clock.nowS());
+    this.all = [seen, ...this.all.filter((each) => each.session.session_id !== session.session_id)].sort(
+      (a, b) => b.session.created_at - a.session.created_at,
+    );
+    await this.#remember();
+    if (!ended(session)) this.#follow(session.session_id);
+  }
+
+  /** Stop a session for good. Throws Failure. */
+  async end(sessionId: string): Promise<void> {
+    const identity = this.#identity;
+    if (!identity) return;
+    await this.#shop.gateway.get(identity.signer, "DELETE", `/sessions/${sessionId}`);
+    await this.read(sessionId);
+  }
+
+  /** Read one session. Throws Failure. */
+  async read(sessionId: string): Promise<void> {
+    const identity = this.#identity;
+    if (!identity) return;
+    await this.take(await this.#shop.gateway.get<Session>(identity.signer, "GET", `/sessions/${sessionId}`));
+  }
+
+  /** Read what became of a payment and its refunds. Never throws. */
+  async readPayment(paymentId: string): Promise<void> {
+    const identity = this.#identity;
+    if (!identity || !paymentId) return;
+    try {
+      const payment = await this.#shop.gateway.get<Payment>(identity.signer, "GET", `/payments/${paymentId}`);
+      this.payments = { ...this.payments, [paymentId]: payment };
+      await this.#store.put("seen", `payments ${identity.address}`, this.payments);
+    } catch (error) {
+      this.#shop.noted(error);
+    }
+  }
+
+  /** After the app was hidden: what it shows is old, and its streams may be dead without a word. */
+  async wake(): Promise<void> {
+    for (const [sessionId, following] of this.#following) {
+      following.abort();
+      this.#following.delete(sessionId);
+    }
+    await this.refresh();
+  }
+
+  stop(): void {
+    for (const following of this.#following.values()) following.abort();
+    this.#following.clear();
+    this.all = [];
+    this.loaded = false;
+  }
+
+  #follow(sessionId: string): void {
+    const identity = this.#identity;
+    if (!identity || this.#following.has(sessionId)) return;
+    const abort = new AbortController();
+    this.#following.set(sessionId, abort);
+    const listener = {
+      event: (event: SessionEvent) => void this.#heard(sessionId, event),
+      live: (is: boolean) => {
+        this.live = { ...this.live, [sessionId]: is };
+      },
+    };
+    void follow(this.#shop.gateway, identity.signer, sessionId, listener, abort.signal).finally(() => {
+      if (this.#following.get(sessionId) === abort) this.#following.delete(sessionId);
+    });
+  }
+
+  async #heard(sessionId: string, event: SessionEvent): Promise<void> {
+    const data = (event.data ?? {}) as { what?: string; at?: number; session?: Session; stats?: Stats; age_s?: number };
+    if (event.name === "state" && data.session?.session_id === sessionId) {
+      const known = this.steps[sessionId] ?? [];
+      if (data.what && data.at) this.steps = { ...this.steps, [sessionId]: [...known, { what: data.what, at: data.at }].slice(-50) };
+      await this.take(data.session);
+    } else if (event.name === "stats" && data.stats) {
+      const seen = this.find(sessionId);
+      if (!seen) return;
+      const now = this.#shop.clock.nowS();
+      const session = { ...seen.session, stats: data.stats, stats_age_s: data.age_s ?? 0 };
+      this.#plot(sessionId, data.stats, now);
+      const next = { ...seen, session, statsSeenAt: now - (data.age_s ?? 0) };
+      this.all = this.all.map((each) => (each === seen ? next : each));
+    } else if (event.name === "end") {
+      await this.read(sessionId).catch((error: unknown) => this.#shop.noted(error));
+      const paymentId = this.find(sessionId)?.session.payment_id;
+      if (paymentId) await this.readPayment(paymentId);
+    }
+  }
+
+  #plot(sessionId: string, stats: Stats, at: number): void {
+    const point = { at, vectors: stats.vectors ?? null, latency: stats.p50_latency_ms ?? null };
+    const points = [...(this.points[sessionId] ?? []), point].slice(-MOST_POINTS);
+    this.points = { ...this.points, [sessionId]: points };
+  }
+
+  #seen(session: Session, now: number): SeenSession {
+    const age = session.stats_age_s ?? 0;
+    return { session, seenAt: now, statsSeenAt: now - age };
+  }
+
+  async #remember(): Promise<void> {
+    const identity = this.#identity;
+    if (identity) await this.#store.put("seen", `sessions ${identity.address}`, this.all);
+  }
+}

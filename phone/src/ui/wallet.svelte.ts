@@ -1,0 +1,97 @@
+// The identities on this device, and the one that is open.
+
+import { OpenIdentity, type KeptIdentity } from "../core/identity";
+import type { Store } from "../core/store";
+import { sealByDevice, sealByPasskey, sealByPassphrase, unseal, type Sealed, type Secret } from "../core/vault";
+
+export class Wallet {
+  all = $state.raw<KeptIdentity[]>([]);
+  open = $state.raw<OpenIdentity | null>(null);
+  current = $state<string | null>(null);
+  persistent = $state<boolean | null>(null);
+  #store: Store;
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  get kept(): KeptIdentity | null {
+    return this.all.find((each) => each.address === this.current) ?? null;
+  }
+
+  /** Read what is here, and open it where no one has to be asked. */
+  async begin(): Promise<void> {
+    this.all = await this.#store.all<KeptIdentity>("identities");
+    const chosen = await this.#store.get<string>("settings", "current");
+    this.current = this.all.find((each) => each.address === chosen)?.address ?? this.all[0]?.address ?? null;
+    if (this.kept?.sealed.by === "device") await this.unlock();
+    this.persistent = (await navigator.storage?.persisted?.()) ?? false;
+  }
+
+  /** Open the current identity. Throws WrongKey. */
+  async unlock(passphrase = ""): Promise<void> {
+    const kept = this.kept;
+    if (!kept) return;
+    this.open = await OpenIdentity.of(await unseal(kept.sealed, kept.address, passphrase));
+  }
+
+  lock(): void {
+    this.open?.close();
+    this.open = null;
+  }
+
+  /** Keep an identity, by this device's key at first, and open it. */
+  async add(secret: Secret, name: string, checked: boolean): Promise<void> {
+    const opened = await OpenIdentity.of(secret);
+    const sealed = await sealByDevice(secret, opened.address);
+    await this.#keep({ address: opened.address, name, payer: null, checked, createdAt: Date.now() / 1000, sealed });
+    this.open = opened;
+    await this.choose(opened.address);
+    this.persistent = (await navigator.storage?.persist?.()) ?? false;
+  }
+
+  async choose(address: string): Promise<void> {
+    if (this.current !== address) this.open = this.open?.address === address ? this.open : null;
+    this.current = address;
+    await this.#store.put("settings", "current", address);
+    if (!this.open && this.kept?.sealed.by === "device") await this.unlock();
+  }
+
+  /** Note that the words were checked. */
+  async check(): Promise<void> {
+    if (this.kept) await this.#keep({ ...this.kept, checked: true });
+  }
+
+  async notePayer(payer: string): Promise<void> {
+    if (this.kept && this.kept.payer !== payer) await this.#keep({ ...this.kept, payer });
+  }
+
+  /** Seal the open identity in another way. Throws RangeError for a short passphrase. */
+  async protect(by: Sealed["by"], passphrase = ""): Promise<void> {
+    const { kept, open } = this;
+    if (!kept || !open) return;
+    const secret = open.secret();
+    const sealed =
+      by === "device"
+        ? await sealByDevice(secret, kept.address)
+        : by === "passphrase"
+          ? await sealByPassphrase(secret, kept.address, passphrase)
+          : await sealByPasskey(secret, kept.address, kept.name || "Engram");
+    await this.#keep({ ...kept, sealed });
+  }
+
+  /** Forget the current identity on this device. */
+  async forget(): Promise<void> {
+    if (!this.current) return;
+    await this.#store.remove("identities", this.current);
+    this.lock();
+    this.all = this.all.filter((each) => each.address !== this.current);
+    this.current = this.all[0]?.address ?? null;
+    if (this.kept?.sealed.by === "device") await this.unlock();
+  }
+
+  async #keep(kept: KeptIdentity): Promise<void> {
+    await this.#store.put("identities", kept.address, kept);
+    this.all = [...this.all.filter((each) => each.address !== kept.address), kept];
+  }
+}

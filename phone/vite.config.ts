@@ -1,0 +1,35 @@
+import { svelte } from "@sveltejs/vite-plugin-svelte";
+import { resolve } from "node:path";
+import { defineConfig } from "vitest/config";
+
+import { finish } from "./build/finish.ts";
+import manifest from "./package.json" with { type: "json" };
+
+// The gateway serves this folder; it becomes part of the Python package.
+const BUILT = resolve(import.meta.dirname, "../engram/gateway/phone_built");
+const GATEWAY = process.env.ENGRAM_GATEWAY ?? "http://127.0.0.1:9000";
+
+export default defineConfig({
+  base: "/app/",
+  plugins: [svelte(), finish(BUILT)],
+  define: { __BUILD__: JSON.stringify(manifest.version) },
+  build: {
+    outDir: BUILT,
+    emptyOutDir: true,
+    target: ["chrome111", "safari16.4", "firefox114"],
+    assetsDir: "",
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    sourcemap: false,
+    rollupOptions: { input: { index: resolve(import.meta.dirname, "index.html"), ops: resolve(import.meta.dirname, "ops.html") } },
+  },
+  server: {
+    proxy: Object.fromEntries(
+      ["/sessions", "/payments", "/identity", "/tiers", "/nodes", "/terms", "/bittensor", "/app/config.json", "/orders"].map((path) => [
+        path,
+        { target: GATEWAY, changeOrigin: true },
+      ]),
+    ),
+  },
+  test: { environment: "node", include: ["tests/**/*.test.ts"] },
+});

@@ -1,0 +1,45 @@
+"""The whole job of a buyer in the app, against a real gateway with play money."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.phone.browser import needs_app, open_browser
+
+pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external]
+
+
+@pytest.mark.parametrize(("theme", "width", "height"), [("light", 390, 844), ("dark", 1280, 800)])
+def test_a_person_buys_uses_and_stops_a_node(tmp_path: Path, theme: str, width: int, height: int) -> None:
+    with GatewayProcess(tmp_path / "data", settings=FAST) as gateway, open_browser() as browser:
+        url = gateway.start().url
+        began = time.monotonic()
+        browser.do("open", {"url": url, "theme": theme, "width": width, "height": height})
+        words = browser.do("create", {"check": True})
+        assert browser.do("pay") == "Pay $0.10"
+        session_id = browser.do("status", "active")
+        browser.do("go", f"memory/{session_id}")
+        for text in ("Late frost ruined most of the vineyard.", "The bank raised interest rates. <b>ünï</b>"):
+            browser.do("fill", {"label": "Write a note", "text": text})
+            browser.do("click", "Store")
+            browser.do("sees", text)
+        browser.do("sees", "2 notes, intact")
+        assert browser.do("axe") == []
+        browser.do("fill", {"label": "Search by meaning", "text": "interest rates"})
+        browser.do("click", "Search")
+        browser.do("sees", "All notes")
+        assert "interest" in browser.do("notes")[0]
+        browser.do("removeNote", "Late frost")
+        exported = browser.do("download", "Export everything")
+        assert '"kind":"end"' in exported["content"].splitlines()[-1]
+        browser.do("go", f"node/{session_id}")
+        browser.do("click", "Stop")
+        browser.do("click", "Stop and delete")
+        assert browser.do("status", "stopped") == session_id
+        assert time.monotonic() - began < 30
+        assert browser.do("said") == []
+        each = words.split()
+        assert browser.do("leaked", [words, " ".join(each[:4]), " ".join(each[-4:])]) == []
+        assert gateway.nodes() == []

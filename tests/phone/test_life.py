@@ -1,0 +1,171 @@
+"""What happens to people: other devices, two windows, lost answers, a gateway that dies, a clock that is off."""
+
+import socket
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engram.ledger import LEDGER_FILE
+from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.phone.browser import Browser, needs_app, open_browser
+
+pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("phone")]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayProcess]:
+    folder = tmp_path_factory.mktemp("phone")
+    with GatewayProcess(folder / "data", settings=FAST) as started:
+        yield started.start()
+
+
+def payments_in(data_dir: Path) -> list[str]:
+    """The states of all payments, from the ledger."""
+    with sqlite3.connect(f"file:{data_dir / LEDGER_FILE}?mode=ro", uri=True) as connection:
+        return [state for (state,) in connection.execute("SELECT state FROM payments ORDER BY created_at")]
+
+
+def test_words_bring_nodes_and_spending_key_to_another_device(gateway: GatewayProcess, browser: Browser) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "old"})
+    words = browser.do("create")
+    browser.do("pay")
+    session_id = browser.do("status", "active")
+    browser.do("go", "wallet")
+    browser.do("sees", "0x")
+    payer = browser.do("evaluate", "document.body.innerText.match(/0x[0-9a-fA-F]{40}/)[0]")
+    browser.do("open", {"url": gateway.url, "profile": "new"})
+    browser.do("restore", f"  {words.upper()} ")
+    browser.do("sees", "Active")
+    browser.do("go", "wallet")
+    browser.do("sees", payer)
+    browser.do("go", f"node/{session_id}")
+    browser.do("click", "Stop")
+    browser.do("click", "Stop and delete")
+    browser.do("status", "stopped")
+    browser.do("turn", "old")
+    browser.do("go", f"node/{session_id}")
+    browser.do("status", "stopped")
+
+
+def test_words_that_are_wrong_are_named(gateway: GatewayProcess, browser: Browser) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "typo"})
+    browser.do("click", "I have one already")
+    for typed, said in (
+        ("abandon abandon", "That is 2 words"),
+        ("abandon " * 11 + "bitcoin", "“bitcoin” is not one of the words"),
+        ("abandon " * 12, "One of these words is wrong"),
+    ):
+        browser.do("fill", {"label": "Your 12 or 24 words", "text": typed})
+        browser.do("click", "Open it")
+        browser.do("sees", said)
+
+
+def test_of_two_windows_one_signs(gateway: GatewayProcess, browser: Browser) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "both"})
+    browser.do("create")
+    browser.do("open", {"url": gateway.url, "profile": "both", "as": "second"})
+    browser.do("sees", "open in another window")
+    browser.do("go", "start")
+    browser.do("sees", "Review and pay")
+    assert browser.do("disabled", "Review and pay")
+    browser.do("click", "Use it here")
+    browser.do("gone", "open in another window")
+    browser.do("turn", "both")
+    browser.do("sees", "open in another window")
+    browser.do("close", "second")
+    browser.do("gone", "open in another window")
+
+
+def test_a_clock_that_is_off_is_said_and_mended(gateway: GatewayProcess, browser: Browser) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "late", "clockOffMs": 300_000})
+    browser.do("create")
+    browser.do("sees", "clock is off by 5:")
+    browser.do("pay")
+    browser.do("status", "active")
+    browser.do("click", "Stop")
+    browser.do("click", "Stop and delete")
+    browser.do("status", "stopped")
+
+
+def test_more_time_is_bought_for_a_node_that_runs(gateway: GatewayProcess, browser: Browser) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "longer"})
+    browser.do("create")
+    browser.do("pay")
+    session_id = browser.do("status", "active")
+    browser.do("pay", {"route": f"#/extend/{session_id}"})
+    browser.do("status", "active")
+    browser.do("sees", "1:59:")
+    browser.do("sees", "$0.20")
+    browser.do("go", "activity")
+    browser.do("sees", "More time")
+
+
+def test_a_lost_answer_is_looked_for_until_it_is_known_and_paid_once(tmp_path: Path, browser: Browser) -> None:
+    with GatewayProcess(tmp_path / "data", settings=FAST, port=free_port()) as gateway:
+        url = gateway.start().url
+        browser.do("open", {"url": url, "profile": "unlucky"})
+        browser.do("create")
+        browser.do("lose", {"method": "POST", "path": "/sessions", "paid": True, "times": 99})
+        browser.do("pay")
+        browser.do("sees", "The payment may have arrived")
+        gateway.kill()
+        browser.do("close", "unlucky")  # as a dead battery would
+        gateway.start()
+        browser.do("open", {"url": url, "profile": "unlucky"})
+        session_id = browser.do("opensNode")
+        browser.do("go", f"node/{session_id}")
+        browser.do("status", "active")
+        assert payments_in(tmp_path / "data") == ["settled"]
+
+
+def test_the_app_opens_without_its_gateway_and_says_how_old_it_is(tmp_path: Path, browser: Browser) -> None:
+    with GatewayProcess(tmp_path / "data", settings=FAST, port=free_port()) as gateway:
+        url = gateway.start().url
+        browser.do("open", {"url": url, "profile": "offline"})
+        browser.do("create")
+        browser.do("pay")
+        browser.do("status", "active")
+        browser.do("worker")
+        gateway.kill()
+        browser.do("reload")
+        browser.do("sees", "No connection to the gateway. What you see is")
+        browser.do("sees", "Lite")
+        gateway.start()
+        browser.do("gone", "No connection to the gateway")
+
+
+def test_what_the_key_does_not_hold_is_refused_and_said(tmp_path: Path, browser: Browser) -> None:
+    settings = FAST + "[facilitator]\nopening_balance_usd = 0.05\n"
+    with GatewayProcess(tmp_path / "data", settings=settings) as gateway:
+        browser.do("open", {"url": gateway.start().url, "profile": "poor"})
+        browser.do("create")
+        browser.do("pay")
+        browser.do("sees", "Nothing was charged")
+        browser.do("sees", "does not hold enough")
+        browser.do("click", "Close")
+        browser.do("go", "start")
+        browser.do("sees", "Another payment is still open")
+
+
+def test_a_facilitator_that_is_down_is_said_before_anything_is_signed(tmp_path: Path, browser: Browser) -> None:
+    settings = FAST + f"[payments]\nfacilitator_url = 'http://127.0.0.1:{free_port()}'\n"
+    with GatewayProcess(tmp_path / "data", settings=settings) as gateway:
+        before = browser.do("payments")
+        browser.do("open", {"url": gateway.start().url, "profile": "early"})
+        browser.do("create")
+        browser.do("go", "start")
+        browser.do("sees", "Nothing can be bought at the moment")
+        assert browser.do("payments") == before

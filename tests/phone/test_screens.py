@@ -1,0 +1,156 @@
+"""Every screen in both themes and sizes: nothing that axe finds, nothing clipped or moving, and the pictures that were
+looked at.
+
+ENGRAM_GOLDEN=1 takes the pictures again; with another Chromium than the one they came from they are not compared.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.phone.browser import Browser, needs_app, open_browser
+
+pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("phone")]
+
+WORDS = "legal winner thank year wave sausage worth useful legal winner thank yellow"
+GOLDEN = Path(__file__).parent / "golden"
+CHROMIUM = GOLDEN / "chromium.txt"
+WRITE = os.environ.get("ENGRAM_GOLDEN") == "1"
+MOST_DIFFERENT = 0.004
+"""The share of pixels that may differ."""
+MOST_SHIFT = 0.02
+
+
+def looks(browser: Browser, theme: str, width: int) -> Callable[[str], None]:
+    """Return what looks at a screen: its accessibility, its layout, its picture."""
+    pictured = width == 390
+    same = WRITE or (CHROMIUM.exists() and CHROMIUM.read_text().strip() == browser.do("version"))
+
+    def look(name: str) -> None:
+        layout = browser.do("layout")
+        assert layout["overflow"] <= 0, name
+        assert layout["shift"] <= MOST_SHIFT, name
+        assert browser.do("axe") == [], name
+        if not pictured:
+            return
+        path = GOLDEN / f"{name}-{theme}.png"
+        different = browser.do("compare", {"path": str(path), "write": WRITE})
+        assert different is not None, f"{path.name} is missing: look at it, with ENGRAM_GOLDEN=1"
+        if not same:
+            warnings.warn(UserWarning(f"{name}: another Chromium, {different:.2%} of the pixels differ"), stacklevel=1)
+        else:
+            assert different <= MOST_DIFFERENT, f"{name}: {different:.2%} of the pixels differ from {path.name}"
+
+    return look
+
+
+@pytest.mark.filterwarnings("default:.*another Chromium:UserWarning")
+@pytest.mark.parametrize(("theme", "width", "height"), [("light", 390, 844), ("dark", 390, 844), ("dark", 1280, 800)])
+def test_every_screen_is_as_it_was_looked_at(tmp_path: Path, theme: str, width: int, height: int) -> None:
+    with GatewayProcess(tmp_path / "data", settings=FAST) as gateway, open_browser() as browser:
+        browser.do("open", {"url": gateway.start().url, "theme": theme, "width": width, "height": height})
+        look = looks(browser, theme, width)
+        if WRITE:
+            GOLDEN.mkdir(exist_ok=True)
+            CHROMIUM.write_text(browser.do("version") + "\n")
+        browser.do("sees", "Create a new identity")
+        look("welcome")
+        browser.do("reload")
+        browser.do("click", "Create a new identity")
+        browser.do("sees", "Write these 12 words")
+        look("words")
+        browser.do("click", "I wrote them down")
+        browser.do("sees", "Type these three words")
+        look("check")
+        browser.do("reload")
+        browser.do("click", "I have one already")
+        browser.do("sees", "Your 12 or 24 words")
+        look("restore")
+        browser.do("reload")
+        browser.do("restore", WORDS)
+        for route, text in (("", "No node is running"), ("activity", "Nothing yet"), ("security", "No web app")):
+            browser.do("go", route)
+            browser.do("sees", text)
+            look(f"{route or 'nodes'}-empty")
+            browser.do("reload")
+        browser.do("go", "start")
+        browser.do("sees", "Standard")
+        look("start")
+        browser.do("reload")
+        browser.do("click", "Review and pay")
+        browser.do("enabled", "Pay $0.10")
+        look("pay")
+        browser.do("reload")
+        browser.do("pay")
+        session_id = browser.do("status", "active")
+        browser.do("go", "")
+        browser.do("sees", "Time left")
+        look("nodes")
+        for route, text in (
+            (f"node/{session_id}", "Queries today"),
+            (f"extend/{session_id}", "without a break"),
+            (f"memory/{session_id}", "Nothing is stored yet"),
+            ("wallet", "Neurons"),
+            ("settings", "Language"),
+            ("activity", "Paid"),
+        ):
+            browser.do("reload")
+            browser.do("go", route)
+            browser.do("sees", text)
+            browser.do("settle")
+            look(route.partition("/")[0])
+        browser.do("reload")
+        browser.do("go", f"node/{session_id}")
+        browser.do("status", "active")
+        browser.do("click", "Stop")
+        browser.do("sees", "Stop this node?")
+        look("stop")
+        browser.do("reload")
+        browser.do("status", "active")
+        browser.do("click", "Stop")
+        browser.do("click", "Stop and delete")
+        browser.do("status", "stopped")
+        browser.do("sees", "You stopped it")
+        look("stopped")
+
+
+def test_axe_is_at_work(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "data", settings=FAST) as gateway, open_browser() as browser:
+        browser.do("open", {"url": gateway.start().url})
+        browser.do("sees", "Create a new identity")
+        browser.do("evaluate", "document.querySelector('main').append(document.createElement('button'))")
+        assert "button-name" in browser.do("axe")[0]
+
+
+def test_texts_at_twice_their_size_and_from_right_to_left_are_not_clipped(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "data", settings=FAST) as gateway, open_browser() as browser:
+        browser.do("open", {"url": gateway.start().url})
+        browser.do("restore", WORDS)
+        browser.do("evaluate", "document.documentElement.style.fontSize = '200%'")
+        for direction in ("ltr", "rtl"):
+            browser.do("evaluate", f"document.documentElement.dir = '{direction}'")
+            for route in ("", "start", "wallet", "activity", "settings", "security"):
+                browser.do("go", route)
+                browser.do("settle")
+                assert browser.do("layout")["overflow"] <= 0, (direction, route)
+                assert browser.do("axe") == [], (direction, route)
+
+
+def test_the_other_language_is_whole_and_kept(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "data", settings=FAST) as gateway, open_browser() as browser:
+        browser.do("open", {"url": gateway.start().url})
+        browser.do("restore", WORDS)
+        browser.do("go", "settings")
+        browser.do("sees", "Language")
+        browser.do("choose", {"label": "Language", "value": "de"})
+        browser.do("sees", "Einstellungen")
+        browser.do("reload")
+        browser.do("sees", "Sprache")
+        assert browser.do("evaluate", "document.documentElement.lang") == "de"
+        browser.do("go", "start")
+        browser.do("sees", "Du zahlst")
+        assert browser.do("axe") == []
