@@ -1,14 +1,15 @@
-"""Building blocks of the areas' tables and queries; everything specific to SQLite is imported from here.
+"""Building blocks of the areas' tables and queries, the same on SQLite and on PostgreSQL.
 
 Times are unix seconds (REAL, UTC), durations seconds, money atomic units or micro-dollars (INTEGER), keys and
-hashes raw bytes, states and kinds short words.
+hashes raw bytes, states and kinds short words. PostgreSQL keeps them as double precision, bigint, bytea and text
+(engram.ledger.postgres.dialect).
 """
 
 from collections.abc import Iterable
 
 from sqlalchemy import Column, ColumnElement, MetaData, Table, literal_column
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.dialects.sqlite import REAL
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 __all__ = ["REAL", "Column", "Table", "metadata", "one_of", "upsert"]
 
