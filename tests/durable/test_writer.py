@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from engram.durable import DurableError, Group, OutcomeUnknown, Readers, Writer
-from engram.durable import group as group_commit
 from engram.durable import commit_thread as writers
+from engram.durable import group as group_commit
 from engram.durable import writer as sqlite_writer
 from engram.durable.connection import open_reader, open_writer
 from engram.durable.driver import sqlite3
