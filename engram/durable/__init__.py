@@ -5,13 +5,15 @@ that answer done, refused, failed or unknown (`writer`, `group`); read on snapsh
 cleared of deleted data (`erasing`); copied while in use (`copies`); and replaced atomically (`restoring`).
 """
 
+from engram.durable.commit_thread import CommitThread, WriteRequest
 from engram.durable.database import Database
 from engram.durable.errors import DurableError, NotDone, OutcomeUnknown, Unusable
 from engram.durable.group import Commits, Group, Outcome
 from engram.durable.readers import Readers
-from engram.durable.writer import Writer, WriteRequest
+from engram.durable.writer import Writer
 
 __all__ = [
+    "CommitThread",
     "Commits",
     "Database",
     "DurableError",

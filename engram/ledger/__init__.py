@@ -7,7 +7,7 @@ from engram.ledger.errors import CommitUnknown, FolderInUse, LedgerError, Ledger
 from engram.ledger.folder import data_folder
 from engram.ledger.inline import InlineLedger, open_inline
 from engram.ledger.lane import LaneClosed, Lookup, lookup
-from engram.ledger.port import Ledger
+from engram.ledger.port import Ledger, Server
 from engram.ledger.prepared import Prepared, Row
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Lookup",
     "Prepared",
     "Row",
+    "Server",
     "Transact",
     "data_folder",
     "lookup",

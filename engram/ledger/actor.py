@@ -9,10 +9,11 @@ import trio
 from sqlalchemy import Connection
 
 from actors import LATER, Actor, ActorRef, Context, ExitReason, MailboxPolicy, Message
-from engram.durable import Commits, DurableError, Group, Outcome, Readers, Writer, WriteRequest
+from engram.durable import Commits, CommitThread, DurableError, Group, Outcome, Readers, Writer, WriteRequest
 from engram.ledger.connection import LEDGER, LEDGER_FILE
 from engram.ledger.errors import LedgerError
-from engram.ledger.lane import Lane, Lookup, R
+from engram.ledger.lane import Lane, LaneClosed, Lookup, R
+from engram.ledger.port import Reading, Server
 
 T = TypeVar("T")
 Transaction = Callable[[Connection], object]
@@ -22,6 +23,8 @@ WRITE_TIMEOUT_S = 30.0
 READ_BUDGET_S = 30.0
 """A report over a large ledger takes seconds; a longer query is interrupted."""
 READERS = 4
+REMOTE_READERS = 8
+"""Each waits for the network most of its time."""
 
 
 class Transact(Message[object], frozen=True):
@@ -36,8 +39,8 @@ class CountCommits(Message[Commits], frozen=True):
 
 @final
 class LedgerActor(Actor[Transact | CountCommits]):
-    """Opens the file at start and closes it at stop; calls `on_fatal` after a COMMIT of unknown outcome, and `on_group`
-    after every group."""
+    """Opens the file, or connects to `server`, at start, and closes at stop; calls `on_fatal` after a COMMIT of unknown
+    outcome or when another process has this one's lease, and `on_group` after every group."""
 
     mailbox = MailboxPolicy(bound=4096, when_full="refuse")
 
@@ -46,15 +49,21 @@ class LedgerActor(Actor[Transact | CountCommits]):
         folder: Path,
         on_fatal: Callable[[LedgerError], None],
         on_group: Callable[[Group], None] = lambda group: None,
+        server: Server | None = None,
     ) -> None:
+        self._server = server
         self._path = folder / LEDGER_FILE
         self._on_fatal = on_fatal
         self._on_group = on_group
-        self._writer: Writer[Connection] | None = None
+        self._writer: CommitThread[Connection] | None = None
         self._context: Context | None = None
 
     async def on_start(self, context: Context) -> None:
-        opening = partial(Writer, LEDGER, self._path, on_fatal=self._lost, on_group=self._on_group)
+        opening: Callable[[], CommitThread[Connection]]
+        if self._server is None:
+            opening = partial(Writer, LEDGER, self._path, on_fatal=self._lost, on_group=self._on_group)
+        else:
+            opening = partial(self._server.open_writer, self._lost, self._on_group)
         self._writer, self._context = await trio.to_thread.run_sync(opening), context
         self._writer.start()
 
@@ -90,10 +99,21 @@ class LedgerActor(Actor[Transact | CountCommits]):
 class LedgerClient:
     """The `Ledger` that all areas use: writes go to the actor, reads run in threads."""
 
-    def __init__(self, ref: ActorRef[Transact | CountCommits], folder: Path) -> None:
+    def __init__(self, ref: ActorRef[Transact | CountCommits], folder: Path, server: Server | None = None) -> None:
         self._ref = ref
-        self._readers = Readers(LEDGER, folder / LEDGER_FILE, READERS)
-        self._lane = Lane(folder / LEDGER_FILE)
+        self._server = server
+        self._readers: Reading
+        self._lane: Lane | None = None
+        if server is None:
+            self._readers = Readers(LEDGER, folder / LEDGER_FILE, READERS)
+            self._lane = Lane(folder / LEDGER_FILE)
+        else:
+            self._readers = server.open_readers(REMOTE_READERS)
+
+    @property
+    def holds(self) -> bool:
+        """Whether this process owns what it works on for certain."""
+        return self._server is None or self._server.holds
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         return cast("T", await self._ref.call(Transact(transaction), timeout=WRITE_TIMEOUT_S))
@@ -102,6 +122,8 @@ class LedgerClient:
         return await self._readers.read(query, READ_BUDGET_S)
 
     def rows(self, lookup: Lookup[R], *values: object) -> list[R]:
+        if self._lane is None:
+            raise LaneClosed("PostgreSQL is read in threads")
         return self._lane.rows(lookup, *values)
 
     async def commits(self) -> Commits:
@@ -110,5 +132,6 @@ class LedgerClient:
 
     def close(self) -> None:
         """Close the readers' connections."""
-        self._lane.close()
+        if self._lane is not None:
+            self._lane.close()
         self._readers.close()

@@ -27,7 +27,7 @@ _USE = Prepared(
 
 def add(connection: Connection, account: bytes, units: int, now: float) -> None:
     """Add units that were paid for; a negative number takes back what is not paid after all."""
-    _ADD.change(connection, {"account": account, "units": units, "bought": units, "updated_at": now})
+    _ADD.apply(connection, {"account": account, "units": units, "bought": units, "updated_at": now})
 
 
 def left(connection: Connection, account: bytes) -> int:

@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Column, Connection, Label, RowMapping, delete, func, insert, select, update
 
 from engram import sessions
-from engram.ledger import Row
+from engram.ledger import Row, owners
 from engram.ledger.sql import one_of
 from engram.payments import prepaid, rules, statements
 from engram.payments.model import (
@@ -26,7 +26,7 @@ from engram.payments.model import (
 )
 from engram.payments.purchase_answer import NoRoom
 from engram.payments.rules import Delivery, PaymentEffect, PaymentEvent, Transition
-from engram.payments.tables import answered_requests, payments, refunds
+from engram.payments.tables import PAYMENT, answered_requests, payments, refunds
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 
 # A tenth of the cost of calling the enumeration.
@@ -136,7 +136,7 @@ def count_crash(connection: Connection, payment_id: str, at: float) -> Payment |
         quarantined_at=payment.quarantined_at or (at if quarantined else None),
         next_attempt_at=at + rules.retry_delay_s(crashes) if again and not quarantined else None,
     )
-    statements.UPDATE_PAYMENT.change(connection, change_of(payment, after))
+    statements.UPDATE_PAYMENT.apply(connection, change_of(payment, after))
     return after
 
 
@@ -156,7 +156,7 @@ def release_quarantine(connection: Connection, payment_id: str, at: float) -> Pa
         return None
     due = None if payment.state is PaymentState.REFUNDED else at  # others may have been watched
     after = msgspec.structs.replace(payment, crashes=0, quarantined_at=None, next_attempt_at=due)
-    statements.UPDATE_PAYMENT.change(connection, change_of(payment, after))
+    statements.UPDATE_PAYMENT.apply(connection, change_of(payment, after))
     return after
 
 
@@ -181,18 +181,19 @@ def get(connection: Connection, payment_id: str) -> Payment | None:
 
 
 def due(connection: Connection, now: float, limit: int) -> list[DuePayment]:
-    """At most `limit` payments whose work is due: those whose buyers wait first, then the longest waiting, and last
-    those that were given up."""
+    """At most `limit` payments of this process whose work is due: those whose buyers wait first, then the longest
+    waiting, and last those that were given up."""
     found: dict[str, DuePayment] = {}
+    owner = owners.me(connection)
     for statement in statements.IN_TURN:
-        for row in connection.execute(statement, {"now": now, "most": limit - len(found)}):
+        for row in connection.execute(statement, {"now": now, "owner": owner, "most": limit - len(found)}):
             found.setdefault(row.id, DuePayment(row.id, PaymentState(row.state)))
     return list(found.values())
 
 
 def of_session(connection: Connection, session_id: str) -> list[Payment]:
     """All payments of a session, the first one first."""
-    query = select(payments).where(payments.c.session_id == session_id).order_by(payments.c.created_at)
+    query = select(*PAYMENT).where(payments.c.session_id == session_id).order_by(payments.c.created_at)
     return [_payment(row) for row in connection.execute(query).mappings()]
 
 
@@ -200,7 +201,7 @@ def list_payments(
     connection: Connection, *, state: PaymentState | None = None, limit: int = 200, before: float | None = None
 ) -> list[Payment]:
     """Return the newest payments, newest first; `before` (created_at) pages on."""
-    query = select(payments).order_by(payments.c.created_at.desc(), payments.c.id).limit(limit)
+    query = select(*PAYMENT).order_by(payments.c.created_at.desc(), payments.c.id).limit(limit)
     if state is not None:
         query = query.where(payments.c.state == str(state))
     if before is not None:

@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 from config.model import Settings
 from engram import sessions
 from engram.clock import Ids
-from engram.ledger import Ledger
+from engram.ledger import Ledger, owners
+from engram.ledger.sql import OWNER
 from engram.payments import records, rules, statements, x402
 from engram.payments.model import HoldLimits, Payment, PaymentKind, PaymentState
 from engram.payments.protocol import Credit, Extension, NewSession, Order, Purchase, Wanted
@@ -236,7 +237,7 @@ def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
 
 
 def _inserted(connection: Connection, payment: Payment) -> Payment:
-    statements.INSERT_PAYMENT.change(connection, records.columns_of(payment))
+    statements.INSERT_PAYMENT.apply(connection, records.columns_of(payment) | {OWNER: owners.me(connection)})
     return payment
 
 
@@ -250,7 +251,8 @@ def _retried(connection: Connection, known: Payment, again: Payment) -> Payment:
         crashes=known.crashes,
         attempts=known.attempts,
     )
-    statements.REPLACE_PAYMENT.change(connection, records.change_of(known, payment))
+    change = records.change_of(known, payment) | {OWNER: owners.me(connection)}
+    statements.REPLACE_PAYMENT.apply(connection, change)
     if known.kind is PaymentKind.SESSION:
         sessions.records.remove_unpaid(connection, known.session_id)
     return payment
@@ -266,4 +268,4 @@ def _remember_request(connection: Connection, reservation: Reservation, payment:
         "payment_id": payment.id,
         "at": reservation.now.wall,
     }
-    statements.REMEMBER_REQUEST.change(connection, remembered)
+    statements.REMEMBER_REQUEST.apply(connection, remembered)

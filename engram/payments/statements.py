@@ -7,18 +7,18 @@ import msgspec
 from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, update
 
 from engram.ledger import Prepared, lookup
-from engram.ledger.sql import one_of, upsert
+from engram.ledger.sql import OWNER, one_of, upsert
 from engram.payments import rules
-from engram.payments.tables import answered_requests, payments, refunds
+from engram.payments.tables import PAYMENT, answered_requests, payments, refunds
 
 
 def _count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
     return select(func.count()).where(*conditions).scalar_subquery()
 
 
-PAYMENT_BY_ID = Prepared(select(payments).where(payments.c.id == bindparam("id")))
+PAYMENT_BY_ID = Prepared(select(*PAYMENT).where(payments.c.id == bindparam("id")))
 PAYMENT_BY_AUTHORIZATION = Prepared(
-    select(payments).where(
+    select(*PAYMENT).where(
         payments.c.network == bindparam("network"),
         payments.c.asset == bindparam("asset"),
         payments.c.payer == bindparam("payer"),
@@ -26,7 +26,9 @@ PAYMENT_BY_AUTHORIZATION = Prepared(
     )
 )
 _DUE = payments.c.next_attempt_at <= bindparam("now")
-_DUE_PAYMENT = select(payments.c.id, payments.c.state).limit(bindparam("most"))
+_DUE_PAYMENT = (
+    select(payments.c.id, payments.c.state).where(payments.c[OWNER] == bindparam("owner")).limit(bindparam("most"))
+)
 PAYMENTS_AT_ONCE = _DUE_PAYMENT.where(one_of(payments.c.state, map(str, rules.AT_ONCE)), _DUE)
 """Those whose buyers wait."""
 _GIVEN_UP = one_of(payments.c.state.concat(""), map(str, rules.GIVEN_UP))

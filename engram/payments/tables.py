@@ -2,7 +2,7 @@
 
 from sqlalchemy import Index, Integer, LargeBinary, PrimaryKeyConstraint, Text
 
-from engram.ledger.sql import REAL, Column, Table, metadata
+from engram.ledger.sql import OWNER, REAL, Column, Table, metadata, owner_column
 
 payments = Table(
     "payments",
@@ -36,8 +36,12 @@ payments = Table(
     Column("updated_at", REAL, nullable=False),
     Column("settled_at", REAL),
     Column("identifier", Text),  # x402's payment-identifier, as the buyer chose it
+    owner_column(),
+    info={"open": "next_attempt_at IS NOT NULL"},
     sqlite_strict=True,
 )
+PAYMENT = [column for column in payments.c if column.name != OWNER]
+"""What a payment is, without who works it."""
 Index(
     "uq_payments_authorization",
     payments.c.network,

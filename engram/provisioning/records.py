@@ -5,11 +5,12 @@ from collections.abc import Collection
 import msgspec
 from sqlalchemy import Connection, RowMapping, delete, func, insert, literal_column, select, update
 
-from engram.ledger import facts
+from engram.ledger import facts, owners
+from engram.ledger.sql import OWNER
 from engram.provisioning.errors import NoCapacity, OtherBackend
 from engram.provisioning.model import NodeRecord, NodeState
 from engram.provisioning.rules import Facts
-from engram.provisioning.tables import node_session_keys, nodes
+from engram.provisioning.tables import NODE, node_session_keys, nodes
 from engram.sessions import Session
 from engram.sessions import records as session_records
 
@@ -39,21 +40,21 @@ def facts_of(connection: Connection, session_id: str) -> tuple[Session, NodeReco
 
 def live_node(connection: Connection, session_id: str) -> NodeRecord | None:
     """Return the session's node that is not gone; there is at most one."""
-    query = select(nodes).where(nodes.c.session_id == session_id, _LIVE).order_by(nodes.c.created_at.desc()).limit(1)
+    query = select(*NODE).where(nodes.c.session_id == session_id, _LIVE).order_by(nodes.c.created_at.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return None if row is None else _record(row)
 
 
 def by_token(connection: Connection, token: str) -> NodeRecord | None:
     """Return the node of that token, gone or not."""
-    row = connection.execute(select(nodes).where(nodes.c.token == token)).mappings().first()
+    row = connection.execute(select(*NODE).where(nodes.c.token == token)).mappings().first()
     return None if row is None else _record(row)
 
 
 def insert_launching(connection: Connection, node: NodeRecord) -> None:
     """Commit to a launch before it is made."""
     columns = msgspec.structs.asdict(node)
-    columns["state"] = str(node.state)
+    columns |= {"state": str(node.state), OWNER: owners.me(connection)}
     connection.execute(insert(nodes).values(columns))
 
 
@@ -108,12 +109,13 @@ def require_backends(connection: Connection, names: Collection[str]) -> None:
 
 
 def open_work(connection: Connection, limit: int = 500) -> list[tuple[str, int]]:
-    """Ids of sessions that a saga must bring further, oldest first, and how often their saga crashed.
+    """Ids of this process's sessions that a saga must bring further, oldest first, and how often their saga crashed.
 
     They are being provisioned or stopped, or are over with a node left. Quarantined ones are left out.
     """
     crashes = session_records.crashes_when_over(nodes.c.session_id)
-    left_over = select(nodes.c.session_id, crashes).where(_LIVE, crashes.is_not(None)).limit(limit)
+    mine = nodes.c[OWNER] == owners.me(connection)
+    left_over = select(nodes.c.session_id, crashes).where(_LIVE, mine, crashes.is_not(None)).limit(limit)
     return [
         *session_records.list_unfinished(connection, limit),
         *((session_id, crashed) for session_id, crashed in connection.execute(left_over)),

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Index, Integer, LargeBinary, Text
 
-from engram.ledger.sql import REAL, Column, Table, metadata
+from engram.ledger.sql import OWNER, REAL, Column, Table, metadata, owner_column
 
 nodes = Table(
     "nodes",
@@ -16,8 +16,12 @@ nodes = Table(
     Column("hotkey", LargeBinary),
     Column("created_at", REAL, nullable=False),
     Column("gone_at", REAL),
+    owner_column(),
+    info={"open": "state <> 'gone'"},
     sqlite_strict=True,
 )
+NODE = [column for column in nodes.c if column.name != OWNER]
+"""What a node is, without who works it."""
 Index("ix_nodes_session", nodes.c.session_id)
 Index("uq_nodes_live_port", nodes.c.port, unique=True, sqlite_where=nodes.c.state != "gone")
 

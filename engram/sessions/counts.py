@@ -41,7 +41,7 @@ _LOOKUP = lookup(_Taken, [_LIVE.label("live"), _HELD.label("held")], [session_co
 def move(connection: Connection, was: SessionState | None, becomes: SessionState | None) -> None:
     """Count a session that goes from one state to another; None: it is added, or dropped."""
     if was is not becomes:
-        _MOVE.change(connection, {"was": was and was.value, "becomes": becomes and becomes.value})
+        _MOVE.apply(connection, {"was": was and was.value, "becomes": becomes and becomes.value})
 
 
 def taken(connection: Connection, controller: bytes) -> tuple[int, int]:

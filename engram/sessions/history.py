@@ -13,10 +13,10 @@ _INSERT = Prepared(insert(session_events), ["session_id", "at", "event", "data"]
 _STATES = sorted(map(str, SessionState))
 
 
-def append_event(connection: Connection, session_id: str, at: float, event: str, details: Mapping[str, object]) -> int:
-    """Add a row to the session's history; returns its id."""
+def append_event(connection: Connection, session_id: str, at: float, event: str, details: Mapping[str, object]) -> None:
+    """Add a row to the session's history."""
     data = msgspec.json.encode(details).decode()
-    return _INSERT.insert(connection, {"session_id": session_id, "at": at, "event": str(event), "data": data})
+    _INSERT.apply(connection, {"session_id": session_id, "at": at, "event": str(event), "data": data})
 
 
 def events_since(connection: Connection, session_id: str, after_id: int = 0, limit: int = 500) -> Sequence[EventRecord]:

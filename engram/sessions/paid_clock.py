@@ -13,13 +13,14 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, or_, select, true, update
 
-from engram.ledger import Prepared
+from engram.ledger import Prepared, owners
+from engram.ledger.sql import OWNER
 from engram.sessions import rules
 from engram.sessions.model import Instant
-from engram.sessions.tables import paid_clock, sessions
+from engram.sessions.tables import SESSION, paid_clock, sessions
 
 COLUMNS = (paid_clock.c.reads_s, paid_clock.c.wall, paid_clock.c.monotonic, paid_clock.c.boot)
-SESSIONS = select(sessions, *COLUMNS).join_from(sessions, paid_clock, true())
+SESSIONS = select(*SESSION, *COLUMNS).join_from(sessions, paid_clock, true())
 """Each with the row of the clock."""
 _ROW = Prepared(select(*COLUMNS))
 _MOVE = Prepared(update(paid_clock).values({column: bindparam(column.name) for column in COLUMNS}))
@@ -33,18 +34,19 @@ def checkpoint(connection: Connection, now: Instant) -> float:
         return reads_s
     reads_s += rules.elapsed_s(at, now)
     moved = {"reads_s": reads_s, "wall": now.wall, "monotonic": now.monotonic, "boot": now.boot}
-    _MOVE.change(connection, moved)
+    _MOVE.apply(connection, moved)
     return reads_s
 
 
 def expired(connection: Connection, now: Instant, limit: int = 500) -> list[str]:
-    """Ids of running sessions whose time is up, the longest overdue first; the same as rules.has_expired."""
+    """Ids of this process's sessions whose time is up, the longest overdue first; the same as rules.has_expired."""
     reads_s, at = _row(connection)
     reads_s += rules.elapsed_s(at, now)
     query = (
         select(sessions.c.id)
         .where(
             sessions.c.counted_from.is_not(None),
+            sessions.c[OWNER] == owners.me(connection),
             reads_s >= _ENDS,
             or_(sessions.c.pending_extensions == 0, reads_s - rules.EXTENSION_PAUSE_S >= _ENDS),
         )

@@ -19,7 +19,8 @@ from sqlalchemy import (
     update,
 )
 
-from engram.ledger import Ledger, Lookup, Prepared, lookup
+from engram.ledger import Ledger, Lookup, Prepared, lookup, owners
+from engram.ledger.sql import OWNER
 from engram.sessions import counts, history, paid_clock, rules
 from engram.sessions.indexed import IndexedSession
 from engram.sessions.model import (
@@ -34,7 +35,7 @@ from engram.sessions.model import (
     SessionState,
     TierName,
 )
-from engram.sessions.tables import sessions
+from engram.sessions.tables import SESSION, sessions
 
 R = TypeVar("R", bound=IndexedSession)
 
@@ -69,12 +70,12 @@ _UPDATE = Prepared(
 
 def insert_session(connection: Connection, session: Session) -> None:
     """Add a session and the first event of its history."""
-    _INSERT.change(connection, _columns(connection, session))
+    _INSERT.apply(connection, _columns(connection, session) | {OWNER: owners.me(connection)})
     counts.move(connection, None, session.state)
     history.append_event(connection, session.id, session.created_at, session.state, {})
 
 
-_LOOKUP = lookup(IndexedSession, [*sessions.c, *paid_clock.COLUMNS], [sessions.c.id])
+_LOOKUP = lookup(IndexedSession, [*SESSION, *paid_clock.COLUMNS], [sessions.c.id])
 
 
 def look(ledger: Ledger, session_id: str) -> Session | None:
@@ -85,7 +86,7 @@ def look(ledger: Ledger, session_id: str) -> Session | None:
 
 def lookup_with(row: type[R], of_payment: Callable[[Column[Any]], Label[Any]]) -> Lookup[R]:
     """Prepare a read of a session and what `of_payment` selects of the payment of its id, which is `row`'s last."""
-    return lookup(row, [*sessions.c, *paid_clock.COLUMNS, of_payment(sessions.c.payment_id)], [sessions.c.id])
+    return lookup(row, [*SESSION, *paid_clock.COLUMNS, of_payment(sessions.c.payment_id)], [sessions.c.id])
 
 
 def get(connection: Connection, session_id: str) -> Session | None:
@@ -123,10 +124,10 @@ def list_in_states(
 
 
 def list_running(connection: Connection) -> list[RunningSession]:
-    """Every session that a node serves."""
+    """Every session of this process that a node serves."""
     node = sessions.c.node_token, sessions.c.node_endpoint, sessions.c.node_hotkey
     query = select(sessions.c.id, sessions.c.state, *node, sessions.c.quarantined_at).where(
-        sessions.c.state.in_(sorted(RUNNING))
+        sessions.c.state.in_(sorted(RUNNING)), sessions.c[OWNER] == owners.me(connection)
     )
     return [
         RunningSession(session_id, _STATES[state], token or "", endpoint or "", hotkey, quarantined_at is not None)
@@ -135,12 +136,13 @@ def list_running(connection: Connection) -> list[RunningSession]:
 
 
 def list_unfinished(connection: Connection, limit: int) -> list[tuple[str, int]]:
-    """Sessions that are being provisioned or stopped and not in quarantine, oldest first: ids and crashes."""
+    """Return those of this process that are being provisioned or stopped, not quarantined, oldest first: ids, crashes."""
     query = (
         select(sessions.c.id, sessions.c.crashes)
         .where(
             sessions.c.state.in_([str(SessionState.PROVISIONING), str(SessionState.STOPPING)]),
             sessions.c.quarantined_at.is_(None),
+            sessions.c[OWNER] == owners.me(connection),
         )
         .order_by(sessions.c.created_at)
         .limit(limit)

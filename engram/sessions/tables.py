@@ -2,7 +2,7 @@
 
 from sqlalchemy import Index, Integer, LargeBinary, Text
 
-from engram.ledger.sql import REAL, Column, Table, metadata, one_of
+from engram.ledger.sql import OWNER, REAL, Column, Table, metadata, one_of, owner_column
 
 sessions = Table(
     "sessions",
@@ -33,8 +33,12 @@ sessions = Table(
     Column("quarantined_at", REAL),
     Column("node_store", Text),  # what holds the node's memory
     Column("emptied_at", REAL),  # another one took its place
+    owner_column(),
+    info={"open": "ended_at IS NULL"},
     sqlite_strict=True,
 )
+SESSION = [column for column in sessions.c if column.name != OWNER]
+"""What a session is, without who works it."""
 Index("ix_sessions_controller", sessions.c.controller, sessions.c.created_at)
 Index("ix_sessions_state", sessions.c.state)
 Index(

@@ -125,9 +125,9 @@ def accept(connection: Connection, submission: Submission, acknowledgement: byte
         "acknowledgement": acknowledgement,
         "received_at": at,
     }
-    _ACCEPT.insert(connection, about | of_payload)
+    _ACCEPT.apply(connection, about | of_payload)
     for key in submission.keys:
-        _SIGNED.change(connection, about | {"signer": key, "source": _source(submission), "at": at})
+        _SIGNED.apply(connection, about | {"signer": key, "source": _source(submission), "at": at})
 
 
 def newest(

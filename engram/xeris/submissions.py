@@ -52,7 +52,7 @@ def claims_of(body: bytes) -> Claims:
 
 def note(connection: Connection, claims: Claims, verdict: str, at: float, reason: str = "") -> None:
     """Log a submission."""
-    _ADD.insert(
+    _ADD.apply(
         connection,
         {
             "at": at,

@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from engram.durable import DurableError, Group, OutcomeUnknown, Readers, Writer
+from engram.durable import commit_thread as writers
 from engram.durable import group as group_commit
-from engram.durable import writer as writers
+from engram.durable import writer as sqlite_writer
 from engram.durable.connection import open_reader, open_writer
 from engram.durable.driver import sqlite3
 from tests.durable.stores import DATABASE, NotKept, Unknown, names, names_on_disk, put
@@ -96,9 +97,9 @@ async def test_a_commit_of_unknown_outcome_is_fatal_and_what_waits_is_not_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fatal: list[DurableError] = []
-    monkeypatch.setattr(writers, "MAX_GROUP", 1)
+    monkeypatch.setattr(Writer, "max_group", 1)
     monkeypatch.setattr(
-        writers, "run_group", lambda *_: [group_commit.Outcome(error=Unknown("COMMIT failed: disk I/O error"))]
+        sqlite_writer, "run_group", lambda *_: [group_commit.Outcome(error=Unknown("COMMIT failed: disk I/O error"))]
     )
     writer = Writer(DATABASE, tmp_path / "a.db", on_fatal=fatal.append)
     errors: list[Exception | None] = []
@@ -123,7 +124,7 @@ async def test_a_writer_that_fails_tells_everyone_who_waits_instead_of_hanging_t
     def broken(*_: object) -> list[group_commit.Outcome]:
         raise fault
 
-    monkeypatch.setattr(writers, "run_group", broken)
+    monkeypatch.setattr(sqlite_writer, "run_group", broken)
     async with writing(tmp_path / "a.db", on_fatal=fatal.append) as writer:
         with trio.fail_after(10):
             with pytest.raises(OutcomeUnknown, match="the writer of the box failed"):

@@ -46,9 +46,8 @@ class GatewayProcess:
         self._settings.write_text(with_ports_of_its_own(settings))
         self._environ = environ or {}
         self._command = [str(binary)] if binary else [sys.executable, str(program)]
-        self._arguments = arguments
+        self._arguments = ("--port", str(port)) if arguments is None else arguments
         self._profile = profile
-        self._port = port
         self._process: subprocess.Popen[bytes] | None = None
         self.ready: dict[str, Any] = {}
 

@@ -16,10 +16,10 @@ from engram.ledger.lane import Lane, Lookup
 from engram.payments.tables import payments
 from engram.sessions import paid_clock, records
 from engram.sessions.indexed import IndexedSession
-from engram.sessions.tables import session_events, sessions
+from engram.sessions.tables import SESSION, session_events, sessions
 from tests.sessions.test_records import a_session
 
-COLUMNS = [*sessions.c, *paid_clock.COLUMNS]
+COLUMNS = [*SESSION, *paid_clock.COLUMNS]
 BY_ID = lookup(IndexedSession, COLUMNS, [sessions.c.id])
 
 

@@ -47,11 +47,11 @@ def test_a_change_says_how_many_rows_it_met(ledger: InlineLedger) -> None:
 
 def test_many_rows_are_written_and_read_by_one_statement_each(ledger: InlineLedger) -> None:
     rows = [{"key": f"k{n}", "value": str(n)} for n in range(3)]
-    ledger.write_now(lambda connection: PUT.change_each(connection, rows))
+    ledger.write_now(lambda connection: PUT.apply_each(connection, rows))
     both = Prepared(select(meta.c.value).where(meta.c.key.like(bindparam("like"))).order_by(meta.c.key))
     assert both.rows(ledger._connection, {"like": "k%"}) == [("0",), ("1",), ("2",)]
     with pytest.raises(sqlalchemy.exc.IntegrityError):
-        ledger.write_now(lambda connection: PUT.change_each(connection, rows))
+        ledger.write_now(lambda connection: PUT.apply_each(connection, rows))
 
 
 def test_an_insert_says_the_row_that_it_made(ledger: InlineLedger) -> None:

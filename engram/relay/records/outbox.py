@@ -68,7 +68,7 @@ def enqueue(
     }
     if statements.INSERT_ENTRY.change(connection, values) != 1:
         return Enqueued.KNOWN
-    statements.STREAM_GREW.change(connection, {"stream": stream.id})
+    statements.STREAM_GREW.apply(connection, {"stream": stream.id})
     add(connection, "pending", 1)
     return Enqueued.QUEUED
 
@@ -171,14 +171,14 @@ def settle(connection: Connection, entry: Entry, outcome: Outcome, decision: Dec
         "http_status": getattr(outcome, "http_status", None),
         "at": now,
     }
-    statements.LOG.insert(connection, line)
+    statements.LOG.apply(connection, line)
     add(connection, "ok" if status == "ok" else "failed", 1)
     match state:
         case EntryState.PENDING:
             change(connection, entry.stream_id, next_attempt_at=decision.next_attempt_at)
         case EntryState.DELIVERED:
             done = {"stream": entry.stream_id, "now": now, "hash": entry.output_hash}
-            statements.STREAM_DELIVERED.change(connection, done)
+            statements.STREAM_DELIVERED.apply(connection, done)
         case EntryState.ABANDONED:
             left(connection, entry, now, parked=relay_streams.c.parked + 1)
             _mark_gap(connection, entry, decision.reason, now)

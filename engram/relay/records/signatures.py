@@ -29,7 +29,7 @@ def may_sign(
     To be committed before the signature leaves this machine, for one's own payloads and for those that are co-signed.
     """
     key = {"netuid": netuid, "kind": kind, "block": block, "source": source, "signer": signer}
-    statements.INTENT.change(connection, key | {"output_hash": output_hash, "at": now})
+    statements.INTENT.apply(connection, key | {"output_hash": output_hash, "at": now})
     return statements.HELD.values(connection, key) == (output_hash,)
 
 

@@ -33,7 +33,7 @@ def stream_of(connection: Connection, netuid: int, kind: str, signer: str, now: 
     key = {"netuid": netuid, "kind": kind, "signer": signer}
     found = statements.STREAM.values(connection, key)
     if found is None:
-        statements.NEW_STREAM.insert(
+        statements.NEW_STREAM.apply(
             connection, key | {"next_seq": 1, "pending": 0, "parked": 0, "next_attempt_at": now}
         )
         found = statements.STREAM.values(connection, key)
@@ -60,7 +60,7 @@ def count(connection: Connection, name: str) -> int:
 
 def add(connection: Connection, name: str, change: int) -> None:
     """Change a counter."""
-    statements.ADD.change(connection, {"name": name, "value": change})
+    statements.ADD.apply(connection, {"name": name, "value": change})
 
 
 def count_by_state(connection: Connection) -> dict[str, int]:

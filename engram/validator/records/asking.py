@@ -116,7 +116,7 @@ def held(connection: Connection, hotkeys: Sequence[bytes]) -> dict[bytes, Holdin
 
 def put_questions(connection: Connection, round_id: int, drawn: Sequence[Question]) -> None:
     """Write what will be asked in a round."""
-    _PUT.change_each(
+    _PUT.apply_each(
         connection,
         [
             {
@@ -157,7 +157,7 @@ def answered(connection: Connection, round_id: int, hotkey: bytes, answers: Sequ
     """Write what a miner answered, all of it at once; False when it was written before, which stands."""
     if not _DONE.change(connection, {"of_round": round_id, "of_hotkey": hotkey, "was_done": 0, "done": 1}):
         return False
-    _ANSWER.change_each(
+    _ANSWER.apply_each(
         connection,
         [
             {
@@ -191,7 +191,7 @@ def answers_of(connection: Connection, round_id: int) -> dict[bytes, list[tuple[
 
 def forget_vectors(connection: Connection, round_id: int) -> None:
     """Remove the vectors of a round that is over: its texts, truths and answers are what explains a score."""
-    _FORGET_VECTORS.change(connection, {"of_round": round_id, "vector": None})
+    _FORGET_VECTORS.apply(connection, {"of_round": round_id, "vector": None})
 
 
 def question(row: Sequence[Any]) -> Question:

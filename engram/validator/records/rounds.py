@@ -174,7 +174,7 @@ def close_round(
     )
     if done.rowcount != 1:
         return False
-    _SCORE.change_each(
+    _SCORE.apply_each(
         connection, [{**values, "done": 1, "of_round": round_id, "of_hotkey": hotkey} for hotkey, values in scored]
     )
     asking.forget_vectors(connection, round_id)

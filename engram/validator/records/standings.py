@@ -35,7 +35,7 @@ def all_known(connection: Connection) -> dict[bytes, Known]:
 
 def keep(connection: Connection, found: Sequence[Known], at: float) -> None:
     """Write what is kept of miners."""
-    _KEEP.change_each(
+    _KEEP.apply_each(
         connection,
         [
             {

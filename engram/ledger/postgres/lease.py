@@ -1,0 +1,168 @@
+"""A gateway's lease: the epoch by which it owns rows, renewed by every group it commits.
+
+Each start of a process is a new epoch; epochs are never used again, and their rows in `gateways` are never deleted.
+
+```
+registered --(every group, and each quarter of the ttl)--> renewed …
+     |                                                        |
+     | SIGTERM                                                | silent for the ttl
+     v                                                        v
+   ended by itself                              ended by another gateway --> its rows are taken over
+                                                                |
+                                                                v
+                                                   the next group of its own is fenced: the process ends
+```
+
+The renewal names the epoch, not the gateway, and holds as long as nobody has set `ended_at`: a gateway that was cut off
+for longer than its ttl goes on if no other has taken its rows. Who takes over has been in touch with the server for a
+ttl itself, so that after an outage all of them come back before any is judged. Time is the server's, no gateway's.
+
+No lease stops a call that is on its way. So an effect outside the ledger begins only while the lease `holds`: until 0.7
+of the ttl after the last renewal was sent, by the local monotonic clock. And it carries a key that the other side keeps
+(the nonce of an authorization, the token of a node, the hash of a signed transaction).
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final, final
+
+import psycopg
+from sqlalchemy import Connection
+
+from engram.ledger.errors import LedgerUnavailable
+from engram.ledger.postgres.faults import text_of
+from engram.ledger.postgres.link import Link
+from engram.ledger.sql import OWNER, metadata
+
+TTL_S: Final = 10.0
+SAFE: Final = 0.7
+PAGE: Final = 200
+"""Rows of one table that one group takes over."""
+
+
+@final
+class Lease:
+    """The lease of this process. All methods are called in the writer's thread, `holds` in any."""
+
+    def __init__(self, epoch: int, ttl_s: float, sent_at: float) -> None:
+        self.epoch = epoch
+        self.ttl_s = ttl_s
+        self._safe_until = sent_at + SAFE * ttl_s
+        self._in_touch_since = sent_at
+        self._renewed_at = sent_at
+
+    @classmethod
+    def register(cls, link: Link, name: str, host: str, address: str, ttl_s: float) -> "Lease":
+        """Begin a new epoch. Raises LedgerUnavailable."""
+        sent_at = time.monotonic()
+        query = (
+            "INSERT INTO gateways (name, host, address, expires_at) "
+            "VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s)) RETURNING epoch"
+        )
+        try:
+            row = link.raw.execute(query, (name, host, address, ttl_s)).fetchone()
+        except psycopg.Error as error:
+            raise LedgerUnavailable(f"this gateway has no lease: {text_of(error)}") from None
+        assert row is not None, "INSERT returns its row"
+        return cls(int(row[0]), ttl_s, sent_at)
+
+    @property
+    def renewal(self) -> str:
+        """The statement that every group begins with; it changes no row when the lease is another's."""
+        return (
+            f"UPDATE gateways SET expires_at = clock_timestamp() + make_interval(secs => {self.ttl_s!r}), "
+            f"groups = groups + 1 WHERE epoch = {self.epoch} AND ended_at IS NULL RETURNING groups"
+        )
+
+    def renewed(self, sent_at: float) -> None:
+        """Note that a group was committed whose renewal was sent at `sent_at` (monotonic seconds)."""
+        if sent_at - self._renewed_at > self.ttl_s / 2:
+            self._in_touch_since = sent_at
+        self._renewed_at = sent_at
+        self._safe_until = sent_at + SAFE * self.ttl_s
+
+    @property
+    def holds(self) -> bool:
+        """Whether an effect outside the ledger may begin."""
+        return time.monotonic() < self._safe_until
+
+    @property
+    def due_in_s(self) -> float:
+        """Seconds until the next renewal without a group."""
+        return max(0.0, self._renewed_at + self.ttl_s / 4 - time.monotonic())
+
+    @property
+    def may_judge(self) -> bool:
+        """Whether this process has been in touch with the server for long enough to say that another is gone."""
+        return time.monotonic() - self._in_touch_since > self.ttl_s
+
+    def took_effect(self, link: Link, groups: int) -> bool:
+        """Return whether the group that made the lease's count `groups` was committed.
+
+        Waits for the transaction that was cut off to end: it holds the row's lock. Raises psycopg.Error.
+        """
+        row = link.raw.execute("SELECT groups FROM gateways WHERE epoch = %s FOR UPDATE", (self.epoch,)).fetchone()
+        return row is not None and int(row[0]) >= groups
+
+
+def end(connection: Connection, epoch: int) -> bool:
+    """End a lease; its rows are taken over by the others. False when it has ended already."""
+    query = "UPDATE gateways SET ended_at = clock_timestamp() WHERE epoch = %s AND ended_at IS NULL"
+    return connection.exec_driver_sql(query, (epoch,)).rowcount == 1
+
+
+def end_expired(connection: Connection, me: int) -> list[int]:
+    """End the leases of gateways that were silent for longer than their ttl; return their epochs."""
+    query = (
+        "UPDATE gateways SET ended_at = clock_timestamp() WHERE epoch IN (SELECT epoch FROM gateways "
+        "WHERE ended_at IS NULL AND expires_at < clock_timestamp() AND epoch <> %s FOR UPDATE SKIP LOCKED) "
+        "RETURNING epoch"
+    )
+    return [epoch for (epoch,) in connection.exec_driver_sql(query, (me,))]
+
+
+def take_over(connection: Connection, me: int, page: int = PAGE) -> dict[str, int]:
+    """Take the open rows of ended leases, at most `page` of each table; return how many of each.
+
+    Which rows are open is said with the table: `Table.info["open"]`. Rows of epoch 0 are those of a ledger that was
+    moved here.
+    """
+    taken: dict[str, int] = {}
+    for table in metadata.tables.values():
+        condition = table.info.get("open")
+        if condition is None:
+            continue
+        (key,) = (column.name for column in table.primary_key)
+        query = (
+            f"UPDATE {table.name} SET {OWNER} = {me} WHERE {key} IN (SELECT {key} FROM {table.name} AS t "
+            f"WHERE {condition} AND {OWNER} <> {me} "
+            f"AND NOT EXISTS (SELECT FROM gateways WHERE epoch = t.{OWNER} AND gateways.ended_at IS NULL) LIMIT {page})"
+        )
+        if count := connection.exec_driver_sql(query).rowcount:
+            taken[table.name] = count
+    return taken
+
+
+def owner_settings(ttl_s: float) -> Mapping[str, object]:
+    """Return the server's settings for a writing connection, so that one that is stopped holds up nobody for long."""
+    ms = int(ttl_s * 1000)
+    return {
+        "idle_in_transaction_session_timeout": ms // 3,
+        "lock_timeout": ms // 2,
+        "statement_timeout": max(ms, 5_000),
+        "timezone": "UTC",
+    }
+
+
+def listed(connection: Connection) -> list[Mapping[str, Any]]:
+    """Return the gateways that have a lease or had one in the last day, newest first, with what they own."""
+    query = (
+        "SELECT epoch, name, host, address, extract(epoch FROM started_at) AS started_at, "
+        "extract(epoch FROM expires_at - clock_timestamp()) AS expires_in_s, "
+        "CASE WHEN ended_at IS NOT NULL THEN 'ended' WHEN expires_at < clock_timestamp() THEN 'expired' "
+        "WHEN draining_at IS NOT NULL THEN 'draining' ELSE 'live' END AS state, "
+        "(SELECT count(*) FROM payments WHERE owner_epoch = epoch AND next_attempt_at IS NOT NULL) AS payments, "
+        "(SELECT count(*) FROM sessions WHERE owner_epoch = epoch AND ended_at IS NULL) AS sessions "
+        "FROM gateways WHERE ended_at IS NULL OR ended_at > clock_timestamp() - interval '1 day' ORDER BY epoch DESC"
+    )
+    return [dict(row) for row in connection.exec_driver_sql(query).mappings()]

@@ -1,0 +1,85 @@
+"""A PostgreSQL ledger as this process uses it: where it is, and the lease that this process has there."""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import final
+
+from sqlalchemy import Connection
+
+from engram.durable import DurableError, Group
+from engram.ledger.postgres import schema
+from engram.ledger.postgres.lease import TTL_S, Lease, owner_settings
+from engram.ledger.postgres.link import Link, place_of
+from engram.ledger.postgres.readers import SETTINGS, PostgresReaders
+from engram.ledger.postgres.writer import PostgresWriter
+from engram.ledger.sql import OWNER
+
+
+@final
+class PostgresServer:
+    """Opens what writes and what reads. One process has one, and one lease for all its life."""
+
+    def __init__(self, url: str, *, name: str = "", address: str = "", ttl_s: float = TTL_S) -> None:
+        """Know where the ledger is; `name` and `address` are what others see of this process."""
+        self._url = url
+        self._name = name or f"{socket.gethostname()}:{os.getpid()}"
+        self._address = address
+        self._ttl_s = ttl_s
+        self.lease: Lease | None = None
+
+    @property
+    def place(self) -> str:
+        """Where it is, without the password."""
+        return place_of(self._url)
+
+    @property
+    def holds(self) -> bool:
+        """Whether an effect outside the ledger may begin."""
+        return self.lease is not None and self.lease.holds
+
+    def open_writer(
+        self, on_fatal: Callable[[DurableError], None], on_group: Callable[[Group], None]
+    ) -> PostgresWriter:
+        """Connect, migrate, and take a lease at the first call; blocks. Raises LedgerUnusable and LedgerUnavailable."""
+        link = self._connect_writer()
+        try:
+            schema.migrate(link)
+            if self.lease is None:
+                self.lease = Lease.register(link, self._name, socket.gethostname(), self._address, self._ttl_s)
+        except BaseException:
+            link.close()
+            raise
+        return PostgresWriter(self._connect_writer, self.lease, link, on_fatal=on_fatal, on_group=on_group)
+
+    def open_readers(self, most: int) -> PostgresReaders:
+        """Return a pool of readers; it connects when it is first used."""
+        return PostgresReaders(self._connect_reader, most)
+
+    def open_inline(self) -> Link:
+        """Connect and migrate, without a lease; blocks. Raises LedgerUnusable and LedgerUnavailable."""
+        link = Link(self._url, owner_settings(30.0))
+        try:
+            schema.migrate(link)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def _connect_writer(self) -> Link:
+        return Link(self._url, owner_settings(self._ttl_s))
+
+    def _connect_reader(self) -> Link:
+        link = Link(self._url, SETTINGS)
+        if self.lease is not None:
+            link.handle.info[OWNER] = self.lease.epoch
+        return link
+
+
+def read_once(url: str, query: Callable[[Connection], object]) -> object:
+    """Run one query on the ledger at `url`; blocks. Raises LedgerUnavailable."""
+    readers = PostgresServer(url).open_readers(1)
+    try:
+        return readers.read_now(query, 30.0)
+    finally:
+        readers.close()

@@ -1,0 +1,141 @@
+"""The ledger's writer on PostgreSQL: one thread and one connection, which it makes again when it is lost.
+
+| what happens | what the writer does |
+|---|---|
+| the server is away | answers `LedgerUnavailable` to what is submitted, and connects again at the next |
+| a COMMIT is lost on its way | connects again, for as long as it takes, and finds out; its callers wait |
+| the lease is another's | ends, and the process with it |
+| nothing is written | renews the lease every quarter of its ttl, and takes over what ended gateways left |
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, final
+
+import psycopg
+import structlog
+from sqlalchemy import Connection
+
+from engram.durable import CommitThread, DurableError, Group, Outcome
+from engram.ledger.errors import CommitUnknown, LedgerError, LedgerUnavailable
+from engram.ledger.postgres import lease as leases
+from engram.ledger.postgres.group import MAX_GROUP, CommitLost, Fenced, GroupCommit, settled
+from engram.ledger.postgres.lease import Lease
+from engram.ledger.postgres.link import Link
+from engram.ledger.sql import OWNER
+
+RECONNECT_S: Final = 0.2
+SETTLE_S: Final = 600.0
+"""After this long without a server the outcome of a lost COMMIT is given up as unknown, and the process ends."""
+
+_log = structlog.get_logger("engram.ledger")
+
+
+@final
+class PostgresWriter(CommitThread[Connection]):
+    """Owns the writing connection and the lease until `close`."""
+
+    max_group = MAX_GROUP
+
+    def __init__(
+        self,
+        connect: Callable[[], Link],
+        lease: Lease | None,
+        link: Link,
+        *,
+        on_fatal: Callable[[DurableError], None],
+        on_group: Callable[[Group], None],
+    ) -> None:
+        """`connect` makes another connection like `link`, and raises LedgerUnavailable."""
+        super().__init__("the ledger", LedgerUnavailable, CommitUnknown, on_fatal, on_group)
+        self._connect = connect
+        self._lease = lease
+        self._link: Link | None = link
+        self._closing = threading.Event()
+        self._judged_at = 0.0
+
+    def _commit(self, transactions: Sequence[Callable[[Connection], Any]]) -> list[Outcome]:
+        try:
+            link = self._usable()
+        except LedgerUnavailable as error:
+            self.commits.failed += len(transactions)
+            return [Outcome(error=error) for _ in transactions]
+        sent_at = time.monotonic()
+        before = self.commits.commits
+        try:
+            outcomes = GroupCommit(link, self._lease.renewal if self._lease else None).run(transactions, self.commits)
+        except CommitLost as lost:
+            _log.warning("commit_lost", reason=str(lost))
+            outcomes = settled(lost, self._settle(lost), transactions, self.commits)
+        except Fenced as error:
+            return [Outcome(error=self._fenced(error)) for _ in transactions]
+        if self._lease and self.commits.commits > before:
+            self._lease.renewed(sent_at)
+        return outcomes
+
+    def _fenced(self, error: Fenced) -> CommitUnknown:
+        """Return the error that ends the process; nothing was committed, and what waits is said to be unknown."""
+        _log.error("lease_lost", epoch=self._lease.epoch if self._lease else 0)
+        return CommitUnknown(str(error))
+
+    def _patience(self) -> float | None:
+        return self._lease.due_in_s if self._lease else None
+
+    def _idle(self) -> DurableError | None:
+        """Renew the lease; take over what gateways have left that are gone."""
+        assert self._lease is not None
+        me, may_judge = self._lease.epoch, self._lease.may_judge
+
+        def look(connection: Connection) -> tuple[list[int], dict[str, int]]:
+            return leases.end_expired(connection, me) if may_judge else [], leases.take_over(connection, me)
+
+        (outcome,) = self._commit([look])
+        if isinstance(outcome.error, CommitUnknown):
+            return outcome.error
+        if outcome.error is not None:
+            _log.warning("lease_not_renewed", reason=str(outcome.error))
+            self._closing.wait(min(RECONNECT_S, self._lease.ttl_s / 4))
+            return None
+        ended, taken = outcome.value
+        if ended or taken:
+            _log.warning("taken_over", ended=ended, **taken)
+        return None
+
+    def _close(self) -> None:
+        self._closing.set()
+        try:
+            if self._lease is not None:
+                epoch = self._lease.epoch
+                GroupCommit(self._usable(), None).run([lambda c: leases.end(c, epoch)], self.commits)
+        except (LedgerError, CommitLost):
+            pass  # it expires
+        if self._link is not None:
+            self._link.close()
+
+    def _usable(self) -> Link:
+        if self._link is None or not self._link.usable:
+            if self._link is not None:
+                self._link.close()
+                self._link = None
+            self._link = self._connect()
+            _log.info("ledger_connected")
+        if self._lease is not None:
+            self._link.handle.info[OWNER] = self._lease.epoch
+        return self._link
+
+    def _settle(self, lost: CommitLost) -> bool | None:
+        """Find out whether a lost COMMIT took effect; None: it cannot be found out."""
+        if self._lease is None:
+            return None
+        deadline = time.monotonic() + SETTLE_S
+        while time.monotonic() < deadline:
+            try:
+                found = self._lease.took_effect(self._usable(), lost.groups)
+            except (LedgerError, psycopg.Error) as error:
+                _log.warning("commit_not_settled_yet", reason=" ".join(str(error).split()))
+                time.sleep(RECONNECT_S)
+            else:
+                _log.warning("commit_settled", took_effect=found)
+                return found
+        return None

@@ -1,0 +1,49 @@
+"""A plugin (`-p tests.ledger.postgres.same_tests`): every ledger that a test opens is one on PostgreSQL.
+
+ENGRAM_TEST_POSTGRESQL names the server. A ledger without a path is a schema of its own; one with a path is the same
+schema each time. What is about SQLite itself is not collected: tests and files named in `OF_SQLITE`.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from engram.ledger import InlineLedger, inline
+from engram.ledger.postgres.server import PostgresServer
+from engram.ledger.postgres.store import PostgresStore
+
+BASE = os.environ["ENGRAM_TEST_POSTGRESQL"]
+OF_SQLITE: dict[str, str] = {}
+"""Parts of the names of tests, with the reason."""
+_opened: dict[Path, str] = {}
+_numbers = iter(range(1_000_000))
+
+
+def _new() -> str:
+    schema = f"same_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(BASE, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {schema}")
+    return f"{BASE}?options=-csearch_path%3D{schema}"
+
+
+def open_inline(path: Path | None = None) -> InlineLedger:
+    url = _new() if path is None else _opened.setdefault(path, "") or _new()
+    if path is not None:
+        _opened[path] = url
+    return InlineLedger(PostgresStore(PostgresServer(url).open_inline()))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    import engram.ledger
+
+    for module in (inline, engram.ledger):
+        module.open_inline = open_inline  # type: ignore[assignment]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:
+    kept = [item for item in items if not any(word in item.nodeid for word in OF_SQLITE)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
