@@ -206,6 +206,8 @@ def kept_from(connection: Connection, now: float, keep_s: float) -> float:
     """
     newest = newest_at(connection)
     return (now if newest is None else min(now, newest + DAY_S)) - keep_s
+
+
 def newest_at(connection: Connection) -> float | None:
     """Return when the newest payload was accepted (unix seconds); None before the first."""
     found = connection.scalar(select(func.max(accepted.c.received_at)))
