@@ -11,6 +11,7 @@ from typing import Final, final
 from urllib.parse import urlsplit
 
 from engram.archive.errors import AlreadyThere, Damaged, Missing, PlaceUnavailable
+from engram.archive.place import MOST_BYTES
 from engram.archive.sigv4 import Credentials, escaped, query_string, signed_headers
 from engram.http.client import HttpClient, HttpError, Response, TooLarge
 
@@ -52,7 +53,7 @@ class BucketPlace:
     async def put(self, name: str, content: bytes) -> None:
         answer = await self._ask("PUT", name, content=content, headers={"if-none-match": "*"})
         if answer.status in (409, 412):
-            if await self.get(name, len(content) + 1) != content:
+            if await self.get(name, MOST_BYTES) != content:
                 raise AlreadyThere(f"{self.address}/{name} is there and has other bytes")
         elif answer.status not in (200, 201, 204):
             raise self._refused(name, answer)

@@ -43,3 +43,19 @@ class AlreadyThere(ArchiveError):
 
 class PlaceUnavailable(ArchiveError):
     """The place did not answer, or refused; nothing is known of what it holds."""
+
+
+class PaymentWanted(ArchiveError):
+    """The place takes the part only when it is paid for."""
+
+
+class NotAccepted(ArchiveError):
+    """The place refused the part for good."""
+
+
+class TooDear(ArchiveError):
+    """What the place asks for is above the limit that was set."""
+
+
+class CannotErase(ArchiveError):
+    """The place keeps everything forever; what must be deletable cannot lie there."""

@@ -8,6 +8,7 @@ import trio
 
 from engram import files
 from engram.archive.errors import AlreadyThere, Damaged, Missing, PlaceUnavailable
+from engram.archive.place import MOST_BYTES
 
 
 @final
@@ -40,7 +41,7 @@ class FolderPlace:
             try:
                 files.put(path, content, placing=os.link)
             except FileExistsError:
-                if self._get(name, len(content) + 1) != content:
+                if self._get(name, MOST_BYTES) != content:
                     raise AlreadyThere(f"{path} is there and has other bytes") from None
         except OSError as error:
             raise PlaceUnavailable(f"{path} cannot be written: {error}") from error

@@ -1,6 +1,9 @@
 """Where an archive lies: a folder, or a bucket. Nothing is ever decided from a listing alone; it may be cut."""
 
-from typing import Protocol
+from typing import Final, Protocol
+
+MOST_BYTES: Final = (1 << 24) + 4_096
+"""No part is larger: what is compared with one that is there is read up to this."""
 
 
 class Place(Protocol):

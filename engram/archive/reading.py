@@ -19,14 +19,12 @@ from engram.archive.model import (
     manifest_name,
     segment_name,
 )
-from engram.archive.place import Place
-from engram.archive.sealing import SIZES, name_of, purpose, unseal, unwrap
+from engram.archive.place import MOST_BYTES, Place
+from engram.archive.sealing import name_of, purpose, unseal, unwrap
 from engram.archive.segments import Rows
 
 MOST_HEADER: Final = 65_536
 MOST_KEY: Final = 4_096
-MOST_MANIFEST: Final = SIZES[-1] + 4_096
-MOST_SEGMENT: Final = SIZES[-1] + 4_096
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -61,16 +59,16 @@ async def newest(place: Place, header: Header, known: int) -> Found | None:
     stored: bytes | None = None
     while True:
         try:
-            stored = await place.get(manifest_name(number + 1), MOST_MANIFEST)
+            stored = await place.get(manifest_name(number + 1), MOST_BYTES)
         except Missing:
             break
         number += 1
     if number == 0:
         return None
-    stored = stored or await place.get(manifest_name(number), MOST_MANIFEST)
+    stored = stored or await place.get(manifest_name(number), MOST_BYTES)
     envelope = signing.read_envelope(stored, header, number)
     if number > 1:
-        before = await place.get(manifest_name(number - 1), MOST_MANIFEST)
+        before = await place.get(manifest_name(number - 1), MOST_BYTES)
         if signing.link_of(before) != envelope.previous:
             raise Forged(f"manifest {number} does not follow the manifest {number - 1} that is there")
     return Found(envelope, signing.link_of(stored))
@@ -128,7 +126,7 @@ def _naming(segment: str) -> Iterator[None]:
 
 
 async def _content(place: Place, archive: Opened, ref: SegmentRef) -> bytes:
-    sealed = await place.get(segment_name(ref.name), MOST_SEGMENT)
+    sealed = await place.get(segment_name(ref.name), MOST_BYTES)
     with _naming(ref.name):
         if name_of(sealed) != ref.name:
             raise Damaged("its bytes are not those that its name stands for")

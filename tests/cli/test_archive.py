@@ -149,6 +149,7 @@ def test_a_place_that_is_none_is_said(command: Command, kept: Node, monkeypatch:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name, raising=False)
     assert "s3://BUCKET/PREFIX" in command.fails("archive", "show", "ftp://x/y", code=2)
+    assert "ar://NAME" in command.fails("archive", "show", "ar://", code=2)
     assert "needs AWS_ACCESS_KEY_ID" in command.fails("archive", "show", "s3://bucket/x")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
@@ -157,3 +158,20 @@ def test_a_place_that_is_none_is_said(command: Command, kept: Node, monkeypatch:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     assert re.search("s3://bucket/x at .* does not answer", command.fails("archive", "show", "s3://bucket/x"))
     assert "header is missing" in command.fails("archive", "show", "nothing")
+
+
+def test_an_archive_on_arweave_needs_a_key_of_its_own_and_a_place_for_keys(
+    command: Command, here: Path, kept: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "ENGRAM_ARWEAVE_KEY_FILE and ENGRAM_ARWEAVE_FOLDER" in command.fails("archive", "show", "ar://memory")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_KEY_FILE", "key")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_FOLDER", "arweave")
+    assert "64 hex digits" in command.fails("archive", "show", "ar://memory")
+    (here / "key").write_text("11" * 32)
+    monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_WINC", "-1")
+    assert "a whole number of winston credits" in command.fails("archive", "show", "ar://memory")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_WINC", "1000")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_GATEWAY_URL", "arweave.net")
+    assert "ENGRAM_ARWEAVE_GATEWAY_URL is" in command.fails("archive", "show", "ar://memory")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_GATEWAY_URL", "http://127.0.0.1:9")
+    assert "does not answer" in command.fails("archive", "show", "ar://memory")

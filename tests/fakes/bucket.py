@@ -56,7 +56,8 @@ class Bucket:
             case "DELETE":
                 self.objects.pop(key, None)
                 return 204, {}, b""
-        return _error(404, "NoSuchKey")
+            case _:
+                return _error(404, "NoSuchKey")
 
     def _list(self, query: dict[str, str]) -> Answer:
         found = sorted(key for key in self.objects if key.startswith(query.get("prefix", "")))

@@ -16,6 +16,7 @@ from engram.hotkeys import Keypair
 if TYPE_CHECKING:
     from engram.archive.model import Header
     from engram.archive.place import Place
+    from engram.http.client import HttpClient
 
 JOURNALS: Final = "archives"
 """The folder in a node's data folder where archivers note what they have sent."""
@@ -23,8 +24,8 @@ PASSPHRASE_VARIABLE: Final = "ENGRAM_ARCHIVE_PASSPHRASE"  # noqa: S105 (the vari
 Where = Annotated[
     str,
     Parameter(
-        help="A folder, or s3://BUCKET/PREFIX (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for another "
-        "service than Amazon's, AWS_ENDPOINT_URL)."
+        help="A folder, s3://BUCKET/PREFIX (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for another "
+        "service than Amazon's, AWS_ENDPOINT_URL), or ar://NAME on Arweave (ENGRAM_ARWEAVE_*; see the documentation)."
     ),
 ]
 Key = Annotated[Path, Parameter(help="The owner's hotkey file.")]
@@ -33,31 +34,68 @@ Key = Annotated[Path, Parameter(help="The owner's hotkey file.")]
 @asynccontextmanager
 async def place_of(where: str) -> "AsyncIterator[Place]":
     """Open the place of an archive. Raises CommandFailed for an address that is none."""
-    from engram.archive.bucket_place import BucketPlace
     from engram.archive.folder_place import FolderPlace
-    from engram.archive.sigv4 import Credentials
     from engram.http.client import HttpClient
 
     scheme, separator, rest = where.partition("://")
     if not separator:
         yield FolderPlace(Path(where).expanduser())
         return
+    opened = {"s3": _bucket, "ar": _arweave}.get(scheme)
+    if opened is None or not rest:
+        kinds = "a folder, s3://BUCKET/PREFIX or ar://NAME"
+        raise CommandFailed(f"{where} is no place for an archive: name {kinds}", Exit.USAGE)
+    client = HttpClient()
+    try:
+        yield opened(rest, client)
+    finally:
+        await client.aclose()
+
+
+def _bucket(rest: str, client: "HttpClient") -> "Place":
+    from engram.archive.bucket_place import BucketPlace
+    from engram.archive.sigv4 import Credentials
+
     bucket, _, prefix = rest.partition("/")
-    if scheme != "s3" or not bucket:
-        raise CommandFailed(f"{where} is no place for an archive: name a folder, or s3://BUCKET/PREFIX", Exit.USAGE)
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
     access, secret = (os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
     if not access or not secret:
         raise CommandFailed("a bucket needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL") or f"https://s3.{region}.amazonaws.com"
-    if not endpoint.startswith(("http://", "https://")):
-        raise CommandFailed(f"AWS_ENDPOINT_URL is {endpoint!r}; it must be an http or https URL")
+    endpoint = _url("AWS_ENDPOINT_URL", f"https://s3.{region}.amazonaws.com")
     credentials = Credentials(access, secret, region, os.environ.get("AWS_SESSION_TOKEN", ""))
-    client = HttpClient()
+    return BucketPlace(endpoint, bucket, prefix, credentials, client, SystemClock().now)
+
+
+def _arweave(name: str, client: "HttpClient") -> "Place":
+    """Open an archive on Arweave; its keys lie in a folder, where they can be destroyed."""
+    from engram.archive.arweave_place import ArweavePlace, SplitPlace
+    from engram.archive.bundler import Bundler
+    from engram.archive.folder_place import FolderPlace
+    from engram.archive.item_keys import EthereumKey
+
+    needed = {each: os.environ.get(each, "") for each in ("ENGRAM_ARWEAVE_KEY_FILE", "ENGRAM_ARWEAVE_FOLDER")}
+    if missing := [each for each, value in needed.items() if not value]:
+        raise CommandFailed(f"an archive on Arweave needs {' and '.join(missing)} in the environment")
+    path, folder = (Path(value).expanduser() for value in needed.values())
     try:
-        yield BucketPlace(endpoint, bucket, prefix, credentials, client, SystemClock().now)
-    finally:
-        await client.aclose()
+        key = EthereumKey(bytes.fromhex(path.read_text().strip().removeprefix("0x")))
+    except (OSError, ValueError):
+        raise CommandFailed(f"{path} has no key: it holds the 64 hex digits of a secp256k1 key of its own") from None
+    upload = _url("ENGRAM_ARWEAVE_UPLOAD_URL", "https://upload.ardrive.io")
+    gateway = _url("ENGRAM_ARWEAVE_GATEWAY_URL", "https://arweave.net")
+    payment = _url("ENGRAM_ARWEAVE_PAYMENT_URL", "https://payment.ardrive.io")
+    most = os.environ.get("ENGRAM_ARWEAVE_MOST_WINC", "0")
+    if not most.isascii() or not most.isdigit():
+        raise CommandFailed(f"ENGRAM_ARWEAVE_MOST_WINC is {most!r}; it must be a whole number of winston credits")
+    place = ArweavePlace(Bundler(client, upload, gateway, payment), key, name, folder / "spool" / name, int(most))
+    return SplitPlace(FolderPlace(folder / "keys" / name), place)
+
+
+def _url(variable: str, default: str) -> str:
+    found = os.environ.get(variable) or default
+    if not found.startswith(("http://", "https://")):
+        raise CommandFailed(f"{variable} is {found!r}; it must be an http or https URL")
+    return found
 
 
 def secret_of(header: "Header", key: Path | None, shares: Path | None) -> bytes:

@@ -1,0 +1,180 @@
+"""What is said to Arweave: a bundler takes data items, a gateway shows what is there. Wire forms of Turbo's services.
+
+An upload has four outcomes and they are kept apart: taken (200, or 202 where the id is known already), payment is
+wanted (402), refused (any other 4xx), and unknown (no answer, 5xx): then the same bytes are sent again, since their id
+is the same and is charged once. Taken is not there: only bytes that were read back count.
+"""
+
+from typing import Final, final
+
+import msgspec
+
+from engram import wire
+from engram.archive.errors import Damaged, NotAccepted, PaymentWanted, PlaceUnavailable
+from engram.http.client import HttpClient, HttpError, Response, TooLarge
+
+_UPLOAD_S: Final = 120.0
+_ASK_S: Final = 30.0
+_MOST_ANSWER: Final = 4_000_000
+_MOST_PAGE_BYTES: Final = 65_536
+"""Room for the page that says that something is not there."""
+_PAGE: Final = 100
+_MOST_PAGES: Final = 1_000
+_QUERY: Final = (
+    "query($owners:[String!],$tags:[TagFilter!],$after:String){transactions(owners:$owners,tags:$tags,first:100,"
+    "after:$after){pageInfo{hasNextPage}edges{cursor node{id tags{name value}}}}}"
+)
+
+
+class _Tag(msgspec.Struct, frozen=True):
+    name: str
+    value: str
+
+
+class _Node(msgspec.Struct, frozen=True):
+    id: str
+    tags: list[_Tag]
+
+
+class _Edge(msgspec.Struct, frozen=True):
+    cursor: str
+    node: _Node
+
+
+class _Info(msgspec.Struct, frozen=True, rename="camel"):
+    has_next_page: bool
+
+
+class _Transactions(msgspec.Struct, frozen=True, rename="camel"):
+    page_info: _Info
+    edges: list[_Edge]
+
+
+class _Data(msgspec.Struct, frozen=True):
+    transactions: _Transactions
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    data: _Data
+
+
+class _Price(msgspec.Struct, frozen=True):
+    winc: str
+
+
+class Known(msgspec.Struct, frozen=True):
+    """An item that the gateway has indexed."""
+
+    id: str
+    tags: dict[str, str]
+
+
+_decode_answer = wire.decoder(_Answer).decode
+_decode_price = wire.decoder(_Price).decode
+
+
+@final
+class Bundler:
+    """One upload service with the gateway that shows what it took; URLs without a slash at the end."""
+
+    def __init__(self, client: HttpClient, upload_url: str, gateway_url: str, payment_url: str = "") -> None:
+        self._client = client
+        self._upload = upload_url.rstrip("/")
+        self._gateway = gateway_url.rstrip("/")
+        self._payment = payment_url.rstrip("/")
+
+    async def price(self, size: int) -> int:
+        """Return what `size` bytes cost, in winston credits; 0 where no price is asked for. Raises PlaceUnavailable."""
+        if not self._payment:
+            return 0
+        answer = await self._request("GET", f"{self._payment}/v1/price/bytes/{size}")
+        if answer.status != 200:
+            raise PlaceUnavailable(f"{self._payment} answered {answer.status} for the price of {size} bytes")
+        try:
+            price = int(_decode_price(answer.content).winc)
+        except (msgspec.MsgspecError, ValueError):
+            raise PlaceUnavailable(f"{self._payment} names no price for {size} bytes") from None
+        if price < 0:
+            raise PlaceUnavailable(f"{self._payment} names the price {price} for {size} bytes")
+        return price
+
+    async def send(self, item: bytes) -> None:
+        """Return once the bundler has taken the item; sending the same bytes again is safe.
+
+        Raises PaymentWanted, NotAccepted, PlaceUnavailable (it may have taken them).
+        """
+        headers = {"content-type": "application/octet-stream"}
+        url = f"{self._upload}/v1/tx/ethereum"
+        answer = await self._request("POST", url, content=item, headers=headers, total_s=_UPLOAD_S)
+        if answer.status in (200, 201, 202):
+            return
+        said = answer.content[:200].decode("utf-8", "replace")
+        if answer.status == 402:
+            raise PaymentWanted(f"{self._upload} wants to be paid for {len(item)} bytes: {said or 'it says no more'}")
+        if 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
+            raise NotAccepted(f"{self._upload} answered {answer.status}: {said}")
+        raise PlaceUnavailable(f"{self._upload} answered {answer.status}: it may have taken the item; send it again")
+
+    async def read(self, item_id: str, most: int) -> bytes | None:
+        """Return the data of an item, or None while the gateway does not have it.
+
+        Raises PlaceUnavailable, Damaged for more than `most` bytes.
+        """
+        answer = await self._request("GET", f"{self._gateway}/{item_id}", most=most, total_s=_UPLOAD_S)
+        if answer.status == 200:
+            if len(answer.content) > most:
+                raise Damaged(f"item {item_id} has more than {most} bytes")
+            return answer.content
+        if answer.status in (202, 204, 404):
+            return None
+        raise PlaceUnavailable(f"{self._gateway} answered {answer.status} for item {item_id}")
+
+    async def find(self, owner: str, tags: dict[str, str]) -> list[Known]:
+        """Return the items of an owner's address that have these tags; the gateway may not know the newest yet.
+
+        Raises PlaceUnavailable.
+        """
+        found: list[Known] = []
+        after: str | None = None
+        wanted = [{"name": name, "values": [value]} for name, value in tags.items()]
+        for _ in range(_MOST_PAGES):
+            query = {"query": _QUERY, "variables": {"owners": [owner], "tags": wanted, "after": after}}
+            answer = await self._request("POST", f"{self._gateway}/graphql", json=query)
+            if answer.status != 200:
+                raise PlaceUnavailable(f"{self._gateway}/graphql answered {answer.status}")
+            try:
+                page = _decode_answer(answer.content).data.transactions
+            except msgspec.MsgspecError as error:
+                raise PlaceUnavailable(f"{self._gateway}/graphql answered what it should not: {error}") from None
+            found += [Known(each.node.id, {tag.name: tag.value for tag in each.node.tags}) for each in page.edges]
+            if not page.page_info.has_next_page or not page.edges:
+                return found
+            after = page.edges[-1].cursor
+        raise PlaceUnavailable(f"{self._gateway} has more than {_MOST_PAGES * _PAGE} items of {owner}")
+
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        *,
+        json: object = None,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        most: int = _MOST_ANSWER,
+        total_s: float = _ASK_S,
+    ) -> Response:
+        try:
+            return await self._client.request(
+                method,
+                url,
+                json=json,
+                content=content,
+                headers=headers,
+                read_s=total_s,
+                total_s=total_s,
+                max_bytes=max(most, _MOST_PAGE_BYTES),
+            )
+        except TooLarge:
+            raise Damaged(f"{url} answers with more than {most} bytes") from None
+        except HttpError as error:
+            raise PlaceUnavailable(f"{url} does not answer: {error}") from error

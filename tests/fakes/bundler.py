@@ -1,0 +1,87 @@
+"""A bundler and the gateway behind it on one real socket, with their rules: strict items, one charge an id, an index.
+
+The switches are faults that are known of them: an answer lost after taking, payment wanted, a failing service, items
+taken and never shown, an index that lags, a gateway that shows other bytes.
+"""
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+from engram.archive.ans104 import Item, parse
+from engram.archive.errors import MalformedItem
+from engram.archive.item_keys import SCHEMES
+from tests.fakes.responder import Answer, Asked
+
+
+class Arweave:
+    """Takes items at /v1/tx/ethereum, shows them at /ID, finds them at /graphql, prices at /v1/price/bytes/N."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, Item] = {}
+        self.charged: list[str] = []
+        """An id for each time that it was paid for."""
+        self.winc_a_byte = 3
+        self.loses_answers = 0
+        self.wants_payment = False
+        self.fails_with = 0
+        self.shows = True
+        self.indexes = True
+        self.lies = False
+
+    async def answer(self, asked: Asked) -> Answer | None:
+        if self.fails_with:
+            return self.fails_with, {}, b"no"
+        if asked.target.startswith("/v1/price/bytes/"):
+            return _json(200, {"winc": str(int(asked.target.rpartition("/")[2]) * self.winc_a_byte)})
+        if asked.target == "/v1/tx/ethereum":
+            return self._take(asked)
+        if asked.target == "/graphql":
+            return _json(200, self._found(json.loads(asked.body)["variables"]))
+        item = self.items.get(asked.target[1:])
+        if item is None or not self.shows:
+            return 404, {}, b"Not Found"
+        return 200, {}, item.data[::-1] if self.lies else item.data
+
+    def _take(self, asked: Asked) -> Answer | None:
+        if asked.headers.get("content-type") != "application/octet-stream":
+            return 400, {}, b"Invalid Content-Type"
+        if self.wants_payment:
+            return 402, {}, b"Insufficient balance"
+        try:
+            item = parse(asked.body, SCHEMES)
+        except MalformedItem as malformed:
+            return 400, {}, str(malformed).encode()
+        known = item.id in self.items
+        if not known:
+            self.items[item.id] = item
+            self.charged.append(item.id)
+        if self.loses_answers:
+            self.loses_answers -= 1
+            return None
+        return (202, {}, b"") if known else _json(200, {"id": item.id, "winc": str(len(asked.body) * self.winc_a_byte)})
+
+    def _found(self, variables: dict[str, Any]) -> dict[str, Any]:
+        """Two a page, so that pages are read."""
+        wanted = {each["name"]: each["values"] for each in variables["tags"]}
+        found = [item for item in self.items.values() if _owner(item) in variables["owners"] and self.indexes]
+        found = [item for item in found if all(dict(item.tags).get(name) in values for name, values in wanted.items())]
+        start = int(variables["after"] or 0)
+        edges = [
+            {
+                "cursor": str(start + at + 1),
+                "node": {"id": item.id, "tags": [{"name": name, "value": value} for name, value in item.tags]},
+            }
+            for at, item in enumerate(found[start : start + 2])
+        ]
+        page = {"pageInfo": {"hasNextPage": start + 2 < len(found)}, "edges": edges}
+        return {"data": {"transactions": page}}
+
+
+def _owner(item: Item) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(item.owner).digest()).rstrip(b"=").decode()
+
+
+def _json(status: int, document: object) -> Answer:
+    return status, {"content-type": "application/json"}, json.dumps(document).encode()
