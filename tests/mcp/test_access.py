@@ -102,6 +102,7 @@ async def test_what_is_open_to_all_needs_no_token(tmp_path: Path) -> None:
         ("engram-mcp-1.e30." + "A" * 86, (401, "invalid_token")),
         ("engram-mcp-1." + "A" * 5 + "." + "A" * 86, (401, "invalid_token")),
     ],
+    ids=["no token", "elsewhere", "expired", "early", "other signature", "stranger", "long", "no claims", "no JSON"],
 )
 async def test_tokens_that_are_not_valid_here_are_refused(bench: Bench, token: str, answer: tuple[int, str]) -> None:
     assert await bench.ask(token) == answer

@@ -6,6 +6,8 @@ from tests.crashes import crashes
 from tests.postgres import Cluster, cluster
 
 __all__ = ["crashes"]
+collect_ignore = ["same_tests.py"]
+"""A plugin, which needs to be told the server when it is imported."""
 
 
 @pytest.fixture(scope="session")
