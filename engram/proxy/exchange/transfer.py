@@ -25,7 +25,7 @@ from engram.http.framing import CHUNKED
 from engram.proxy.backends.group import Group
 from engram.proxy.backends.rules import Server
 from engram.proxy.exchange.bodies import Body, MemoryBody
-from engram.proxy.exchange.heads import answer_lines, request_lines, trailer_lines
+from engram.proxy.exchange.heads import answer_lines, backend_path, request_lines, trailer_lines
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Gone, Refusal, unreached
 from engram.proxy.exchange.sinks import Sink
@@ -120,9 +120,7 @@ class Transfer:
 
     def _head(self, server: Server) -> bytes:
         request, target = self._request, self._group.target(server)
-        path = target.path.rstrip("/").encode("ascii") + self._matched.path
-        if request.query:
-            path += b"?" + request.query
+        path = backend_path(target.path, self._matched.path, request.query)
         lines = request_lines(request.headers, request.origin, target.authority, self._body.length)
         return head_of(request.method, path, lines)
 

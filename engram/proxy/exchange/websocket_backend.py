@@ -40,6 +40,16 @@ _REJECTED_BYTES: Final = 65_536
 """Of the body of a backend's answer that is no 101; the rest is left out."""
 
 
+class Handshake(msgspec.Struct, frozen=True):
+    """What a backend is asked for."""
+
+    host: str
+    path: str
+    subprotocols: list[str]
+    lines: Headers
+    """Without those of the handshake itself."""
+
+
 class RefusedHandshake(msgspec.Struct, frozen=True):
     """What a backend answered to a handshake instead of 101."""
 
@@ -65,11 +75,16 @@ class WebSocketBackend:
         self._sending = trio.Lock()
         self._given_up = False
 
-    async def shake_hands(
-        self, host: str, path: str, subprotocols: list[str], lines: list[tuple[bytes, bytes]]
-    ) -> str | RefusedHandshake | None:
+    async def shake_hands(self, handshake: Handshake) -> str | RefusedHandshake | None:
         """Ask for the WebSocket; return the subprotocol that was chosen, or the other answer. Raises Refusal."""
-        await self._send(Request(host=host, target=path, subprotocols=subprotocols, extra_headers=lines))
+        await self._send(
+            Request(
+                host=handshake.host,
+                target=handshake.path,
+                subprotocols=handshake.subprotocols,
+                extra_headers=handshake.lines,
+            )
+        )
         match await self._next():
             case AcceptConnection(subprotocol=subprotocol):
                 return subprotocol
