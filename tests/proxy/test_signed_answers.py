@@ -73,7 +73,7 @@ async def test_a_cut_answer_is_not_signed() -> None:
 
 async def test_what_the_proxy_answers_itself_is_signed_for_a_proven_caller_and_for_no_one_else() -> None:
     route = {"answer_after_s": 5.0}
-    body, theirs = b"{}", (b"epistula-uuid", b"another")
+    body, backends_own = b"{}", (b"epistula-uuid", b"another")
     limits = LimitSettings(requests_per_minute_per_address=0, requests_per_minute_per_key=6)
     async with (
         backend(answer(b"done", "200 OK", "epistula-uuid: another")) as servers,
@@ -92,7 +92,7 @@ async def test_what_the_proxy_answers_itself_is_signed_for_a_proven_caller_and_f
     assert [got.status for _, got in seen] == [200, 200, 404, 429]
     for headers, got in seen:
         lines = [(name.encode(), value.encode()) for name, value in got.headers.items()]
-        assert theirs not in lines
+        assert backends_own not in lines
         signed = epistula.verify_answer(
             lines,
             got.body,
