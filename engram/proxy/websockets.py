@@ -96,6 +96,8 @@ class Tunnel:
             request.phase, request.status = "answer", 101
             lasting = _Lasting(group.retired, route.drain_s, due)
             code = await _both_ways(watch.receive, send, backend, request, lasting)
+            if backend.given_up:
+                group.failed(server, backend.given_up)
             request.code = "total_late" if lasting.late else "done"
             request.detail = f"closed with {code}"
         finally:

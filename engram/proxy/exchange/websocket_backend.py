@@ -73,7 +73,8 @@ class WebSocketBackend:
         self._parts: list[Any] = []
         self._size = 0
         self._sending = trio.Lock()
-        self._given_up = False
+        self.given_up = ""
+        """Why the backend was given up; empty while it was not."""
 
     async def shake_hands(self, handshake: Handshake) -> str | RefusedHandshake | None:
         """Ask for the WebSocket; return the subprotocol that was chosen, or the other answer. Raises Refusal."""
@@ -117,6 +118,7 @@ class WebSocketBackend:
                 event = await self._next()
             if waiting.cancelled_caught:
                 if pinged:
+                    self.given_up = f"it sent nothing for {2 * self._idle_s:g} s, and answered no ping"
                     return _GIVEN_UP
                 pinged = True
                 await self._send(Ping())
@@ -124,7 +126,7 @@ class WebSocketBackend:
             pinged = False
             match event:
                 case None:
-                    return _GIVEN_UP if self._given_up else ABNORMAL
+                    return _GIVEN_UP if self.given_up else ABNORMAL
                 case CloseConnection(code=code):
                     await self._send(event.response())
                     return code
@@ -172,7 +174,7 @@ class WebSocketBackend:
             async with self._sending:
                 await self._transport.write(data)
         if sending.cancelled_caught:
-            self._given_up = True
+            self.given_up = f"it took nothing for {min(within_s, self._idle_s):g} s"
             self._transport.close()
 
     async def _next(self) -> Event | None:
