@@ -34,8 +34,7 @@ _log = structlog.get_logger("engram.kit")
 def main(make: MakeMiner, argv: Sequence[str] | None = None) -> int:
     """Run `make(host, port)` as a program with the options below; return the exit status."""
     crash_reports.enable()
-    line = CommandLine(help="Serve this miner until SIGTERM or Ctrl-C.")
-    status = 0
+    line = CommandLine(help="Serve this miner until SIGTERM or Ctrl-C.", result_action="return_value")
 
     @line.default
     def serve(
@@ -47,20 +46,18 @@ def main(make: MakeMiner, argv: Sequence[str] | None = None) -> int:
         ] = (),
         log_level: Annotated[str, Parameter(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
         ready_fd: Annotated[int | None, Parameter(help="Descriptor that gets one JSON line once it serves.")] = None,
-    ) -> None:
-        nonlocal status
+    ) -> int:
         begin(log_level, json_logs=not sys.stderr.isatty())
         try:
             miner = make(host, port)
             miner.allow(*allow)
         except ConfigError as error:
             print(f"miner cannot start: {error}", file=sys.stderr)
-            status = EXIT_CANNOT_START
-            return
-        status = run(miner, ready_fd)
+            return EXIT_CANNOT_START
+        return run(miner, ready_fd)
 
-    line(argv)
-    return status
+    status = line(argv)
+    return status if isinstance(status, int) else 0  # --help returns nothing
 
 
 def run(miner: Miner, ready_fd: int | None = None) -> int:

@@ -31,6 +31,7 @@ from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.passing import Passing
 from engram.proxy.exchange.proof import proven
 from engram.proxy.exchange.refusing import Gone, Refusal, refuse
+from engram.proxy.exchange.signing import signing
 from engram.proxy.exchange.transfer import AnswerCut
 from engram.proxy.exchange.watching import Watch
 from engram.proxy.jobs import answering
@@ -135,7 +136,7 @@ class ProxyApp:
             if is_job:
                 await self._run_as_job(request, plan, matched, body, slot, [*cors])
             else:
-                passing = Passing(request, plan, matched, body, state.admission, state.watches, state.now_ns, cors)
+                passing = Passing(request, plan, matched, body, state.admission, state.watches, cors)
                 await passing.run()
                 request.code = request.code or "done"
         finally:
@@ -180,6 +181,7 @@ class ProxyApp:
         finally:
             unproven.release()
         assert request.caller is not None
+        request.sign = signing(plan.signer, request, state.now_ns)
         allowed = request.caller in plan.policy.allowed
         state.metrics.proxy_auth.labels("accepted", "allow_list" if allowed else "permit").inc()
         try:

@@ -20,13 +20,14 @@ import trio
 
 from engram.http.asgi import Receive, Scope, Send
 from engram.http.errors import NoPlace, NotSent
+from engram.http.targets import Target
 from engram.proxy.app import ProxyApp
-from engram.proxy.exchange.heads import answer_lines, request_lines
+from engram.proxy.exchange.heads import answer_lines, backend_path, request_lines
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Refusal, answer, unreached
 from engram.proxy.exchange.transfer import require_closed
 from engram.proxy.exchange.watching import Watch
-from engram.proxy.exchange.websocket_backend import ABNORMAL, RefusedHandshake, WebSocketBackend
+from engram.proxy.exchange.websocket_backend import ABNORMAL, Handshake, RefusedHandshake, WebSocketBackend
 from engram.proxy.plan import Plan
 from engram.proxy.routing import Matched
 from engram.proxy.state import State
@@ -70,44 +71,47 @@ class Tunnel:
         require_closed(group)
         request.phase = "connect"
         try:
-            async with group.connected(route.connect_s, 0.0, bodyless=False) as (server, forwarding):
-                request.backend = server.url
-                due = trio.current_time() + (route.total_s or inf)
-                target = group.target(server)
-                path = target.path.rstrip("/").encode("ascii") + matched.path
-                if request.query:
-                    path += b"?" + request.query
-                backend = WebSocketBackend(forwarding, route.idle_s)
-                lines = request_lines(request.headers, request.origin, target.authority, None)
-                extra = [line for line in lines if line[0] not in _OWN_HEADERS]
-                first_byte_s = route.first_byte_s or plan.settings.services.request_timeout_s
-                request.phase = "wait"
-                try:
-                    accepted = await _in_time(
-                        lambda: watch.unless_gone(
-                            lambda: backend.shake_hands(
-                                target.authority, path.decode("ascii"), list(scope["subprotocols"]), extra
-                            )
-                        ),
-                        first_byte_s,
-                        due,
-                    )
-                except Refusal as refusal:
-                    group.failed(server, refusal.message)
-                    raise
-                group.succeeded(server)
-                if isinstance(accepted, RefusedHandshake):
-                    request.code = "done"
-                    await answer(request, accepted.status, accepted.body, answer_lines(accepted.lines))
-                    return
-                await send({"type": "websocket.accept", "subprotocol": accepted})
-                request.phase, request.status = "answer", 101
-                lasting = _Lasting(group.retired, route.drain_s, due)
-                code = await _both_ways(watch.receive, send, backend, request, lasting)
-                request.code = "total_late" if lasting.late else "done"
-                request.detail = f"closed with {code}"
+            server, forwarding = await group.acquire(route.connect_s, 0.0, bodyless=False)
         except (NotSent, NoPlace) as error:
             raise unreached(error, route.connect_s) from error
+        try:
+            request.backend, request.phase = server.url, "wait"
+            due = trio.current_time() + (route.total_s or inf)
+            backend = WebSocketBackend(forwarding, route.idle_s)
+            handshake = _handshake(scope, request, group.target(server), matched)
+            first_byte_s = route.first_byte_s or plan.settings.services.request_timeout_s
+            try:
+                accepted = await _in_time(
+                    lambda: watch.unless_gone(lambda: backend.shake_hands(handshake)), first_byte_s, due
+                )
+            except Refusal as refusal:
+                group.failed(server, refusal.message)
+                raise
+            group.succeeded(server)
+            if isinstance(accepted, RefusedHandshake):
+                request.code = "done"
+                await answer(request, accepted.status, accepted.body, answer_lines(accepted.lines))
+                return
+            await send({"type": "websocket.accept", "subprotocol": accepted})
+            request.phase, request.status = "answer", 101
+            lasting = _Lasting(group.retired, route.drain_s, due)
+            code = await _both_ways(watch.receive, send, backend, request, lasting)
+            if backend.given_up:
+                group.failed(server, backend.given_up)
+            request.code = "total_late" if lasting.late else "done"
+            request.detail = f"closed with {code}"
+        finally:
+            group.release(server, forwarding)
+
+
+def _handshake(scope: Scope, request: Incoming, target: Target, matched: Matched) -> Handshake:
+    lines = request_lines(request.headers, request.origin, target.authority, None)
+    return Handshake(
+        target.authority,
+        backend_path(target.path, matched.path, request.query).decode("ascii"),
+        list(scope["subprotocols"]),
+        [line for line in lines if line[0] not in _OWN_HEADERS],
+    )
 
 
 async def _in_time(work: Callable[[], Awaitable[T]], first_byte_s: float, due: float) -> T:

@@ -68,6 +68,7 @@ class Proxy:
         self.spool_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (problem := problem_with(self.spool_folder, own.bodies.spool_bytes)) is not None:
             raise ValueError(problem)
+        self.kept_threshold = KeptThreshold(folder)
         _say_sources(self.loaded)
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
@@ -114,14 +115,13 @@ class _Parts:
 
     async def tree(self) -> SupervisorSpec:
         p, role, state = self._p, self._role, self.state
-        kept = KeptThreshold(p.folder)
-        state.threshold = await trio.to_thread.run_sync(kept.read)
+        state.threshold = await trio.to_thread.run_sync(role.kept_threshold.read)
         state.use(await self._planner.plan(role.loaded, None))
         surface = Surface(role.loaded.settings, state, proxy_app(state), role.certificates)
         p.serves("proxy", surface)
         reloading = Reloading(state, self._planner, role.loaded, load)
         checks = Checks(lambda: state.plan)
-        stakes = StakeReadings(state, p.http, kept)
+        stakes = StakeReadings(state, p.http, role.kept_threshold)
         ops = p.listener("ops", p.settings.ops.host, p.settings.ops.port)
         drain_s = role.loaded.settings.server.drain_s
         return SupervisorSpec(

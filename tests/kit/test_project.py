@@ -132,6 +132,22 @@ def test_a_name_that_is_none_is_refused_and_nothing_written(tmp_path: Path, name
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_miner_that_cannot_start_ends_with_the_status_that_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "my-miner"
+    project(folder)
+    broken = (folder / "miner.toml").read_text().replace("netuid = 11", "netuid = 70000")
+    (folder / "miner.toml").write_text(broken)
+    ran = command(sys.executable, "miner.py", folder=folder)
+    assert (ran.returncode, "miner cannot start" in ran.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("words", [["--port", "0"], ["--netuid", "70000"]])
+def test_numbers_with_which_no_miner_would_start_make_no_project(tmp_path: Path, words: list[str]) -> None:
+    shown = engram("new", "miner", "mine", *words, folder=tmp_path)
+    assert (shown.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert f"{words[0]} is " in shown.stderr
+
+
 def test_a_folder_that_is_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     shown = engram("new", "miner", "mine", folder=tmp_path)

@@ -214,7 +214,7 @@ async def test_an_answer_is_whole_with_the_last_byte_of_its_length() -> None:
 
     scope = {"type": "http", "scheme": "http", "headers": [], "raw_path": b"/", "query_string": b""}
     request = Incoming(scope, receive, send, "ab", "192.0.2.1", "192.0.2.1", 0.0)
-    sink = ClientSink(request, (), None)
+    sink = ClientSink(request, ())
     await sink.start(200, [], 5)
     await sink.part(b"who")
     await sink.part(b"le")

@@ -302,9 +302,11 @@ async def test_a_backend_that_takes_no_more_of_a_body() -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(trio.serve_listeners, never_reads, listeners)
         port = listeners[0].socket.getsockname()[1]
-        async with proxying(settings_for(port, route={"idle_s": 0.3})) as proxied, calling(proxied) as client:
+        stuck = settings_for(port, route={"idle_s": 0.3}, backend={"breaker_failures": 1})
+        async with proxying(stuck) as proxied, calling(proxied) as client:
             got = await client.ask(raw("POST", "/inference", body, headers_of(body, digest=True)))
             assert ((await proxied.end()).code, got.status) == ("upload_stuck", 504)
+            assert proxied.state.plan.groups["servers"].breaker_word == "open", "it is the server's failure"
         nursery.cancel_scope.cancel()
 
 

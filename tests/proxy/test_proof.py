@@ -18,7 +18,7 @@ from tests.hotkeys.vectors import BY_ID, VECTORS, senders
 from tests.http.harness import Answer
 from tests.http.servers import bare, echo
 from tests.proxy.backends import answer, backend
-from tests.proxy.harness import AUTH, Proxied, calling, proxying, settings_for
+from tests.proxy.harness import AUTH, SERVER, Proxied, calling, proxying, settings_for
 from tests.proxy.signing import ALICE, BOB, EVE, head, headers_of, raw, signed
 from tests.sampling import NIGHTLY, SEED
 
@@ -308,6 +308,37 @@ async def test_spooled_bodies_share_a_quota_and_give_it_back() -> None:
             assert (await one.read()).status == 200
         await proxied.ended(2)
         assert proxied.state.spool.held == 0
+
+
+async def test_two_addresses_cannot_use_up_the_room_of_a_third() -> None:
+    bodies = BodySettings(memory_bytes=1_000, spool_bytes=1_000_000)
+    server = msgspec.structs.replace(SERVER, trusted_proxies=("127.0.0.1/32",))
+    async with (
+        backend("wait", answer()) as servers,
+        proxying(settings_for(servers.port, bodies=bodies, server=server)) as proxied,
+        calling(proxied) as one,
+        calling(proxied) as two,
+        calling(proxied) as three,
+    ):
+
+        def upload(address: str, size: int) -> bytes:
+            body = b"x" * size
+            return raw("POST", "/train", body, headers_of(body), f"X-Forwarded-For: {address}")
+
+        for client, address, size, held in ((one, "192.0.2.1", 450_000, 450_000), (two, "192.0.2.2", 250_000, 700_000)):
+            await client.send(upload(address, size))
+            with trio.fail_after(5):
+                while servers.requests < (1 if client is one else 2):
+                    await trio.lowlevel.checkpoint()
+            assert proxied.state.spool.held == held
+        async with calling(proxied) as more:
+            assert (await more.ask(upload("192.0.2.2", 100_000))).status == 503
+        await three.send(upload("192.0.2.3", 140_000))
+        with trio.fail_after(5):
+            while servers.requests < 3:
+                await trio.lowlevel.checkpoint()
+        servers.go_on.set()
+        assert [(await client.read()).status for client in (one, two, three)] == [200, 200, 200]
 
 
 async def test_a_get_whose_body_was_dropped_on_its_way_is_believed_where_that_is_configured() -> None:

@@ -7,6 +7,7 @@ import trio
 
 from engram.hotkeys import epistula
 from engram.http.answers import END, NEED, AnswerHead, AnswerParser
+from engram.proxy.settings.model import LimitSettings
 from tests.proxy.backends import answer, backend
 from tests.proxy.harness import calling, proxying, settings_for
 from tests.proxy.signing import ALICE, BOB, headers_of, raw
@@ -68,3 +69,38 @@ async def test_a_cut_answer_is_not_signed() -> None:
     assert body == b"abc"
     assert not [name for name, _ in head.headers if name.startswith(b"epistula")]
     assert parser.trailers == []
+
+
+async def test_what_the_proxy_answers_itself_is_signed_for_a_proven_caller_and_for_no_one_else() -> None:
+    route = {"answer_after_s": 5.0}
+    body, backends_own = b"{}", (b"epistula-uuid", b"another")
+    limits = LimitSettings(requests_per_minute_per_address=0, requests_per_minute_per_key=6)
+    async with (
+        backend(answer(b"done", "200 OK", "epistula-uuid: another")) as servers,
+        proxying(settings_for(servers.port, route=route, limits=limits), signer=BOB) as proxied,
+        calling(proxied) as client,
+    ):
+        seen = []
+        for method, path, content in (("POST", "/inference", body), ("GET", "/capacity", b""), ("GET", "/jobs/x", b"")):
+            headers = headers_of(content, method=method)
+            seen.append((headers, await client.ask(raw(method, path, content, headers))))
+        for _ in range(10):
+            proxied.state.admission.key_rates.take(ALICE.public_key, trio.current_time())
+        headers = headers_of(body)
+        seen.append((headers, await client.ask(raw("POST", "/inference", body, headers))))
+        unsigned = await client.ask(raw("POST", "/inference", body, {}))
+    assert [got.status for _, got in seen] == [200, 200, 404, 429]
+    for headers, got in seen:
+        lines = [(name.encode(), value.encode()) for name, value in got.headers.items()]
+        assert backends_own not in lines
+        signed = epistula.verify_answer(
+            lines,
+            got.body,
+            now_ms=int(time.time() * 1000),
+            self_key=ALICE.public_key,
+            sender=BOB.public_key,
+            request_uuid=headers["Epistula-Uuid"],
+        )
+        assert signed.public_key == BOB.public_key
+    assert unsigned.status == 401
+    assert not [name for name in unsigned.headers if name.startswith("epistula")]

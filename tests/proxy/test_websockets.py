@@ -217,6 +217,8 @@ async def test_a_backend_that_falls_silent_is_pinged_and_then_given_up() -> None
             with trio.fail_after(5):
                 await closed.wait()
             assert pings
+            await proxied.end()
+            assert "answered no ping" in proxied.state.plan.groups["servers"].words()[0][3]
         nursery.cancel_scope.cancel()
 
 
@@ -253,6 +255,7 @@ async def test_a_backend_that_takes_nothing_is_given_up_though_its_client_goes_o
             assert closed.code == 1011
             assert (await proxied.end()).code == "done"
             assert proxied.in_progress == 0
+            assert proxied.state.plan.groups["servers"].words()[0][3] == "it took nothing for 0.3 s"
         nursery.cancel_scope.cancel()
 
 

@@ -11,6 +11,7 @@ import pytest
 from actors import Backoff, ChildSpec, Intensity, SupervisorSpec
 from config.model import Settings
 from engram.hotkeys import Keypair, ss58
+from engram.proxy.min_stake import KeptThreshold
 from engram.proxy.settings import load
 from engram.proxy.settings.environment import PATH_VARIABLE
 from engram.roles import facilitator, gateway, miner, proxy, validator, xeris
@@ -187,6 +188,7 @@ async def proxy_tree(folder: Path, **auth: str) -> SupervisorSpec:
     (folder / "config.json").write_text(json.dumps(document))
     loaded = load({PATH_VARIABLE: str(folder)}, folder)
     role = MagicMock(spec=proxy.Proxy, loaded=loaded, spool_folder=folder, signer=None, certificates=None)
+    role.kept_threshold = KeptThreshold(folder)
     return await proxy._Parts(shared(), role).tree()
 
 

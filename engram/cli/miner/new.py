@@ -28,6 +28,8 @@ def miner(
     """Write a small miner: signed endpoints, /cvm, health, settings, tests that run, a container recipe."""
     if not 1 <= port <= 65_535:
         raise CommandFailed(f"--port is 1 to 65535, not {port}", Exit.USAGE)
+    if not 0 <= netuid <= 65_535:
+        raise CommandFailed(f"--netuid is 0 to 65535, not {netuid}", Exit.USAGE)
     try:
         address = None if hotkey is None else ss58.encode(parse_hotkey(hotkey))
         project = create(Path(name), netuid=netuid, port=port, hotkey=address)

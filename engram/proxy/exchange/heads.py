@@ -89,6 +89,16 @@ def named_by_connection(headers: Headers) -> frozenset[bytes]:
     return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b","))
 
 
+def backend_path(base: str, path: bytes, query: bytes) -> bytes:
+    """Return the target for a backend whose URL has the path `base`; `path` is the route's.
+
+    >>> backend_path("/gpu/", b"/v1/x", b"a=1&a=2")
+    b'/gpu/v1/x?a=1&a=2'
+    """
+    target = base.rstrip("/").encode("ascii") + path
+    return target + b"?" + query if query else target
+
+
 def request_lines(headers: Headers, origin: Origin, authority: str, length: int | None) -> Headers:
     """Return the header lines for the backend; `length` is the body's, CHUNKED, or None without one."""
     named = named_by_connection(headers)

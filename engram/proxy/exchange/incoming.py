@@ -1,12 +1,16 @@
 """A request as the proxy sees it: what its head says, who sent it, and what has become of it so far."""
 
-from typing import cast, final
+from collections.abc import Callable
+from typing import TypeAlias, cast, final
 
 from engram.hotkeys import PublicKey, ss58
 from engram.http.asgi import Receive, Scope, Send
 from engram.http.framing import Headers
 from engram.proxy.endings import Phase
 from engram.proxy.exchange.heads import Origin, first
+
+Sign: TypeAlias = Callable[[str], Headers]
+"""Returns the headers that sign a body of this SHA-256 (hex)."""
 
 
 @final
@@ -37,6 +41,7 @@ class Incoming:
         "secure",
         "send",
         "sent_bytes",
+        "sign",
         "started_s",
         "status",
         "uuid",
@@ -65,6 +70,8 @@ class Incoming:
         self.body_hash = ""
         """SHA-256 (hex) of the body, once it is proven."""
         self.uuid = ""
+        self.sign: Sign | None = None
+        """Signs what is answered, once the caller is proven; None where answers are not signed."""
         self.phase: Phase = "admission"
         self.code = ""
         """How it ended."""

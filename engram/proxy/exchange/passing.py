@@ -2,7 +2,6 @@
 it finish within bounds, as the route says.
 """
 
-from collections.abc import Callable
 from typing import final
 
 import trio
@@ -12,7 +11,7 @@ from engram.proxy.exchange.admission import Admission
 from engram.proxy.exchange.bodies import Body
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Gone
-from engram.proxy.exchange.sinks import ClientSink, Signing
+from engram.proxy.exchange.sinks import ClientSink
 from engram.proxy.exchange.transfer import Transfer
 from engram.proxy.exchange.watching import GONE_IN, Watches
 from engram.proxy.plan import Plan
@@ -31,7 +30,6 @@ class Passing:
         body: Body,
         admission: Admission,
         watches: Watches,
-        now_ns: Callable[[], int],
         cors: HeaderLines = (),
     ) -> None:
         self._request = request
@@ -42,9 +40,7 @@ class Passing:
         first_byte_s = matched.route.first_byte_s or plan.settings.services.request_timeout_s
         group = plan.groups[matched.route.backend]
         self._transfer = Transfer(request, matched, body, group, first_byte_s=first_byte_s)
-        signs = plan.signer is not None and request.caller is not None and request.uuid
-        signing = Signing(plan.signer, request, now_ns) if plan.signer is not None and signs else None
-        self._sink = ClientSink(request, cors, signing)
+        self._sink = ClientSink(request, cors)
         self._scope = trio.CancelScope()
         self._gone = False
 

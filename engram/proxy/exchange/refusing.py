@@ -1,5 +1,6 @@
 """The proxy's own answers, and the exceptions that end a request with one."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from math import ceil
 from typing import Final, final
@@ -86,6 +87,9 @@ async def answer(request: Incoming, status: int, body: bytes, headers: Iterable[
     lines = [*headers, (b"x-request-id", request.request_id.encode("ascii"))]
     if not any(name == b"cache-control" for name, _ in lines):
         lines.append(_UNCACHED)
+    if request.sign is not None:
+        lines = [line for line in lines if not line[0].startswith(b"epistula-")]
+        lines += request.sign(hashlib.sha256(b"" if request.method == "HEAD" else body).hexdigest())
     request.answered = True
     if request.is_websocket:
         lines.append((b"content-length", b"%d" % len(body)))

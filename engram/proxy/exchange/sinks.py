@@ -1,10 +1,9 @@
 """Where an answer goes: to the client, signed where that is wanted, or into a bounded buffer."""
 
 import hashlib
-from collections.abc import Callable
 from typing import Final, Protocol, final
 
-from engram.hotkeys import Keypair, epistula
+from engram.hotkeys import epistula
 from engram.http.asgi import BODILESS, HeaderLines
 from engram.http.framing import Headers
 from engram.proxy.exchange.incoming import Incoming
@@ -12,6 +11,8 @@ from engram.proxy.exchange.incoming import Incoming
 _SIGNED_WHOLE_BYTES: Final = 65_536
 """Answers of a known length up to this are signed in their headers, others in trailers."""
 _EMPTY: Final = hashlib.sha256(b"").hexdigest()
+_SIGNED: Final = b"epistula-"
+"""Beginning of the names of what the proxy states by its signature: a backend's own would stand beside it."""
 
 
 class Sink(Protocol):
@@ -30,35 +31,14 @@ class Sink(Protocol):
         ...
 
 
-class Signing:
-    """Signs answers to one request, in the headers of Epistula version 2."""
-
-    def __init__(self, keypair: Keypair, request: Incoming, now_ns: Callable[[], int]) -> None:
-        self._keypair = keypair
-        self._request = request
-        self._now_ns = now_ns
-
-    def lines(self, body_hash: str) -> Headers:
-        """Return the headers that sign a body of this SHA-256 (hex)."""
-        assert self._request.caller is not None
-        signed = epistula.sign_answer_hash(
-            self._keypair,
-            body_hash,
-            uuid=self._request.uuid,
-            receiver=self._request.caller,
-            now_ns=self._now_ns(),
-        )
-        return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in signed.items()]
-
-
 @final
 class ClientSink:
     """Sends the answer to the client as it comes."""
 
-    def __init__(self, request: Incoming, cors: HeaderLines, signing: Signing | None) -> None:
+    def __init__(self, request: Incoming, cors: HeaderLines) -> None:
         self._request = request
         self._cors = [*cors]
-        self._signing = signing
+        self._sign = request.sign
         self._hash = hashlib.sha256()
         self._held: tuple[int, Headers, bytearray] | None = None
         self._left: int | None = None
@@ -67,14 +47,15 @@ class ClientSink:
         self._ended = False
 
     async def start(self, status: int, lines: Headers, length: int | None) -> None:
-        request, signing = self._request, self._signing
+        request, sign = self._request, self._sign
         lines = [*lines, *self._cors, (b"x-request-id", request.request_id.encode("ascii"))]
         trailers = length is None
         self._left = length
-        if signing is not None:
+        if sign is not None:
+            lines = [line for line in lines if not line[0].startswith(_SIGNED)]
             bodiless = request.method == "HEAD" or status in BODILESS
             if bodiless:
-                lines += signing.lines(_EMPTY)
+                lines += sign(_EMPTY)
             elif length is not None and length <= _SIGNED_WHOLE_BYTES:
                 self._held = (status, lines, bytearray())
                 return
@@ -95,7 +76,7 @@ class ClientSink:
         if self._held is not None:
             self._held[2].extend(data)
             return
-        if self._signing is not None:
+        if self._sign is not None:
             self._hash.update(data)
         self._request.sent_bytes += len(data)
         if self._left is not None:
@@ -111,16 +92,16 @@ class ClientSink:
             return
         body = b""
         if self._held is not None:
-            assert self._signing is not None
+            assert self._sign is not None
             status, lines, held = self._held
             body = bytes(held)
-            lines += self._signing.lines(hashlib.sha256(body).hexdigest())
+            lines += self._sign(hashlib.sha256(body).hexdigest())
             self._request.sent_bytes += len(body)
             await self._send_head(status, lines, trailers=False)
         await self._request.send({"type": "http.response.body", "body": body, "more_body": False})
         if self._trailers:
-            if self._signing is not None:
-                trailers = [*trailers, *self._signing.lines(self._hash.hexdigest())]
+            if self._sign is not None:
+                trailers = [*trailers, *self._sign(self._hash.hexdigest())]
             await self._request.send({"type": "http.response.trailers", "headers": trailers})
 
 

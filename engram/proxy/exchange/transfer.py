@@ -25,7 +25,7 @@ from engram.http.framing import CHUNKED
 from engram.proxy.backends.group import Group
 from engram.proxy.backends.rules import Server
 from engram.proxy.exchange.bodies import Body, MemoryBody
-from engram.proxy.exchange.heads import answer_lines, request_lines, trailer_lines
+from engram.proxy.exchange.heads import answer_lines, backend_path, request_lines, trailer_lines
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import Gone, Refusal, unreached
 from engram.proxy.exchange.sinks import Sink
@@ -99,7 +99,7 @@ class Transfer:
         body = self._body
         self._request.phase = "wait"
         if isinstance(body, MemoryBody):
-            _require_taken(await forwarding.send(raw_head + body.content, within_s=self._route.idle_s))
+            self._require_taken(server, await forwarding.send(raw_head + body.content, within_s=self._route.idle_s))
             forwarding.sent()
             await self._answer(server, forwarding, sink)
             return
@@ -107,8 +107,8 @@ class Transfer:
         async with trio.open_nursery() as nursery:
             self.uploading, self._request.phase = True, "upload"
             try:
-                _require_taken(await forwarding.send(raw_head, within_s=self._route.idle_s))
-                nursery.start_soon(self._upload, forwarding, nursery.cancel_scope)
+                self._require_taken(server, await forwarding.send(raw_head, within_s=self._route.idle_s))
+                nursery.start_soon(self._upload, server, forwarding, nursery.cancel_scope)
                 await self._answer(server, forwarding, sink)
             except Exception as error:  # noqa: BLE001 -- raised again outside the nursery, which would wrap it
                 raised = error
@@ -120,13 +120,11 @@ class Transfer:
 
     def _head(self, server: Server) -> bytes:
         request, target = self._request, self._group.target(server)
-        path = target.path.rstrip("/").encode("ascii") + self._matched.path
-        if request.query:
-            path += b"?" + request.query
+        path = backend_path(target.path, self._matched.path, request.query)
         lines = request_lines(request.headers, request.origin, target.authority, self._body.length)
         return head_of(request.method, path, lines)
 
-    async def _upload(self, forwarding: Forwarding, scope: trio.CancelScope) -> None:
+    async def _upload(self, server: Server, forwarding: Forwarding, scope: trio.CancelScope) -> None:
         body, idle_s = self._body, self._route.idle_s
         chunked = body.length == CHUNKED
         try:
@@ -135,11 +133,11 @@ class Transfer:
                     if not forwarding.taking:  # its answer, or the lack of one, says why
                         break
                     if chunked:
-                        _require_taken(await forwarding.send_chunk(part, idle_s))
+                        self._require_taken(server, await forwarding.send_chunk(part, idle_s))
                     else:
-                        _require_taken(await forwarding.send(part, within_s=idle_s))
+                        self._require_taken(server, await forwarding.send(part, within_s=idle_s))
             if chunked and forwarding.taking:
-                _require_taken(await forwarding.send_end(trailer_lines(body.trailers), idle_s))
+                self._require_taken(server, await forwarding.send_end(trailer_lines(body.trailers), idle_s))
         except (Refusal, Gone, OSError) as error:
             self._error = error
             forwarding.transport.close()
@@ -186,8 +184,9 @@ class Transfer:
             return await forwarding.head(inf)
         raise Failed("first_byte_late", f"nothing for {self._first_byte_s:g} s")
 
-
-def _require_taken(taken: bool) -> None:
-    """Refuse a request whose backend takes no more: it gets no longer for that than for a part of its answer."""
-    if not taken:
-        raise Refusal("upload_stuck", "Upstream timed out", message="the backend takes no more of the body")
+    def _require_taken(self, server: Server, taken: bool) -> None:
+        """Refuse a request whose server takes no more: it gets no longer for that than for a part of its answer."""
+        if not taken:
+            message = "the backend takes no more of the body"
+            self._group.failed(server, message)
+            raise Refusal("upload_stuck", "Upstream timed out", message=message)

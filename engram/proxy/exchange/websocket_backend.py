@@ -40,6 +40,16 @@ _REJECTED_BYTES: Final = 65_536
 """Of the body of a backend's answer that is no 101; the rest is left out."""
 
 
+class Handshake(msgspec.Struct, frozen=True):
+    """What a backend is asked for."""
+
+    host: str
+    path: str
+    subprotocols: list[str]
+    lines: Headers
+    """Without those of the handshake itself."""
+
+
 class RefusedHandshake(msgspec.Struct, frozen=True):
     """What a backend answered to a handshake instead of 101."""
 
@@ -63,13 +73,19 @@ class WebSocketBackend:
         self._parts: list[Any] = []
         self._size = 0
         self._sending = trio.Lock()
-        self._given_up = False
+        self.given_up = ""
+        """Why the backend was given up; empty while it was not."""
 
-    async def shake_hands(
-        self, host: str, path: str, subprotocols: list[str], lines: list[tuple[bytes, bytes]]
-    ) -> str | RefusedHandshake | None:
+    async def shake_hands(self, handshake: Handshake) -> str | RefusedHandshake | None:
         """Ask for the WebSocket; return the subprotocol that was chosen, or the other answer. Raises Refusal."""
-        await self._send(Request(host=host, target=path, subprotocols=subprotocols, extra_headers=lines))
+        await self._send(
+            Request(
+                host=handshake.host,
+                target=handshake.path,
+                subprotocols=handshake.subprotocols,
+                extra_headers=handshake.lines,
+            )
+        )
         match await self._next():
             case AcceptConnection(subprotocol=subprotocol):
                 return subprotocol
@@ -102,6 +118,7 @@ class WebSocketBackend:
                 event = await self._next()
             if waiting.cancelled_caught:
                 if pinged:
+                    self.given_up = f"it sent nothing for {2 * self._idle_s:g} s, and answered no ping"
                     return _GIVEN_UP
                 pinged = True
                 await self._send(Ping())
@@ -109,7 +126,7 @@ class WebSocketBackend:
             pinged = False
             match event:
                 case None:
-                    return _GIVEN_UP if self._given_up else ABNORMAL
+                    return _GIVEN_UP if self.given_up else ABNORMAL
                 case CloseConnection(code=code):
                     await self._send(event.response())
                     return code
@@ -157,7 +174,7 @@ class WebSocketBackend:
             async with self._sending:
                 await self._transport.write(data)
         if sending.cancelled_caught:
-            self._given_up = True
+            self.given_up = f"it took nothing for {min(within_s, self._idle_s):g} s"
             self._transport.close()
 
     async def _next(self) -> Event | None:
