@@ -83,9 +83,7 @@ signatures = Table(
     Column("netuid", Integer, primary_key=True),
     Column("kind", Text, primary_key=True),
     Column("block", Integer, primary_key=True),
-    Column(
-        "source", Text, primary_key=True
-    ),  # empty where a block has one output, whoever proposed it
+    Column("source", Text, primary_key=True),  # empty where a block has one output, whoever proposed it
     Column("output_hash", Text, nullable=False),
     Column("at", REAL, nullable=False),
     sqlite_strict=True,
