@@ -10,7 +10,7 @@ from engram.ledger import Ledger
 T = TypeVar("T")
 
 
-async def queue(ledger: Ledger, transaction: Callable[[Connection], T], outbox_changed: Callable[[], None]) -> T:
+async def queue(ledger: Ledger, transaction: Callable[[Connection], T], outbox_changed: Callable[[], object]) -> T:
     """Write to the outbox and return the transaction's value. Raises LedgerError.
 
     The hint is given twice. By the first, the emitter's claim stands behind the transaction in the ledger's queue, and

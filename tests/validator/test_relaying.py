@@ -16,9 +16,9 @@ from engram.relay.rules import is_in_order, output_hash, stable_ranking
 from engram.relay.tables import relay_outbox
 from engram.roles.validator_quorum import ValidatorQuorum
 from engram.validator.due import Due
+from tests.fakes.living_chain import NETUID
 from tests.validator.setters import RuledChain, Setter, setting
-from tests.validator.subnets import VALIDATOR
-from tests.validator.test_rules_of_the_chain import NETUID, SUBTENSOR
+from tests.validator.subnets import SUBTENSOR, VALIDATOR
 
 
 def quorum_of(at: Setter, needed: int) -> ValidatorQuorum:
