@@ -44,8 +44,7 @@ def ops_app(
         return {"xeris": await ledger.read(kept), "chain": subnets.status()}
 
     async def scrape(_: Call[NoBody, None]) -> Answer:
-        for kind, payloads in (await ledger.read(anchoring.count_overdue)).items():
-            metrics.xeris_unanchored.labels(kind).set(payloads)
+        await measure_overdue(ledger, metrics)
         measure(metrics, subnets)
         return Answer(200, metrics.render(), media=CONTENT_TYPE)
 
@@ -55,3 +54,9 @@ def ops_app(
     endpoints.bind(api.METRICS, scrape)
     endpoints.require_all(api.ROUTES)
     return app
+
+
+async def measure_overdue(ledger: Ledger, metrics: Metrics) -> None:
+    """Set the gauge of what is overdue and has no anchor. Raises LedgerError."""
+    for kind, payloads in (await ledger.read(anchoring.count_overdue)).items():
+        metrics.xeris_unanchored.labels(kind).set(payloads)

@@ -11,6 +11,7 @@ from config.model import RelaySettings, Settings
 from engram import wire
 from engram.clock import ManualClock
 from engram.hotkeys import ss58
+from engram.relay import is_signed
 from engram.relay.model import RankingPayload
 from engram.relay.rules import is_in_order, output_hash, stable_ranking
 from engram.relay.tables import relay_outbox
@@ -59,6 +60,8 @@ async def test_weights_that_were_set_are_ranked_and_leave_where_one_signature_is
         assert is_in_order(found.ranking)
         assert sum(each.weight for each in found.ranking) == pytest.approx(1.0)
         assert found.output_hash == output_hash(stable_ranking(found.ranking))
+        (signed,) = at.ledger.write_now(lambda c: list(c.scalars(select(relay_outbox.c.signed)).all()))
+        assert is_signed(wire.decode(signed, dict[str, object]))
 
 
 async def test_weights_that_the_chain_refused_are_not_ranked(tmp_path: Path) -> None:
