@@ -202,3 +202,31 @@ async def test_what_was_to_be_planted_before_the_clock_was_set_back_is_planted()
         bench.clock.jump(-7 * 86_400.0)
         await bench.gardener.tend_once()
         assert miner.records
+
+
+async def test_a_round_that_no_miner_answers_changes_no_score_and_slashes_nobody() -> None:
+    """A validator whose network was down for two rounds had slashed a whole subnet for a day."""
+    miners = [Keeps(key(number)) for number in (1, 2, 3)]
+    async with over(miners) as bench:
+        first = await bench.hold()
+        before = await bench.ledger.read(miner_records.all_known)
+        respond = [miner.responder._answer for miner in miners]
+
+        async def hang_up(asked: Asked) -> None:
+            return None
+
+        for miner in miners:
+            miner.responder._answer = hang_up
+        for _ in range(3):
+            assert (await bench.hold()).state is RoundState.ABANDONED
+        after = await bench.ledger.read(miner_records.all_known)
+        assert {hotkey: each.standing for hotkey, each in after.items()} == {
+            hotkey: each.standing for hotkey, each in before.items()
+        }
+        miners[0].responder._answer = respond[0]
+        last = await bench.hold()
+        assert (first.state, last.state) == (RoundState.CLOSED, RoundState.CLOSED), "one answers: the others are away"
+        standings = await bench.ledger.read(miner_records.all_known)
+        assert standings[key(1).public_key].standing.slashes == 0
+        assert standings[key(2).public_key].standing.ema < before[key(2).public_key].standing.ema
+        assert [each.id for each in bench.closed] == [first.id, last.id]
