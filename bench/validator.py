@@ -226,7 +226,7 @@ async def _hold_everything(ledger: LedgerClient) -> None:
     """Take all drafts for held, as if the miners had stored them."""
 
     def hold(connection) -> None:  # type: ignore[no-untyped-def]
-        for plant in plant_records.due_plants(connection, time.time() + 1e6, 100_000):
+        for plant in plant_records.due_plants(connection, time.time() + 1e6, 100_000, 1e6):
             plant_records.set_plant(connection, plant.id, (PlantState.READY,), PlantState.HELD, time.time())
 
     await ledger.write(hold)

@@ -304,6 +304,8 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         for entry in entries:
             if entry.state is EntryState.WITHDRAWN:
                 self._metrics.relay_withdrawn.inc()
+            else:
+                self._terms_until = 0.0  # it may take other schemas by now
             log.error("relay payload not sent", entry=entry.id, state=str(entry.state), reason=entry.last_reason)
 
     def _count_failure(self) -> None:

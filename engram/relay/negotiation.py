@@ -10,7 +10,7 @@
 |---|---|---|
 | of any kind | its kind and version | as it is |
 | `memory` of engram-v2 | `memory` of engram-v1 | as engram-v1: without roots and tool, with a hash of its own |
-| `gap`, `anchor` | no such kind | not at all: discarded |
+| `gap`, `anchor`, `ranking` | no such kind | not at all: discarded |
 | anything else | another kind or version | not at all: parked |
 """
 

@@ -221,6 +221,7 @@ class ValidatorPorts:
         if payload is not None and not self.quorum.offer(connection, payload, last.block_hash, relaying.audit(sent)):
             self._losses.add("no_block", 1)
             _log.error("scores_not_relayed", reason="the chain has not been read", round=last.id)
+        self.quorum.queue_ranking(connection, sent, last)
 
 
 @final

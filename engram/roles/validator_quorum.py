@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, final
 
+import msgspec
 from sqlalchemy import Connection
 
 from actors import Backoff, ChildSpec, Job
@@ -25,9 +26,12 @@ from engram.relay.quorum.model import QuorumTerms, Tolerance
 from engram.relay.quorum.peer_client import PeerClient
 from engram.relay.quorum.proposing import Proposing, ProposingPorts
 from engram.relay.quorum.subnet_now import STALE_S, Peer, peers_of
+from engram.relay.records import enqueue, may_sign
+from engram.relay.signer import PayloadSigner
 from engram.roles.process import spare
 from engram.roles.shared import Shared
 from engram.validator import relaying
+from engram.validator.model import Round, Sent
 from engram.validator.peers_app import peers_app
 
 SURFACE: Final = "validator"
@@ -81,6 +85,37 @@ class ValidatorQuorum:
         epoch = epoch_at(metagraph, payload.block)
         records.offer(connection, payload, epoch.index, block_hash, self._p.clock.now(), audit)
         return True
+
+    def queue_ranking(self, connection: Connection, sent: Sent, last: Round) -> None:
+        """Queue the ranking of weights that were set, where this validator relays alone: none is co-signed."""
+        metagraph, own = self._subnets.get(self._netuid), self._keypair
+        if self._terms.quorum > 1 or metagraph is None:
+            return
+        payload = relaying.ranking(connection, sent, last, own.public_key, metagraph)
+        if payload is None:
+            return
+        now = self._p.clock.now()
+        intended = may_sign(
+            connection,
+            netuid=payload.netuid,
+            kind=payload.kind,
+            block=payload.block,
+            source=payload.nonce.split(":")[1],
+            signer=own.ss58,
+            output_hash=payload.output_hash,
+            now=now,
+        )
+        if not intended:
+            return
+        enqueue(
+            connection,
+            payload,
+            now,
+            bound=self._p.settings.relay.pending_max,
+            block_hash=last.block_hash,
+            signer=own.ss58,
+            signed=PayloadSigner.of(own).sign(msgspec.json.encode(payload)),
+        )
 
     def outbox_changed(self) -> None:
         """Hint to the emitter that something waits."""

@@ -36,7 +36,7 @@ from engram.xeris.agents import catalog
 from engram.xeris.anchoring import chain_root
 from engram.xeris.app import xeris_app
 from engram.xeris.chain_views import ChainViews
-from engram.xeris.ops import ops_app
+from engram.xeris.ops import measure_kept, ops_app
 from engram.xeris.permits import chain_permits
 from engram.xeris.receiver import XerisReceiver
 
@@ -91,6 +91,7 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
         for kind, payloads in marked.items():
             p.metrics.xeris_overdue.labels(kind).inc(payloads)
             _log.error("not_anchored_in_time", kind=kind, payloads=payloads, netuid=metagraph.netuid)
+        await measure_kept(p.ledger, p.metrics, p.clock.now())  # in a process with a gateway the operator's listener is that one's
 
     async def note_permits(context: Context) -> None:
         context.ready()

@@ -189,8 +189,8 @@ class Gardener:
     async def tend_once(self) -> None:
         """Send and delete what is due now."""
         garden = self._garden
-        now = garden.clock.now()
-        due = await garden.ledger.read(lambda c: plant_records.due_plants(c, now, 512))
+        now, furthest_s = garden.clock.now(), 2 * garden.round_s + 2.0 ** (ATTEMPTS + 1)
+        due = await garden.ledger.read(lambda c: plant_records.due_plants(c, now, 512, furthest_s))
         over = await garden.ledger.read(lambda c: plant_records.outlived(c, 512))
         room = trio.CapacityLimiter(garden.concurrency)
         async with trio.open_nursery() as nursery:

@@ -80,4 +80,4 @@ class RoundsJob:
         except EmbeddingFailed as error:
             _log.error("round_not_held", reason=str(error))
         else:
-            _log.info("round_closed", round=done.id, block=done.block)
+            _log.info("round_ended", round=done.id, block=done.block, state=str(done.state))

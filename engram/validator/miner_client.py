@@ -30,6 +30,8 @@ from engram.validator.scoring import TOP_K
 
 MAX_ANSWER_BYTES: Final = 262_144
 CHALLENGE_VALID_S: Final = 10
+AHEAD_MS: Final = 20_000
+"""How far stamps may run ahead of the clock, when more requests are signed than milliseconds pass."""
 SIGNED_AT_ONCE: Final = 4
 """Requests that are signed in one pass of the loop: some 0.4 ms each with their sending, and all may be ready."""
 _JSON: Final = {"Content-Type": "application/json"}
@@ -51,6 +53,17 @@ class MinerReply(msgspec.Struct, frozen=True, kw_only=True):
     """False: nothing of the request left this machine."""
     not_admitted: bool = False
     """The miner does not admit the signer."""
+
+
+def next_stamp(last_ms: int, now_ms: int) -> int:
+    """Return the time to sign a request with: now, or a millisecond after the last one where that is not later.
+
+    A last one far ahead of now was made before the wall clock was set back: every miner would refuse what follows it.
+
+    >>> next_stamp(5, 1_000), next_stamp(1_000, 1_000), next_stamp(1_010, 1_000), next_stamp(1_000_000, 1_000)
+    (1000, 1001, 1011, 1000)
+    """
+    return last_ms + 1 if now_ms <= last_ms < now_ms + AHEAD_MS else now_ms
 
 
 @final
@@ -148,7 +161,7 @@ class MinerClient:
     ) -> tuple[MinerReply, Response | None]:
         """Return what the request brought, and the answer where there is one of status 200 (or 404 where `gone`)."""
         async with self._turn:
-            self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
+            self._last_ms = next_stamp(self._last_ms, int(self._clock.now() * 1000))
             body = signed_body(signer, route.signed_as, fields, self._last_ms)
         began = trio.current_time()
         try:

@@ -1,12 +1,16 @@
-"""The scores of a round as the payload that the relay carries, and rounds as what proposals are held against."""
+"""The scores of a round, and the ranking by the weights that were set, as payloads of the relay; and rounds as what
+proposals are held against."""
 
 from typing import Final
 
 from sqlalchemy import Connection
 
+from engram.chain.model import Metagraph
+from engram.hotkeys import ss58
 from engram.relay import MinerScore, ScoresPayload
+from engram.relay.model import RankingPayload
 from engram.relay.quorum.model import Reading
-from engram.relay.rules import scores_payload
+from engram.relay.rules import ranking_payload, scores_payload
 from engram.validator.model import Round, Sent, SentState
 from engram.validator.records import rounds as round_records
 from engram.validator.records import sent as weight_records
@@ -22,6 +26,22 @@ def payload(connection: Connection, sent: Sent, last: Round, hotkey: bytes) -> S
         return None
     return scores_payload(
         scores, netuid=sent.netuid, block=last.block, uid=look.uid, round_ts=last.closed_at or last.opened_at
+    )
+
+
+def ranking(
+    connection: Connection, sent: Sent, last: Round, hotkey: bytes, metagraph: Metagraph
+) -> RankingPayload | None:
+    """Return the order of the miners by weights that were set; None when they were not, or our uid is not known."""
+    look = weight_records.last_look(connection, sent.netuid, hotkey)
+    if sent.state is not SentState.SET or look is None or look.uid is None:
+        return None
+    hotkeys = {neuron.uid: ss58.encode(neuron.hotkey) for neuron in metagraph.neurons}
+    weights = {(uid, hotkeys[uid]): weight for uid, weight in sent.weights.items() if weight > 0 and uid in hotkeys}
+    if not weights:
+        return None
+    return ranking_payload(
+        weights, netuid=sent.netuid, block=last.block, uid=look.uid, round_ts=last.closed_at or last.opened_at
     )
 
 

@@ -62,6 +62,23 @@ def parts_of(answers: Iterable[tuple[Kind, Answer]]) -> tuple[Parts, Tally] | No
     return parts, Tally(len(challenges), proved)
 
 
+VOID_FROM: Final = 3
+"""Miners at least of which none gave an answer, before the fault is held to be the validator's own."""
+_SILENT: Final = frozenset({Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.LATE})
+
+
+def is_void(answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]], refused: frozenset[bytes]) -> bool:
+    """Return whether a round says nothing of its miners: not one of them answered anything, or took a record.
+
+    That is our own network, address or clock. Scored, it would slash every miner of the subnet for a day.
+    """
+    silent = {
+        hotkey for hotkey, found in answers.items() if found and all(answer.outcome in _SILENT for _, answer in found)
+    }
+    heard = {hotkey for hotkey, found in answers.items() if found} - silent
+    return not heard and len(silent | refused) >= VOID_FROM
+
+
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """A round's outcome."""
 

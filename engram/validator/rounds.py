@@ -165,21 +165,27 @@ class Rounds:
         await self._asker.ask(opened, self._terms.deadline_s)
         kill_points.point("round:asked")
         closed = await self._close(opened)
-        self._closed(closed, trio.current_time() - began)
+        if closed.state is RoundState.CLOSED:
+            self._closed(closed, trio.current_time() - began)
         return closed
 
     async def _close(self, opened: Round) -> Round:
-        """Score and close in one transaction."""
+        """Score and close in one transaction; one in which no miner answered is abandoned."""
         terms, at = self._terms, self._clock.now()
 
-        def close(connection: Connection) -> None:
+        def close(connection: Connection) -> RoundState:
             results = round_records.results(connection, opened.id)
             held = miner_records.all_known(connection)
+            answers = asking_records.answers_of(connection, opened.id)
+            refused = round_records.refusing(connection, opened.id)
+            if round_rules.is_void(answers, refused):
+                round_records.close_round(connection, opened.id, [], RoundState.ABANDONED, at)
+                return RoundState.ABANDONED
             scored = round_rules.closing(
                 results,
-                asking_records.answers_of(connection, opened.id),
+                answers,
                 held,
-                round_records.refusing(connection, opened.id),
+                refused,
                 self.groups_of(results) if terms.share_scores else [],
                 opened.block,
             )
@@ -193,9 +199,12 @@ class Rounds:
                         _log.warning("miner_slashed", uid=known.uid, until_block=known.standing.slashed_until_block)
                 round_records.purge(connection, terms.netuid, terms.keep_rounds)
                 plant_records.purge(connection, opened.id, terms.planted_rounds)
+            return RoundState.CLOSED
 
-        await self._ledger.write(close)
-        return msgspec.structs.replace(opened, state=RoundState.CLOSED, closed_at=at)
+        state = await self._ledger.write(close)
+        if state is RoundState.ABANDONED:
+            _log.error("round_void", round=opened.id, reason="no miner answered: look at our network and clock")
+        return msgspec.structs.replace(opened, state=state, closed_at=at)
 
     @staticmethod
     def groups_of(results: Sequence[Result]) -> list[frozenset[int]]:

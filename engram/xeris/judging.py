@@ -11,7 +11,7 @@ from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
 from engram.relay import is_signed
 from engram.relay.anchoring.rules import LEAVES_MOST, root_of
 from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, Ranked, SignedRoot
-from engram.relay.quorum.model import Cosignature
+from engram.relay.quorum.model import COSIGNATURES_MOST, Cosignature
 from engram.relay.roots import RootRefused, require_root
 from engram.relay.rules import (
     is_in_order,
@@ -233,6 +233,9 @@ def _anchor(found: _Signed) -> Anchor | None:
 
 def _cosigners(found: _Signed, signer: PublicKey, digest: str) -> tuple[PublicKey, ...]:
     keys: list[PublicKey] = []
+    if len(found.cosignatures) > COSIGNATURES_MOST:
+        text = f"{len(found.cosignatures)} co-signatures; at most {COSIGNATURES_MOST} are read"
+        raise Refused("cosignature", text)
     for each in found.cosignatures:
         try:
             key, octets = ss58.decode(each.hotkey), bytes.fromhex(each.signature.removeprefix("0x"))

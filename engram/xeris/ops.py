@@ -45,12 +45,7 @@ def ops_app(
         return {"xeris": await ledger.read(kept), "chain": subnets.status()}
 
     async def scrape(_: Call[NoBody, None]) -> Answer:
-        newest_at, overdue = await ledger.read(lambda c: (records.newest_at(c), anchoring.count_overdue(c)))
-        metrics.xeris_unanchored.show(overdue)
-        if newest_at is None:
-            metrics.xeris_newest_age.clear()
-        else:
-            metrics.xeris_newest_age.set(max(0.0, clock.now() - newest_at))
+        await measure_kept(ledger, metrics, clock.now())
         measure(metrics, subnets)
         return Answer(200, metrics.render(), media=CONTENT_TYPE)
 
@@ -60,3 +55,16 @@ def ops_app(
     endpoints.bind(api.METRICS, scrape)
     endpoints.require_all(api.ROUTES)
     return app
+
+
+async def measure_kept(ledger: Ledger, metrics: Metrics, now: float) -> None:
+    """Set the gauges of what is kept: what is overdue and has no anchor, and the newest payload's age.
+
+    Raises LedgerError.
+    """
+    newest_at, overdue = await ledger.read(lambda c: (records.newest_at(c), anchoring.count_overdue(c)))
+    metrics.xeris_unanchored.show(overdue)
+    if newest_at is None:
+        metrics.xeris_newest_age.clear()
+    else:
+        metrics.xeris_newest_age.set(max(0.0, now - newest_at))

@@ -31,6 +31,7 @@ def test_the_settings_that_are_urls_are_these() -> None:
         "worker.inference_url",
         "worker.orchestrator_url",
         "worker.training_url",
+        "xeris.archive_endpoints",
         "xeris.public_url",
     ]
 

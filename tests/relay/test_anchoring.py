@@ -25,7 +25,7 @@ from engram.relay.anchoring.committing import Committing, CommittingPorts
 from engram.relay.anchoring.rules import Decision, Intent
 from engram.relay.records import enqueue
 from engram.relay.rules import output_hash, stable_anchor
-from engram.relay.tables import relay_outbox
+from engram.relay.tables import relay_anchors, relay_outbox
 from engram.telemetry.metrics import Metrics
 from engram.xeris import anchoring, records
 from engram.xeris.anchoring import chain_root
@@ -133,6 +133,21 @@ async def test_what_was_delivered_is_anchored_once_an_epoch_beside_the_fields_of
     assert root == rules.root_of(leaves)
     marked = await bench.received.write(lambda c: anchoring.mark_overdue(c, NETUID, 2_000, {OWN.public_key}))
     assert marked == {"scores": 1}, "the fourth alone"
+
+
+async def test_roots_of_three_months_ago_are_forgotten(
+    autojump_clock: MockClock,
+) -> None:
+    bench = Bench()
+    await bench.start()
+    old = {"signer": OWN.ss58, "netuid": NETUID, "epoch": 1, "root": b"", "leaves": "[]", "sent_until_block": 0}
+    for state, at in (("committed", NOW - 91 * 86_400.0), ("committed", NOW - 89 * 86_400.0)):
+        row = old | {"state": state, "at": at}
+        await bench.ledger.write(lambda c, r=row: c.execute(relay_anchors.insert().values(r)))  # type: ignore[misc]
+    await bench.deliver(1)
+    assert await bench.committing.look() is Decision.COMMIT
+    kept = bench.ledger.write_now(lambda c: list(c.scalars(select(relay_anchors.c.at).order_by(relay_anchors.c.id))))
+    assert kept == [NOW - 89 * 86_400.0, NOW]
 
 
 async def test_an_anchor_that_comes_late_needs_no_state_of_the_past_while_its_root_stands(

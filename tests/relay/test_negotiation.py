@@ -10,9 +10,10 @@ from engram.relay import MinerScore, NodeMemory, memory_payload, scores_payload
 from engram.relay.model import Answered, GapPayload, Unknown, Unreachable
 from engram.relay.negotiation import ORIGINAL, Fitted, NotKnown, Terms, fitted, not_taken
 from engram.relay.receiver import Receiver
-from engram.relay.rules import output_hash, stable_nodes
+from engram.relay.records import dlq_retry, enqueue
+from engram.relay.rules import anchor_payload, output_hash, stable_nodes
 from tests.fakes.responder import Answer, Asked, Responder
-from tests.relay.samples import KEYPAIR, NOW, queue
+from tests.relay.samples import KEYPAIR, NOW, SIGNER, queue
 from tests.relay.test_actor import ReceiverDouble, emitting, states, status
 from tests.relay.test_roots import root
 
@@ -159,3 +160,29 @@ async def test_what_it_takes_is_asked_again_each_hour_and_after_a_refusal_and_ho
         assert states(ledger) == ["abandoned", "delivered", "delivered"], "the marker and the next one left"
         await trio.sleep(61)
         assert len(asked_at) > 3, "asked again a minute after it could not be"
+
+
+async def test_what_was_signed_before_leaves_only_to_a_receiver_that_takes_its_kind(
+    ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    """An anchor says something of other payloads and is discarded; a bundle of scores is parked."""
+    anchor = anchor_payload(
+        ["ab" * 32], anchored="memory", first=0, count=1, root="cd" * 32, epoch=1, netuid=450, block=7, round_ts=NOW
+    )
+    scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=NOW)
+    for payload in (anchor, scores):
+        signed = SIGNER.sign(msgspec.json.encode(payload))
+        ledger.write_now(lambda c, p=payload, s=signed: enqueue(c, p, NOW, signer=KEYPAIR.ss58, signed=s))  # type: ignore[misc]
+    receiver, terms = ReceiverDouble(), Terms({"memory": ("engram-v1",)})
+
+    async def ask_terms() -> Terms | NotKnown:
+        return terms
+
+    async with emitting(ledger, receiver, ask_terms=ask_terms) as ref:
+        await trio.sleep(30)
+        assert receiver.sent == []
+        assert states(ledger) == ["discarded", "abandoned", "discarded"], "the marker is not taken either"
+        ledger.write_now(lambda c: dlq_retry(c, 2, NOW + 40))
+        await trio.sleep(60)
+        assert receiver.blocks == [7], "the operator may know better"
+        assert (await status(ref)).dlq_abandoned == 0

@@ -1,5 +1,6 @@
 """How a round goes on after it was cut off, what of it is kept, and the child that finds vectors and truths."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from engram.validator.tables import families, planted, questions, signers
 from engram.validator.workbench import Candidate, Draft, Workbench
 from tests.fakes.responder import Answer, Asked
 from tests.validator.benches import NETUID, Bench, key, over, public_file, write_file
-from tests.validator.toy_miners import Keeps
+from tests.validator.toy_miners import Keeps, _nonce
 
 
 class Stalls(Keeps):
@@ -157,3 +158,75 @@ async def test_the_child_gives_vectors_and_the_nearest_records_of_each_question_
     assert [len(each.cids) for each in done.truths] == [10, 10, 2]
     assert [each.planted for each in done.truths] == [10, 10, 1]
     assert done.truths[2].cids == ["b", *seeded]
+
+
+class Punctual(Keeps):
+    """Refuses requests that are not stamped with about the time that it is."""
+
+    async def answer(self, asked: Asked) -> Answer | None:
+        if abs(_nonce(asked.body) / 1000 - time.time()) > 30.0:
+            return 401, {"content-type": "application/json"}, b'{"error": "stale"}'
+        return await super().answer(asked)
+
+
+class Shifted:
+    """The machine's clock, set wrong by some seconds."""
+
+    off_s = 86_400.0
+
+    def now(self) -> float:
+        return time.time() + self.off_s
+
+    def monotonic(self) -> float:
+        return trio.current_time()
+
+
+async def test_a_clock_that_is_set_back_costs_no_miner_a_round_more() -> None:
+    """Stamps that only ever rose would have every miner refuse every request for a day, and be slashed for it."""
+    miner, clock = Punctual(key(1)), Shifted()
+    async with over([miner]) as bench:
+        bench.gardener._garden.client._clock = clock
+        await bench.hold()
+        assert miner.records == {}, "our clock was wrong"
+        clock.off_s = 0.0
+        for _ in range(2):
+            done = await bench.hold()
+        (result,) = await bench.ledger.read(lambda c: round_records.results(c, done.id))
+        assert (result.recall, result.proof_rate) == (1.0, 1.0)
+
+
+async def test_what_was_to_be_planted_before_the_clock_was_set_back_is_planted() -> None:
+    miner = Keeps(key(1))
+    async with over([miner]) as bench:
+        await bench.rounds.prepare(bench.metagraph())
+        bench.clock.jump(-7 * 86_400.0)
+        await bench.gardener.tend_once()
+        assert miner.records
+
+
+async def test_a_round_that_no_miner_answers_changes_no_score_and_slashes_nobody() -> None:
+    """A validator whose network was down for two rounds had slashed a whole subnet for a day."""
+    miners = [Keeps(key(number)) for number in (1, 2, 3)]
+    async with over(miners) as bench:
+        first = await bench.hold()
+        before = await bench.ledger.read(miner_records.all_known)
+        respond = [miner.responder._answer for miner in miners]
+
+        async def hang_up(asked: Asked) -> None:
+            return None
+
+        for miner in miners:
+            miner.responder._answer = hang_up
+        for _ in range(3):
+            assert (await bench.hold()).state is RoundState.ABANDONED
+        after = await bench.ledger.read(miner_records.all_known)
+        assert {hotkey: each.standing for hotkey, each in after.items()} == {
+            hotkey: each.standing for hotkey, each in before.items()
+        }
+        miners[0].responder._answer = respond[0]
+        last = await bench.hold()
+        assert (first.state, last.state) == (RoundState.CLOSED, RoundState.CLOSED), "one answers: the others are away"
+        standings = await bench.ledger.read(miner_records.all_known)
+        assert standings[key(1).public_key].standing.slashes == 0
+        assert standings[key(2).public_key].standing.ema < before[key(2).public_key].standing.ema
+        assert [each.id for each in bench.closed] == [first.id, last.id]

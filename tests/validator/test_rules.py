@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.chain.epochs import Epoch, current_epoch, epoch_at, epoch_of
-from engram.validator import agreement, due, peers, planting, scoring, standing
+from engram.validator import agreement, due, peers, planting, round_rules, scoring, standing
 from engram.validator.due import Due, Known
-from engram.validator.model import Miner, Sent, SentState
+from engram.validator.model import Answer, Kind, Miner, Outcome, Sent, SentState
 from engram.validator.planting import Candidate, Habits, Signing
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
@@ -349,3 +349,32 @@ def test_old_matters_are_asked_about_in_every_round(seed: int) -> None:
 def test_lengths_are_those_of_customers_once_enough_are_known() -> None:
     assert planting.length_sample(["x"] * 19) == planting.LENGTHS
     assert set(planting.length_sample(["x" * n for n in range(1, 200)])) <= set(range(1, 200))
+
+
+# ------------------------------------------------------------------------------------------------ void rounds
+
+
+def brought(*outcomes: Outcome) -> list[tuple[Kind, Answer]]:
+    return [(Kind.QUERY, Answer(question_id=number, outcome=outcome)) for number, outcome in enumerate(outcomes)]
+
+
+@pytest.mark.parametrize(
+    ("answers", "refused", "void"),
+    [
+        ([brought(Outcome.UNREACHABLE), brought(Outcome.REFUSED), brought(Outcome.LATE)], 0, True),
+        ([brought(Outcome.UNREACHABLE)] * 2, 0, False),
+        ([brought(Outcome.UNREACHABLE)] * 2, 1, True),
+        ([], 3, True),
+        ([], 2, False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LATE, Outcome.ANSWERED)], 0, False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.MALFORMED)], 0, False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LEGACY)], 3, False),
+        ([[], [], []], 0, False),
+    ],
+)
+def test_a_round_is_void_when_none_of_several_miners_gave_any_answer(
+    answers: list[list[tuple[Kind, Answer]]], refused: int, void: bool
+) -> None:
+    by_hotkey = {key(number).public_key: found for number, found in enumerate(answers, 1)}
+    refusing = frozenset(key(100 + number).public_key for number in range(refused))
+    assert round_rules.is_void(by_hotkey, refusing) is void

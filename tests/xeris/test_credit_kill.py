@@ -68,9 +68,10 @@ PURCHASE = [
 @pytest.mark.heavy
 @pytest.mark.parametrize("point", sample("credit purchases", PURCHASE, 1))
 async def test_a_payment_for_submissions_counts_once_whenever_the_receiver_is_killed(
-    point: str, tmp_path: Path
+    point: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     receiver = XerisProcess(tmp_path / "xeris", GATEWAY.ss58, "submission_usd = 0.01\nsubmissions_a_payment = 2")
+    request.addfinalizer(receiver.kill)
     await trio.to_thread.run_sync(receiver.start)
     async with buying(receiver) as shop:
         payment = await shop.payment(GATEWAY)

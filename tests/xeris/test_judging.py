@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from engram.hotkeys import Keypair
 from engram.relay import MinerScore, NodeMemory, PayloadSigner, SignedRoot, memory_payload, scores_payload
 from engram.relay.anchoring.rules import LEAVES_MOST, root_of
+from engram.relay.quorum.model import COSIGNATURES_MOST
 from engram.relay.rules import output_hash, ranking_payload, signed_hash, stable_anchor
 from engram.xeris import judging, refusals
 from engram.xeris.judging import Known, Refused
@@ -136,6 +137,13 @@ def test_a_field_that_is_missing_is_a_fault_of_the_schema(field: str) -> None:
 )
 def test_a_payload_that_does_not_hold_together_is_refused(document: dict[str, Any], expected: str) -> None:
     assert code(document) == expected
+
+
+def test_no_more_co_signatures_are_verified_than_validators_there_can_be() -> None:
+    many = [Keypair.from_seed(number.to_bytes(32, "big")) for number in range(100, 101 + COSIGNATURES_MOST)]
+    assert code(scores(cosigners=tuple(many))) == "cosignature"
+    permits = {ONE.public_key, *(each.public_key for each in many)}
+    assert code(scores(cosigners=tuple(many[1:])), permits=permits) == "accepted"
 
 
 def test_two_spellings_of_one_key_are_one_key() -> None:

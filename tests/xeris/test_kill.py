@@ -23,8 +23,11 @@ LATEST_S = 15.0
 
 
 @pytest.mark.parametrize("point", sample("receiver kills", POINTS, 1))
-async def test_a_receiver_that_is_killed_accepts_each_payload_once(point: str, tmp_path: Path) -> None:
+async def test_a_receiver_that_is_killed_accepts_each_payload_once(
+    point: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     receiver = XerisProcess(tmp_path / "xeris", KEYPAIR.ss58)
+    request.addfinalizer(receiver.kill)
     await trio.to_thread.run_sync(receiver.start)
     receiver.kill()
     ledger, url = tmp_path / "sent.sqlite3", f"{receiver.url}/payloads"

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Collection
 from itertools import groupby
+from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from engram import wire
 from engram.relay.anchoring import rules
@@ -15,7 +16,8 @@ from engram.relay.rules import anchor_payload
 from engram.relay.signer import Signed
 from engram.relay.tables import relay_anchors, relay_outbox, relay_streams
 
-_KINDS = ("memory", "scores", "ranking")
+KEPT_S: Final = 90 * 86_400.0
+_KINDS: Final = ("memory", "scores", "ranking")
 
 
 class IntendedAnchor(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,7 +105,10 @@ def anchored(
     sign: Callable[[bytes], Signed],
     now: float,
 ) -> int:
-    """Queue one signed anchor for each stream; returns how many. Called once the commitment is final."""
+    """Queue one signed anchor for each stream; returns how many. Called once the commitment is final.
+
+    What was committed more than KEPT_S ago is forgotten.
+    """
     done = connection.execute(
         update(relay_anchors)
         .where(relay_anchors.c.id == found.id, relay_anchors.c.state == "intended")
@@ -111,6 +116,8 @@ def anchored(
     )
     if done.rowcount != 1:
         return 0
+    is_old = (relay_anchors.c.state == "committed") & (relay_anchors.c.at < now - KEPT_S)
+    connection.execute(delete(relay_anchors).where(relay_anchors.c.signer == signer, is_old))
     digests = [digest for _, digest in found.leaves]
     first = queued = 0
     for kind, group in groupby(found.leaves, key=lambda leaf: leaf[0]):

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from engram.hotkeys import PublicKey
 from engram.relay.model import MinerScore
+
+COSIGNATURES_MOST: Final = 128
+"""Of one payload; more validators than that hold no permit on any subnet, and each costs a verification."""
 
 
 class Tolerance(msgspec.Struct, frozen=True, kw_only=True):

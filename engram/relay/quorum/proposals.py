@@ -9,7 +9,7 @@ from engram import wire
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
 from engram.relay.errors import RelayError
 from engram.relay.model import SCHEMA_VERSION, MinerScore
-from engram.relay.quorum.model import Cosignature, Proposal
+from engram.relay.quorum.model import COSIGNATURES_MOST, Cosignature, Proposal
 from engram.relay.rules import output_hash, stable_scores
 from engram.relay.signer import is_signed
 
@@ -48,6 +48,8 @@ def read_proposal(document: bytes, block_hash: str) -> Proposal:
 def read_bundle(document: bytes) -> tuple[Proposal, frozenset[PublicKey]]:
     """Return the proposal of a bundle and every key that has signed it. Raises MalformedProposal."""
     proposal, cosignatures = _proposal(document, b"")
+    if len(cosignatures) > COSIGNATURES_MOST:
+        raise MalformedProposal(f"{len(cosignatures)} co-signatures; at most {COSIGNATURES_MOST} are read")
     keys = {proposal.proposer}
     for each in cosignatures:
         keys.add(cosigner(proposal, each.hotkey, each.signature, keys))

@@ -204,7 +204,8 @@ def end(connection: Connection, found: Candidate, state: CandidateState, reason:
 
 
 def end_former(connection: Connection, netuid: int, epoch: int, now: float) -> list[Candidate]:
-    """End candidates of epochs before this one, which came too late; returns them."""
+    """End candidates of epochs before this one, which came too late, and return them; purge what is old besides."""
+    purge(connection, now)
     over = [found for found in open_candidates(connection, netuid) if found.epoch < epoch]
     return [
         end(connection, found, CandidateState.SHORT, f"{1 + len(found.cosignatures)} have signed", now)

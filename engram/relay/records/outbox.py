@@ -25,8 +25,8 @@ OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
 """States of entries that are purged in time."""
 _PURGED_AT_ONCE = 10_000
 _GAP = "gap"
-_DISPENSABLE = frozenset({_GAP, "anchor"})
-"""Kinds that say something of other payloads: a receiver that does not take them misses nothing."""
+_DISPENSABLE = frozenset({_GAP, "anchor", "ranking"})
+"""Kinds that say something of other payloads, or what stands on the chain: who does not take them misses nothing."""
 
 
 def enqueue(
@@ -88,8 +88,8 @@ def claim(
     A stream with an entry under way is left out. With `only`, no other entries are taken than those. An entry is
     signed once: its second attempt sends the same bytes. One whose signature would be the second for its block and
     source, over another hash, is withdrawn instead. With `terms`, what is signed is the form that the receiver takes;
-    a payload that it takes in no form is parked. `unsent` is called with each entry that was withdrawn, parked or
-    discarded here.
+    a payload that it takes in no form is parked, whoever has signed it. `unsent` is called with each entry that was
+    withdrawn, parked or discarded here.
     """
     claimed: list[Entry] = []
     while len(claimed) < room:
@@ -112,12 +112,15 @@ def _taken(
 ) -> Entry | None:
     """Return the entry signed and `sending`; None when it may not be sent."""
     signed = Signed(entry.signed or b"", entry.signed_hash or "")
-    if not (entry.signed and entry.signed_hash):
-        form = Fitted(entry.payload, entry.output_hash) if terms is None else fitted(entry.kind, entry.payload, terms)
-        if form is None:
-            assert terms is not None
+    form = Fitted(entry.payload, entry.output_hash)
+    is_retried = bool(entry.signed) and entry.last_reason is not None  # by the operator, who may know better
+    if terms is not None and entry.attempts == 0 and not is_retried:
+        found = fitted(entry.kind, entry.payload, terms)
+        if found is None:
             unsent(_park_unsent(connection, entry, not_taken(entry.kind, terms), now))
             return None
+        form = found
+    if not (entry.signed and entry.signed_hash):
         entry = msgspec.structs.replace(entry, output_hash=form.output_hash)
         if not may_sign_entry(connection, entry, now):
             withdrawn = withdraw(connection, entry, "another payload of this block was signed before", now)

@@ -119,11 +119,15 @@ def drafted(connection: Connection, limit: int) -> list[tuple[int, str]]:
     return [(row[0], row[1]) for row in connection.execute(query)]
 
 
-def due_plants(connection: Connection, now: float, limit: int) -> list[Plant]:
-    """Return records that are to be sent now; those `sending` were under way when the process ended."""
+def due_plants(connection: Connection, now: float, limit: int, furthest_s: float) -> list[Plant]:
+    """Return records that are to be sent now; those `sending` were under way when the process ended.
+
+    None is ever planned more than `furthest_s` ahead: one that seems to be was planned before the clock was set back.
+    """
+    is_due = (planted.c.plant_at <= now) | (planted.c.plant_at > now + furthest_s)
     query = (
         select(planted)
-        .where(one_of(planted.c.state, (PlantState.READY, PlantState.SENDING)), planted.c.plant_at <= now)
+        .where(one_of(planted.c.state, (PlantState.READY, PlantState.SENDING)), is_due)
         .order_by(planted.c.plant_at)
         .limit(limit)
     )

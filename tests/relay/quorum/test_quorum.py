@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from sqlalchemy import select
 
@@ -15,6 +16,7 @@ from engram.relay.quorum.model import CandidateState, Verdict
 from engram.relay.quorum.proposals import MalformedProposal
 from engram.relay.tables import relay_outbox
 from tests.relay.quorum.validators import EPOCH, FIRST_BLOCK, HASH, SCORES, TEMPO, Subnet, Validator, proposal
+from tests.validator.benches import key
 
 LIE = {**SCORES, "9": MinerScore(1.0, 10.0, 1.0)}
 
@@ -153,6 +155,23 @@ async def test_nothing_is_signed_of_a_block_that_is_not_final(
     )
     wanted = Verdict.NOT_FINAL if finality is Finality.AWAITED else Verdict.REORGANIZED
     assert (judged.verdict, signature) == (wanted, None)
+
+
+async def test_the_chain_is_not_read_for_a_proposal_of_who_is_no_validator(subnet: Subnet) -> None:
+    judge, stranger = subnet.validators[1], key(77)
+    asked: list[int] = []
+
+    async def guard(block: int, block_hash: bytes | None) -> Finality:
+        asked.append(block)
+        return Finality.FINAL
+
+    judge.cosigner._ports = msgspec.structs.replace(judge.cosigner._ports, guard=guard)
+    judged, _ = await judge.cosigner.judge(stranger.public_key, proposal(stranger))
+    assert (judged.verdict, asked) == (Verdict.NO_PERMIT, [])
+    judged, _ = await judge.cosigner.judge(stranger.public_key, proposal(subnet.keys[0]))
+    assert (judged.verdict, asked) == (Verdict.OTHER_SIGNER, [])
+    await judge.cosigner.judge(subnet.keys[0].public_key, proposal(subnet.keys[0]))
+    assert asked == [FIRST_BLOCK]
 
 
 async def test_a_second_output_of_one_block_is_evidence_also_after_a_restart(subnet: Subnet) -> None:

@@ -14,7 +14,7 @@ from engram.clock import SeededIds
 from engram.hotkeys import Keypair, epistula, sign_headers
 from engram.http.client import HttpClient
 from engram.relay.quorum import records
-from engram.relay.quorum.model import CandidateState
+from engram.relay.quorum.model import COSIGNATURES_MOST, CandidateState
 from engram.relay.quorum.peer_client import PeerClient
 from engram.relay.quorum.subnet_now import Peer
 from engram.validator.peers_app import peers_app
@@ -172,6 +172,11 @@ async def test_a_bundle_with_one_signature_settles_nothing(net: Net) -> None:
     status, said = await net.post(asked, body, net.headers(body, proposer, second), api.BUNDLE.path)
     assert status == 422
     assert "at least 2 must" in json.dumps(said)
+    document = json.loads(proposal(proposer).document)
+    document["cosignatures"] = [{"hotkey": second.ss58, "signature": "0x00"}] * (COSIGNATURES_MOST + 1)
+    body = msgspec.json.encode(api.BundledScores(payload=msgspec.Raw(json.dumps(document).encode())))
+    status, said = await net.post(asked, body, net.headers(body, proposer, second), api.BUNDLE.path)
+    assert (status, "at most 128 are read" in json.dumps(said)) == (422, True)
     assert asked.candidate().state is CandidateState.WAITING
 
 
