@@ -12,7 +12,7 @@ from engram.api.node_model import Found, Hit, Query, Retrieved
 from engram.api.route import NoBody
 from engram.memory import cid as cids
 from engram.memory.errors import NotFound
-from engram.memory.model import Excerpt, Record
+from engram.memory.model import ALWAYS, Excerpt, Record
 from engram.memory.search.rules import check_search
 from engram.miner.auth import Caller, Space
 from engram.miner.service import Service
@@ -79,6 +79,8 @@ def shown(record: Record | Excerpt) -> dict[str, object]:
 def validity(record: Record | Excerpt) -> dict[str, Any]:
     """Return the fields of an answer that say how long a record is current; none for one that always is."""
     given = record.validity
+    if given == ALWAYS and record.superseded_by is None:
+        return {}
     fields = {"key": given.key, "supersedes": given.supersedes, "expires_at": given.expires_at}
     fields["superseded_by"] = record.superseded_by
     return {name: value for name, value in fields.items() if value is not None}
