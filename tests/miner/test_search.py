@@ -13,7 +13,7 @@ from engram.memory.padding import SIZES
 from engram.miner.service import Service
 from tests.memory.search.searchers import READ, ShortSighted
 from tests.miner import endpoints as answers
-from tests.miner.nodes import CONTROLLER, STRANGER, encoded, serving, signed
+from tests.miner.nodes import CONTROLLER, STRANGER, encoded, node, serving, signed
 
 FAR = "walruses whistle at whales"
 LONG = "otters hold hands while they sleep in the kelp of the bay.. ".ljust(READ) + "x" * READ + FAR
@@ -177,3 +177,18 @@ async def test_the_longest_query_is_one(service: Service) -> None:
     for text in ("otters " * 1_170, "o" * 8_192, '"' * 8_192, "東" * 8_192, "(" * 8_000 + "otters NEAR/2"):
         assert len(text) <= 8_192
         await find(service, text, mode="hybrid", namespace="me")
+
+
+@pytest.mark.serial
+def test_a_node_that_is_killed_finds_every_acknowledged_word_and_none_deleted(tmp_path: Path) -> None:
+    with node(tmp_path) as running:
+        cids = [running.post("/IngestSynapse", text=f"w{n}", metadata={"text": f"w{n} fox"})["cid"] for n in range(40)]
+        for cid in cids[::4]:
+            assert running.delete(cid)[0] == 200
+        running.kill()
+        running.start()
+        hits = running.post("/QuerySynapse", query_text="fox", mode="words", top_k=100)["results"]
+        assert {hit["cid"] for hit in hits} == set(cids) - set(cids[::4])
+        more = running.post("/IngestSynapse", text="late", metadata={"text": "late fox"})["cid"]
+        hits = running.post("/QuerySynapse", query_text="late", mode="words")["results"]
+        assert [hit["cid"] for hit in hits] == [more]

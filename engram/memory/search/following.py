@@ -145,7 +145,7 @@ class Follower:
                 await self._derived.apply(changes, changes[-1].sequence)
                 self.sequence = changes[-1].sequence
             else:
-                self._is_level = True
+                self._is_level = not self._must_reset
             self._wait_s = _FIRST_WAIT_S
             self._progress.set()
             self._progress = trio.Event()
