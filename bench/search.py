@@ -10,7 +10,7 @@ p50 of a hybrid search less that of a plain one, alternating. `vector_p50_vs_bef
 of a node of the checkout that `--before FOLDER` names, in alternating rounds. `words_ingest_cpu_ms` and
 `words_index_share` are of the file of words alone. `window_cpu_vs_onnxruntime` compares a window of the embedder with
 the graph alone on the same tokens. `--quick`: a tenth of all. `--words`, `--windows`, `--speed`, `--quality`: these
-parts alone.
+parts alone; `--sets docstrings,facts`: these sets alone.
 """
 
 import contextlib
@@ -50,6 +50,8 @@ BEFORE = Path(sys.argv[sys.argv.index("--before") + 1]) if "--before" in sys.arg
 PARTS = [name for name in ("words", "windows", "speed", "quality") if f"--{name}" in sys.argv] or [
     *("words", "windows", "speed", "quality")
 ]
+ALL_SETS = ("docstrings", "packages", "identifiers", "near", "far", "facts")
+SETS = sys.argv[sys.argv.index("--sets") + 1].split(",") if "--sets" in sys.argv else ALL_SETS
 RECORDS, QUESTIONS, LONG, FACTS = (100, 40, 10, 16) if QUICK else (1_000, 400, 100, 160)
 SPEED = 2_000 if QUICK else 20_000
 ROUNDS, SEARCHES = 9, 40
@@ -73,7 +75,7 @@ Figures = dict[str, Any]
 
 def quality(port: int) -> Figures:
     """Store every set in a namespace of its own, and ask its questions in every mode."""
-    sets = search_sets.made(RECORDS, QUESTIONS, LONG)
+    sets = {name: each for name, each in search_sets.made(RECORDS, QUESTIONS, LONG).items() if name in SETS}
     stored: dict[frozenset[str], str] = {}
     figures: Figures = {}
     for name, each in sets.items():
@@ -82,12 +84,13 @@ def quality(port: int) -> Figures:
             if namespace == name:
                 _store(client, list(each.records.items()))
             figures |= _asked(client, name, each)
-    for figure in ("r_at_1", "r_at_10"):
+    for figure in ("r_at_1", "r_at_10") if "docstrings" in sets else ():
         figures[f"{figure}_docstrings_gain"] = (
             figures[f"{figure}_docstrings_hybrid"] - figures[f"{figure}_docstrings_plain"]
         )
-    with NodeClient(f"http://127.0.0.1:{port}", CONTROLLER, namespace="facts") as client:
-        figures |= _facts(client)
+    if "facts" in SETS:
+        with NodeClient(f"http://127.0.0.1:{port}", CONTROLLER, namespace="facts") as client:
+            figures |= _facts(client)
     return figures
 
 
