@@ -121,7 +121,7 @@ def _docstrings() -> Iterator[tuple[str, str]]:
     for path in _sources():
         for doc in _docs_of(path):
             first, rest = _parted(doc)
-            if 30 <= len(first) <= 200 and 120 <= len(rest) <= 4_000 and first not in seen:
+            if 15 <= len(first) <= 200 and 60 <= len(rest) <= 4_000 and first not in seen:
                 seen.add(first)
                 yield first, rest
 
