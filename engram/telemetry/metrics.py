@@ -236,6 +236,8 @@ TABLE: Final = (
     Metric("query_seconds", "histogram", "engram_miner_query_seconds", "Query requests.", ()),
     Metric("challenges", "counter", "engram_miner_challenges", "Storage challenges.", ("outcome",)),
     Metric("damaged_records", "counter", "engram_miner_damaged_records", "Times a record was not what its CID says."),
+    Metric("search_behind", "gauge", "engram_miner_search_behind", "Changes that words or windows lack.", ("what",)),
+    Metric("searches", "counter", "engram_miner_searches", "Searches by mode; none: the records' vectors.", ("mode",)),
     Metric("late_buckets", "counter", "engram_miner_late_buckets", "Private answers that took more than one bucket."),
     Metric("proxy_auth", "counter", "engram_proxy_auth", "Decisions about callers of the proxy.", ("result", "reason")),
     Metric("proxy_ends", "counter", "engram_proxy_ends", "Requests to the proxy by how they ended.", ("route", "end")),
@@ -357,6 +359,8 @@ class Metrics:
     query_seconds: Histogram
     challenges: Counter
     damaged_records: Counter
+    search_behind: Gauge
+    searches: Counter
     late_buckets: Counter
     proxy_auth: Counter
     proxy_ends: Counter

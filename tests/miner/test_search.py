@@ -59,6 +59,9 @@ async def test_a_search_with_a_mode_says_by_what_hits_are_ordered(service: Servi
     assert first["text"] == "otters hold hands"
     assert first["relevance"] == pytest.approx(first["score"] + 0.3, abs=2e-6)
     assert second["relevance"] == second["score"]
+    told = service.metrics.render().decode()
+    assert 'engram_miner_searches_total{mode="hybrid"} 1.0' in told
+    assert 'engram_miner_search_behind{what="words"} 0.0' in told
     [only] = await find(service, "walruses", mode="words", namespace="notes")
     assert (only["text"], only["relevance"]) == ("walruses do not", 1.0)
 

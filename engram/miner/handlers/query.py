@@ -29,6 +29,7 @@ async def query(service: Service, call: Call[Query, Caller]) -> Found:
     if vector is None:
         (vector,) = await service.embedder.embed([wanted.text or ""])
     hits = await service.searcher.find(space.key, wanted, vector)
+    service.metrics.searches.labels(wanted.mode or "none").inc()
     if not space.is_private:  # public statistics must reveal nothing about a tenant
         service.statistics.query_answered(round((trio.current_time() - call.arrived_s) * 1000, 3))
     tier, reader = service.trust_tier(space), Reader(service, caller, space)
