@@ -1,21 +1,24 @@
 """How well and how fast a node finds what was stored, by mode.
 
-The node is the real one, with all-MiniLM-L6-v2; it embeds the texts itself, in private namespaces. What the sets are is
-said in bench/support/search_sets.py. Each question has one right record: `r_at_1_*` and `r_at_10_*` are the shares found
-first and among ten, `mrr_*` the mean of one over the place. `plain` is a search without a mode, as validators search. Of
-facts in three versions it is the share whose newest version comes first.
+The node is the real one, with all-MiniLM-L6-v2; it embeds the texts itself, in private namespaces. What the sets are
+is said in bench/support/search_sets.py. Each question has one right record: `r_at_1_*` and `r_at_10_*` are the shares
+found first and among ten, `mrr_*` the mean of one over the place. `plain` is a search without a mode, as validators
+search. Of facts in three versions it is the share whose newest version comes first.
 
-Figures of speed are on `SPEED` texts whose vectors are given, so that nothing is embedded: `hybrid_extra_ms_p50` is the
-p50 of a hybrid search less that of a plain one, alternating. `vector_p50_vs_before` compares plain searches with a node
-of the checkout that `--before FOLDER` names, in alternating rounds. `words_ingest_cpu_ms` and `words_index_share` are of
-the file of words alone. `window_cpu_vs_onnxruntime` compares a window of the embedder with the graph alone on the same
-tokens. `--quick`: a tenth of all.
+Figures of speed are on `SPEED` texts whose vectors are given, so nothing is embedded: `hybrid_extra_ms_p50` is the
+p50 of a hybrid search less that of a plain one, alternating. `vector_p50_vs_before` compares plain searches with those
+of a node of the checkout that `--before FOLDER` names, in alternating rounds. `words_ingest_cpu_ms` and
+`words_index_share` are of the file of words alone. `window_cpu_vs_onnxruntime` compares a window of the embedder with
+the graph alone on the same tokens. `--quick`: a tenth of all. `--words`, `--windows`, `--speed`, `--quality`: these
+parts alone; `--sets docstrings,facts`: these sets alone.
 """
 
 import contextlib
+import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -44,6 +47,11 @@ from tests.miner.nodes import CONTROLLER, NodeProcess
 
 QUICK = "--quick" in sys.argv
 BEFORE = Path(sys.argv[sys.argv.index("--before") + 1]) if "--before" in sys.argv else None
+PARTS = [name for name in ("words", "windows", "speed", "quality") if f"--{name}" in sys.argv] or [
+    *("words", "windows", "speed", "quality")
+]
+ALL_SETS = ("docstrings", "packages", "identifiers", "near", "far", "facts")
+SETS = sys.argv[sys.argv.index("--sets") + 1].split(",") if "--sets" in sys.argv else ALL_SETS
 RECORDS, QUESTIONS, LONG, FACTS = (100, 40, 10, 16) if QUICK else (1_000, 400, 100, 160)
 SPEED = 2_000 if QUICK else 20_000
 ROUNDS, SEARCHES = 9, 40
@@ -67,7 +75,7 @@ Figures = dict[str, Any]
 
 def quality(port: int) -> Figures:
     """Store every set in a namespace of its own, and ask its questions in every mode."""
-    sets = search_sets.made(RECORDS, QUESTIONS, LONG)
+    sets = {name: each for name, each in search_sets.made(RECORDS, QUESTIONS, LONG).items() if name in SETS}
     stored: dict[frozenset[str], str] = {}
     figures: Figures = {}
     for name, each in sets.items():
@@ -76,12 +84,13 @@ def quality(port: int) -> Figures:
             if namespace == name:
                 _store(client, list(each.records.items()))
             figures |= _asked(client, name, each)
-    for figure in ("r_at_1", "r_at_10"):
+    for figure in ("r_at_1", "r_at_10") if "docstrings" in sets else ():
         figures[f"{figure}_docstrings_gain"] = (
             figures[f"{figure}_docstrings_hybrid"] - figures[f"{figure}_docstrings_plain"]
         )
-    with NodeClient(f"http://127.0.0.1:{port}", CONTROLLER, namespace="facts") as client:
-        figures |= _facts(client)
+    if "facts" in SETS:
+        with NodeClient(f"http://127.0.0.1:{port}", CONTROLLER, namespace="facts") as client:
+            figures |= _facts(client)
     return figures
 
 
@@ -234,19 +243,35 @@ def speed(folder: Path, stored: Sequence[str]) -> Figures:
     }
 
 
+class Earlier(NodeProcess):
+    """A node of another checkout, which knows none of the settings that are new."""
+
+    def __init__(self, folder: Path, checkout: Path, **told: Any) -> None:
+        super().__init__(folder, **told)
+        run = f"import runpy, sys; sys.path.insert(0, {str(checkout)!r}); sys.argv[0] = 'miner'"
+        self.entry = ["-c", f"{run}; runpy.run_module('engram.miner', run_name='__main__')"]
+
+    def start(self) -> float:
+        began = time.monotonic()
+        launch.write(self.launch_file, self.launch)
+        fields = json.loads(self.launch_file.read_bytes())
+        fields["miner"] = {"requests_per_minute": 0, "private_bucket_ms": 0}
+        self.launch_file.write_text(json.dumps(fields))
+        command = [sys.executable, *self.entry, "--config", str(self.launch_file)]
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        self.await_health()
+        return time.monotonic() - began
+
+
 @contextlib.contextmanager
 def _node(folder: Path, checkout: Path | None = None) -> Iterator[NodeProcess]:
     embedder = launch.EmbedderLaunch(kind="minilm", cache_dir=str(Path(tempfile.gettempdir()) / "engram-bench-cache"))
-    made = NodeProcess(folder, embedder=embedder, miner=SETTINGS)
-    if checkout is not None:
-        run = f"import runpy, sys; sys.path.insert(0, {str(checkout)!r}); sys.argv[0] = 'miner'"
-        made.entry = ["-c", f"{run}; runpy.run_module('engram.miner', run_name='__main__')"]
-        os.environ["PYTHONPATH"] = str(checkout)
+    told: dict[str, Any] = {"embedder": embedder, "miner": SETTINGS}
+    made = NodeProcess(folder, **told) if checkout is None else Earlier(folder, checkout, **told)
     try:
         made.start()
         yield made
     finally:
-        os.environ.pop("PYTHONPATH", None)
         made.terminate()
 
 
@@ -271,14 +296,18 @@ def main() -> None:
     """Measure everything and print it."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        stored = texts(SPEED)
-        for name in ("words", "quality", "speed"):
+        for name in PARTS:
             (folder / name).mkdir()
-        figures: Figures = words(folder / "words", stored)
-        figures["window_cpu_vs_onnxruntime"] = window_cpu()
-        figures |= speed(folder / "speed", stored)
-        with _node(folder / "quality") as running:
-            figures |= quality(running.port)
+        figures: Figures = {}
+        if "words" in PARTS:
+            figures |= words(folder / "words", texts(SPEED))
+        if "windows" in PARTS:
+            figures["window_cpu_vs_onnxruntime"] = window_cpu()
+        if "speed" in PARTS:
+            figures |= speed(folder / "speed", texts(SPEED))
+        if "quality" in PARTS:
+            with _node(folder / "quality") as running:
+                figures |= quality(running.port)
     print_line("search", figures, {}, {}, WANTED, load=os.getloadavg()[0])
 
 

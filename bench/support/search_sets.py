@@ -5,9 +5,10 @@
 | docstrings | docstrings of Python's library and of installed packages, without their first sentence | that sentence |
 | packages | long descriptions of installed Debian packages | their summaries |
 | identifiers | the docstrings | a name in code style that one of them alone has |
-| near, far | long texts: docstrings of a module in one, without first sentences, cut at 8,000 characters | a first sentence \
-whose docstring is within the first 1,000 characters, or behind the first 2,000 |
+| near, far | long texts: a module's docstrings, without first sentences, cut at 8,000 characters | first sentences |
 | facts | 160 facts in three versions each, stored one behind another under one key | asks for the fact |
+
+Questions of `near` are about the first 1,000 characters of a long text, those of `far` about what is behind 2,000.
 
 `search_sets.json` beside this file has the ids (8 hex digits of a SHA-256) of the records that the figures of
 docs/search.md were measured on. What is not installed here is missing then; without the file, records are chosen by
@@ -120,7 +121,7 @@ def _docstrings() -> Iterator[tuple[str, str]]:
     for path in _sources():
         for doc in _docs_of(path):
             first, rest = _parted(doc)
-            if 30 <= len(first) <= 200 and 120 <= len(rest) <= 4_000 and first not in seen:
+            if 15 <= len(first) <= 200 and 60 <= len(rest) <= 4_000 and first not in seen:
                 seen.add(first)
                 yield first, rest
 

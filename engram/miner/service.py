@@ -98,6 +98,9 @@ class Service:
         self.store = store
         self.truth = truth
         self.searcher = Searcher(store, truth, words, windows)
+        for what, follows in (("words", words), ("windows", windows)):
+            if follows is not None:
+                follows.report(metrics.search_behind.labels(what).set)
         self._windows = windows
         self._waits_for_windows = waits_for_windows
         self.embedder = embedder

@@ -19,7 +19,7 @@ from engram.sdk.export_rules import SILENCE_S, Exported, ExportWalk
 from engram.sdk.model import Hit, Memory
 from engram.sdk.node_calls import Embed, NodeCalls, Where
 from engram.sdk.ranking import Mode, Ranking
-from engram.sdk.receipts import Receipt
+from engram.sdk.receipts import CheckedReceipt
 from engram.sdk.shamir import Share
 from engram.sdk.walk_rules import LookUpWalk, Walk
 
@@ -161,7 +161,7 @@ class AsyncNodeClient:
         key: str | None = None,
         supersedes: str | None = None,
         expires_at: float | None = None,
-    ) -> Receipt:
+    ) -> CheckedReceipt:
         """Store a text and return the node's receipt, checked: whose it is, its key, and a root that it is under.
 
         `node` is the node's key. Raises Impostor when the receipt does not hold, NodeRefused with code `not_owner` when
@@ -170,7 +170,7 @@ class AsyncNodeClient:
         validity = Validity(key, supersedes, expires_at)
         return await self._transport.ask(self._calls.ingest_with_receipt(text, node, metadata, validity))
 
-    async def delete_with_receipt(self, cid: str, node: PublicKey) -> Receipt | None:
+    async def delete_with_receipt(self, cid: str, node: PublicKey) -> CheckedReceipt | None:
         """Delete a memory and return the node's proof that it has it no longer, checked; None when there was none.
 
         `node` is the node's key. Raises Impostor, and NodeRefused with code `no_receipt` when it is deleted all the

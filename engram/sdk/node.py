@@ -25,7 +25,7 @@ from engram.sdk.export_rules import SILENCE_S, Exported, ExportWalk
 from engram.sdk.model import Hit, Memory
 from engram.sdk.node_calls import Call, Embed, NodeCalls, Where
 from engram.sdk.ranking import Mode, Ranking
-from engram.sdk.receipts import Receipt
+from engram.sdk.receipts import CheckedReceipt
 from engram.sdk.shamir import Share
 from engram.sdk.transport import Transport
 from engram.sdk.walk_rules import LookUpWalk, Walk
@@ -170,7 +170,7 @@ class NodeClient:
         key: str | None = None,
         supersedes: str | None = None,
         expires_at: float | None = None,
-    ) -> Receipt:
+    ) -> CheckedReceipt:
         """Store a text and return the node's receipt, checked: whose it is, its key, and a root that it is under.
 
         `node` is the node's key. Raises Impostor when the receipt does not hold, NodeRefused with code `not_owner` when
@@ -179,7 +179,7 @@ class NodeClient:
         validity = Validity(key, supersedes, expires_at)
         return self.ask(self.calls.ingest_with_receipt(text, node, metadata, validity))
 
-    def delete_with_receipt(self, cid: str, node: PublicKey) -> Receipt | None:
+    def delete_with_receipt(self, cid: str, node: PublicKey) -> CheckedReceipt | None:
         """Delete a memory and return the node's proof that it has it no longer, checked; None when there was none.
 
         `node` is the node's key. Raises Impostor, and NodeRefused with code `no_receipt` when it is deleted all the

@@ -33,7 +33,7 @@ from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused
 from engram.sdk.model import Hit, Memory
 from engram.sdk.ranking import BY_COSINE, Ranking
-from engram.sdk.receipts import Receipt
+from engram.sdk.receipts import CheckedReceipt
 from engram.sdk.shamir import Share
 from engram.sdk.transport import Answer, error_of
 
@@ -263,11 +263,11 @@ class NodeCalls:
 
     def ingest_with_receipt(
         self, text: str, node_key: PublicKey, metadata: Mapping[str, JsonValue] | None, validity: Validity = ALWAYS
-    ) -> Call[Receipt]:
+    ) -> Call[CheckedReceipt]:
         """Store a text, and check the node's receipt of it. Raises ValueError as `ingest` does."""
         item = self._item(text, None, metadata or {}) | self._validity(validity)
 
-        def read(answer: Answer) -> Receipt:
+        def read(answer: Answer) -> CheckedReceipt:
             result = checked(answer, model.Ingested)
             outcome = _stored(result, item, self._sender)
             if isinstance(outcome, NodeRefused):
@@ -277,10 +277,10 @@ class NodeCalls:
 
         return self._post(node.INGEST, item | {"receipt": True}, read)
 
-    def delete_with_receipt(self, cid: str, node_key: PublicKey) -> Call[Receipt | None]:
+    def delete_with_receipt(self, cid: str, node_key: PublicKey) -> Call[CheckedReceipt | None]:
         """Delete a memory, and check the node's proof that it has it no longer; None when there was none."""
 
-        def read(answer: Answer) -> Receipt | None:
+        def read(answer: Answer) -> CheckedReceipt | None:
             if answer.status == 404 or not checked(answer, model.Deleted).deleted:
                 return None
             return self._receipt(checked(answer, model.Deleted).receipt, "deleted", cid, node_key)
@@ -418,7 +418,7 @@ class NodeCalls:
         node_key: PublicKey,
         owner: str = "",
         key: str = "",
-    ) -> Receipt:
+    ) -> CheckedReceipt:
         name, at = self.namespace or _PUBLIC, self._clock.now()
         about = {"owner": owner, "key": key}
         return receipts.checked(given, deed, name, cid, node=node_key, at=at, session_id=self._session_id, **about)

@@ -15,7 +15,7 @@ FRESH_S = 600
 """How far the time of a receipt may be from the client's clock."""
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+class CheckedReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """A receipt that holds: the node signed it, and its proof leads to the root in it.
 
     `signed`, `signature` (hex) and `certificate` are what to keep, to show later what the node claimed.
@@ -42,7 +42,7 @@ def checked(
     owner: str = "",
     key: str = "",
     session_id: str | None = None,
-) -> Receipt:
+) -> CheckedReceipt:
     """Return a receipt of the node with that hotkey about that deed, at that time (unix seconds).
 
     Raises Impostor when it does not hold, NodeRefused (with the `cid`) when the node gave none: the deed is done.
@@ -73,7 +73,7 @@ def checked(
         raise Impostor(f"the receipt of {ss58.encode(node)} says that {cid} is {deed}, and its proof the opposite")
     if abs(found.at_ms / 1000 - at) > FRESH_S:
         raise Impostor(f"the receipt of {ss58.encode(node)} is of {found.at_ms} ms, more than {FRESH_S} s from now")
-    return Receipt(
+    return CheckedReceipt(
         cid=cid,
         searchable=found.searchable,
         root_hex=found.root_hex,

@@ -115,6 +115,8 @@ class Metrics:
     query_seconds: Histogram
     challenges: Counter
     damaged_records: Counter
+    search_behind: Gauge
+    searches: Counter
     late_buckets: Counter
     proxy_auth: Counter
     proxy_ends: Counter

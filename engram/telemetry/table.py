@@ -568,6 +568,22 @@ TABLE: Final = (
         ("outcome",),
         known=_each("answered", "refused", "failed"),
     ),
+    Metric(
+        "search_behind",
+        "gauge",
+        "engram_miner_search_behind",
+        "Changes that words or windows lack.",
+        ("what",),
+        known=_each("words", "windows"),
+    ),
+    Metric(
+        "searches",
+        "counter",
+        "engram_miner_searches",
+        "Searches by mode; none: the records' vectors.",
+        ("mode",),
+        known=_each("none", "vector", "words", "hybrid"),
+    ),
     Metric("ingest_seconds", "histogram", "engram_miner_ingest_seconds", "Ingest requests.", ()),
     Metric("query_seconds", "histogram", "engram_miner_query_seconds", "Query requests.", ()),
     Metric(

@@ -54,6 +54,31 @@ def test_a_file_is_ingested_found_and_counted(running: NodeProcess, here: Path, 
     assert hit["metadata"]["n"] == "7"
 
 
+def test_facts_that_changed_are_taken_along_as_they_are(running: NodeProcess, here: Path, run: Run) -> None:
+    """An export has what superseded what, and a node that takes it in finds and shows the same."""
+    paris, rome = {"text": "home is Paris", "key": "home"}, {"text": "home is Rome", "key": "home"}
+    write_lines(here / "f.jsonl", paris, rome, {"text": "gone by now", "expires_at": 1_700_000_000})
+    signing = ("--to", url(running), "--key", "controller", "--namespace", "me")
+    assert run("miner", "ingest", "f.jsonl", *signing).code == 0
+    [stored] = json.loads(run("miner", "query", "home", *signing, "--mode", "hybrid", "--json").out)
+    assert stored["text"] == "home is Rome"
+    oslo = {"text": "home is Oslo", "supersedes": stored["cid"]}
+    write_lines(here / "g.jsonl", oslo)
+    assert run("miner", "ingest", "g.jsonl", *signing).code == 0
+    assert run("miner", "export", str(here / "node" / "data"), "out.jsonl").code == 0
+    exported = [json.loads(line) for line in (here / "out.jsonl").read_text().splitlines()]
+    assert [each.get("key") for each in exported] == ["home", "home", None, None]
+    assert exported[1]["superseded_by"] == exported[3]["cid"]
+    elsewhere = (*signing[:-1], "elsewhere")
+    assert run("miner", "ingest", "out.jsonl", *elsewhere).code == 0
+    for mode in ("vector", "words", "hybrid"):
+        found = run("miner", "query", "home", *elsewhere, "--mode", mode, "--diversity", "0.1", "--json").out
+        assert [each["text"] for each in json.loads(found)] == ["home is Oslo"]
+    assert len(json.loads(run("miner", "query", "home", *elsewhere, "--history", "--recency", "1", "--json").out)) == 4
+    refused = run("miner", "query", "home", *elsewhere, "--diversity", "2")
+    assert refused.code == 2
+
+
 def test_lines_that_are_refused_are_named_and_the_rest_goes_on(running: NodeProcess, here: Path, run: Run) -> None:
     private = {"text": "secret", "namespace": "notes"}
     write_lines(here / "f.jsonl", {"text": "a"}, "no json", "", {"n": 1}, {"text": "x" * 9_000}, private, {"text": "b"})

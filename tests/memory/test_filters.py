@@ -223,3 +223,23 @@ async def test_an_index_that_an_older_sqlite_filled_is_made_again(tmp_path: Path
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     assert "records_by_ref" in names
     assert "records_ref" not in names
+
+
+async def test_the_few_that_are_in_a_range_are_found_however_far_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index knows no ranges: what it finds nearest is looked through, and then the namespace."""
+    monkeypatch.setattr("engram.memory.indexed_store._QUEUE", 8)
+
+    def joining(truth: Truth) -> EdgeIndex:
+        return EdgeIndex(tmp_path / "index", DIMENSION, truth.truth_id, truth_path=tmp_path / "truth.db")
+
+    async with opened(tmp_path, joining) as it:
+        near = [entry(vector(1, number / 1_000), "mine", None, None, n=str(number)) for number in range(60)]
+        far = [entry(vector(-1, number), "mine", None, None, n=str(100 + number)) for number in range(3)]
+        await it.store.put_all([*near, *far])
+        hits = await it.store.query("mine", vector(1), 2, filters.parse({"n": {"$gte": 100}}))
+        assert [hit.record.metadata["n"] for hit in hits] == ["102", "101"]
+        assert [hit.score for hit in hits] == pytest.approx([cosine(vector(1), vector(-1, n)) for n in (2, 1)])
+        assert await it.store.query("mine", vector(1), 2, filters.parse({"n": {"$lt": -1}})) == []
+        assert len(await it.store.query("mine", vector(1), 2, filters.parse({"n": {"$lt": 50}}))) == 2

@@ -48,13 +48,13 @@ def of(answer: dict[str, Any]) -> SignedReceipt:
     return wire.convert(answer["receipt"], SignedReceipt)
 
 
-def check(answer: dict[str, Any], deed: Any = "stored", name: str = PUBLIC, **more: Any) -> receipts.Receipt:
+def check(answer: dict[str, Any], deed: Any = "stored", name: str = PUBLIC, **more: Any) -> receipts.CheckedReceipt:
     told = {"node": NODE.public_key, "at": CLOCK.now(), "cid": answer["cid"], "owner": CONTROLLER.ss58, **more}
     return receipts.checked(of(answer), deed, name, **told)
 
 
 @pytest.mark.parametrize("where", [{}, {"namespace": "notes"}])
-async def test_who_stores_and_deletes_gets_a_receipt_that_holds(service: Service, where: dict[str, str]) -> None:
+async def test_who_stores_and_deletes_gets_a_receipt_that_holds(service: Service, where: dict[str, Any]) -> None:
     await stored(service, text="another", **where)
     answer = await stored(service, key="otters", **where)
     name = where.get("namespace", PUBLIC)

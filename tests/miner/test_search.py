@@ -13,7 +13,7 @@ from engram.memory.padding import SIZES
 from engram.miner.service import Service
 from tests.memory.search.searchers import READ, ShortSighted
 from tests.miner import endpoints as answers
-from tests.miner.nodes import CONTROLLER, STRANGER, encoded, serving, signed
+from tests.miner.nodes import CONTROLLER, STRANGER, encoded, node, serving, signed
 
 FAR = "walruses whistle at whales"
 LONG = "otters hold hands while they sleep in the kelp of the bay.. ".ljust(READ) + "x" * READ + FAR
@@ -59,6 +59,9 @@ async def test_a_search_with_a_mode_says_by_what_hits_are_ordered(service: Servi
     assert first["text"] == "otters hold hands"
     assert first["relevance"] == pytest.approx(first["score"] + 0.3, abs=2e-6)
     assert second["relevance"] == second["score"]
+    told = service.metrics.render().decode()
+    assert 'engram_miner_searches_total{mode="hybrid"} 1.0' in told
+    assert 'engram_miner_search_behind{what="words"} 0.0' in told
     [only] = await find(service, "walruses", mode="words", namespace="notes")
     assert (only["text"], only["relevance"]) == ("walruses do not", 1.0)
 
@@ -68,7 +71,7 @@ async def test_words_of_the_public_namespace_are_those_that_everyone_may_read(se
     await ingest(service, text="an open word", metadata={"text": "an open word"})
     for word, found in (("secret", 0), ("open", 1)):
         answer = await answers.query(service, encoded({"query_text": word, "mode": "words"}))
-        assert len(list(answer.body["results"])) == found  # type: ignore[call-overload]
+        assert len(list(answer.body["results"])) == found
 
 
 async def test_a_long_text_is_found_whole_and_the_answer_says_so(service: Service) -> None:
@@ -131,7 +134,7 @@ async def test_what_has_expired_is_not_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, {"namespace": "me"}])
-async def test_only_ones_own_record_is_superseded(service: Service, more: dict[str, str]) -> None:
+async def test_only_ones_own_record_is_superseded(service: Service, more: dict[str, Any]) -> None:
     annas = await ingest(service, text="anna's", **more)
     refused = await ingest(service, STRANGER, text="not anna's", supersedes=annas["cid"], **more)
     assert "which is no record of yours in this namespace" in refused["error"]
@@ -177,3 +180,18 @@ async def test_the_longest_query_is_one(service: Service) -> None:
     for text in ("otters " * 1_170, "o" * 8_192, '"' * 8_192, "東" * 8_192, "(" * 8_000 + "otters NEAR/2"):
         assert len(text) <= 8_192
         await find(service, text, mode="hybrid", namespace="me")
+
+
+@pytest.mark.serial
+def test_a_node_that_is_killed_finds_every_acknowledged_word_and_none_deleted(tmp_path: Path) -> None:
+    with node(tmp_path) as running:
+        cids = [running.post("/IngestSynapse", text=f"w{n}", metadata={"text": f"w{n} fox"})["cid"] for n in range(40)]
+        for cid in cids[::4]:
+            assert running.delete(cid)[0] == 200
+        running.kill()
+        running.start()
+        hits = running.post("/QuerySynapse", query_text="fox", mode="words", top_k=100)["results"]
+        assert {hit["cid"] for hit in hits} == set(cids) - set(cids[::4])
+        more = running.post("/IngestSynapse", text="late", metadata={"text": "late fox"})["cid"]
+        hits = running.post("/QuerySynapse", query_text="late", mode="words")["results"]
+        assert [hit["cid"] for hit in hits] == [more]

@@ -202,7 +202,8 @@ def test_a_filter_that_no_node_understands_is_not_sent(running: NodeProcess) -> 
         mine.ingest("a text", {"n": 1})
         assert len(mine.query("a text", where={"n": 1.0})) == len(mine.list(where={"n": 1})) == 1
         assert len(mine.query("a text", where={"n": {"$gte": 1, "$lt": 2}})) == 1
-        assert mine.list(where={"n": {"$gt": 1}}) == mine.query("a text", where={"n": {"$in": [2, "3"]}}) == []
+        assert mine.list(where={"n": {"$gt": 1}}) == []
+        assert mine.query("a text", where={"n": {"$in": [2, "3"]}}) == []
         for act in (mine.query, lambda text, where: mine.list(where=where)):
             with pytest.raises(ValueError, match=r"filter\.n is an object with '\$ne'"):
                 act("a text", where={"n": {"$ne": 0}})

@@ -83,16 +83,24 @@ class Follower:
         self._wait_s = _FIRST_WAIT_S
         self.sequence = 0
         """The last change that was applied."""
+        self.on_progress: Callable[[int], None] = lambda behind: None
+        """Called with `behind` whenever changes were committed or applied."""
 
     @property
     def kept_after(self) -> int:
         """The change after which deletions must still be listed."""
         return max(self.sequence, self._latest - MOST_KEPT)
 
+    @property
+    def behind(self) -> int:
+        """The number of committed changes that are not applied yet, as far as they are known."""
+        return max(0, self._latest - self.sequence)
+
     def hint(self, changes: Sequence[Change]) -> None:
         """Note that these changes were committed."""
         if changes:
             self._latest = max(self._latest, changes[-1].sequence)
+            self.on_progress(self.behind)
             self._arrived.set()
 
     def found_damage(self) -> None:
@@ -145,8 +153,9 @@ class Follower:
                 await self._derived.apply(changes, changes[-1].sequence)
                 self.sequence = changes[-1].sequence
             else:
-                self._is_level = True
+                self._is_level = not self._must_reset
             self._wait_s = _FIRST_WAIT_S
+            self.on_progress(self.behind)
             self._progress.set()
             self._progress = trio.Event()
             if not changes:

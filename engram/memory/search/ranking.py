@@ -40,4 +40,5 @@ def diversified(relevance: Sequence[float], vectors: Sequence[bytes], diversity:
 def _units(vectors: Sequence[bytes]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     found = np.frombuffer(b"".join(vectors), dtype="<f4").reshape(len(vectors), -1).astype(np.float64)
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found))
-    return np.divide(found, lengths[:, np.newaxis])
+    units: np.ndarray[tuple[int, int], np.dtype[np.float64]] = np.divide(found, lengths[:, np.newaxis])
+    return units

@@ -16,6 +16,15 @@ from typing import Final
 MAX_TERMS: Final = 64
 """The most different words of a query that are looked for, from its beginning."""
 _LONGEST_WORD: Final = 256
+_COMMON_WORDS: Final = (
+    "a about after all also an and any are as at be been before being but by can could did do does for from had has"
+    " have he her here him his how i if in into is it its itself just me more most my no not now of on only or other"
+    " our out over own she should so some such than that the their them then there these they this those through to"
+    " too under until up use used very was we were what when where which while who whom whose why will with would you"
+    " your"
+)
+"""English words that nearly every text has. They would add next to nothing to a score and take most of the time."""
+_COMMON: Final = frozenset(_COMMON_WORDS.split())
 _UNSPACED: Final = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f"
 _BETWEEN: Final = re.compile(f"([{_UNSPACED}])")
 _RUN: Final = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
@@ -36,17 +45,16 @@ def indexed(text: str) -> str:
 def expression(query: str) -> str:
     """Return the FTS5 expression that finds any of the words of a query; empty when it has none.
 
+    Common words are looked for only where there are no others.
+
     >>> print(expression('C++ AND foo-bar "x"'))
-    "c" OR "and" OR "foo" OR "bar" OR "x"
+    "c" OR "foo" OR "bar" OR "x"
     >>> expression("東京都"), expression("+++")
     ('"東 京" OR "京 都"', '')
     """
-    terms: dict[str, None] = {}
-    for term in _terms(unicodedata.normalize("NFC", query)):
-        terms.setdefault(term)
-        if len(terms) == MAX_TERMS:
-            break
-    return " OR ".join(f'"{term}"' for term in terms)
+    terms = dict.fromkeys(_terms(unicodedata.normalize("NFC", query)))
+    wanted = [term for term in terms if term not in _COMMON] or list(terms)
+    return " OR ".join(f'"{term}"' for term in wanted[:MAX_TERMS])
 
 
 def _terms(query: str) -> Iterator[str]:

@@ -77,6 +77,10 @@ class Windows:
         """Return whether the record of that change can be found by its windows."""
         return self._follower.sequence >= sequence
 
+    def report(self, on_progress: Callable[[int], None]) -> None:
+        """Have `on_progress` called with the number of changes that are not applied yet, whenever it changes."""
+        self._follower.on_progress = on_progress
+
     async def run(self, ready: Callable[[], None]) -> None:
         """Follow the truth until cancelled."""
         await self._follower.run(ready)

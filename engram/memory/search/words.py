@@ -64,6 +64,10 @@ class Words:
         """Note that these changes were committed."""
         self._follower.hint(changes)
 
+    def report(self, on_progress: Callable[[int], None]) -> None:
+        """Have `on_progress` called with the number of changes that are not applied yet, whenever it changes."""
+        self._follower.on_progress = on_progress
+
     async def run(self, ready: Callable[[], None]) -> None:
         """Follow the truth until cancelled."""
         if _HAS_WORDS:

@@ -12,7 +12,7 @@ from engram.api.node_model import Found, Hit, Query, Retrieved
 from engram.api.route import NoBody
 from engram.memory import cid as cids
 from engram.memory.errors import NotFound
-from engram.memory.model import Excerpt, Record
+from engram.memory.model import ALWAYS, Excerpt, Record
 from engram.memory.search.rules import check_search
 from engram.miner.auth import Caller, Space
 from engram.miner.service import Service
@@ -29,6 +29,7 @@ async def query(service: Service, call: Call[Query, Caller]) -> Found:
     if vector is None:
         (vector,) = await service.embedder.embed([wanted.text or ""])
     hits = await service.searcher.find(space.key, wanted, vector)
+    service.metrics.searches.labels(wanted.mode or "none").inc()
     if not space.is_private:  # public statistics must reveal nothing about a tenant
         service.statistics.query_answered(round((trio.current_time() - call.arrived_s) * 1000, 3))
     tier, reader = service.trust_tier(space), Reader(service, caller, space)
@@ -79,6 +80,8 @@ def shown(record: Record | Excerpt) -> dict[str, object]:
 def validity(record: Record | Excerpt) -> dict[str, Any]:
     """Return the fields of an answer that say how long a record is current; none for one that always is."""
     given = record.validity
+    if given == ALWAYS and record.superseded_by is None:
+        return {}
     fields = {"key": given.key, "supersedes": given.supersedes, "expires_at": given.expires_at}
     fields["superseded_by"] = record.superseded_by
     return {name: value for name, value in fields.items() if value is not None}

@@ -133,7 +133,11 @@ async def test_damage_that_a_search_meets_is_repaired_behind_it(tmp_path: Path) 
             connection.execute("UPDATE words_1_data SET block = x'00ff' WHERE id > 100")
         with pytest.raises(IndexUnavailable, match="damaged and are being built again"):
             await it.words.find("mine", "fox 7")
-        assert await it.words.find("mine", "fox 7") == found
+        found_again: dict[int, float] = {}
+        while not found_again:
+            with contextlib.suppress(IndexUnavailable):  # on a busy machine it takes longer than a search waits
+                found_again = await it.words.find("mine", "fox 7")
+        assert found_again == found
 
 
 async def test_a_record_whose_text_is_no_utf8_holds_up_nothing(tmp_path: Path) -> None:
@@ -156,3 +160,29 @@ def test_no_more_records_are_ranked_than_the_bound(tmp_path: Path) -> None:
     with raw(tmp_path) as connection:
         assert len(words_db.find(connection, "mine", '"fox"')) == words_db.MOST_FOUND
         assert words_db.find(connection, "mine", "") == {}
+
+
+async def test_a_record_without_words_comes_and_goes(tmp_path: Path) -> None:
+    async with searching(tmp_path) as it:
+        wordless = await it.put("", made_here=False)
+        await it.put("fox")
+        await it.store.delete("mine", wordless.cid)
+        other = await it.put("", "other", made_here=False)
+        await it.store.delete("other", other.cid)
+        assert len(await it.words.find("mine", "fox")) == 1
+
+
+async def test_a_file_that_cannot_be_opened_holds_up_nothing_but_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engram.memory.search.following._FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr("engram.memory.search.words._LEVEL_WITHIN_S", 0.1)
+    (tmp_path / "words.db").mkdir()
+    async with searching(tmp_path) as it:
+        await it.put("fox")
+        with pytest.raises(IndexUnavailable, match="words of this node are being built"):
+            await it.words.find("mine", "fox")
+        assert await it.find("fox"), "a search without words goes on"
+        (tmp_path / "words.db").rmdir()
+        await until(lambda: it.words._follower.sequence == 1)
+        assert await it.words.find("mine", "fox")
