@@ -16,6 +16,8 @@ from engram.mcp import rules
 from engram.mcp.catalog import (
     LIST_TTL_MS,
     Catalog,
+    Content,
+    Document,
     Tool,
     arguments,
     schema,
@@ -219,9 +221,13 @@ class Dispatcher:
         found = await self._catalog.read(uri, caller)
         if found is None:
             raise McpError(INVALID_PARAMS, "there is no resource of this URI", {"uri": uri[:1_000]})
-        text = msgspec.json.encode(found).decode()
+        document = found if isinstance(found, Document) else Document(mime="application/json", text=_json(found))
         scope = "public" if self._catalog.is_public else "private"
-        content = {"uri": uri, "mimeType": "application/json", "text": text}
+        content: dict[str, object] = {"uri": uri, "mimeType": document.mime}
+        if document.octets is not None:
+            content["blob"] = document.octets  # encoded as base64
+        else:
+            content["text"] = document.text or ""
         return {"contents": [content], "ttlMs": 0, "cacheScope": scope}
 
     async def _call_tool(self, params: dict[str, Any], caller: Caller) -> dict[str, object]:
@@ -241,12 +247,18 @@ async def _called(tool: Tool[Any, Any], given: dict[str, Any], caller: Caller) -
         found = await tool.run(arguments(tool, given), caller)
     except (msgspec.ValidationError, ToolFailed) as failed:
         return {"content": [{"type": "text", "text": str(failed)}], "isError": True}
-    text = msgspec.json.encode(found)
+    if isinstance(found, Content):
+        return {"content": found.blocks, "isError": False}
+    text = _json(found)
     return {
-        "content": [{"type": "text", "text": text.decode()}],
+        "content": [{"type": "text", "text": text}],
         "structuredContent": msgspec.Raw(text),
         "isError": False,
     }
+
+
+def _json(document: object) -> str:
+    return msgspec.json.encode(document).decode()
 
 
 def _no_cursor(params: dict[str, Any]) -> None:
