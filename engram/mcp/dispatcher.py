@@ -5,11 +5,11 @@ the agent reads (`isError`); only what is wrong with the protocol is a JSON-RPC 
 are bounded.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, final
 
 import msgspec
-import structlog
 import trio
 
 from engram.mcp import rules
@@ -49,7 +49,8 @@ MAX_MESSAGE_BYTES: Final = 1_048_576
 CALL_S: Final = 60.0
 CALLS_AT_ONCE: Final = 64
 
-_log = structlog.get_logger("engram.mcp")
+_log = logging.getLogger("engram.mcp")
+"""The standard library's, which the process's log takes in: structlog would cost each agent's computer 7 MB."""
 
 Measure = Callable[[str, str, float], None]
 """Takes method, outcome (`ok`, `failed`, `refused`) and seconds."""
@@ -186,7 +187,7 @@ class Dispatcher:
         except McpError:
             raise
         except Exception:  # noqa: BLE001  # a fault of one call must not end the server of all others
-            _log.exception("mcp_method_failed", server=self._catalog.info.name)
+            _log.exception("a method of the MCP server %s failed", self._catalog.info.name)
             raise McpError(INTERNAL_ERROR, "internal error; the server's log has its cause") from None
 
     def _capabilities(self) -> dict[str, object]:
