@@ -103,8 +103,8 @@ class Prometheus:
         """Wait until all of these alerts fire, or none of them does any more."""
         began = time.monotonic()
         with trio.move_on_after(LIMIT_S):
-            while not _reached(set(names), await self.firing(), fires=fires):
-                await trio.sleep(0.5)  # another process is waited for
+            while not _reached(set(names), await self.firing(), fires=fires):  # noqa: ASYNC110
+                await trio.sleep(0.5)
             console.print(f"   {'fires' if fires else 'clears'}: {', '.join(names)} ({time.monotonic() - began:.0f} s)")
             return True
         console.print(f"   {', '.join(names)} did not {'fire' if fires else 'clear'}; firing: {await self.firing()}")
