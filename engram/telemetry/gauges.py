@@ -6,12 +6,13 @@ replaces all samples of a family at once. Setting is safe in any thread.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias, final
+from typing import TypeAlias, TypeVar, final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily
 
 Labels: TypeAlias = tuple[str, ...]
+Word = TypeVar("Word", bound=str)
 
 
 @final
@@ -59,7 +60,7 @@ class Gauge:
         """Show nothing until the next setting."""
         self._values.clear()
 
-    def show(self, measured: Mapping[str, float]) -> None:
+    def show(self, measured: Mapping[Word, float]) -> None:
         """Show exactly these values of a family with one label, and 0 for known ones that are not among them."""
         shown = dict.fromkeys(self._known, 0.0) | {(str(each),): float(value) for each, value in measured.items()}
         self._values.update(shown)
