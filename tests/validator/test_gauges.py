@@ -43,7 +43,7 @@ def test_where_weights_stand_is_one_verdict_and_the_others_are_0() -> None:
 def test_blocks_since_the_weights_are_shown_while_there_is_a_uid() -> None:
     metrics = Metrics()
     value = metrics.registry.get_sample_value
-    own = msgspec.structs.replace(neuron(3, 3), last_update_block=1_030)
+    own = msgspec.structs.replace(neuron(0, 3), last_update_block=1_030)
     seen = metagraph(own, block=1_100)
     show(metrics, status(), seen, own.hotkey, NOW)
     assert value("engram_validator_weights_age_blocks") == 70
