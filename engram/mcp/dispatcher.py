@@ -20,7 +20,6 @@ from engram.mcp.catalog import (
     Document,
     Tool,
     arguments,
-    schema,
     shown_resource,
     shown_template,
     shown_tool,
@@ -72,8 +71,6 @@ class Dispatcher:
         self._measure = measure
         self._tools = {tool.name: tool for tool in catalog.tools}
         self._shown = {tool.name: shown_tool(tool) for tool in catalog.tools}
-        for tool in catalog.tools:
-            schema(tool.takes)
         self._room = trio.CapacityLimiter(CALLS_AT_ONCE)
         self._methods: dict[str, Callable[[dict[str, Any], Caller], Awaitable[dict[str, object]]]] = {
             "tools/list": self._list_tools,
@@ -85,11 +82,6 @@ class Dispatcher:
                 "resources/templates/list": self._list_templates,
                 "resources/read": self._read_resource,
             }
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is offered."""
-        return self._catalog
 
     @property
     def methods(self) -> tuple[str, ...]:
