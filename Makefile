@@ -6,7 +6,7 @@ VENV := .venv/bin
 CODE := actors config engram reverse_proxy run.py tests bench shipping
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-relay demo-validator test test-heavy test-engine test-nightly mutation coverage run lint format types bench bench-full lock image clean
+.PHONY: help setup demo demo-relay demo-monitoring demo-validator test test-heavy test-engine test-nightly mutation coverage run lint format types bench bench-full lock image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ demo: $(if $(findstring akash,$(ARGS)),setup,setup-run) $(if $(findstring docker
 
 demo-relay: setup ## Relay what a node signed to a receiver, and see it acknowledged and anchored
 	@$(VENV)/python scripts/demo_relay.py
+
+demo-monitoring: setup ## Let a real Prometheus scrape a gateway: alerts fire and clear, dashboards are answered
+	@$(VENV)/python scripts/demo_monitoring.py
 
 demo-validator: setup ## Score an honest miner and one that cheats, and set weights
 	@$(VENV)/python scripts/demo_validator.py

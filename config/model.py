@@ -416,7 +416,7 @@ class RelaySettings(Section, frozen=True):
     """The tool's name; it is called with `netuid` and `block`."""
     tool_token_file: str = ""
     """File with the bearer token for that server; empty: none is sent."""
-    tool_timeout_s: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    tool_timeout_s: Seconds = 5.0
     """For the whole call; a round then goes on without it."""
 
 

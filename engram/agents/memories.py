@@ -28,7 +28,6 @@ PUBLIC: Final = "public"
 """The name by which agents call the namespace that everyone can read."""
 WAIT_S: Final = 45.0
 """For so long a node that does not answer is tried again."""
-ATTEMPT_S: Final = 15.0
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 3.0
 MAX_SEALED_BYTES: Final = 3_900

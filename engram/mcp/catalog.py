@@ -31,6 +31,20 @@ class Tool(msgspec.Struct, Generic[A, R], frozen=True, kw_only=True):
     idempotent: bool = True
 
 
+class Content(msgspec.Struct, frozen=True):
+    """What a tool gives that is for reading and has no schema: blocks of text, images or resources, as MCP has them."""
+
+    blocks: list[dict[str, Any]]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource that is no JSON."""
+
+    mime: str
+    text: str | None = None
+    octets: bytes | None = None
+
+
 class Resource(msgspec.Struct, frozen=True, kw_only=True):
     """A document that an agent may read by its URI."""
 
@@ -58,19 +72,20 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     resources: Sequence[Resource] = ()
     templates: Sequence[Template] = ()
     read: Callable[[str, Caller], Awaitable[object | None]] | None = None
-    """Returns the document of a URI (encoded as JSON), None where there is none."""
+    """Returns the Document of a URI, or an object that is encoded as JSON; None where there is none."""
     is_public: bool = False
     """Whether every caller is shown the same; what is not may be cached for one caller alone."""
 
 
 def shown_tool(tool: Tool[Any, Any]) -> dict[str, object]:
     """Return a tool as `tools/list` shows it."""
+    output = {} if issubclass(tool.gives, Content) else {"outputSchema": schema(tool.gives)}
     return {
         "name": tool.name,
         "title": tool.title,
         "description": tool.description,
         "inputSchema": schema(tool.takes),
-        "outputSchema": schema(tool.gives),
+        **output,
         "annotations": {
             "title": tool.title,
             "readOnlyHint": tool.scope == "read",

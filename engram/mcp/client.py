@@ -49,7 +49,7 @@ class ToolClient:
         self._within_s = within_s
         self._max_bytes = max_bytes
         self._handshake = False
-        """Whether the server spoke the handshake wire when it was last asked."""
+        """Whether the server spoke the handshake wire when it was last used."""
 
     async def call(self, tool: str, arguments: Mapping[str, Any]) -> Called:
         """Call a tool. Raises RemoteFailed."""
@@ -65,12 +65,12 @@ class ToolClient:
         raise RemoteFailed(f"no answer within {self._within_s:g} s")
 
     async def _by_handshake(self, params: Mapping[str, Any]) -> Exchanged:
-        asked = {
+        hello = {
             "protocolVersion": HANDSHAKE_VERSIONS[-1],
             "capabilities": {},
             "clientInfo": {"name": "engram", "version": "1"},
         }
-        begun = await self._post("initialize", asked, request_id=_BEGINNING)
+        begun = await self._post("initialize", hello, request_id=_BEGINNING)
         if begun.response is None or begun.response.result is None:
             raise _failed(begun, "initialize")
         version = begun.response.result.get("protocolVersion")

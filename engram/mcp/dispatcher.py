@@ -5,20 +5,21 @@ the agent reads (`isError`); only what is wrong with the protocol is a JSON-RPC 
 are bounded.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, final
 
 import msgspec
-import structlog
 import trio
 
 from engram.mcp import rules
 from engram.mcp.catalog import (
     LIST_TTL_MS,
     Catalog,
+    Content,
+    Document,
     Tool,
     arguments,
-    schema,
     shown_resource,
     shown_template,
     shown_tool,
@@ -47,7 +48,8 @@ MAX_MESSAGE_BYTES: Final = 1_048_576
 CALL_S: Final = 60.0
 CALLS_AT_ONCE: Final = 64
 
-_log = structlog.get_logger("engram.mcp")
+_log = logging.getLogger("engram.mcp")
+"""The standard library's, which the process's log takes in: structlog would cost each agent's computer 7 MB."""
 
 Measure = Callable[[str, str, float], None]
 """Takes method, outcome (`ok`, `failed`, `refused`) and seconds."""
@@ -69,8 +71,6 @@ class Dispatcher:
         self._measure = measure
         self._tools = {tool.name: tool for tool in catalog.tools}
         self._shown = {tool.name: shown_tool(tool) for tool in catalog.tools}
-        for tool in catalog.tools:
-            schema(tool.takes)
         self._room = trio.CapacityLimiter(CALLS_AT_ONCE)
         self._methods: dict[str, Callable[[dict[str, Any], Caller], Awaitable[dict[str, object]]]] = {
             "tools/list": self._list_tools,
@@ -82,11 +82,6 @@ class Dispatcher:
                 "resources/templates/list": self._list_templates,
                 "resources/read": self._read_resource,
             }
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is offered."""
-        return self._catalog
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -184,7 +179,7 @@ class Dispatcher:
         except McpError:
             raise
         except Exception:  # noqa: BLE001  # a fault of one call must not end the server of all others
-            _log.exception("mcp_method_failed", server=self._catalog.info.name)
+            _log.exception("a method of the MCP server %s failed", self._catalog.info.name)
             raise McpError(INTERNAL_ERROR, "internal error; the server's log has its cause") from None
 
     def _capabilities(self) -> dict[str, object]:
@@ -219,9 +214,13 @@ class Dispatcher:
         found = await self._catalog.read(uri, caller)
         if found is None:
             raise McpError(INVALID_PARAMS, "there is no resource of this URI", {"uri": uri[:1_000]})
-        text = msgspec.json.encode(found).decode()
+        document = found if isinstance(found, Document) else Document(mime="application/json", text=_json(found))
         scope = "public" if self._catalog.is_public else "private"
-        content = {"uri": uri, "mimeType": "application/json", "text": text}
+        content: dict[str, object] = {"uri": uri, "mimeType": document.mime}
+        if document.octets is not None:
+            content["blob"] = document.octets  # encoded as base64
+        else:
+            content["text"] = document.text or ""
         return {"contents": [content], "ttlMs": 0, "cacheScope": scope}
 
     async def _call_tool(self, params: dict[str, Any], caller: Caller) -> dict[str, object]:
@@ -241,12 +240,18 @@ async def _called(tool: Tool[Any, Any], given: dict[str, Any], caller: Caller) -
         found = await tool.run(arguments(tool, given), caller)
     except (msgspec.ValidationError, ToolFailed) as failed:
         return {"content": [{"type": "text", "text": str(failed)}], "isError": True}
-    text = msgspec.json.encode(found)
+    if isinstance(found, Content):
+        return {"content": found.blocks, "isError": False}
+    text = _json(found)
     return {
-        "content": [{"type": "text", "text": text.decode()}],
+        "content": [{"type": "text", "text": text}],
         "structuredContent": msgspec.Raw(text),
         "isError": False,
     }
+
+
+def _json(document: object) -> str:
+    return msgspec.json.encode(document).decode()
 
 
 def _no_cursor(params: dict[str, Any]) -> None:

@@ -1,19 +1,16 @@
 """One endpoint of the Streamable HTTP transport: a POST has one JSON answer; nothing is pushed, no session is kept.
 
-GET and DELETE are answered with 405, as the specification allows where a server offers no stream and no sessions.
+The router answers GET and DELETE with 405, as the specification allows where a server has no stream and no sessions.
 """
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import final
 
 import msgspec
 
 from engram.http.request import Answer, HeaderPairs, Request
 from engram.mcp.access import Access, Denied
 from engram.mcp.dispatcher import Dispatcher
-
-PATH: Final = "/mcp"
-_METHODS_TAKEN: Final = (("Allow", "POST"),)
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -49,12 +46,6 @@ class McpEndpoint:
             return Answer(answered.status, b"", media="")
         retry: HeaderPairs = (("Retry-After", "1"),) if answered.status == 503 else ()
         return Answer(answered.status, answered.body, (("Cache-Control", "no-store"), *retry))
-
-    async def other(self, request: Request) -> Answer:
-        """Answer GET and DELETE."""
-        return Answer(
-            405, msgspec.json.encode(Refusal("this endpoint takes POST", "method_not_allowed")), _METHODS_TAKEN
-        )
 
 
 def refusal(denied: Denied) -> Answer:

@@ -71,17 +71,17 @@ class RevocationEndpoint:
             key, claims = await self._access.claims(headers, request.body)
             if claims.body is None or "revoke" not in claims.scope:
                 raise Denied(403, "insufficient_scope", "a token for this one request is needed: engram mcp revoke")
-            asked = wire.decode(request.body, Revoke)
+            wanted = wire.decode(request.body, Revoke)
         except Denied as denied:
             return refusal(denied)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return json_answer(Refusal(f"the body is id and exp of a token: {error}", "invalid"), 422)
         now = self._clock.now()
         try:
-            await self._revocations.revoke(key, asked.id, min(asked.exp, now + MAX_S), now)
+            await self._revocations.revoke(key, wanted.id, min(wanted.exp, now + MAX_S), now)
         except TooMany as error:
             return json_answer(Refusal(str(error), "too_many"), 429)
-        return json_answer(Revoked(asked.id))
+        return json_answer(Revoked(wanted.id))
 
 
 class _Row(msgspec.Struct, frozen=True):

@@ -74,10 +74,10 @@ def meta_of(message: Message) -> Mapping[str, Any]:
 def is_stateless(message: Message, version_header: str | None) -> bool:
     """Return whether a message is of the stateless wire: by its header, else by its envelope.
 
-    `initialize` exists in the handshake wire alone.
+    `initialize` begins a handshake, unless its header names the wire that has none.
     """
     if message.method == "initialize":
-        return False
+        return version_header in STATELESS_VERSIONS
     if version_header is not None and version_header in SUPPORTED:
         return version_header in STATELESS_VERSIONS
     return VERSION_KEY in meta_of(message) or message.method == "server/discover"

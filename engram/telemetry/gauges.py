@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import GaugeMetricFamily
 
 Labels: TypeAlias = tuple[str, ...]
-S = TypeVar("S", bound=str)
+Word = TypeVar("Word", bound=str)
 
 
 @final
@@ -60,7 +60,7 @@ class Gauge:
         """Show nothing until the next setting."""
         self._values.clear()
 
-    def show(self, measured: Mapping[S, float]) -> None:
+    def show(self, measured: Mapping[Word, float]) -> None:
         """Show exactly these values of a family with one label, and 0 for known ones that are not among them."""
         shown = dict.fromkeys(self._known, 0.0) | {(str(each),): float(value) for each, value in measured.items()}
         self._values.update(shown)

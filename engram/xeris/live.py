@@ -3,20 +3,30 @@
 from functools import partial
 from typing import Final
 
+import structlog
+
 from engram.http.request import Stream
 from engram.http.sse import EventSink, event_stream
-from engram.ledger import Ledger
+from engram.ledger import Ledger, LedgerError
 from engram.xeris import records
 from engram.xeris.intelligence import Arrivals, summary
 
 REREAD_S: Final = 5.0
 _AT_ONCE: Final = 100
 
+_log = structlog.get_logger("engram.xeris")
+
 
 def events(ledger: Ledger, arrivals: Arrivals, netuid: int, kind: str | None, after: int | None) -> Stream:
     """Return the stream of what is accepted after the payload of a number; None: from now on."""
 
     async def produce(sink: EventSink) -> None:
+        try:
+            await follow(sink)
+        except LedgerError as error:  # the reader comes again, with the id of the last event that it received
+            _log.warning("intelligence_stream_ended", reason=str(error))
+
+    async def follow(sink: EventSink) -> None:
         seen = after
         if seen is None:
             seen = await ledger.read(records.last_id)

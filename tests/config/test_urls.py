@@ -27,6 +27,7 @@ def test_the_settings_that_are_urls_are_these() -> None:
         "miner.hub_url",
         "payments.facilitator_url",
         "payments.rpc_url",
+        "relay.tool_url",
         "relay.url",
         "worker.inference_url",
         "worker.orchestrator_url",

@@ -26,6 +26,8 @@ def imported(*roots: str) -> Iterator[tuple[str, str]]:
     """Each top-level package imported under these folders, with the file."""
     for root in roots:
         for file in (ROOT / root).rglob("*.py"):
+            if "node_modules" in file.parts:
+                continue
             for node in ast.walk(ast.parse(file.read_text())):
                 if isinstance(node, ast.Import):
                     yield from ((alias.name.partition(".")[0], str(file.relative_to(ROOT))) for alias in node.names)

@@ -12,6 +12,7 @@ EXCEPTIONS = {
     "actors/_actor.py": "two modules of one package that give out each other's objects",
     "actors/_refs.py": "two modules of one package that give out each other's objects",
     "actors/testing.py": "a module of trio that is not public, for deterministic runs alone",
+    "engram/agents/__main__.py": "an HTTP server and a model, which most agents' processes do without",
     "engram/clock.py": "the SDK's clients without a loop need a clock, and no trio",
     "engram/chain/submit/substrate.py": "extra `chain`",
     "engram/gpu/nvml.py": "extra `gpu`",

@@ -58,7 +58,9 @@ def test_requests_notifications_and_responses_are_read() -> None:
         (request("tools/list", new=True), "2031-01-01", True),
         (request("tools/list"), "2031-01-01", False),
         (request("server/discover"), None, True),
-        (request("initialize", new=True), NEW, False),
+        (request("initialize", new=True), NEW, True),
+        (request("initialize", new=True), None, False),
+        (request("initialize"), OLD, False),
     ],
 )
 def test_the_wire_is_told_by_header_and_envelope(line: bytes, header: str | None, stateless: bool) -> None:

@@ -106,7 +106,13 @@ async def test_orphans_of_this_ledger_are_destroyed(autojump_clock: MockClock, w
     world.double.adopt(orphan)
     world.double.faults["destroy"] = [Unavailable("not now")]
     async with running(world.fleet):
+        value = world.fleet.metrics.registry.get_sample_value
+        orphans = {"backend": world.double.name}
+        while value("engram_nodes_orphaned", orphans) is None:  # noqa: ASYNC110  # virtual time
+            await trio.sleep(1.0)
+        assert value("engram_nodes_orphaned", orphans) == 1
         await trio.sleep(40.0)
+        assert value("engram_nodes_orphaned", orphans) == 0
     assert world.double.destroyed == ["orphan"]
 
 

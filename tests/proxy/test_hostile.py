@@ -77,7 +77,8 @@ async def test_slow_clients_hold_no_more_than_their_share_and_others_are_served(
         async def look() -> None:
             nonlocal most
             while True:
-                most = max(most, int(proxied.state.metrics.http_connections._values.get(("proxy",), 0)))
+                value = proxied.state.metrics.registry.get_sample_value
+                most = max(most, int(value("engram_http_connections", {"surface": "proxy"}) or 0))
                 await trio.sleep(0.05)
 
         with tempfile.TemporaryDirectory() as folder:

@@ -37,3 +37,26 @@ async def test_it_shows_what_is_kept_and_what_is_overdue(bench: Bench) -> None:
     shown = (await (await client.get("/status")).get_json())["xeris"]
     assert (shown["hotkey"], shown["accepted"], shown["overdue"]["scores"]) == (OWN.ss58, 1, 1)
     assert (await client.get("/health")).status_code == 200
+
+
+async def test_it_shows_how_old_the_newest_payload_is(bench: Bench) -> None:
+    app = ops_app(
+        bench.ledger,
+        Subnets(bench.clock, (450,), 60.0),
+        OWN.ss58,
+        settings=HttpSettings(),
+        clock=bench.clock,
+        ids=SeededIds(1),
+        metrics=bench.metrics,
+    )
+    client = app.test_client()
+    assert (await client.get("/metrics")).status_code == 200
+    assert bench.metrics.registry.get_sample_value("engram_xeris_newest_age_seconds") is None
+    await bench.permit(1000, ONE)
+    assert (await bench.post(scores()))[0] == 200
+    bench.clock.advance(30)
+    shown = await (await client.get("/metrics")).get_data(as_text=True)
+    assert "engram_xeris_newest_age_seconds 30.0" in shown
+    assert 'engram_chain_changes_total{kind="removed",netuid="450"} 0.0' in shown
+    status = (await (await client.get("/status")).get_json())["xeris"]
+    assert (status["accepted"], status["newest_at"]) == (1, bench.clock.now() - 30)

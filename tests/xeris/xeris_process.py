@@ -44,6 +44,12 @@ class XerisProcess:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """Of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def ledger(self) -> Path:
         return self.folder / "data" / "ledger.sqlite3"
 

@@ -18,7 +18,7 @@ KINDS: Final[dict[type[SubnetChange], str]] = {
 
 def count_changes(metrics: Metrics, subnets: Subnets) -> None:
     """Count every change from now on. Call once for each registry and subnets."""
-    for netuid in subnets.synced:
+    for netuid in subnets.followed:
         for kind in KINDS.values():
             metrics.chain_changes.labels(netuid, kind)
 

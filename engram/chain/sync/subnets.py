@@ -62,6 +62,11 @@ class Subnets:
         return self._metagraphs.get(netuid)
 
     @property
+    def followed(self) -> tuple[int, ...]:
+        """Netuids that are followed, read or not yet."""
+        return self._netuids
+
+    @property
     def synced(self) -> tuple[int, ...]:
         """Netuids of which a metagraph is held, ascending."""
         return tuple(sorted(self._metagraphs))

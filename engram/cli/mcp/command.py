@@ -33,6 +33,9 @@ app = App(
 Url = Annotated[str, Parameter(help="URL of the server, such as https://agents.example/mcp.")]
 Key = Annotated[Path, Parameter(help="Hotkey file to sign with.")]
 _DAY_S: Final = 86_400
+_BUSY: Final = 503
+_TRIES: Final = 4
+_PAUSE_S: Final = 1.0
 
 
 @app.command(help_epilogue="Example: `engram mcp connect http://127.0.0.1:9600/mcp --key my-hotkey`")
@@ -114,7 +117,7 @@ def revoke(
     if claims.key != keypair.ss58:
         raise CommandFailed(f"{token} was signed by {claims.key}, not by {keypair.ss58}")
     body = msgspec.json.encode(Revoke(id=claims.id, exp=claims.exp))
-    status, text = trio.run(_post, revocations_url(url), body, _for_request(keypair, url, body))
+    status, text = trio.run(_revoked, url, body, keypair)
     if status != 200:
         raise CommandFailed(f"the server refuses ({status}): {text[:300]}")
     output.say(f"revoked {claims.id}")
@@ -143,6 +146,16 @@ def _for_request(keypair: Keypair, url: str, body: bytes) -> str:
         body=hashlib.sha256(body).hexdigest(),
     )
     return tokens.mint(keypair, claims)
+
+
+async def _revoked(url: str, body: bytes, keypair: Keypair) -> tuple[int, str]:
+    """Send a revocation, signed again while the server has just started and takes no signed request yet."""
+    for _ in range(_TRIES):
+        status, text = await _post(revocations_url(url), body, _for_request(keypair, url, body))
+        if status != _BUSY:
+            break
+        await trio.sleep(_PAUSE_S)
+    return status, text
 
 
 async def _post(url: str, body: bytes, made: str) -> tuple[int, str]:

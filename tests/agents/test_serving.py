@@ -1,0 +1,109 @@
+"""The memory of a node over HTTP: the command, tokens with their namespaces, and what a stranger's token gets."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from engram.cli import main
+from engram.hotkeys import Keypair, wallet
+from engram.http.client import HttpClient
+from engram.mcp import tokens
+from tests.mcp.toys import call, request
+from tests.miner.nodes import CONTROLLER, STRANGER, node
+
+pytestmark = pytest.mark.serial
+
+ENGRAM = str(Path(sys.executable).with_name("engram"))
+
+
+def token(folder: Path, capsys: pytest.CaptureFixture[str], url: str, keypair: Keypair, *arguments: str) -> str:
+    """A token that `engram mcp token` made."""
+    key = folder / keypair.ss58
+    if not key.exists():
+        wallet.write_hotkey_file(key, keypair)
+    assert main(["mcp", "token", url, "--key", str(key), *arguments]) == 0
+    return capsys.readouterr().out.strip()
+
+
+async def test_a_memory_over_http_opens_what_a_token_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = tmp_path / "key"
+    wallet.write_hotkey_file(key, CONTROLLER)
+    (tmp_path / "node").mkdir()
+    with node(tmp_path / "node") as made:
+        command = [ENGRAM, "miner", "mcp", "--to", f"http://127.0.0.1:{made.port}", "--key", str(key)]
+        command += ["--namespace", "notes", "--namespace", "work", "--embedder", "hash", "--listen", "127.0.0.1:0"]
+        command += ["--revoked", str(tmp_path / "revoked.json")]
+        process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
+        try:
+            await use(process, tmp_path, capsys)
+        finally:
+            process.terminate()
+            with trio.fail_after(20):
+                assert await process.wait() == 0
+
+
+async def use(process: trio.Process, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert process.stderr is not None
+    said = b""
+    with trio.fail_after(30):
+        while b"/mcp\n" not in said:
+            said += await process.stderr.receive_some()
+    url = said.decode().split()[-1]
+    http = HttpClient()
+
+    async def ask(body: bytes, bearer: str = "", path: str = url) -> tuple[int, Any]:
+        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {bearer}"} if bearer else {})
+        found = await http.request("POST", path, content=body, headers=headers)
+        return found.status, msgspec.json.decode(found.content)
+
+    status, stored = await ask(call("remember", {"text": "Otters hold hands."}))
+    assert status == 200, "programs on this machine need no token"
+    reader = token(tmp_path, capsys, url, CONTROLLER, "--namespace", "work")
+    _, listed = await ask(request("tools/list"), reader)
+    assert [tool["name"] for tool in listed["result"]["tools"]] == ["recall", "list"]
+    _, refused = await ask(call("list", {"namespace": "notes"}), reader)
+    assert "is not open here: use work" in refused["result"]["content"][0]["text"]
+    assert (await ask(call("remember", {"text": "x"}), reader))[0] == 403
+    stranger = token(tmp_path, capsys, url, STRANGER, "--scope", "write")
+    assert (await ask(request("tools/list"), stranger))[0] == 403
+
+    writer = token(tmp_path, capsys, url, CONTROLLER, "--scope", "read", "--scope", "write", "--days", "1")
+    _, gone = await ask(call("forget", {"id": stored["result"]["structuredContent"]["id"]}), writer)
+    assert gone["result"]["structuredContent"] == {"forgotten": True}
+    kept = tmp_path / "token.txt"
+    kept.write_text(writer + "\n", encoding="utf-8")
+    revoke = ["mcp", "revoke", url, "--token", str(kept), "--key"]
+    assert await trio.to_thread.run_sync(main, [*revoke, str(tmp_path / STRANGER.ss58)]) == 1
+    assert "was signed by" in capsys.readouterr().err
+    assert await trio.to_thread.run_sync(main, [*revoke, str(tmp_path / CONTROLLER.ss58)]) == 0
+    assert (await ask(request("tools/list"), writer))[0] == 401
+    await http.aclose()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["token", "https://agents.example/mcp", "--days", "91"], "--days is 1 to 90"),
+        (["token", "agents.example"], "the server's URL is http"),
+        (["connect", "agents.example/mcp"], "the server's URL is http"),
+        (["revoke", "https://agents.example/mcp", "--token", "none"], "cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_a_command_is_said(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = tmp_path / "key"
+    wallet.write_hotkey_file(key, CONTROLLER)
+    assert main(["mcp", *arguments, "--key", str(key)]) in (1, 2)
+    assert words in capsys.readouterr().err
+
+
+def test_a_token_is_shown_with_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = msgspec.json.decode(token(tmp_path, capsys, "https://agents.example/mcp", CONTROLLER, "--json"))
+    claims = tokens.claims_of(shown["token"])
+    assert (claims.id, claims.exp, claims.aud) == (shown["id"], shown["expires_at"], "agents.example")
