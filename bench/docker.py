@@ -74,7 +74,6 @@ def a_backend(folder: Path, http: HttpClient) -> NodeBackend:
             settings=settings(),
             data_dir=folder,
             ledger_id=LEDGER_ID,
-            root=folder,
             ledger=open_inline(),
             http=http,
             clock=SystemClock(),

@@ -22,11 +22,12 @@ from engram.demo import ANSWER
 from shipping import loading
 from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.sampling import NIGHTLY
 from tests.shipping import confined, empty_root
 from tests.shipping.conftest import build
 
 pytestmark = [pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("binary")]
-RESTARTS = 20
+RESTARTS = 20 if NIGHTLY else 5
 UNLIMITED = ("--set", "http.requests_per_minute_per_ip=0")
 
 
