@@ -38,10 +38,10 @@ def health(
     For containers, timers and scripts: it needs no curl, and answers within 4 s.
     """
     ops = sources.load().settings.ops
-    host, asked = _EVERYWHERE.get(ops.host, ops.host), ops.port if port is None else port
-    if not asked:
+    host, wanted = _EVERYWHERE.get(ops.host, ops.host), ops.port if port is None else port
+    if not wanted:
         raise CommandFailed("ops.port is 0, a free port that only the process knows: name it by --port", Exit.USAGE)
-    found = _ask(host, asked, "/health" if live else "/ready")
+    found = _ask(host, wanted, "/health" if live else "/ready")
     if show.json:
         output.document(found)
     else:
