@@ -16,7 +16,7 @@ _MOST_BYTES: Final = 1_048_576
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- asked, not listened on
 
 
-class Health(msgspec.Struct, frozen=True):
+class HealthAnswer(msgspec.Struct, frozen=True):
     """The answer of a process."""
 
     url: str
@@ -49,7 +49,7 @@ def health(
     return Exit.DONE if found.status == 200 else Exit.FAILED
 
 
-def _ask(host: str, port: int, path: str) -> Health:
+def _ask(host: str, port: int, path: str) -> HealthAnswer:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
@@ -62,4 +62,4 @@ def _ask(host: str, port: int, path: str) -> Health:
         raise CommandFailed(f"{url} answers something else than Engram does: {error}") from None
     finally:
         connection.close()
-    return Health(url, response.status, answer)
+    return HealthAnswer(url, response.status, answer)
