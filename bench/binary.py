@@ -73,11 +73,11 @@ class Started:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def pss_mb(self) -> float:
-        for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1_000
-        raise RuntimeError("no Pss")
+    def memory_mb(self) -> dict[str, float]:
+        """Proportional and resident; of the first, a venv has less with each other process of its interpreter."""
+        lines = Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines()
+        kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
+        return {"idle_pss_mb": kilobytes["Pss"] / 1_000, "idle_rss_mb": kilobytes["Rss"] / 1_000}
 
     def end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -125,7 +125,8 @@ def main() -> None:
                 started = Started(command, environ, folder / form, None)
                 found[form].setdefault("ready_cpu_s", []).append(started.cpu_s())
                 time.sleep(SETTLE_S)
-                found[form].setdefault("idle_pss_mb", []).append(started.pss_mb())
+                for key, value in started.memory_mb().items():
+                    found[form].setdefault(key, []).append(value)
                 started.end()
                 gap = restart_gap_ms(command, environ, folder / form)
                 found[form].setdefault("restart_gap_ms", []).append(gap)
@@ -140,6 +141,7 @@ def main() -> None:
             "version_cpu_more_s": ours["version_cpu_s"] - peer["version_cpu_s"],
             "ready_cpu_more_s": ours["ready_cpu_s"] - peer["ready_cpu_s"],
             "idle_pss_more_mb": ours["idle_pss_mb"] - peer["idle_pss_mb"],
+            "idle_rss_more_mb": ours["idle_rss_mb"] - peer["idle_rss_mb"],
         }
         ratios = {f"{key}_vs_venv": ours[key] / peer[key] for key in ours if peer[key]}
         print_line("binary", figures, {"venv": peer}, ratios, WANTED, load=os.getloadavg()[0])

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from config.model import MinerSettings
+from engram import children
 from engram.memory.embed.weights import PACKAGE
 
 EXTRA: Final = "engram[node]"
@@ -45,6 +46,8 @@ def remedy(absent: tuple[str, ...]) -> str:
     >>> remedy(("onnxruntime",))
     "install the extra `node` (pip install 'engram[node]'), then start the gateway again"
     """
+    if children.folder() is not None:
+        return "this program was built without what nodes need: use the full one, or run nodes on docker or akash"
     steps = []
     if set(absent) - {PACKAGE}:
         steps.append(f"install the extra `node` (pip install '{EXTRA}')")

@@ -106,7 +106,10 @@ static int is_usable(char *base, const char *id) {
     char home[PATH_MAX];
     if (*base != '/') return unusable("%s is not an absolute path", base);
     if (make_folders(base)) return unusable("%s cannot be made: %s", base, strerror(errno));
-    if (lstat(base, &found) || !S_ISDIR(found.st_mode)) return unusable("%s is not a folder", base);
+    /* A link of this user's own may lead to another disk; one of somebody else's leads where he likes. */
+    if (!lstat(base, &found) && S_ISLNK(found.st_mode) && found.st_uid != geteuid() && found.st_uid != 0)
+        return unusable("%s is a link of user %d", base, (int)found.st_uid);
+    if (stat(base, &found) || !S_ISDIR(found.st_mode)) return unusable("%s is not a folder", base);
     if (!is_ours(&found))
         return unusable("%s belongs to user %d and has mode %03o: others could plant a program there; chmod go-w it, or"
                         " use a folder of this user",

@@ -34,18 +34,9 @@ def test_the_manual_is_typeset_without_a_warning(run: Run) -> None:
     assert "ENGRAM(1)" in done.stdout
 
 
-def test_the_manual_is_one_page_of_markdown_too(run: Run) -> None:
-    page = run("manual", "--format", "markdown").out
-    assert page.startswith("# engram\n")
-    assert "## engram ledger" in page
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_a_completion_knows_the_commands(run: Run, shell: str) -> None:
-    script = run("completion", shell).out
-    assert "drill" in script
-    if shell == "bash":
-        assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+    assert "drill" in run("completion", shell).out
 
 
 def test_bash_completes_a_command(run: Run) -> None:

@@ -47,6 +47,7 @@ def data(here: Path) -> Path:
     return folder
 
 
+@pytest.mark.heavy
 def test_a_sound_program_is_found_so_and_nothing_is_changed(run: Run, data: Path, tmp_path: Path) -> None:
     new = program(tmp_path / "new")
     before = (data / LEDGER_FILE).read_bytes()

@@ -28,5 +28,5 @@ def make(folder: Path, binary: Path) -> Path:
 def run(root: Path, *arguments: str, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
     """Run the file in the root, which cannot be written but for /tmp, as a user without a name."""
     command = ["unshare", "-nm", "bash", "-c", RUN, "bash", str(root), *arguments]
-    environ = {"PATH": os.environ["PATH"], "ENGRAM_UNPACK_DIR": "/tmp/unpacked"}
+    environ = {"PATH": os.environ["PATH"], "ENGRAM_UNPACK_DIR": "/tmp/.unpacked"}
     return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False)

@@ -1,5 +1,6 @@
 """The one file itself: built, and run where there is nothing else."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,14 +20,16 @@ from typing import Self
 import pytest
 
 from engram.demo import ANSWER
+from engram.sdk import NodeClient, SdkError
 from shipping import loading
 from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.sampling import NIGHTLY
 from tests.shipping import confined, empty_root
 from tests.shipping.conftest import build
 
 pytestmark = [pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("binary")]
-RESTARTS = 20
+RESTARTS = 20 if NIGHTLY else 5
 UNLIMITED = ("--set", "http.requests_per_minute_per_ip=0")
 
 
@@ -139,12 +142,39 @@ def test_nodes_outlive_a_gateway_that_is_killed_and_are_found_again(
         gateway.kill()
         assert gateway.nodes() == nodes
         gateway.start()
-        assert buyer.wait(gateway.url, session, "active")["status"] == "active"
+        found = buyer.wait(gateway.url, session, "active")
         assert gateway.nodes() == nodes
+        assert restarts_its_worker(nodes[0], found["node_endpoint"], buyer)
         buyer.stop(gateway.url, session)
         buyer.wait(gateway.url, session, "stopped")
         assert gateway.nodes() == []
         assert gateway.terminate() == 0
+
+
+def restarts_its_worker(node: int, url: str, buyer: Buyer) -> bool:
+    """Whether a node whose index worker is killed answers from what it holds, by a worker of the same folder."""
+    with NodeClient(url, buyer.keypair) as client:
+        client.ingest_text("kept")
+        before = worker_of(node)
+        os.kill(before, signal.SIGKILL)
+        for _ in range(600):
+            try:
+                hits = client.query("kept", top_k=1)
+            except SdkError:
+                continue
+            return hits[0].text == "kept" and worker_of(node) != before
+    return False
+
+
+def worker_of(node: int) -> int:
+    """The process of a node's index."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                status, command = (entry / "status").read_text(), (entry / "cmdline").read_bytes()
+                if f"\nPPid:\t{node}\n" in status and b"\0engram.memory.index.edge_worker\0" in command:
+                    return int(entry.name)
+    raise AssertionError(f"the node {node} has no index worker")
 
 
 class Asking(threading.Thread):

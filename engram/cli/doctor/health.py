@@ -16,7 +16,7 @@ _MOST_BYTES: Final = 1_048_576
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- asked, not listened on
 
 
-class Health(msgspec.Struct, frozen=True):
+class HealthAnswer(msgspec.Struct, frozen=True):
     """The answer of a process."""
 
     url: str
@@ -38,10 +38,10 @@ def health(
     For containers, timers and scripts: it needs no curl, and answers within 4 s.
     """
     ops = sources.load().settings.ops
-    host, asked = _EVERYWHERE.get(ops.host, ops.host), ops.port if port is None else port
-    if not asked:
+    host, wanted = _EVERYWHERE.get(ops.host, ops.host), ops.port if port is None else port
+    if not wanted:
         raise CommandFailed("ops.port is 0, a free port that only the process knows: name it by --port", Exit.USAGE)
-    found = _ask(host, asked, "/health" if live else "/ready")
+    found = _ask(host, wanted, "/health" if live else "/ready")
     if show.json:
         output.document(found)
     else:
@@ -49,7 +49,7 @@ def health(
     return Exit.DONE if found.status == 200 else Exit.FAILED
 
 
-def _ask(host: str, port: int, path: str) -> Health:
+def _ask(host: str, port: int, path: str) -> HealthAnswer:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
@@ -62,4 +62,4 @@ def _ask(host: str, port: int, path: str) -> Health:
         raise CommandFailed(f"{url} answers something else than Engram does: {error}") from None
     finally:
         connection.close()
-    return Health(url, response.status, answer)
+    return HealthAnswer(url, response.status, answer)
