@@ -10,7 +10,7 @@ const WAIT_MS = 20_000;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 /** Open the app in a profile of its own (or one that is open already), at a size and in a theme. */
-export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "" }) {
+export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "", path = "/app/" }) {
   let context = state.pages[profile]?.context;
   if (!context) {
     context = await state.browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce", locale: "en-US", timezoneId: "UTC", acceptDownloads: true });
@@ -32,7 +32,7 @@ export async function open(state, { url, profile = "one", as = profile, width = 
   });
   state.pages[as] = { context, page };
   state.page = page;
-  await page.goto(`${url}/app/${route}`);
+  await page.goto(`${url}${path}${route}`);
 }
 
 /** Turn to another profile's page. */
@@ -315,4 +315,70 @@ export async function settle(state) {
     await new Promise((resolve) => setTimeout(resolve, 120));
     return document.querySelector("main").innerText.replace(/\d/g, "") === before;
   });
+}
+
+export async function expand(state, name) {
+  await state.page.locator("summary", { hasText: name }).click();
+}
+
+/** What the page keeps where it should keep nothing: local and session storage, cookies. */
+export async function kept(state) {
+  return state.page.evaluate(() => [...Object.keys(localStorage), ...Object.keys(sessionStorage), ...document.cookie.split(";").filter(Boolean)]);
+}
+
+/** A first visit in a profile of its own: compressed kB (font and icons aside), first paint and usable, in ms. */
+export async function visit(state, { url, slow }) {
+  const context = await state.browser.newContext({ viewport: { width: 390, height: 844 }, serviceWorkers: "block" });
+  const page = await context.newPage();
+  const client = await context.newCDPSession(page);
+  await client.send("Network.enable");
+  if (slow) {
+    await client.send("Network.emulateNetworkConditions", { offline: false, latency: 150, downloadThroughput: (1.6 * 1024 * 1024) / 8, uploadThroughput: (750 * 1024) / 8 });
+    await client.send("Emulation.setCPUThrottlingRate", { rate: 4 });
+  }
+  const names = new Map();
+  let bytes = 0;
+  client.on("Network.responseReceived", ({ requestId, response }) => names.set(requestId, response.url));
+  client.on("Network.loadingFinished", ({ requestId, encodedDataLength }) => {
+    if (/\/app\/.*(?<!\.woff2|\.png|\.svg)$|\/app\/$/.test(names.get(requestId) ?? "")) bytes += encodedDataLength;
+  });
+  await page.goto(`${url}/app/`, { waitUntil: "commit" });
+  await page.getByRole("button", { name: "Create a new identity" }).waitFor({ timeout: 60_000 });
+  const found = await page.evaluate(() => ({
+    interactive: performance.now(),
+    paint: performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? null,
+  }));
+  await page.waitForLoadState("networkidle");
+  await context.close();
+  return { ...found, kb: bytes / 1000 };
+}
+
+/** Compressed kB that each later screen loads when it is opened for the first time. */
+export async function screens(state, { url }) {
+  const context = await state.browser.newContext({ viewport: { width: 390, height: 844 }, locale: "en-US", serviceWorkers: "block" });
+  const page = (state.page = await context.newPage());
+  await page.goto(`${url}/app/`);
+  await create(state);
+  const found = {};
+  const client = await context.newCDPSession(page);
+  await client.send("Network.enable");
+  await client.send("Network.setCacheDisabled", { cacheDisabled: true });
+  let bytes = 0;
+  const names = new Map();
+  client.on("Network.responseReceived", ({ requestId, response }) => names.set(requestId, response.url));
+  client.on("Network.loadingFinished", ({ requestId, encodedDataLength }) => {
+    if (/\/app\/.*\.(js|css)$/.test(names.get(requestId) ?? "")) bytes += encodedDataLength;
+  });
+  for (const route of ["start", "wallet", "activity", "settings", "memory/none", "node/none"]) {
+    await page.reload();
+    await page.getByRole("navigation").waitFor();
+    await page.evaluate(() => (location.hash = "#/"));
+    await page.waitForLoadState("networkidle");
+    bytes = 0;
+    await page.evaluate((hash) => (location.hash = hash), "#/" + route);
+    await page.waitForLoadState("networkidle");
+    await settle(state);
+    found[route.split("/")[0]] = Math.round(bytes / 100) / 10;
+  }
+  return found;
 }

@@ -6,8 +6,7 @@
 import { concat, hex, sha256, text, unhex, utf8, type Bytes } from "./bytes";
 import type { Clock } from "./clock";
 import { Failure } from "./failures";
-import { signed, type Signer } from "./keys";
-import { decode } from "./ss58";
+import type { Signer } from "./keys";
 
 export const MOST_BYTES = 1_000_000;
 const TIMEOUT_MS = 15_000;
@@ -100,6 +99,8 @@ export class Gateway {
     if (!by || !signature) return false;
     const key = this.hotkey as string;
     if (by !== key) throw new Failure("impostor", "other_gateway", `answered by ${by}, known is ${key}`);
+    // Curves are loaded with the first signed answer: the first screen shows without them.
+    const [{ signed }, { decode }] = await Promise.all([import("./keys"), import("./ss58")]);
     const message = `engram-gateway:${response.status}:${timestamp}:${hex(await sha256(content))}`;
     if (!/^[0-9a-fA-F]{128}$/.test(signature) || !signed(decode(key), utf8(message), unhex(signature))) {
       throw new Failure("impostor", "bad_signature", "the answer's signature does not hold");
