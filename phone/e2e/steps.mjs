@@ -382,3 +382,11 @@ export async function screens(state, { url }) {
   }
   return found;
 }
+
+/** Put the sheet away, go to a screen, and wait until it leads to a node; return the node's id. */
+export async function opensNodeFrom(state, route) {
+  const close = state.page.getByRole("button", { name: "Close", exact: true });
+  if (await close.isVisible()) await close.click();
+  await go(state, route);
+  return opensNode(state);
+}
