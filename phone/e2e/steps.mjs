@@ -10,7 +10,7 @@ const WAIT_MS = 20_000;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 /** Open the app in a profile of its own (or one that is open already), at a size and in a theme. */
-export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "", path = "/app/" }) {
+export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "", path = "/app/", wallet = null }) {
   let context = state.pages[profile]?.context;
   if (!context) {
     context = await state.browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce", locale: "en-US", timezoneId: "UTC", acceptDownloads: true });
@@ -22,6 +22,7 @@ export async function open(state, { url, profile = "one", as = profile, width = 
       }, clockOffMs);
     }
     if (init) await context.addInitScript(init);
+    if (wallet) await bring(state, context, wallet);
   }
   const page = await context.newPage();
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && !message.text().includes("402 (Payment Required)") && state.said.push(message.text()));
@@ -389,4 +390,39 @@ export async function opensNodeFrom(state, route) {
   if (await close.isVisible()) await close.click();
   await go(state, route);
   return opensNode(state);
+}
+
+/** A wallet of the browser's: EIP-1193 behind EIP-6963. It declines the first times, and is called from a tap alone. */
+async function bring(state, context, { secret, declines = 0, chainId }) {
+  const { privateKeyToAccount } = await import("../../tests/node/node_modules/viem/_esm/accounts/index.js");
+  const account = privateKeyToAccount(secret);
+  await context.exposeFunction("signTyped", (text) => {
+    const { domain, types, primaryType, message } = JSON.parse(text);
+    return account.signTypedData({ domain, types, primaryType, message });
+  });
+  await context.addInitScript(
+    ({ address, declines, chainId }) => {
+      let left = declines;
+      let tapped = false;
+      let chain = "0x1";
+      window.addEventListener("click", () => { tapped = true; setTimeout(() => (tapped = false)); }, true);
+      const refuse = (code) => Promise.reject(Object.assign(new Error("refused"), { code }));
+      const provider = {
+        async request({ method, params }) {
+          if (method === "eth_requestAccounts") return [address];
+          if (method === "eth_chainId") return chain;
+          if (method === "wallet_switchEthereumChain") return chain === chainId ? null : refuse(4902);
+          if (method === "wallet_addEthereumChain") return void (chain = params[0].chainId);
+          if (method !== "eth_signTypedData_v4") return refuse(4200);
+          if (!tapped) return refuse(-32603);
+          if (left > 0) return (left -= 1), refuse(4001);
+          return window.signTyped(params[1]);
+        },
+      };
+      const info = { uuid: "350670db-19fa-4704-a166-e52e178b59d2", name: "Fake Wallet", icon: "", rdns: "example.fake" };
+      const announce = () => window.dispatchEvent(new CustomEvent("eip6963:announceProvider", { detail: Object.freeze({ info, provider }) }));
+      window.addEventListener("eip6963:requestProvider", announce);
+    },
+    { address: account.address, declines, chainId },
+  );
 }

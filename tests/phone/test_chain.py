@@ -87,3 +87,26 @@ def buyer_in_the_mempool(shop: Shop, browser: Browser, profile: str) -> Iterator
             yield
         finally:
             shop.chain.automine(True)
+
+
+def test_a_wallet_of_the_browser_pays_after_it_was_declined_twice(shop: Shop, browser: Browser) -> None:
+    secret = "0x" + "77" * 32
+    address = Account.from_key(secret).address
+    shop.chain.mint(address, FUNDS)
+    wallet = {"secret": secret, "declines": 2, "chainId": "0x14a34"}
+    browser.do("open", {"url": shop.url, "profile": "wallet", "wallet": wallet})
+    browser.do("create")
+    browser.do("go", "start")
+    browser.do("click", "Review and pay")
+    browser.do("click", "Fake Wallet")
+    browser.do("sees", address)
+    for _ in range(2):
+        browser.do("enabled", "Pay $0.10")
+        browser.do("click", "Pay $0.10")
+        browser.do("sees", "You declined it in the wallet")
+    browser.do("click", "Pay $0.10")
+    browser.do("status", "active")
+    assert shop.chain.transfers(address, RECIPIENT) == [PRICE]
+    browser.do("click", "Stop")
+    browser.do("click", "Stop and delete")
+    browser.do("status", "stopped")

@@ -160,6 +160,15 @@ export const de: Strings = {
     },
     notHere: (network) => `Dieses Gateway nimmt Zahlungen auf ${network}: nicht mit dieser App.`,
     settled: "Bezahlt",
+    with: "Zahlen mit",
+    ownKey: "Ausgabenschlüssel",
+    refundsTo: "Erstattungen gehen an die Adresse zurück, die zahlt.",
+    wallet: {
+      declined: "Du hast im Wallet abgelehnt. Es wurde nichts unterschrieben.",
+      no_account: "Das Wallet gab kein Konto her. Entsperre es und versuch es noch einmal.",
+      other_chain: "Das Wallet ist in einem anderen Netz und hat nicht gewechselt.",
+      other_signer: "Das Wallet unterschrieb mit einem anderen Schlüssel. Wallets, die Verträge sind, können hier nicht zahlen.",
+    },
   },
   reasons: {
     insufficient_balance: "Auf dem Ausgabenschlüssel ist nicht genug.",

@@ -158,6 +158,15 @@ export const en = {
     } as Record<string, string>,
     notHere: (network: string) => `This gateway takes payment on ${network}: not with this app.`,
     settled: "Paid",
+    with: "Pay with",
+    ownKey: "Spending key",
+    refundsTo: "Refunds go back to the address that pays.",
+    wallet: {
+      declined: "You declined it in the wallet. Nothing was signed.",
+      no_account: "The wallet gave no account. Unlock it and try again.",
+      other_chain: "The wallet is on another network, and did not change it.",
+      other_signer: "The wallet signed with another key. Wallets that are contracts cannot pay here.",
+    } as Record<string, string>,
   },
   reasons: {
     insufficient_balance: "The spending key does not hold enough.",
