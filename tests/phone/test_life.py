@@ -159,6 +159,13 @@ def test_what_the_key_does_not_hold_is_refused_and_said(tmp_path: Path, browser:
         browser.do("click", "Close")
         browser.do("go", "start")
         browser.do("sees", "Another payment is still open")
+        browser.do("go", "wallet")
+        browser.do("sees", "$0.05")
+        browser.do("click", "Get play money")
+        browser.do("sees", "$100.05")
+        browser.do("go", "activity")
+        browser.do("click", "Try again with the same payment")
+        browser.do("sees", "Paid")
 
 
 def test_a_facilitator_that_is_down_is_said_before_anything_is_signed(tmp_path: Path, browser: Browser) -> None:
