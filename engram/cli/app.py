@@ -27,6 +27,12 @@ _COMMANDS: Final = (
     ("facilitator", "roles:facilitator", "Start the play-money facilitator.", "engram facilitator --port 4021"),
     ("demo", "roles:demo", "Buy a node with play money, use it, stop it.", "engram demo"),
     ("status", "operate.status:status", "Show the status of the running process.", "engram status --json"),
+    (
+        "receipt",
+        "operate.receipt:receipt",
+        "Check a receipt that the app saved.",
+        "engram receipt engram-receipt-3f0e0f0a.json",
+    ),
     ("gpu", "miner.gpu:gpu", "Show this machine's GPUs.", "engram gpu --require 'driver>=570,cuda>=12.8,name~H100'"),
     (
         "miner-check",
@@ -46,13 +52,15 @@ _MORE: Final = {
     "facilitator": "It runs as its own process, for the local profile only.",
     "demo": "It needs no network and no running process.",
     "status": "Counts, ages, and the supervision tree, as the running process reports them.",
+    "receipt": "By the gateway's signatures of its answers, and the buyer's of each payment; nobody is asked. The exit "
+    "status is 1 when something in it does not hold.",
     "gpu": "Read through NVIDIA's management library, without a CUDA context. With --require the exit status is 1 when "
     "a condition is not met.",
     "miner-check": "Goes through the checklist of a miner: each line is good, or says what to do. Nothing is "
     "registered or committed unless it is asked for. The exit status is 1 while a line is to be done.",
     "version": "Versions of Engram, Python, SQLite and the main libraries.",
-    "doctor": "Checks settings, disk, data folder, ledger, ports, facilitator, chain, the libraries of nodes, and "
-    "whether anything can be sold. Changes nothing. The exit status is 1 when something is bad.",
+    "doctor": "Checks settings, disk, data folder, ledger, ports, facilitator, chain, the app, the libraries of nodes, "
+    "and whether anything can be sold. Changes nothing. The exit status is 1 when something is bad.",
 }
 """More help of each command: reading its docstring would import its module."""
 _GROUPS: Final = (

@@ -62,6 +62,7 @@ def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
     """
     from engram.cli.doctor import ledger
     from engram.cli.doctor.akash import akash
+    from engram.cli.doctor.app_files import app_files
     from engram.cli.doctor.engine import engine
     from engram.cli.doctor.money import money
     from engram.cli.doctor.sales import sales
@@ -76,6 +77,7 @@ def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
     findings += trio.run(money, loaded.settings, 0 if waiting is None else waiting.owed)
     findings += trio.run(engine, loaded.settings)
     findings += trio.run(akash, loaded.settings)
+    findings += trio.run(app_files, loaded.settings)
     findings += [*_node(loaded.settings), *sales(loaded.settings, path, findings)]
     output.rows(findings, (Column("", "verdict"), Column("what", "what"), Column("finding", "text")), json=show.json)
     return Exit.FAILED if any(finding.verdict == "bad" for finding in findings) else Exit.DONE

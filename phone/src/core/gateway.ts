@@ -17,6 +17,17 @@ export interface Answer {
   retryAfterS: number | null;
   /** Whether the gateway's known key signed it. */
   signed: boolean;
+  /** What others can check of a signed answer later, without the gateway. */
+  proof: Proof | null;
+}
+
+/** A signed answer as it came: the signature covers status, the request's timestamp, and the body's SHA-256. */
+export interface Proof {
+  path: string;
+  status: number;
+  timestamp: string;
+  body: string;
+  signature: string;
 }
 
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
@@ -89,7 +100,10 @@ export class Gateway {
     if (!vouched && (response.status < 400 || response.status === 402)) {
       throw new Failure("unsigned", "unsigned", "the answer is not signed by the gateway", { status: response.status });
     }
-    return { status: response.status, body: parsed(content), retryAfterS: retryAfter(response), signed: vouched };
+    const signature = response.headers.get("X-Gateway-Sig") ?? "";
+    const timestamp = headers["X-Timestamp"] as string;
+    const proof = vouched ? { path, status: response.status, timestamp, body: text(content), signature } : null;
+    return { status: response.status, body: parsed(content), retryAfterS: retryAfter(response), signed: vouched, proof };
   }
 
   /** Whether the answer is signed. Throws Failure when it is signed by another key, or the signature is wrong. */
