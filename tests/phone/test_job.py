@@ -41,7 +41,7 @@ def test_a_person_buys_uses_and_stops_a_node(tmp_path: Path, theme: str, width: 
         browser.do("click", "Stop")
         browser.do("click", "Stop and delete")
         assert browser.do("status", "stopped") == session_id
-        receipt = check(browser.do("download", "Receipt")["content"].encode())
+        receipt = check(browser.do("download", "Save the receipt")["content"].encode())
         assert [(each.status, each.amount_usd) for each in receipt.payments] == [("settled", 0.1)]
         assert receipt.payments[0].payer == Account.from_mnemonic(words).address
         assert time.monotonic() - began < 30
