@@ -1,12 +1,12 @@
 """What happens to people: other devices, two windows, lost answers, a gateway that dies, a clock that is off."""
 
 import socket
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from engram.durable.driver import sqlite3
 from engram.hotkeys import polkadot_keystore
 from engram.ledger import LEDGER_FILE
 from tests.e2e.gateway_process import FAST, GatewayProcess
