@@ -271,7 +271,8 @@ async function still(page) {
       else if (inside.closest("ol.card li") && !inside.closest("span")) node.data = " word";
       else node.data = node.data.replace(/\b[AP]M\b/g, "AM").replace(/[0-9]/g, "0");
     }
-    for (const path of document.querySelectorAll("figure path:not(.grid)")) path.removeAttribute("d");
+    // What changes each second, or with each reading, would be written again at once.
+    for (const each of document.querySelectorAll(".left, figcaption, figure path:not(.grid), [role=status]")) each.style.visibility = "hidden";
   });
 }
 
