@@ -30,12 +30,13 @@ def browser() -> Iterator[Browser]:
 
 @contextmanager
 def buyer(shop: Shop, browser: Browser, profile: str) -> Iterator[str]:
-    """Open the app with a new identity whose spending key owns some of the test's dollars; yield its address."""
+    """Open the app with a new identity whose spending key owns some of the test's dollars; yield its words."""
     Account.enable_unaudited_hdwallet_features()
     browser.do("open", {"url": shop.url, "profile": profile})
-    address = Account.from_mnemonic(browser.do("create")).address
+    words = browser.do("create")
+    address = Account.from_mnemonic(words).address
     shop.chain.mint(address, FUNDS)
-    yield address
+    yield words
     assert shop.chain.transfers(address, RECIPIENT) == [PRICE]
     assert shop.chain.balance(address) == FUNDS - PRICE
     browser.do("click", "Stop")
@@ -62,7 +63,7 @@ def test_a_settlement_whose_answer_is_lost_is_paid_once_and_never_called_failed(
 
 
 def test_a_payment_that_no_block_has_taken_yet_is_pending_over_a_reload(shop: Shop, browser: Browser) -> None:
-    with buyer_in_the_mempool(shop, browser, "slow"):
+    with buyer_in_the_mempool(shop, browser, "slow") as words:
         browser.do("pay")
         browser.do("sees", "waiting for its confirmation")
         browser.do("reload")
@@ -70,6 +71,13 @@ def test_a_payment_that_no_block_has_taken_yet_is_pending_over_a_reload(shop: Sh
         browser.do("sees", "Waiting for confirmation")
         browser.do("go", "start")
         browser.do("sees", "Another payment is still open")
+        assert browser.do("disabled", "Review and pay")
+        browser.do("open", {"url": shop.url, "profile": "restored"})
+        browser.do("restore", words)
+        browser.do("go", "start")
+        browser.do("sees", "Another payment is still open")
+        assert browser.do("disabled", "Review and pay")
+        browser.do("turn", "slow")
         shop.chain.automine(True)
         browser.do("go", "")
         session_id = browser.do("opensNodeFrom", "")
@@ -78,13 +86,13 @@ def test_a_payment_that_no_block_has_taken_yet_is_pending_over_a_reload(shop: Sh
 
 
 @contextmanager
-def buyer_in_the_mempool(shop: Shop, browser: Browser, profile: str) -> Iterator[None]:
+def buyer_in_the_mempool(shop: Shop, browser: Browser, profile: str) -> Iterator[str]:
     """As `buyer`, whose funds were mined before the chain stopped."""
     shop.chain.automine(True)
-    with buyer(shop, browser, profile):
+    with buyer(shop, browser, profile) as words:
         shop.chain.automine(False)
         try:
-            yield
+            yield words
         finally:
             shop.chain.automine(True)
 

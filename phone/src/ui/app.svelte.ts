@@ -55,7 +55,7 @@ class App {
     this.shop = new Shop(this.store, location.origin);
     this.wallet = new Wallet(this.store);
     this.sessions = new Sessions(this.store, this.shop);
-    this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase));
+    this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase), () => this.sessions.pending);
     await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin()]);
     this.#turn = takeTurn((mine) => this.#signs(mine));
     setTimeout(() => (this.elsewhere = !this.mine), TURN_MS);
