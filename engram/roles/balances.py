@@ -8,7 +8,8 @@ from engram.facilitator import records as play
 from engram.gateway.services import Balances, NoBalance
 from engram.http.client import HttpClient
 from engram.ledger import Ledger
-from engram.payments.evm_rpc import RpcCall, RpcFailed, json_rpc
+from engram.payments.errors import RpcFailed
+from engram.payments.evm_rpc import RpcCall, json_rpc
 from engram.payments.networks import Network, find
 
 FAUCET_USD: Final = 100.0

@@ -66,7 +66,7 @@ def proofs() -> list[dict[str, Any]]:
     # A bucket of more than 32 entries is split: these share their first 16 bits with the first name's key.
     rng = random.Random(1)
     crowd = [key_of(names[0])[:2] + rng.randbytes(62) for _ in range(100)]
-    found = []
+    found: list[dict[str, Any]] = []
     cases: list[tuple[list[str], list[bytes]]] = [(names[:1], []), (names, []), (names[:1], crowd)]
     for cids, more in cases:
         tree = KeyedTree([*(entry_of(cid, cid.encode()) for cid in cids), *more])
