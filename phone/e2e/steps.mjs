@@ -166,11 +166,18 @@ export async function layout(state) {
       new Promise((resolve) => {
         const overflow = document.documentElement.scrollWidth - innerWidth;
         let shift = 0;
+        const moved = [];
         const observer = new PerformanceObserver((list) => {
-          for (const each of list.getEntries()) if (!each.hadRecentInput) shift += each.value;
+          for (const each of list.getEntries()) {
+            if (each.hadRecentInput) continue;
+            shift += each.value;
+            for (const { node, previousRect, currentRect } of each.sources) {
+              moved.push(`${(node?.outerHTML ?? node?.data ?? "gone").slice(0, 70)} ${previousRect.y} -> ${currentRect.y}`);
+            }
+          }
         });
         observer.observe({ type: "layout-shift", buffered: true });
-        setTimeout(() => resolve({ overflow, shift }), 50);
+        setTimeout(() => resolve({ overflow, shift, moved }), 50);
       }),
   );
 }

@@ -33,7 +33,7 @@ def looks(browser: Browser, theme: str, width: int) -> Callable[[str], None]:
     def look(name: str) -> None:
         layout = browser.do("layout")
         assert layout["overflow"] <= 0, name
-        assert layout["shift"] <= MOST_SHIFT, name
+        assert layout["shift"] <= MOST_SHIFT, (name, layout["moved"])
         assert browser.do("axe") == [], name
         if not pictured:
             return
