@@ -25,7 +25,7 @@ export default defineConfig({
   },
   server: {
     proxy: Object.fromEntries(
-      ["/sessions", "/payments", "/identity", "/tiers", "/nodes", "/terms", "/bittensor", "/app/config.json", "/orders"].map((path) => [
+      ["/sessions", "/payments", "/identity", "/tiers", "/nodes", "/terms", "/bittensor", "/balances", "/app/config.json", "/orders"].map((path) => [
         path,
         { target: GATEWAY, changeOrigin: true },
       ]),

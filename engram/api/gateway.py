@@ -22,6 +22,7 @@ from engram.api.gateway_model import (
     ReadyAnswer,
     SessionAnswer,
     SessionsAnswer,
+    SpendingAnswer,
     StoppedAnswer,
     TermsAnswer,
     TicketAnswer,
@@ -266,6 +267,29 @@ COUNTERSIGN: Final = Route(
     hot=True,
 )
 
+SHOW_BALANCE: Final = Route(
+    "showBalance",
+    "GET",
+    "/balances/{address}",
+    "What a spending key owns",
+    NoBody,
+    Response(200, "It.", SpendingAnswer, examples.SPENDING),
+    (_BAD_REQUEST, _UNSIGNED, *_COMMON),
+    "payments",
+    callers=HOTKEY,
+)
+GIVE_PLAY_MONEY: Final = Route(
+    "givePlayMoney",
+    "POST",
+    "/balances/{address}/faucet",
+    "Play money for an address that owns little of it; `local` alone",
+    NoBody,
+    Response(200, "What it owns now.", SpendingAnswer, examples.SPENDING),
+    (_BAD_REQUEST, _UNSIGNED, _MISSING, *_COMMON),
+    "payments",
+    callers=HOTKEY,
+)
+
 _NODE_PATH: Final = "/sessions/{session_id}/node/{path...}"
 _PASSED: Final = (
     *(_UNSIGNED, _NOT_YOURS, _MISSING),
@@ -293,6 +317,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     SHOW_PAYMENT,
     COUNTERSIGN,
     *(READ_NODE, POST_NODE, DELETE_NODE),
+    *(SHOW_BALANCE, GIVE_PLAY_MONEY),
 )
 
 _INTRODUCTION: Final = (

@@ -130,6 +130,12 @@ PAYMENT: Final[dict[str, object]] = {
     "settled_at": 1763680000.4,
     "refunds": [],
 }
+SPENDING: Final[dict[str, object]] = {
+    "address": _RECIPIENT,
+    "network": "engram-play",
+    "amount": "1000000000",
+    "faucet": True,
+}
 PAYMENT_REQUIRED: Final[dict[str, object]] = {
     "error": "Payment required",
     "code": "payment_required",

@@ -263,6 +263,15 @@ class RefundAnswer(msgspec.Struct, frozen=True, kw_only=True):
     transaction: str | None
 
 
+class SpendingAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an address owns of the token that is paid with."""
+
+    address: str
+    network: NetworkName
+    amount: Annotated[str | None, Meta(description="Atomic units (6 decimals); null: this gateway cannot know.")]
+    faucet: Annotated[bool, Meta(description="Whether POST …/faucet gives play money here.")]
+
+
 class NodeSignatureBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """POST /node-signatures: what a node states, signed by its certified session key."""
 

@@ -28,6 +28,12 @@ _COMMANDS: Final = (
     ("demo", "roles:demo", "Buy a node with play money, use it, stop it.", "engram demo"),
     ("status", "operate.status:status", "Show the status of the running process.", "engram status --json"),
     ("health", "doctor.health:health", "Tell by the exit status whether the process works.", "engram health"),
+    (
+        "receipt",
+        "operate.receipt:receipt",
+        "Check a receipt that the app saved.",
+        "engram receipt engram-receipt-3f0e0f0a.json",
+    ),
     ("gpu", "miner.gpu:gpu", "Show this machine's GPUs.", "engram gpu --require 'driver>=570,cuda>=12.8,name~H100'"),
     (
         "miner-check",
@@ -57,6 +63,8 @@ _MORE: Final = {
     "status": "Counts, ages, and the supervision tree, as the running process reports them.",
     "health": "Asks the ops listener of the process on this machine for /ready. For containers, timers and scripts: it "
     "needs no curl, and answers within 4 s. The exit status is 0 or 1.",
+    "receipt": "By the gateway's signatures of its answers, and the buyer's of each payment; nobody is asked. The exit "
+    "status is 1 when something in it does not hold.",
     "gpu": "Read through NVIDIA's management library, without a CUDA context. With --require the exit status is 1 when "
     "a condition is not met.",
     "miner-check": "Goes through the checklist of a miner: each line is good, or says what to do. Nothing is "
@@ -68,8 +76,8 @@ _MORE: Final = {
     "`_engram` in a folder of $fpath. Fish: `~/.config/fish/completions/engram.fish`.",
     "manual": "For man(1), or as one page of Markdown by `--format markdown`.",
     "version": "Versions of Engram, Python, SQLite and the main libraries.",
-    "doctor": "Checks settings, disk, data folder, ledger, ports, facilitator, chain, the libraries of nodes, and "
-    "whether anything can be sold. Changes nothing. The exit status is 1 when something is bad.",
+    "doctor": "Checks settings, disk, data folder, ledger, ports, facilitator, chain, the app, the libraries of nodes, "
+    "and whether anything can be sold. Changes nothing. The exit status is 1 when something is bad.",
 }
 """More help of each command: reading its docstring would import its module."""
 _GROUPS: Final = (

@@ -29,6 +29,13 @@ def balance(connection: Connection, address: bytes, opening: int) -> int:
     return opening if value is None else int(value)
 
 
+def give(connection: Connection, address: bytes, units: int, *, below: int, opening: int) -> int:
+    """Give play money to an address that owns less than `below`; return the atomic units that it owns then."""
+    if balance(connection, address, opening) < below:
+        _move(connection, address, units, opening)
+    return balance(connection, address, opening)
+
+
 def used(connection: Connection, payer: bytes, nonce: bytes) -> SettledTransfer | None:
     """Return what was settled under this nonce."""
     row = connection.execute(_USED, {"of": payer, "under": nonce}).first()

@@ -6,6 +6,7 @@ import msgspec
 
 from engram.api import gateway, gateway_ops
 from engram.api.serving import Endpoints
+from engram.gateway.balances import bind_balances
 from engram.gateway.events import bind_events
 from engram.gateway.node_passage import bind_node_passage, passes_authority
 from engram.gateway.node_signatures import bind_node_signatures
@@ -42,6 +43,7 @@ def gateway_app(services: Services) -> App:
     bind_payments(endpoints, services)
     bind_node_signatures(endpoints, services.countersigner)
     bind_node_passage(endpoints, services)
+    bind_balances(endpoints, services)
     endpoints.require_all(gateway.ROUTES)
     bind_phone(router, services.settings)
     app.edge.check(authority_check(passes_authority))

@@ -47,6 +47,12 @@ _GUARDS: Final[HeaderPairs] = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Permissions-Policy", "camera=(), microphone=(), geolocation=(), payment=()"),
 )
+"""Of pages and of the worker, which has a policy of its own."""
+_GUARDS_OF_PARTS: Final[HeaderPairs] = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+)
+"""Of what a page loads: the page's policy holds there, and a kilobyte less a file is a tenth of the first load."""
 _FOR_A_YEAR: Final = "public, max-age=31536000, immutable"
 _FINGERPRINTED: Final = re.compile(r".+-[A-Za-z0-9_-]{8}\.(?:js|css|woff2)\Z")
 _TYPES: Final = {
@@ -183,7 +189,8 @@ class _Served:
     """Answers with one file. Headers are made once."""
 
     def __init__(self, file: BuiltFile) -> None:
-        common = (("Cache-Control", file.cache), ("ETag", file.etag), ("Vary", "Accept-Encoding"), *_GUARDS)
+        guards = _GUARDS if file.name.endswith(".html") or file.name == WORKER else _GUARDS_OF_PARTS
+        common = (("Cache-Control", file.cache), ("ETag", file.etag), ("Vary", "Accept-Encoding"), *guards)
         self._etag = file.etag
         self._unchanged = Answer(304, b"", common, media="")
         self._answers = {

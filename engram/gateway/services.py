@@ -33,6 +33,25 @@ class LatestStats(Protocol):
         ...
 
 
+class NoBalance(Exception):
+    """What an address owns cannot be told, or changed, now; the message says why."""
+
+
+class Balances(Protocol):
+    """Knows what addresses own."""
+
+    has_faucet: bool
+    """Whether play money can be given."""
+
+    async def of(self, address: bytes) -> int | None:
+        """Return atomic units, None where they cannot be known here. Raises NoBalance."""
+        ...
+
+    async def give(self, address: bytes) -> int:
+        """Give play money and return what the address owns then. Raises NoBalance."""
+        ...
+
+
 class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that handlers use."""
 
@@ -58,5 +77,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     backends: Backends
     """Where nodes run."""
     hints: Hints
+    balances: Balances
+    """What spending keys own."""
     node_http: HttpClient
     """Passes requests of buyers on to their nodes."""

@@ -74,6 +74,7 @@ from engram.relay.receiver import Receiver
 from engram.relay.roots import NodeRoots
 from engram.relay.rounds import RoundLosses, RoundPorts
 from engram.relay.tools import payload_tool
+from engram.roles.balances import balances_of
 from engram.roles.hints import GatewayHints
 from engram.roles.shared import LEDGER, Shared
 from engram.sessions import SystemInstants
@@ -367,6 +368,7 @@ class GatewayPorts:
             hints=self._hints,
             backends=self._backends,
             node_http=p.http,
+            balances=balances_of(settings, p.ledger, p.http),
         )
 
     def _conditions(self) -> Conditions:

@@ -10,7 +10,7 @@ const WAIT_MS = 20_000;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 /** Open the app in a profile of its own (or one that is open already), at a size and in a theme. */
-export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "" }) {
+export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "", path = "/app/", wallet = null }) {
   let context = state.pages[profile]?.context;
   if (!context) {
     context = await state.browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce", locale: "en-US", timezoneId: "UTC", acceptDownloads: true });
@@ -22,6 +22,7 @@ export async function open(state, { url, profile = "one", as = profile, width = 
       }, clockOffMs);
     }
     if (init) await context.addInitScript(init);
+    if (wallet) await bring(state, context, wallet);
   }
   const page = await context.newPage();
   page.on("console", (message) => ["error", "warning"].includes(message.type()) && !message.text().includes("402 (Payment Required)") && state.said.push(message.text()));
@@ -32,7 +33,7 @@ export async function open(state, { url, profile = "one", as = profile, width = 
   });
   state.pages[as] = { context, page };
   state.page = page;
-  await page.goto(`${url}/app/${route}`);
+  await page.goto(`${url}${path}${route}`);
 }
 
 /** Turn to another profile's page. */
@@ -165,11 +166,18 @@ export async function layout(state) {
       new Promise((resolve) => {
         const overflow = document.documentElement.scrollWidth - innerWidth;
         let shift = 0;
+        const moved = [];
         const observer = new PerformanceObserver((list) => {
-          for (const each of list.getEntries()) if (!each.hadRecentInput) shift += each.value;
+          for (const each of list.getEntries()) {
+            if (each.hadRecentInput) continue;
+            shift += each.value;
+            for (const { node, previousRect, currentRect } of each.sources) {
+              moved.push(`${(node?.outerHTML ?? node?.data ?? "gone").slice(0, 70)} ${previousRect.y} -> ${currentRect.y}`);
+            }
+          }
         });
         observer.observe({ type: "layout-shift", buffered: true });
-        setTimeout(() => resolve({ overflow, shift }), 50);
+        setTimeout(() => resolve({ overflow, shift, moved }), 50);
       }),
   );
 }
@@ -270,7 +278,8 @@ async function still(page) {
       else if (inside.closest("ol.card li") && !inside.closest("span")) node.data = " word";
       else node.data = node.data.replace(/\b[AP]M\b/g, "AM").replace(/[0-9]/g, "0");
     }
-    for (const path of document.querySelectorAll("figure path:not(.grid)")) path.removeAttribute("d");
+    // What changes each second, or with each reading, would be written again at once.
+    for (const each of document.querySelectorAll(".left, figcaption, figure path:not(.grid), [role=status]")) each.style.visibility = "hidden";
   });
 }
 
@@ -315,4 +324,113 @@ export async function settle(state) {
     await new Promise((resolve) => setTimeout(resolve, 120));
     return document.querySelector("main").innerText.replace(/\d/g, "") === before;
   });
+}
+
+export async function expand(state, name) {
+  await state.page.locator("summary", { hasText: name }).click();
+}
+
+/** What the page keeps where it should keep nothing: local and session storage, cookies. */
+export async function kept(state) {
+  return state.page.evaluate(() => [...Object.keys(localStorage), ...Object.keys(sessionStorage), ...document.cookie.split(";").filter(Boolean)]);
+}
+
+/** A first visit in a profile of its own: compressed kB (font and icons aside), first paint and usable, in ms. */
+export async function visit(state, { url, slow }) {
+  const context = await state.browser.newContext({ viewport: { width: 390, height: 844 }, serviceWorkers: "block" });
+  const page = await context.newPage();
+  const client = await context.newCDPSession(page);
+  await client.send("Network.enable");
+  if (slow) {
+    await client.send("Network.emulateNetworkConditions", { offline: false, latency: 150, downloadThroughput: (1.6 * 1024 * 1024) / 8, uploadThroughput: (750 * 1024) / 8 });
+    await client.send("Emulation.setCPUThrottlingRate", { rate: 4 });
+  }
+  const names = new Map();
+  let bytes = 0;
+  client.on("Network.responseReceived", ({ requestId, response }) => names.set(requestId, response.url));
+  client.on("Network.loadingFinished", ({ requestId, encodedDataLength }) => {
+    if (/\/app\/.*(?<!\.woff2|\.png|\.svg)$|\/app\/$/.test(names.get(requestId) ?? "")) bytes += encodedDataLength;
+  });
+  await page.goto(`${url}/app/`, { waitUntil: "commit" });
+  await page.getByRole("button", { name: "Create a new identity" }).waitFor({ timeout: 60_000 });
+  const found = await page.evaluate(() => ({
+    interactive: performance.now(),
+    paint: performance.getEntriesByName("first-contentful-paint")[0]?.startTime ?? null,
+  }));
+  await page.waitForLoadState("networkidle");
+  await context.close();
+  return { ...found, kb: bytes / 1000 };
+}
+
+/** Compressed kB that each later screen loads when it is opened for the first time. */
+export async function screens(state, { url }) {
+  const context = await state.browser.newContext({ viewport: { width: 390, height: 844 }, locale: "en-US", serviceWorkers: "block" });
+  const page = (state.page = await context.newPage());
+  await page.goto(`${url}/app/`);
+  await create(state);
+  const found = {};
+  const client = await context.newCDPSession(page);
+  await client.send("Network.enable");
+  await client.send("Network.setCacheDisabled", { cacheDisabled: true });
+  let bytes = 0;
+  const names = new Map();
+  client.on("Network.responseReceived", ({ requestId, response }) => names.set(requestId, response.url));
+  client.on("Network.loadingFinished", ({ requestId, encodedDataLength }) => {
+    if (/\/app\/.*\.(js|css)$/.test(names.get(requestId) ?? "")) bytes += encodedDataLength;
+  });
+  for (const route of ["start", "wallet", "activity", "settings", "memory/none", "node/none"]) {
+    await page.reload();
+    await page.getByRole("navigation").waitFor();
+    await page.evaluate(() => (location.hash = "#/"));
+    await page.waitForLoadState("networkidle");
+    bytes = 0;
+    await page.evaluate((hash) => (location.hash = hash), "#/" + route);
+    await page.waitForLoadState("networkidle");
+    await settle(state);
+    found[route.split("/")[0]] = Math.round(bytes / 100) / 10;
+  }
+  return found;
+}
+
+/** Put the sheet away, go to a screen, and wait until it leads to a node; return the node's id. */
+export async function opensNodeFrom(state, route) {
+  const close = state.page.getByRole("button", { name: "Close", exact: true });
+  if (await close.isVisible()) await close.click();
+  await go(state, route);
+  return opensNode(state);
+}
+
+/** A wallet of the browser's: EIP-1193 behind EIP-6963. It declines the first times, and is called from a tap alone. */
+async function bring(state, context, { secret, declines = 0, chainId }) {
+  const { privateKeyToAccount } = await import("../../tests/node/node_modules/viem/_esm/accounts/index.js");
+  const account = privateKeyToAccount(secret);
+  await context.exposeFunction("signTyped", (text) => {
+    const { domain, types, primaryType, message } = JSON.parse(text);
+    return account.signTypedData({ domain, types, primaryType, message });
+  });
+  await context.addInitScript(
+    ({ address, declines, chainId }) => {
+      let left = declines;
+      let tapped = false;
+      let chain = "0x1";
+      window.addEventListener("click", () => { tapped = true; setTimeout(() => (tapped = false)); }, true);
+      const refuse = (code) => Promise.reject(Object.assign(new Error("refused"), { code }));
+      const provider = {
+        async request({ method, params }) {
+          if (method === "eth_requestAccounts") return [address];
+          if (method === "eth_chainId") return chain;
+          if (method === "wallet_switchEthereumChain") return chain === chainId ? null : refuse(4902);
+          if (method === "wallet_addEthereumChain") return void (chain = params[0].chainId);
+          if (method !== "eth_signTypedData_v4") return refuse(4200);
+          if (!tapped) return refuse(-32603);
+          if (left > 0) return (left -= 1), refuse(4001);
+          return window.signTyped(params[1]);
+        },
+      };
+      const info = { uuid: "350670db-19fa-4704-a166-e52e178b59d2", name: "Fake Wallet", icon: "", rdns: "example.fake" };
+      const announce = () => window.dispatchEvent(new CustomEvent("eip6963:announceProvider", { detail: Object.freeze({ info, provider }) }));
+      window.addEventListener("eip6963:requestProvider", announce);
+    },
+    { address: account.address, declines, chainId },
+  );
 }

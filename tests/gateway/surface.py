@@ -43,6 +43,7 @@ from engram.provisioning.backends import Backends
 from engram.provisioning.countersigning import Countersigner
 from engram.provisioning.hotkey_ring import HotkeyRing
 from engram.relay import records as relay_records
+from engram.roles.balances import balances_of
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics
@@ -230,6 +231,7 @@ async def running_gateway(
         countersigner=Countersigner(ledger, instants, HotkeyRing(Path("hotkeys"), lambda _: None)),
         hints=hints,
         node_http=HttpClient(),
+        balances=balances_of(settings, ledger, HttpClient()),
     )
 
     async def nothing_else() -> dict[str, dict[str, object]]:

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 import pytest
 
 from engram.hotkeys import authority
-from tests.gateway.surface import PHONE, STRANGER, running_gateway
+from tests.gateway.surface import PHONE, RECIPIENT, STRANGER, running_gateway
 from tests.hotkeys.test_authority import SPELLINGS
 
 ORDER = {"tier": "lite", "duration_hours": 1.0}
@@ -25,7 +25,7 @@ async def test_no_route_ignores_a_field_of_authority() -> None:
         }
         assert len(routes) > 10
         for method, route in sorted(routes):
-            path = route.replace("<payment_id>", "p")
+            path = route.replace("<payment_id>", "p").replace("<address>", RECIPIENT)
             for name in sorted(authority.FIELDS):
                 for body, query in ((ORDER | {name: STRANGER.ss58}, {}), (ORDER, {name: STRANGER.ss58})):
                     answer = await gateway.ask(method, path + (f"?{urlencode(query)}" if query else ""), body)

@@ -50,7 +50,10 @@ async def test_the_app_is_served_with_its_guards(built: Path) -> None:
         assert home.headers["content-type"] == "text/html; charset=utf-8"
         assert home.headers["content-security-policy"] == CSP
         assert "unsafe" not in CSP
-        assert home.headers["x-content-type-options"] == "nosniff"
+        for path in ("sw.js", "a-01234567.js", "icon.png"):
+            part = await gateway.client.head(f"{gateway.url}/app/{path}")
+            assert part.headers["x-content-type-options"] == "nosniff"
+            assert ("content-security-policy" in part.headers) is (path == "sw.js")
         assert home.headers["referrer-policy"] == "no-referrer"
         head = await gateway.client.head(f"{gateway.url}/app/")
         assert (head.status_code, head.content) == (200, b"")

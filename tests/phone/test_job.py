@@ -4,10 +4,13 @@ import time
 from pathlib import Path
 
 import pytest
+from eth_account import Account
 
+from engram.sdk.app_receipt import check
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import needs_app, open_browser
 
+Account.enable_unaudited_hdwallet_features()
 pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external]
 
 
@@ -38,6 +41,9 @@ def test_a_person_buys_uses_and_stops_a_node(tmp_path: Path, theme: str, width: 
         browser.do("click", "Stop")
         browser.do("click", "Stop and delete")
         assert browser.do("status", "stopped") == session_id
+        receipt = check(browser.do("download", "Save the receipt")["content"].encode())
+        assert [(each.status, each.amount_usd) for each in receipt.payments] == [("settled", 0.1)]
+        assert receipt.payments[0].payer == Account.from_mnemonic(words).address
         assert time.monotonic() - began < 30
         assert browser.do("said") == []
         each = words.split()

@@ -1,12 +1,13 @@
 """What happens to people: other devices, two windows, lost answers, a gateway that dies, a clock that is off."""
 
 import socket
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from engram.durable.driver import sqlite3
+from engram.hotkeys import polkadot_keystore
 from engram.ledger import LEDGER_FILE
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import Browser, needs_app, open_browser
@@ -158,6 +159,13 @@ def test_what_the_key_does_not_hold_is_refused_and_said(tmp_path: Path, browser:
         browser.do("click", "Close")
         browser.do("go", "start")
         browser.do("sees", "Another payment is still open")
+        browser.do("go", "wallet")
+        browser.do("sees", "$0.05")
+        browser.do("click", "Get play money")
+        browser.do("sees", "$100.05")
+        browser.do("go", "activity")
+        browser.do("click", "Try again with the same payment")
+        browser.do("sees", "Paid")
 
 
 def test_a_facilitator_that_is_down_is_said_before_anything_is_signed(tmp_path: Path, browser: Browser) -> None:
@@ -169,3 +177,42 @@ def test_a_facilitator_that_is_down_is_said_before_anything_is_signed(tmp_path: 
         browser.do("go", "start")
         browser.do("sees", "Nothing can be bought at the moment")
         assert browser.do("payments") == before
+
+
+def test_a_passphrase_and_a_passkey_open_the_identity_and_nothing_else_does(
+    gateway: GatewayProcess, browser: Browser
+) -> None:
+    browser.do("open", {"url": gateway.url.replace("127.0.0.1", "localhost"), "profile": "careful"})
+    browser.do("authenticator")
+    words = browser.do("create")
+    browser.do("go", "wallet")
+    browser.do("fill", {"label": "New passphrase", "text": "correct horse"})
+    browser.do("click", "Set a passphrase")
+    browser.do("sees", "A passphrase opens it")
+    browser.do("reload")
+    browser.do("fill", {"label": "Passphrase", "text": "wrong horse"})
+    browser.do("click", "Open")
+    browser.do("sees", "It does not open")
+    browser.do("fill", {"label": "Passphrase", "text": "correct horse"})
+    browser.do("click", "Open")
+    browser.do("sees", "Wallet")
+    browser.do("click", "Use a passkey")
+    browser.do("sees", "A passkey opens it")
+    browser.do("reload")
+    browser.do("click", "Open with the passkey")
+    browser.do("sees", "Recovery words")
+    browser.do("click", "Show the words")
+    browser.do("sees", words.split()[3])
+    assert browser.do("kept") == []
+
+
+def test_a_keystore_file_is_saved_and_opens_elsewhere(gateway: GatewayProcess, browser: Browser) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "filed"})
+    browser.do("create")
+    browser.do("go", "wallet")
+    browser.do("expand", "Save as a keystore file")
+    browser.do("fill", {"label": "Passphrase of the file", "text": "correct horse"})
+    saved = browser.do("download", "Save the file")
+    opened = polkadot_keystore.read(saved["content"].encode(), "correct horse")
+    assert saved["name"] == f"{opened.ss58}.json"
+    browser.do("sees", opened.ss58)

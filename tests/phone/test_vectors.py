@@ -66,8 +66,9 @@ def proofs() -> list[dict[str, Any]]:
     # A bucket of more than 32 entries is split: these share their first 16 bits with the first name's key.
     rng = random.Random(1)
     crowd = [key_of(names[0])[:2] + rng.randbytes(62) for _ in range(100)]
-    found = []
-    for cids, more in ((names[:1], []), (names, []), (names[:1], crowd)):
+    found: list[dict[str, Any]] = []
+    cases: list[tuple[list[str], list[bytes]]] = [(names[:1], []), (names, []), (names[:1], crowd)]
+    for cids, more in cases:
         tree = KeyedTree([*(entry_of(cid, cid.encode()) for cid in cids), *more])
         for cid in dict.fromkeys((cids[0], cids[-1])):
             found.append({"cid": cid, "root": tree.root.hex(), "shown": _fields(tree.show(cid))})

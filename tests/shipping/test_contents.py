@@ -89,10 +89,20 @@ def test_a_package_comes_without_tests_programs_and_what_its_installer_wrote() -
     assert b"../" not in record.content
 
 
+BUILT = "engram/gateway/phone_built/a.js"
+
+
 def test_of_our_own_packages_only_what_a_wheel_would_have_is_shipped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("engram/a.py", "engram/b.sql", "engram/notes.txt", "engram/.a.py.swp", "engram/__pycache__/a.pyc"):
+    for name in (
+        "engram/a.py",
+        "engram/b.sql",
+        "engram/notes.txt",
+        "engram/.a.py.swp",
+        "engram/__pycache__/a.pyc",
+        BUILT,
+    ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -75,6 +75,7 @@ def doctor(
     """
     from engram.cli.doctor import ledger
     from engram.cli.doctor.akash import akash
+    from engram.cli.doctor.app_files import app_files
     from engram.cli.doctor.engine import engine
     from engram.cli.doctor.money import money
     from engram.cli.doctor.own import own
@@ -92,6 +93,7 @@ def doctor(
     findings += trio.run(money, loaded.settings, 0 if waiting is None else waiting.owed)
     findings += trio.run(engine, loaded.settings)
     findings += trio.run(akash, loaded.settings)
+    findings += trio.run(app_files, loaded.settings)
     findings += [*_node(loaded.settings), *sales(loaded.settings, path, findings)]
     return _shown(findings, show)
 

@@ -6,8 +6,7 @@
 import { concat, hex, sha256, text, unhex, utf8, type Bytes } from "./bytes";
 import type { Clock } from "./clock";
 import { Failure } from "./failures";
-import { signed, type Signer } from "./keys";
-import { decode } from "./ss58";
+import type { Signer } from "./keys";
 
 export const MOST_BYTES = 1_000_000;
 const TIMEOUT_MS = 15_000;
@@ -18,6 +17,17 @@ export interface Answer {
   retryAfterS: number | null;
   /** Whether the gateway's known key signed it. */
   signed: boolean;
+  /** What others can check of a signed answer later, without the gateway. */
+  proof: Proof | null;
+}
+
+/** A signed answer as it came: the signature covers status, the request's timestamp, and the body's SHA-256. */
+export interface Proof {
+  path: string;
+  status: number;
+  timestamp: string;
+  body: string;
+  signature: string;
 }
 
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
@@ -90,7 +100,10 @@ export class Gateway {
     if (!vouched && (response.status < 400 || response.status === 402)) {
       throw new Failure("unsigned", "unsigned", "the answer is not signed by the gateway", { status: response.status });
     }
-    return { status: response.status, body: parsed(content), retryAfterS: retryAfter(response), signed: vouched };
+    const signature = response.headers.get("X-Gateway-Sig") ?? "";
+    const timestamp = headers["X-Timestamp"] as string;
+    const proof = vouched ? { path, status: response.status, timestamp, body: text(content), signature } : null;
+    return { status: response.status, body: parsed(content), retryAfterS: retryAfter(response), signed: vouched, proof };
   }
 
   /** Whether the answer is signed. Throws Failure when it is signed by another key, or the signature is wrong. */
@@ -100,6 +113,8 @@ export class Gateway {
     if (!by || !signature) return false;
     const key = this.hotkey as string;
     if (by !== key) throw new Failure("impostor", "other_gateway", `answered by ${by}, known is ${key}`);
+    // Curves are loaded with the first signed answer: the first screen shows without them.
+    const [{ signed }, { decode }] = await Promise.all([import("./keys"), import("./ss58")]);
     const message = `engram-gateway:${response.status}:${timestamp}:${hex(await sha256(content))}`;
     if (!/^[0-9a-fA-F]{128}$/.test(signature) || !signed(decode(key), utf8(message), unhex(signature))) {
       throw new Failure("impostor", "bad_signature", "the answer's signature does not hold");

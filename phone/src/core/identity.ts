@@ -1,7 +1,7 @@
 // Identities as they are kept: what is public of them, and their sealed secret.
 
 import { hex, unhex } from "./bytes";
-import { Signer, signerOf } from "./keys";
+import type { Signer } from "./keys";
 import { tidy } from "./seeds";
 import type { SpendingKey } from "./spending";
 import type { Sealed, Secret } from "./vault";
@@ -30,6 +30,7 @@ export class OpenIdentity {
   }
 
   static async of(secret: Secret): Promise<OpenIdentity> {
+    const { Signer, signerOf } = await import("./keys");
     const signer =
       secret.kind === "words" ? await signerOf(unhex(secret.entropyHex), secret.path) : new Signer(unhex(secret.secretHex));
     return new OpenIdentity(signer, secret);

@@ -99,6 +99,13 @@ export interface Payment {
   refunds: Refund[];
 }
 
+export interface Spending {
+  address: string;
+  network: string;
+  amount: string | null;
+  faucet: boolean;
+}
+
 export interface Neuron {
   uid: number;
   incentive?: number;

@@ -36,6 +36,7 @@ class App {
   #turn: Turn | null = null;
   #ticks = 0;
   #waiting: ServiceWorker | null = null;
+  #registration: ServiceWorkerRegistration | null = null;
 
   async start(): Promise<void> {
     await texts.choose(texts.preferred);
@@ -54,7 +55,7 @@ class App {
     this.shop = new Shop(this.store, location.origin);
     this.wallet = new Wallet(this.store);
     this.sessions = new Sessions(this.store, this.shop);
-    this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase));
+    this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase), () => this.sessions.pending);
     await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin()]);
     this.#turn = takeTurn((mine) => this.#signs(mine));
     setTimeout(() => (this.elsewhere = !this.mine), TURN_MS);
@@ -108,6 +109,7 @@ class App {
   /** Register the worker that shows the app when the gateway is away. */
   async installWorker(url: string): Promise<void> {
     const registration = await navigator.serviceWorker.register(url, { scope: "/app/", updateViaCache: "none" });
+    this.#registration = registration;
     const offer = (worker: ServiceWorker | null): void => {
       if (!worker || !navigator.serviceWorker.controller) return;
       this.#waiting = worker;
@@ -176,6 +178,7 @@ class App {
     this.hidden = document.visibilityState === "hidden";
     if (this.hidden) return;
     this.now = Date.now() / 1000;
+    void this.#registration?.update().catch(() => undefined); // looks for a newer build; away from the gateway there is none
     await this.shop.refresh();
     if (this.wallet.open) await this.sessions.wake();
   }

@@ -12,6 +12,7 @@ export function said(error: unknown, t: Strings, language: string): string {
     const shown = (text: string): string => (error.field === "amount" && /^\d+$/.test(text) ? "$" + money(BigInt(text), language) : text);
     return t.pay.differs(t.pay.fields[error.field] ?? error.field, shown(error.expected), shown(error.found));
   }
+  if (error instanceof Error && t.pay.wallet[error.message] !== undefined) return t.pay.wallet[error.message] as string;
   if (!(error instanceof Failure)) return t.errors.other;
   if (error.kind !== "refused") return t.errors[error.kind];
   if (error.code === "stale" || error.code === "future") return String(t.errors.clock);

@@ -19,7 +19,7 @@ export interface Order {
 
 /** Another purchase is not over yet. */
 export class StillOpen extends Error {
-  constructor(readonly purchase: Purchase) {
+  constructor(readonly purchase: Purchase | null) {
     super("another payment is still open");
   }
 }
@@ -30,13 +30,22 @@ export class Purchases {
   #shop: Shop;
   #identity: () => OpenIdentity | null;
   #changed: (purchase: Purchase) => void;
+  #pendingElsewhere: () => boolean;
   #sending = new Set<string>();
 
-  constructor(store: Store, shop: Shop, identity: () => OpenIdentity | null, changed: (purchase: Purchase) => void) {
+  /** `pendingElsewhere` says whether the gateway knows of an open payment, which may be another device's. */
+  constructor(
+    store: Store,
+    shop: Shop,
+    identity: () => OpenIdentity | null,
+    changed: (purchase: Purchase) => void,
+    pendingElsewhere: () => boolean,
+  ) {
     this.#store = store;
     this.#shop = shop;
     this.#identity = identity;
     this.#changed = changed;
+    this.#pendingElsewhere = pendingElsewhere;
   }
 
   async begin(): Promise<void> {
@@ -64,7 +73,7 @@ export class Purchases {
   async pay(order: Order, offer: Offer, payer?: Payer): Promise<Purchase> {
     const identity = this.#require();
     const standing = this.blocking(identity.address);
-    if (standing) throw new StillOpen(standing);
+    if (standing || this.#pendingElsewhere()) throw new StillOpen(standing);
     const key = payer ?? (await identity.spending());
     const now = this.#shop.clock.nowS();
     const authorization = authorizationOf(key.address, offer, now, "0x" + hex(random(32)));

@@ -1,32 +1,23 @@
-// Receipts: one file with what was offered, signed, settled and sent back, which others can check without the gateway.
+// Receipts: one file with what the gateway signed of a session and its payments, and what the buyer signed, which
+// `engram receipt` checks without the gateway.
 
-import type { Payment } from "../core/model";
+import type { Proof } from "../core/gateway";
 import { app } from "./app.svelte";
 import { save } from "./files";
 
-/** Save the receipt of a session: each of its payments that this device knows. */
+/** Save the receipt of a session. Throws Failure when the gateway does not answer. */
 export async function saveReceipt(sessionId: string): Promise<void> {
+  const signer = app.wallet.open?.signer;
   const seen = app.sessions.find(sessionId);
-  if (!seen) return;
-  const paymentId = seen.session.payment_id;
-  if (paymentId) await app.sessions.readPayment(paymentId);
+  if (!signer || !seen) return;
   const bought = app.purchases.all.filter((each) => each.sessionId === sessionId && each.state === "settled");
-  const receipt = {
-    engram_receipt: 1,
-    gateway: app.shop.known?.hotkey ?? "",
-    session: { ...seen.session, stats: {} },
-    purchases: bought.map(({ path, body, network, payment, paymentId, createdAt }) => ({
-      path,
-      body,
-      network,
-      payment,
-      payment_id: paymentId,
-      signed_at: createdAt,
-    })),
-    payments: [paymentId, ...bought.map((each) => each.paymentId ?? "")]
-      .map((each) => app.sessions.payments[each])
-      .filter((each): each is Payment => each !== undefined)
-      .filter((each, at, all) => all.findIndex((other) => other.payment_id === each.payment_id) === at),
-  };
-  save(new Blob([JSON.stringify(receipt, null, 2)], { type: "application/json" }), `engram-receipt-${sessionId.slice(0, 8)}.json`);
+  const payments = new Set([seen.session.payment_id, ...bought.map((each) => each.paymentId ?? "")].filter(Boolean));
+  const answers: Proof[] = [];
+  for (const path of [`/sessions/${sessionId}`, ...[...payments].map((each) => `/payments/${each}`)]) {
+    const { proof } = await app.shop.gateway.ask(signer, "GET", path);
+    if (proof) answers.push(proof);
+  }
+  const purchases = bought.map(({ path, body, network, payment, paymentId }) => ({ path, body, network, payment, payment_id: paymentId }));
+  const receipt = { engram_receipt: 1, gateway: app.shop.known?.hotkey ?? "", buyer: signer.address, answers, purchases };
+  save(new Blob([JSON.stringify(receipt, null, 1)], { type: "application/json" }), `engram-receipt-${sessionId.slice(0, 8)}.json`);
 }

@@ -70,6 +70,11 @@ export class Sessions {
     }
   }
 
+  /** Whether the gateway waits for a payment of this identity, whichever device made it. */
+  get pending(): boolean {
+    return this.all.some(({ session }) => session.status === "payment_pending");
+  }
+
   find(sessionId: string): SeenSession | null {
     return this.all.find((each) => each.session.session_id === sessionId) ?? null;
   }
