@@ -39,7 +39,7 @@ class Wrong:
         return self._right.monotonic()
 
 
-async def test_a_gateway_whose_clock_is_an_hour_ahead_serves_and_closes() -> None:
+async def test_a_gateway_whose_clock_is_an_hour_ahead_serves_and_closes(virtual_time: None) -> None:
     """Timeouts are of the chain's time; providers refuse a token of the future, and take one of the chain's time."""
     async with world() as made:
         made.clock = Wrong(made, 3_600.0)  # type: ignore[assignment]
@@ -55,7 +55,7 @@ async def test_a_gateway_whose_clock_is_an_hour_ahead_serves_and_closes() -> Non
         sound(made)
 
 
-async def test_a_gateway_whose_clock_is_an_hour_behind_says_so_and_begins_nothing() -> None:
+async def test_a_gateway_whose_clock_is_an_hour_behind_says_so_and_begins_nothing(virtual_time: None) -> None:
     async with world() as made:
         made.clock = Wrong(made, -3_600.0)  # type: ignore[assignment]
         with pytest.raises(Unavailable, match="of the future"):
@@ -84,7 +84,7 @@ async def back_again(made: World, backend: AkashBackend, exits: Sequence[str]) -
     return serving
 
 
-async def test_a_thief_who_closes_the_deployment_ends_no_session() -> None:
+async def test_a_thief_who_closes_the_deployment_ends_no_session(virtual_time: None) -> None:
     async with world() as made, watched(made.backend) as exits:
         await made.backend.launch(made.spec(hours=10.0))
         (first,) = made.rows()
@@ -95,7 +95,9 @@ async def test_a_thief_who_closes_the_deployment_ends_no_session() -> None:
 
 
 @pytest.mark.parametrize("stays", sample("where a thief's lease is", [True, False], 1))
-async def test_a_thief_who_makes_another_lease_of_the_deployment_gets_neither_manifest_nor_session(stays: bool) -> None:
+async def test_a_thief_who_makes_another_lease_of_the_deployment_gets_neither_manifest_nor_session(
+    stays: bool, virtual_time: None
+) -> None:
     """The order opens again when a lease is closed, and the new lease is on the deployment that our escrow pays for."""
     async with world() as made:
         await made.backend.launch(made.spec(hours=10.0))

@@ -87,7 +87,7 @@ async def many_sessions(made: World, count: int) -> None:
     sound(made)
 
 
-async def test_report_support_13_no_transaction_is_lost_or_doubled_beside_a_second_writer() -> None:
+async def test_report_support_13_no_transaction_is_lost_or_doubled_beside_a_second_writer(virtual_time: None) -> None:
     """akash-network/support#13, node#955: sequence mismatches, and a failed send that counted."""
     async with world(SEVERAL) as made:
         await many_sessions(made, 8)
@@ -95,14 +95,14 @@ async def test_report_support_13_no_transaction_is_lost_or_doubled_beside_a_seco
 
 
 @pytest.mark.heavy
-async def test_report_support_13_with_a_hundred_sessions_at_once() -> None:
+async def test_report_support_13_with_a_hundred_sessions_at_once(virtual_time: None) -> None:
     """akash-network/support#13, node#955, at the size of the report twice over."""
     async with world(BUSY) as made:
         await many_sessions(made, 100)
         assert made.double.control.state()["failed"] == []
 
 
-async def test_report_support_13_where_transactions_are_numbered_a_message_is_sent_once() -> None:
+async def test_report_support_13_where_transactions_are_numbered_a_message_is_sent_once(virtual_time: None) -> None:
     """akash-network/support#13: code 32 comes only where the chain refuses unordered transactions."""
     async with world() as made:
         for node in made.double.faults.nodes:
@@ -118,7 +118,9 @@ async def test_report_support_13_where_transactions_are_numbered_a_message_is_se
 
 
 @pytest.mark.parametrize("fault", ["broadcast_then_hang", "broadcast_then_500"])
-async def test_report_cosmos_sdk_12144_a_timeout_after_acceptance_makes_one_deployment(fault: str) -> None:
+async def test_report_cosmos_sdk_12144_a_timeout_after_acceptance_makes_one_deployment(
+    fault: str, virtual_time: None
+) -> None:
     """cosmos/cosmos-sdk#12144, #3878: the sender timed out, and sent again what had been taken."""
     async with world() as made:
         for node in made.double.faults.nodes:
@@ -132,7 +134,7 @@ async def test_report_cosmos_sdk_12144_a_timeout_after_acceptance_makes_one_depl
         sound(made)
 
 
-async def test_report_regen_744_a_node_that_catches_up_gets_no_transaction() -> None:
+async def test_report_regen_744_a_node_that_catches_up_gets_no_transaction(virtual_time: None) -> None:
     """regen-network/testnets#744, akash-network/node#1613: it swallowed one, and the next ones waited for it."""
     async with world() as made:
         made.double.faults.nodes[0].syncing = True
@@ -150,7 +152,7 @@ async def test_report_regen_744_a_node_that_catches_up_gets_no_transaction() -> 
         sound(made)
 
 
-async def test_report_regen_744_a_swallowed_transaction_goes_out_again_through_another_node() -> None:
+async def test_report_regen_744_a_swallowed_transaction_goes_out_again_through_another_node(virtual_time: None) -> None:
     """akash-network/node#1613: after its time is over a message goes out again, and is there once."""
     async with world() as made:
         for node in made.double.faults.nodes:
@@ -160,7 +162,9 @@ async def test_report_regen_744_a_swallowed_transaction_goes_out_again_through_a
         sound(made)
 
 
-async def test_report_support_368_an_overdrawn_escrow_ends_the_session_and_is_not_filled_again() -> None:
+async def test_report_support_368_an_overdrawn_escrow_ends_the_session_and_is_not_filled_again(
+    virtual_time: None,
+) -> None:
     """akash-network/support#368, node#1635: negative funds; console#3531: a closed account takes no deposit."""
     async with world() as made:
         await made.backend.launch(made.spec(hours=0.01))
@@ -182,7 +186,9 @@ async def test_report_support_368_an_overdrawn_escrow_ends_the_session_and_is_no
         assert not [one for one in sent if one.subject is Subject.DEPOSIT and one.created_at > closed_at]
 
 
-async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_again_and_is_then_replaced() -> None:
+async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_again_and_is_then_replaced(
+    virtual_time: None,
+) -> None:
     """akash-network/support#121, #107, #265: the lease is active and paid, and nothing runs."""
     async with world() as made, watched(made.backend) as exits:
         spec = made.spec()
@@ -210,7 +216,9 @@ async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_agai
         sound(made)
 
 
-async def test_report_console_3939_a_deployment_without_lease_is_closed_also_after_the_gateway_was_down() -> None:
+async def test_report_console_3939_a_deployment_without_lease_is_closed_also_after_the_gateway_was_down(
+    virtual_time: None,
+) -> None:
     """akash-network/console#3939: the deposit stays locked until somebody closes the deployment."""
     async with world() as made:
         for name in ("ada", "brunel"):
@@ -229,7 +237,7 @@ async def test_report_console_3939_a_deployment_without_lease_is_closed_also_aft
         sound(made)
 
 
-async def test_report_console_3372_an_empty_200_is_not_ready_and_no_second_lease_is_made() -> None:
+async def test_report_console_3372_an_empty_200_is_not_ready_and_no_second_lease_is_made(virtual_time: None) -> None:
     """akash-network/console#3372, node#999: lease made, manifest failed, and the retry made another lease."""
     async with world() as made:
         for name in made.double.providers:
@@ -277,18 +285,18 @@ async def mass_close(count: int, options: Options = QUICKLY) -> None:
         sound(made)
 
 
-async def test_report_support_245_a_provider_that_closes_all_its_leases_is_struck_once() -> None:
+async def test_report_support_245_a_provider_that_closes_all_its_leases_is_struck_once(virtual_time: None) -> None:
     """akash-network/support#245, #15, node#1676: many leases closed in one block after an outage of the provider."""
     await mass_close(6, SEVERAL)
 
 
 @pytest.mark.heavy
-async def test_report_support_245_with_thirty_sessions_on_one_provider() -> None:
+async def test_report_support_245_with_thirty_sessions_on_one_provider(virtual_time: None) -> None:
     """akash-network/support#245, at the size of the report."""
     await mass_close(30, BUSY)
 
 
-async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing() -> None:
+async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing(virtual_time: None) -> None:
     """akash-network/support#445: market code 28, not sdk 5."""
     async with world() as made:
         made.double.chain.drain(KEY.address, UACT)
@@ -297,7 +305,9 @@ async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing()
         assert made.active() == []
 
 
-async def test_an_order_without_bids_is_widened_once_then_refused_and_its_deposits_come_back() -> None:
+async def test_an_order_without_bids_is_widened_once_then_refused_and_its_deposits_come_back(
+    virtual_time: None,
+) -> None:
     async with world() as made:
         for name in made.double.providers:
             made.faults(name, no_bids=True)
@@ -309,7 +319,7 @@ async def test_an_order_without_bids_is_widened_once_then_refused_and_its_deposi
         assert made.balance() == before
 
 
-async def test_an_impostor_gets_neither_token_nor_manifest() -> None:
+async def test_an_impostor_gets_neither_token_nor_manifest(virtual_time: None) -> None:
     async with world() as made:
         made.faults("ada", impostor=True)
         await made.backend.launch(made.spec())
@@ -319,7 +329,7 @@ async def test_an_impostor_gets_neither_token_nor_manifest() -> None:
         assert second.state is S.SERVING
 
 
-async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serves() -> None:
+async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serves(virtual_time: None) -> None:
     """akash-network/support#486: windows of reclamation, live since v2.1.0."""
     async with world() as made, watched(made.backend) as exits:
         spec = made.spec(hours=100.0)
@@ -342,7 +352,7 @@ async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serve
         assert made.active() == []
 
 
-async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_there() -> None:
+async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_there(virtual_time: None) -> None:
     async with world() as made:
         for node in made.double.faults.nodes:
             node.broadcast_then_hang = 1
@@ -370,7 +380,7 @@ async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_the
         assert made.active() == []
 
 
-async def test_a_gateway_that_was_killed_when_its_create_had_expired_signs_another_one() -> None:
+async def test_a_gateway_that_was_killed_when_its_create_had_expired_signs_another_one(virtual_time: None) -> None:
     """The certainty that it is not on chain was committed, and the next transaction was not."""
     async with world() as made:
         for node in made.double.faults.nodes:
