@@ -105,7 +105,7 @@ async def test_a_close_that_is_stuck_delays_no_other_and_no_look_at_the_chain(vi
 
         made.double.make_blocks(160, 6.0)
         with trio.fail_after(5.0):
-            while (await made.parts.chain.endpoints.head()).time < made.clock.now() - 30.0:
+            while (await made.parts.chain.endpoints.head()).time < made.clock.now() - 30.0:  # noqa: ASYNC110  # blocks
                 await trio.sleep(made.settings.akash.poll_s)  # the newest block is kept for a moment
         placing.drive = stuck  # type: ignore[method-assign]
         made.backend._watching._parts = made.make_parts(reconcile_s=60.0)
