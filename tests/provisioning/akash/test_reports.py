@@ -15,15 +15,13 @@ from engram.provisioning.akash.cosmos import Coin
 from engram.provisioning.akash.messages import AccountDeposit, Deposit, EscrowID, EscrowScope
 from engram.provisioning.akash.model import DeploymentState
 from engram.provisioning.akash.transactions import Subject, TxState
-from tests.doubles.akash.double import Options
+from engram.sdk import NodeClient
 from tests.doubles.akash.store import UACT
-from tests.provisioning.akash.worlds import KEY, QUICKLY, World, world
+from tests.provisioning.akash.worlds import BUYER, KEY, QUICK, QUICKLY, World, world
 
 S = DeploymentState
 BUSY = msgspec.structs.replace(QUICKLY, block_s=1.0)
-"""Blocks that leave time to work for a hundred sessions at once."""
-SEVERAL = msgspec.structs.replace(QUICKLY, block_s=0.25)
-"""The same for a few: a transaction is good for five blocks, in which a machine with other work has to send it."""
+"""Blocks of a second, for what runs in real time: it leaves time to work for a hundred sessions at once."""
 
 
 async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -89,17 +87,30 @@ async def many_sessions(made: World, count: int) -> None:
 
 async def test_report_support_13_no_transaction_is_lost_or_doubled_beside_a_second_writer(virtual_time: None) -> None:
     """akash-network/support#13, node#955: sequence mismatches, and a failed send that counted."""
-    async with world(SEVERAL) as made:
+    async with world() as made:
         await many_sessions(made, 8)
         assert made.double.control.state()["failed"] == []
 
 
 @pytest.mark.heavy
-async def test_report_support_13_with_a_hundred_sessions_at_once(virtual_time: None) -> None:
-    """akash-network/support#13, node#955, at the size of the report twice over."""
-    async with world(BUSY) as made:
-        await many_sessions(made, 100)
+async def test_report_support_13_with_a_hundred_sessions_at_once_and_five_real_nodes_among_them() -> None:
+    """akash-network/support#13, node#955, at the size of the report twice over. The real ones take real time."""
+    real = tuple(f"s{number}" for number in range(0, 100, 20))
+    options = msgspec.structs.replace(BUSY, real_sessions=real, unstable_after_s=1_800.0)
+    async with world(options, msgspec.structs.replace(QUICK, ready_s=1_800.0)) as made:
+        await many_sessions(made, 105)
         assert made.double.control.state()["failed"] == []
+        endpoints = [row.endpoint or "" for row in made.rows() if row.session_id in real]
+        assert len(set(endpoints)) == len(real)
+        for number, endpoint in enumerate(endpoints):
+            await trio.to_thread.run_sync(remembers, endpoint, f"Otter {number} holds hands.")
+
+
+def remembers(endpoint: str, text: str) -> None:
+    """A node stores the text, and holds no other."""
+    with NodeClient(endpoint, BUYER) as node:
+        node.ingest_text(text)
+        assert [found.text for found in node.query(text, top_k=9)] == [text]
 
 
 async def test_report_support_13_where_transactions_are_numbered_a_message_is_sent_once(virtual_time: None) -> None:
@@ -256,8 +267,8 @@ async def test_report_console_3372_an_empty_200_is_not_ready_and_no_second_lease
         sound(made)
 
 
-async def mass_close(count: int, options: Options = QUICKLY) -> None:
-    async with world(options) as made, watched(made.backend) as exits:
+async def mass_close(count: int) -> None:
+    async with world() as made, watched(made.backend) as exits:
         for name in ("ada", "brunel"):
             made.faults(name, no_bids=True)
         async with trio.open_nursery() as launches:
@@ -287,13 +298,13 @@ async def mass_close(count: int, options: Options = QUICKLY) -> None:
 
 async def test_report_support_245_a_provider_that_closes_all_its_leases_is_struck_once(virtual_time: None) -> None:
     """akash-network/support#245, #15, node#1676: many leases closed in one block after an outage of the provider."""
-    await mass_close(6, SEVERAL)
+    await mass_close(6)
 
 
 @pytest.mark.heavy
 async def test_report_support_245_with_thirty_sessions_on_one_provider(virtual_time: None) -> None:
     """akash-network/support#245, at the size of the report."""
-    await mass_close(30, BUSY)
+    await mass_close(30)
 
 
 async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing(virtual_time: None) -> None:
