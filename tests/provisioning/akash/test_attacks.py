@@ -55,12 +55,25 @@ async def test_a_gateway_whose_clock_is_an_hour_ahead_serves_and_closes(virtual_
         sound(made)
 
 
-async def test_a_gateway_whose_clock_is_an_hour_behind_says_so_and_begins_nothing(virtual_time: None) -> None:
+async def test_a_gateway_whose_clock_is_set_back_closes_what_runs_and_begins_nothing(virtual_time: None) -> None:
+    """All endpoints show blocks of the future then. A lease is not to go on until the clock is right again."""
     async with world() as made:
-        made.clock = Wrong(made, -3_600.0)  # type: ignore[assignment]
-        with pytest.raises(Unavailable, match="of the future"):
-            await AkashBackend(made.make_parts()).launch(made.spec())
-        assert made.rows() == []
+        clock = Wrong(made, 0.0)
+        made.clock = clock  # type: ignore[assignment]
+        backend = AkashBackend(made.make_parts())
+        spec = made.spec(hours=2.0)
+        async with watched(backend) as exits:
+            await backend.launch(spec)
+            clock._ahead_s = -3_600.0
+            await trio.sleep(3 * made.parts.watch_s)
+            assert exits == []
+            for refused in (backend.offers(), backend.launch(made.spec("s2", "t2"))):
+                with pytest.raises(Unavailable, match=r"clock is \d+ s behind"):
+                    await refused
+            assert len(made.rows()) == 1
+            await backend.destroy(spec.token)
+        assert made.active() == []
+        sound(made)
 
 
 async def steal(made: World, *messages: Message) -> None:
