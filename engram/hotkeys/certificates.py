@@ -84,11 +84,21 @@ def check(
         raise CertificateRefused("other_session", f"the certificate is of session {certificate.session_id}")
     if controller is not None and _key(certificate.controller) != controller:
         raise CertificateRefused("other_controller", f"the certificate is of {certificate.controller}'s session")
-    if at < certificate.not_before - LEEWAY_S:
+    if is_early(certificate, at):
         raise CertificateRefused("not_yet_valid", f"the certificate is valid from {certificate.not_before} on")
-    if at > certificate.not_after + LEEWAY_S:
+    if not is_current(certificate, at):
         raise CertificateRefused("expired", f"the certificate was valid until {certificate.not_after}")
     return certificate
+
+
+def is_early(certificate: Certificate, at: float) -> bool:
+    """Return whether the certificate is not valid yet at that time (unix seconds)."""
+    return at < certificate.not_before - LEEWAY_S
+
+
+def is_current(certificate: Certificate, at: float) -> bool:
+    """Return whether the certificate is valid at that time (unix seconds)."""
+    return not is_early(certificate, at) and at <= certificate.not_after + LEEWAY_S
 
 
 def verified(text: str, hotkey: PublicKey) -> Certificate:

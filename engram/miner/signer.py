@@ -76,11 +76,13 @@ class Signer:
             raise Refused(503, "not_certified", "The gateway has not certified this node's key yet; try again.")
         return Signed(self._keypair.sign(message), self.certificate)
 
-    def accept(self, text: str, shown: Introduction, content: bytes) -> bytes:
+    def accept(self, text: str, shown: Introduction, content: bytes, at: float) -> bytes:
         """Take a certificate of this node's session key, and return the secrets that came with it, opened.
 
-        Raises Refused: for a node with its hotkey (409), another key, launch or hotkey (403), or what is older than the
-        certificate that is held (409). The node's own clock decides nothing here: it may be wrong.
+        `at` is the node's clock (unix seconds). Since it may be wrong it decides nothing but whether an older
+        certificate is taken: only where the one that is held is not valid yet, as after the gateway's clock was set
+        back, and the older one is. Raises Refused: for a node with its hotkey (409), another key, launch or hotkey
+        (403), or what is older than the certificate that is held (409).
         """
         if self._box is None:
             raise Refused(409, "has_hotkey", "This node has its hotkey and takes no certificate.")
@@ -91,7 +93,8 @@ class Signer:
             raise Refused(403, error.code, f"{error}.") from None
         if not is_ours or (found.session_id, found.launch_token) != (shown.session_id, shown.launch_token):
             raise Refused(403, "other_node", "The certificate is of another node.")
-        if self._held is not None and found.not_before < self._held.not_before:
+        held = self._held
+        if held is not None and found.not_before < held.not_before and not _gives_way(held, found, at):
             raise Refused(409, "older", "The node has a newer certificate.")
         if found.secrets != sealed.digest(content):
             raise Refused(403, "other_secrets", "The certificate names other secrets.")
@@ -101,3 +104,7 @@ class Signer:
             raise Refused(403, "other_secrets", f"{error}.") from None
         self._held, self.certificate, self.ends_at = found, text, float(found.ends_at)
         return secrets
+
+
+def _gives_way(held: Certificate, older: Certificate, at: float) -> bool:
+    return certificates.is_early(held, at) and certificates.is_current(older, at)

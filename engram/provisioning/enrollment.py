@@ -16,6 +16,7 @@ from engram import kill_points
 from engram.api import node as api
 from engram.api.node_model import Certified, Introduced
 from engram.hotkeys import certificates, node_identity, sealed, ss58
+from engram.hotkeys.certificates import CertificateRefused
 from engram.hotkeys.errors import MalformedHotkey
 from engram.hotkeys.node_identity import Introduction
 from engram.http.client import HttpClient, Response
@@ -132,7 +133,7 @@ class Enrollment:
             if shown is None or verdict not in rules.TRUSTED:
                 return False
             if verdict in rules.CERTIFIED and (certificate is None or self._is_due(found, verdict)):
-                return await self._certify(endpoint, shown, found, verdict)
+                return await self._certify(endpoint, shown, found, verdict, certificate)
             return True
         except HttpError as error:
             _log.debug("node_not_attended", node=token, reason=str(error))
@@ -168,8 +169,10 @@ class Enrollment:
         until = found.certified_until if verdict is Verdict.SAME else None
         return rules.is_due(until, found.expected.serves_until, self._p.instants.now().wall)
 
-    async def _certify(self, endpoint: str, shown: Introduction, found: Launch, verdict: Verdict) -> bool:
-        """Commit, sign and deliver. Raises HttpError, NodeKeyError."""
+    async def _certify(
+        self, endpoint: str, shown: Introduction, found: Launch, verdict: Verdict, held: str | None
+    ) -> bool:
+        """Commit, sign and deliver; `held` is the certificate that the node shows. Raises HttpError, NodeKeyError."""
         at = self._p.instants.now().wall
         hotkey = await self._p.ring.keypair(found.key)
         content = b""
@@ -186,7 +189,16 @@ class Enrollment:
         kill_points.point("certify:noted")
         answer = await self._deliver(endpoint, certificates.issue(hotkey, certificate), content)
         kill_points.point("certify:delivered")
+        if answer.status == 409 and held is not None and self._is_ahead(held, shown, found, at):
+            _log.warning("clock_set_back", node=found.expected.token, endpoint=endpoint)
+            return True
         return answer.status == 200 and answer.decode(Certified).accepted
+
+    def _is_ahead(self, held: str, shown: Introduction, found: Launch, now: float) -> bool:
+        try:
+            return rules.is_ahead(certificates.verified(held, found.expected.hotkey), shown, now)
+        except CertificateRefused:
+            return False
 
     async def _introduced(self, endpoint: str, expected: Expected) -> tuple[Introduction | None, str | None]:
         """Return what the node shows of itself and its certificate, when the shown key signed our nonce and it is of

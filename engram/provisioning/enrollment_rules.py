@@ -109,11 +109,22 @@ def certificate(introduction: Introduction, expected: Expected, now: float, secr
 
 
 def is_due(certified_until: float | None, serves_until: float, now: float) -> bool:
-    """Return whether a node's certificate should be renewed, or has never been made.
+    """Return whether a node's certificate should be renewed, was made by a clock that has been set back since, or has
+    never been made.
 
     >>> is_due(None, 9_000.0, 100.0), is_due(700.0, 9_000.0, 150.0), is_due(700.0, 9_000.0, 300.0)
     (True, False, True)
+    >>> is_due(700.0, 9_000.0, 50.0)
+    True
     """
-    if certified_until is None:
+    if certified_until is None or certified_until - now > VALID_S:
         return True
     return certified_until < serves_until and certified_until - now <= VALID_S - RENEW_S
+
+
+def is_ahead(held: Certificate, introduction: Introduction, now: float) -> bool:
+    """Return whether a certificate that the node holds for its key begins later than one of now would.
+
+    Our clock was set back then; the node may refuse the older one, and is no other node for that.
+    """
+    return held.session_key == ss58.encode(introduction.key) and held.not_before > int(now)

@@ -277,7 +277,7 @@ def test_a_field_that_is_forged_is_believed_by_nobody(field: str) -> None:
         with pytest.raises(CertificateRefused):
             certificates.check(text, hotkey=HOTKEY.public_key, at=NOW)
         with pytest.raises(Refused):
-            SIGNER.accept(text, SHOWN, b"")
+            SIGNER.accept(text, SHOWN, b"", NOW)
     assert SIGNER.certificate is None
 
 
@@ -287,7 +287,7 @@ def test_a_node_takes_no_true_certificate_of_another(field: str) -> None:
     other = msgspec.structs.replace(TRUE, **{field: FORGED[field]})
     issuer = OTHER if field == "hotkey" else HOTKEY
     with pytest.raises(Refused):
-        SIGNER.accept(certificates.issue(issuer, other), SHOWN, b"")
+        SIGNER.accept(certificates.issue(issuer, other), SHOWN, b"", NOW)
     assert SIGNER.certificate is None
 
 

@@ -16,6 +16,7 @@ import trio
 
 from config.engines import engine_at
 from engram.demo import ANSWER
+from engram.http.errors import HttpError
 from engram.sdk import NodeClient, SdkError
 from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import FAST, ROOT, GatewayProcess
@@ -165,7 +166,18 @@ def by_hand(call: str, node: dict[str, Any]) -> None:
 
 
 def kill_engine(_: dict[str, Any]) -> None:
-    os.kill(int(Path(os.environ["ENGRAM_ENGINE_PID"]).read_text()), signal.SIGKILL)
+    """Kill the engine; return when its successor answers."""
+    path = Path(os.environ["ENGRAM_ENGINE_PID"])
+    killed = path.read_text()
+    os.kill(int(killed), signal.SIGKILL)
+
+    def is_back() -> bool:
+        try:
+            return path.read_text() not in ("", killed) and trio.run(RealEngine().ask, "GET", "/_ping")[0] == 200
+        except (OSError, HttpError):
+            return False
+
+    until(is_back, 60.0)
 
 
 def rename_and_kill(node: dict[str, Any]) -> None:

@@ -170,9 +170,21 @@ async def test_only_a_certificate_of_this_very_node_is_taken(foreign: Foreign) -
 async def test_an_older_certificate_does_not_take_the_place_of_a_newer_one(foreign: Foreign) -> None:
     older = certificates.issue(NODE, await foreign.certificate())
     newer = await foreign.certificate(not_before=NOW + 200, not_after=NOW + 800, ends_at=NOW + 9_000)
+    foreign.clock.advance(200)
     assert await foreign.certify(certificates.issue(NODE, newer)) == (200, "")
     assert await foreign.certify(older) == (409, "older")
     assert foreign.service.identity.signer.ends_at == NOW + 9_000
+
+
+async def test_a_certificate_of_the_future_gives_way_to_one_of_now(foreign: Foreign) -> None:
+    """The gateway's clock was ahead when it issued the first, and has been set back."""
+    ahead = await foreign.certificate(not_before=NOW + 3_600, not_after=NOW + 4_200)
+    assert await foreign.certify(certificates.issue(NODE, ahead)) == (200, "")
+    expired = await foreign.certificate(not_before=NOW - 4_000, not_after=NOW - 3_400)
+    assert await foreign.certify(certificates.issue(NODE, expired)) == (409, "older")
+    current = await foreign.certificate(not_before=NOW, not_after=NOW + 600)
+    assert await foreign.certify(certificates.issue(NODE, current)) == (200, "")
+    assert await foreign.certify(certificates.issue(NODE, expired)) == (409, "older")
 
 
 async def test_an_extension_reaches_a_node_without_a_launch_file_by_its_certificate(

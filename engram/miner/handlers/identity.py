@@ -60,7 +60,8 @@ async def certify(service: Service, call: Call[Certify, Caller]) -> Certified:
         sealed = base64.b64decode(string(fields, "sealed"), validate=True)
     except (ValueError, binascii.Error):
         raise InvalidRequest("sealed must be base64.") from None
-    opened = service.identity.signer.accept(string(fields, "certificate"), _introduction(service), sealed)
+    text, at = string(fields, "certificate"), service.clock.now()
+    opened = service.identity.signer.accept(text, _introduction(service), sealed, at)
     if opened:
         try:
             service.use_secrets(wire.decode(opened, NodeSecrets))

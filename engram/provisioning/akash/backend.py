@@ -65,7 +65,7 @@ class AkashBackend:
 
     async def offers(self) -> Offers:
         await self._require_account()
-        await self._parts.chain.endpoints.usable()
+        await self._parts.chain.endpoints.require_clock()
         places = min(self._parts.places, self._watching.wallet.places)
         hourly = {tier: int(price * BLOCKS_PER_HOUR) for tier, price in self._parts.max_price.items()}
         return Offers(backend=self.name, places=places, is_elsewhere=True, hourly_usd_micros=hourly)
@@ -161,7 +161,9 @@ class AkashBackend:
             self._probed = True
 
     async def _place(self, spec: NodeSpec) -> Deployment:
-        """Commit to a deployment. Raises NoCapacity, Rejected when the node is not placed any more."""
+        """Commit to a deployment. Raises NoCapacity, Rejected when the node is not placed any more, Unavailable where
+        our clock is behind: what buyers get would be of the past."""
+        await self._parts.chain.endpoints.require_clock()
         now = self._parts.clock.now()
         attempts = await self._parts.ledger.read(lambda c: records.attempts(c, spec.token))
         match bidding.plan(attempts, now):

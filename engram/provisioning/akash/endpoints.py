@@ -1,8 +1,9 @@
 """The chain's REST endpoints: which of them may be believed now.
 
 An endpoint is used while it serves the right chain, is not catching up, shows no block of the future, and is at most
-`LAG_BLOCKS` behind the newest block that is believed. What one says is not there is not there only when another one
-says so too.
+`LAG_BLOCKS` behind the newest block that is believed. Where two at least show one and none shows another, our clock is
+behind: what runs is watched and closed then, by the chain's time, and nothing new is begun. What one says is not there
+is not there only when another one says so too.
 """
 
 import datetime as dt
@@ -22,6 +23,8 @@ FASTEST_S: Final = 0.5
 """No chain makes blocks faster: a head that is ahead by more is not believed."""
 FUTURE_S: Final = 120.0
 """A block's time may be this much ahead of our clock. Timeouts follow it: one of the far future would stay open."""
+BEHIND_MOST_S: Final = 86_400.0
+"""Our clock is taken for wrong, and not the endpoints, where it is behind by no more than this."""
 HEAD_KEPT_S: Final = 1.0
 MAX_ANSWER_BYTES: Final = 4_000_000
 
@@ -47,6 +50,17 @@ def believed(heads: Sequence[Head]) -> list[bool]:
         return ahead > max(0.0, head.time - other.time) / FASTEST_S + LAG_BLOCKS
 
     return [2 * sum(is_too_far(head, other) for other in heads) <= max(2, len(heads) - 1) for head in heads]
+
+
+def behind_s(heads: Sequence[Head], now: float) -> float:
+    """Return by how much our clock is behind (seconds), 0 where it is not; `heads` are those of all that answer.
+
+    Two at least must agree, within FUTURE_S, that it is more than FUTURE_S and at most BEHIND_MOST_S.
+    """
+    ahead = sorted(head.time - now for head in heads)
+    if len(ahead) < 2 or ahead[0] <= FUTURE_S or ahead[-1] > BEHIND_MOST_S or ahead[-1] - ahead[0] > FUTURE_S:
+        return 0.0
+    return ahead[0]
 
 
 class Unanswered(msgspec.Struct, frozen=True):
@@ -90,6 +104,7 @@ class Endpoints:
         self._looked_at = -1e9
         self._looking = trio.Lock()
         self._first = 0
+        self._behind_s = 0.0
 
     @property
     def quorum(self) -> int:
@@ -128,6 +143,12 @@ class Endpoints:
         """Return the newest block that a usable endpoint knows. Raises Unavailable."""
         return max((e.head for e in await self.usable() if e.head is not None), key=lambda head: head.height)
 
+    async def require_clock(self) -> None:
+        """Raise Unavailable where endpoints agree that our clock is behind, or none can be used."""
+        await self.usable()
+        if self._behind_s:
+            raise Unavailable(f"this machine's clock is {self._behind_s:.0f} s behind the chain's: set it (NTP)")
+
     def failed(self, endpoint: Endpoint, why: str) -> None:
         """Leave the endpoint alone until it is looked at again, and ask another one first."""
         endpoint.trouble = why
@@ -156,12 +177,20 @@ class Endpoints:
         async with self._looking:
             if trio.current_time() - self._looked_at < self._head_kept_s:
                 return
+            seen: dict[Endpoint, Head] = {}
             async with trio.open_nursery() as nursery:
                 for endpoint in self._all:
-                    nursery.start_soon(self._look_at, endpoint)
+                    nursery.start_soon(self._look_at, endpoint, seen)
+            now = self._clock.now()
+            self._behind_s = behind_s(list(seen.values()), now)
+            for endpoint, head in seen.items():
+                if head.time <= now + FUTURE_S or self._behind_s:
+                    endpoint.head = head
+                else:
+                    endpoint.trouble = f"its newest block is of the future: {head.time - now:.0f} s ahead of our clock"
             self._looked_at = trio.current_time()
 
-    async def _look_at(self, endpoint: Endpoint) -> None:
+    async def _look_at(self, endpoint: Endpoint, seen: dict[Endpoint, Head]) -> None:
         block = await self._decoded(endpoint, "/cosmos/base/tendermint/v1beta1/blocks/latest", c.LatestBlock)
         syncing = await self._decoded(endpoint, "/cosmos/base/tendermint/v1beta1/syncing", c.Syncing)
         if isinstance(block, str) or isinstance(syncing, str):
@@ -176,14 +205,8 @@ class Endpoints:
         if header.chain_id != self._chain_id:
             endpoint.trouble, endpoint.head = f"it serves {header.chain_id[:40]!r}, not {self._chain_id!r}", None
             return
-        if head.time > self._clock.now() + FUTURE_S:
-            endpoint.trouble = f"its newest block is of the future: {header.time[:40]}"
-            return
-        if syncing.syncing:
-            endpoint.trouble = "it is catching up"
-        else:
-            endpoint.trouble = ""
-        endpoint.head = head
+        endpoint.trouble = "it is catching up" if syncing.syncing else ""
+        seen[endpoint] = head
 
     async def _decoded(self, endpoint: Endpoint, path: str, type_: type[T]) -> T | str:
         answer = await self.ask(endpoint, "GET", path)

@@ -24,7 +24,7 @@ from tests.doubles.akash.rest import Node
 from tests.doubles.akash.serving import Handler, serve
 from tests.doubles.akash.store import Params
 from tests.doubles.akash.waits import Waits
-from tests.doubles.akash.workloads import ChildProcess, Stub, Workload
+from tests.doubles.akash.workloads import SESSION_VARIABLE, ChildProcess, Stub, Workload
 
 AUDITOR: Final = "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63"
 _RICH: Final = 10**15
@@ -44,6 +44,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     window_s: int | None = 86_400
     """The notice of all providers but the last, which gives none."""
     stub_nodes: bool = True
+    real_sessions: tuple[str, ...] = ()
+    """Sessions whose nodes are real where the others are stubs."""
     node_command: tuple[str, ...] = NODE_COMMAND
     pull_s: float = 0.0
     unstable_after_s: float = 450.0
@@ -129,7 +131,8 @@ class Double:
         return Provider(script, self.chain, certificate, faults, partial(self._make_workload, faults))
 
     def _make_workload(self, faults: ProviderFaults, environment: dict[str, str], name: str) -> Workload:
-        if self.options.stub_nodes or faults.answers_itself:
+        is_real = environment.get(SESSION_VARIABLE) in self.options.real_sessions or not self.options.stub_nodes
+        if faults.answers_itself or not is_real:
             return Stub(environment)
         folder = self._folder / "workloads" / name
         folder.mkdir(parents=True, exist_ok=True)

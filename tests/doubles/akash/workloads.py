@@ -20,6 +20,7 @@ import trio
 from tests.doubles.akash.serving import Answer, Request, as_json, serve
 
 TOKEN_VARIABLE: Final = "ENGRAM_NODE_LAUNCH_TOKEN"
+SESSION_VARIABLE: Final = "ENGRAM_NODE_SESSION_ID"
 _TERM_S: Final = 5.0
 _LOG_LINES: Final = 200
 

@@ -39,7 +39,7 @@ class Wrong:
         return self._right.monotonic()
 
 
-async def test_a_gateway_whose_clock_is_an_hour_ahead_serves_and_closes() -> None:
+async def test_a_gateway_whose_clock_is_an_hour_ahead_serves_and_closes(virtual_time: None) -> None:
     """Timeouts are of the chain's time; providers refuse a token of the future, and take one of the chain's time."""
     async with world() as made:
         made.clock = Wrong(made, 3_600.0)  # type: ignore[assignment]
@@ -55,12 +55,25 @@ async def test_a_gateway_whose_clock_is_an_hour_ahead_serves_and_closes() -> Non
         sound(made)
 
 
-async def test_a_gateway_whose_clock_is_an_hour_behind_says_so_and_begins_nothing() -> None:
+async def test_a_gateway_whose_clock_is_set_back_closes_what_runs_and_begins_nothing(virtual_time: None) -> None:
+    """All endpoints show blocks of the future then. A lease is not to go on until the clock is right again."""
     async with world() as made:
-        made.clock = Wrong(made, -3_600.0)  # type: ignore[assignment]
-        with pytest.raises(Unavailable, match="of the future"):
-            await AkashBackend(made.make_parts()).launch(made.spec())
-        assert made.rows() == []
+        clock = Wrong(made, 0.0)
+        made.clock = clock  # type: ignore[assignment]
+        backend = AkashBackend(made.make_parts())
+        spec = made.spec(hours=2.0)
+        async with watched(backend) as exits:
+            await backend.launch(spec)
+            clock._ahead_s = -3_600.0
+            await trio.sleep(3 * made.parts.watch_s)
+            assert exits == []
+            for refused in (backend.offers(), backend.launch(made.spec("s2", "t2"))):
+                with pytest.raises(Unavailable, match=r"clock is \d+ s behind"):
+                    await refused
+            assert len(made.rows()) == 1
+            await backend.destroy(spec.token)
+        assert made.active() == []
+        sound(made)
 
 
 async def steal(made: World, *messages: Message) -> None:
@@ -84,7 +97,7 @@ async def back_again(made: World, backend: AkashBackend, exits: Sequence[str]) -
     return serving
 
 
-async def test_a_thief_who_closes_the_deployment_ends_no_session() -> None:
+async def test_a_thief_who_closes_the_deployment_ends_no_session(virtual_time: None) -> None:
     async with world() as made, watched(made.backend) as exits:
         await made.backend.launch(made.spec(hours=10.0))
         (first,) = made.rows()
@@ -95,7 +108,9 @@ async def test_a_thief_who_closes_the_deployment_ends_no_session() -> None:
 
 
 @pytest.mark.parametrize("stays", sample("where a thief's lease is", [True, False], 1))
-async def test_a_thief_who_makes_another_lease_of_the_deployment_gets_neither_manifest_nor_session(stays: bool) -> None:
+async def test_a_thief_who_makes_another_lease_of_the_deployment_gets_neither_manifest_nor_session(
+    stays: bool, virtual_time: None
+) -> None:
     """The order opens again when a lease is closed, and the new lease is on the deployment that our escrow pays for."""
     async with world() as made:
         await made.backend.launch(made.spec(hours=10.0))

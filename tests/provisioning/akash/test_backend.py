@@ -48,8 +48,8 @@ class AkashBench(contract.Bench):
 
 class TestAkash(contract.ProvisionerContract):
     @pytest.fixture
-    def clock(self) -> MockClock | None:
-        return None
+    def clock(self, virtual_time: MockClock) -> MockClock:
+        return virtual_time
 
     @pytest.fixture
     async def bench(self) -> AsyncIterator[AkashBench]:

@@ -23,7 +23,7 @@ S = DeploymentState
 OTHER = Signer(b"\x08" * 32)
 
 
-async def test_deployments_of_another_account_are_never_taken_for_gone() -> None:
+async def test_deployments_of_another_account_are_never_taken_for_gone(virtual_time: None) -> None:
     """The key file was exchanged: seen from the new account the deployments are not there."""
     async with world() as made:
         spec = made.spec()
@@ -45,7 +45,7 @@ async def test_deployments_of_another_account_are_never_taken_for_gone() -> None
         assert (await other.offers()).backend == "akash"
 
 
-async def test_a_successor_whose_node_is_gone_is_closed_when_the_gateway_starts_again() -> None:
+async def test_a_successor_whose_node_is_gone_is_closed_when_the_gateway_starts_again(virtual_time: None) -> None:
     async with world() as made:
         spec = made.spec()
         await made.backend.launch(spec)
@@ -59,7 +59,7 @@ async def test_a_successor_whose_node_is_gone_is_closed_when_the_gateway_starts_
         sound(made)
 
 
-async def test_an_outage_of_all_endpoints_ends_no_watch_and_an_orphan_is_closed_after_it() -> None:
+async def test_an_outage_of_all_endpoints_ends_no_watch_and_an_orphan_is_closed_after_it(virtual_time: None) -> None:
     async with world() as made:
         await made.backend.launch(made.spec())
         (row,) = made.rows()
@@ -76,7 +76,7 @@ async def test_an_outage_of_all_endpoints_ends_no_watch_and_an_orphan_is_closed_
         sound(made)
 
 
-async def test_no_successor_is_begun_for_a_session_that_has_ended() -> None:
+async def test_no_successor_is_begun_for_a_session_that_has_ended(virtual_time: None) -> None:
     async with world() as made:
         spec = made.spec()
         await made.backend.launch(spec)
@@ -87,7 +87,7 @@ async def test_no_successor_is_begun_for_a_session_that_has_ended() -> None:
         assert len(made.rows()) == 1
 
 
-async def test_a_close_that_is_stuck_delays_no_other_and_no_look_at_the_chain() -> None:
+async def test_a_close_that_is_stuck_delays_no_other_and_no_look_at_the_chain(virtual_time: None) -> None:
     async with world() as made:
         for word in ("t1", "t2", "t3"):
             await made.backend.launch(made.spec(word, word))
@@ -105,15 +105,17 @@ async def test_a_close_that_is_stuck_delays_no_other_and_no_look_at_the_chain() 
 
         made.double.make_blocks(160, 6.0)
         with trio.fail_after(5.0):
-            while (await made.parts.chain.endpoints.head()).time < made.clock.now() - 30.0:
-                pass  # the newest block is kept for a moment
+            while (await made.parts.chain.endpoints.head()).time < made.clock.now() - 30.0:  # noqa: ASYNC110  # blocks
+                await trio.sleep(made.settings.akash.poll_s)  # the newest block is kept for a moment
         placing.drive = stuck  # type: ignore[method-assign]
         made.backend._watching._parts = made.make_parts(reconcile_s=60.0)
         async with watched(made.backend):
             await until(lambda: made.active() == [first.dseq])
 
 
-async def test_a_deposit_is_settled_and_counted_in_one_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deposit_is_settled_and_counted_in_one_commit(
+    monkeypatch: pytest.MonkeyPatch, virtual_time: None
+) -> None:
     async with world() as made:
         await made.backend.launch(made.spec(hours=200.0))
 
@@ -133,7 +135,9 @@ async def test_a_deposit_is_settled_and_counted_in_one_commit(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("denom", [UACT, UAKT])
-async def test_no_more_is_offered_than_the_account_can_pay_for_however_fast_it_is_sold(denom: str) -> None:
+async def test_no_more_is_offered_than_the_account_can_pay_for_however_fast_it_is_sold(
+    denom: str, virtual_time: None
+) -> None:
     async with world() as made:
         state = made.double.chain.state
         look = made.backend._watching.wallet.look

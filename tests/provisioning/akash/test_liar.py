@@ -29,7 +29,7 @@ def lease_reads(made: World) -> int:
 
 
 @pytest.mark.parametrize("lie", sample("lies of an endpoint", LIES, 2))
-async def test_a_session_is_served_and_ended_whatever_one_endpoint_says(lie: str) -> None:
+async def test_a_session_is_served_and_ended_whatever_one_endpoint_says(lie: str, virtual_time: None) -> None:
     async with world(THREE) as made:
         made.double.faults.nodes[0].lie = lie
         before = made.balance()
@@ -54,7 +54,7 @@ async def test_a_session_is_served_and_ended_whatever_one_endpoint_says(lie: str
         sound(made)
 
 
-async def test_an_endpoint_that_says_the_account_is_poor_has_nothing_minted() -> None:
+async def test_an_endpoint_that_says_the_account_is_poor_has_nothing_minted(virtual_time: None) -> None:
     async with world(THREE) as made:
         made.double.faults.nodes[0].lie = "poor"
         await WalletWatch(made.make_parts(mint_akt=20.0)).look()
@@ -66,7 +66,7 @@ async def test_an_endpoint_that_says_the_account_is_poor_has_nothing_minted() ->
         assert list(made.double.chain.state.mints.values())
 
 
-async def test_an_orphan_is_closed_although_the_endpoint_asked_first_hides_it() -> None:
+async def test_an_orphan_is_closed_although_the_endpoint_asked_first_hides_it(virtual_time: None) -> None:
     async with world(THREE) as made:
         await made.backend.launch(made.spec())
         (row,) = made.rows()

@@ -14,7 +14,7 @@ from engram.provisioning.akash import chain_model as m
 from engram.provisioning.akash import cosmos_model as c
 from engram.provisioning.akash import sending_rules, tx
 from engram.provisioning.akash.chain import Chain
-from engram.provisioning.akash.endpoints import Head, believed
+from engram.provisioning.akash.endpoints import Head, behind_s, believed
 from engram.provisioning.akash.factory import open_chain
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
 from engram.provisioning.akash.sending import Sender, SendingSettings
@@ -162,6 +162,27 @@ def test_which_heads_are_believed() -> None:
     assert believed([Head(10**9, 0.0), Head(100, 0.0)]) == [True, True]
     assert believed([Head(7, 0.0)]) == [True]
     assert believed([]) == []
+
+
+def test_our_clock_is_behind_where_at_least_two_agree_and_none_shows_our_time() -> None:
+    hour = Head(100, 3_600.0)
+    assert behind_s([hour, Head(101, 3_606.0)], 0.0) == 3_600.0
+    for heads in (
+        [hour],
+        [hour, Head(100, 0.0)],
+        [hour, Head(101, 3_606.0), Head(100, 0.0)],
+        [hour, Head(100, 7_200.0)],
+        [Head(100, 1e9), Head(101, 1e9 + 6.0)],
+        [Head(100, 60.0), Head(101, 66.0)],
+        [],
+    ):
+        assert behind_s(heads, 0.0) == 0.0, heads
+
+
+async def test_two_endpoints_of_the_far_future_are_not_believed() -> None:
+    liar = honest() | {"blocks/latest": block(100, "2100-01-01T00:00:00Z")}
+    with pytest.raises(Unavailable, match=r"of the future: \d+ s ahead"):
+        await prepared(Several(liar, liar))
 
 
 @pytest.mark.parametrize("trouble", [status(429), status(403), status(302), status(200, "<html>"), ok({"balances": 3})])

@@ -22,7 +22,7 @@ def deposits(made: World) -> list[transactions.Outgoing]:
     return [one for one in sent if one.subject is Subject.DEPOSIT]
 
 
-async def test_an_escrow_is_as_large_as_the_session_needs_and_grows_when_it_is_extended() -> None:
+async def test_an_escrow_is_as_large_as_the_session_needs_and_grows_when_it_is_extended(virtual_time: None) -> None:
     async with world() as made, watched(made.backend):
         spec = made.spec(hours=200.0)
         await made.backend.launch(spec)
@@ -39,7 +39,7 @@ async def test_an_escrow_is_as_large_as_the_session_needs_and_grows_when_it_is_e
         sound(made)
 
 
-async def test_an_escrow_gets_no_more_than_the_operator_allows() -> None:
+async def test_an_escrow_gets_no_more_than_the_operator_allows(virtual_time: None) -> None:
     async with world() as made:
         made.parts = made.make_parts(max_deposit_act=0.6)
         made.backend = type(made.backend)(made.parts)
@@ -49,7 +49,7 @@ async def test_an_escrow_gets_no_more_than_the_operator_allows() -> None:
         assert made.rows()[0].deposit_uact == 600_000
 
 
-async def test_a_closed_deployment_has_its_cost_beside_the_price_and_nothing_is_lost() -> None:
+async def test_a_closed_deployment_has_its_cost_beside_the_price_and_nothing_is_lost(virtual_time: None) -> None:
     async with world() as made:
         before, akt = made.balance(), bank.balance(made.double.chain.state, KEY.address, UAKT)
         made.double.faults.chain.out_of_gas = 1  # in a block, and paid, though it failed
@@ -71,7 +71,7 @@ async def test_a_closed_deployment_has_its_cost_beside_the_price_and_nothing_is_
         assert cost.fees_uakt > 0
 
 
-async def test_a_bid_above_what_the_tier_sells_for_is_refused() -> None:
+async def test_a_bid_above_what_the_tier_sells_for_is_refused(virtual_time: None) -> None:
     async with world() as made:
         spec = made.spec()
         cheap = msgspec.structs.replace(spec.tier, usd_micros_per_hour=3_000)  # five uact a block
@@ -88,7 +88,7 @@ async def test_a_bid_above_what_the_tier_sells_for_is_refused() -> None:
         assert not made.double.chain.state.leases
 
 
-async def test_little_money_is_alarmed_and_act_is_minted_and_followed_by_its_own_record() -> None:
+async def test_little_money_is_alarmed_and_act_is_minted_and_followed_by_its_own_record(virtual_time: None) -> None:
     async with world() as made:
         made.double.chain.drain(KEY.address, UACT)
         watch = WalletWatch(made.make_parts(mint_akt=20.0))
@@ -104,7 +104,7 @@ async def test_little_money_is_alarmed_and_act_is_minted_and_followed_by_its_own
         assert made.metrics.registry.get_sample_value("engram_akash_balance", {"denom": "act"}) > 20.0  # type: ignore[operator]
 
 
-async def test_what_was_sold_is_not_sold_again() -> None:
+async def test_what_was_sold_is_not_sold_again(virtual_time: None) -> None:
     """A long session is filled up later: what it still needs is alarmed now, and no place is offered for it."""
     async with world() as made:
         watch = WalletWatch(made.make_parts(alarm_act=0.1))
@@ -119,7 +119,7 @@ async def test_what_was_sold_is_not_sold_again() -> None:
         assert watch.places == 1
 
 
-async def test_a_mint_that_the_chain_cancels_is_alarmed_and_not_tried_again_at_once() -> None:
+async def test_a_mint_that_the_chain_cancels_is_alarmed_and_not_tried_again_at_once(virtual_time: None) -> None:
     """akash-network/support#445: a transaction with code 0 whose mint was canceled and refunded."""
     async with world() as made:
         made.double.chain.drain(KEY.address, UACT)
@@ -136,7 +136,7 @@ async def test_a_mint_that_the_chain_cancels_is_alarmed_and_not_tried_again_at_o
         assert bank.balance(made.double.chain.state, KEY.address, UAKT) == burned + 1_000_000
 
 
-async def test_an_orphan_of_a_lost_ledger_is_closed_and_what_others_made_is_left_alone() -> None:
+async def test_an_orphan_of_a_lost_ledger_is_closed_and_what_others_made_is_left_alone(virtual_time: None) -> None:
     async with world() as made:
         spec = made.spec()
         await made.backend.launch(spec)
@@ -150,7 +150,7 @@ async def test_an_orphan_of_a_lost_ledger_is_closed_and_what_others_made_is_left
         sound(made)
 
 
-async def test_a_serving_deployment_whose_manifest_others_changed_is_reported_and_kept() -> None:
+async def test_a_serving_deployment_whose_manifest_others_changed_is_reported_and_kept(virtual_time: None) -> None:
     async with world() as made:
         await made.backend.launch(made.spec(hours=10.0))
         (row,) = made.rows()
@@ -167,7 +167,7 @@ async def test_a_serving_deployment_whose_manifest_others_changed_is_reported_an
         assert made.active() == [row.dseq]
 
 
-async def test_the_last_lines_of_a_node_that_never_became_ready_are_kept() -> None:
+async def test_the_last_lines_of_a_node_that_never_became_ready_are_kept(virtual_time: None) -> None:
     async with world() as made:
         made.faults("ada", never_ready=True)
         await made.backend.launch(made.spec())

@@ -15,15 +15,13 @@ from engram.provisioning.akash.cosmos import Coin
 from engram.provisioning.akash.messages import AccountDeposit, Deposit, EscrowID, EscrowScope
 from engram.provisioning.akash.model import DeploymentState
 from engram.provisioning.akash.transactions import Subject, TxState
-from tests.doubles.akash.double import Options
+from engram.sdk import NodeClient
 from tests.doubles.akash.store import UACT
-from tests.provisioning.akash.worlds import KEY, QUICKLY, World, world
+from tests.provisioning.akash.worlds import BUYER, KEY, QUICK, QUICKLY, World, world
 
 S = DeploymentState
 BUSY = msgspec.structs.replace(QUICKLY, block_s=1.0)
-"""Blocks that leave time to work for a hundred sessions at once."""
-SEVERAL = msgspec.structs.replace(QUICKLY, block_s=0.25)
-"""The same for a few: a transaction is good for five blocks, in which a machine with other work has to send it."""
+"""Blocks of a second, for what runs in real time: it leaves time to work for a hundred sessions at once."""
 
 
 async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -87,22 +85,35 @@ async def many_sessions(made: World, count: int) -> None:
     sound(made)
 
 
-async def test_report_support_13_no_transaction_is_lost_or_doubled_beside_a_second_writer() -> None:
+async def test_report_support_13_no_transaction_is_lost_or_doubled_beside_a_second_writer(virtual_time: None) -> None:
     """akash-network/support#13, node#955: sequence mismatches, and a failed send that counted."""
-    async with world(SEVERAL) as made:
+    async with world() as made:
         await many_sessions(made, 8)
         assert made.double.control.state()["failed"] == []
 
 
 @pytest.mark.heavy
-async def test_report_support_13_with_a_hundred_sessions_at_once() -> None:
-    """akash-network/support#13, node#955, at the size of the report twice over."""
-    async with world(BUSY) as made:
-        await many_sessions(made, 100)
+async def test_report_support_13_with_a_hundred_sessions_at_once_and_five_real_nodes_among_them() -> None:
+    """akash-network/support#13, node#955, at the size of the report twice over. The real ones take real time."""
+    real = tuple(f"s{number}" for number in range(0, 100, 20))
+    options = msgspec.structs.replace(BUSY, real_sessions=real, unstable_after_s=1_800.0)
+    async with world(options, msgspec.structs.replace(QUICK, ready_s=1_800.0)) as made:
+        await many_sessions(made, 105)
         assert made.double.control.state()["failed"] == []
+        endpoints = [row.endpoint or "" for row in made.rows() if row.session_id in real]
+        assert len(set(endpoints)) == len(real)
+        for number, endpoint in enumerate(endpoints):
+            await trio.to_thread.run_sync(remembers, endpoint, f"Otter {number} holds hands.")
 
 
-async def test_report_support_13_where_transactions_are_numbered_a_message_is_sent_once() -> None:
+def remembers(endpoint: str, text: str) -> None:
+    """A node stores the text, and holds no other."""
+    with NodeClient(endpoint, BUYER) as node:
+        node.ingest_text(text)
+        assert [found.text for found in node.query(text, top_k=9)] == [text]
+
+
+async def test_report_support_13_where_transactions_are_numbered_a_message_is_sent_once(virtual_time: None) -> None:
     """akash-network/support#13: code 32 comes only where the chain refuses unordered transactions."""
     async with world() as made:
         for node in made.double.faults.nodes:
@@ -118,7 +129,9 @@ async def test_report_support_13_where_transactions_are_numbered_a_message_is_se
 
 
 @pytest.mark.parametrize("fault", ["broadcast_then_hang", "broadcast_then_500"])
-async def test_report_cosmos_sdk_12144_a_timeout_after_acceptance_makes_one_deployment(fault: str) -> None:
+async def test_report_cosmos_sdk_12144_a_timeout_after_acceptance_makes_one_deployment(
+    fault: str, virtual_time: None
+) -> None:
     """cosmos/cosmos-sdk#12144, #3878: the sender timed out, and sent again what had been taken."""
     async with world() as made:
         for node in made.double.faults.nodes:
@@ -132,7 +145,7 @@ async def test_report_cosmos_sdk_12144_a_timeout_after_acceptance_makes_one_depl
         sound(made)
 
 
-async def test_report_regen_744_a_node_that_catches_up_gets_no_transaction() -> None:
+async def test_report_regen_744_a_node_that_catches_up_gets_no_transaction(virtual_time: None) -> None:
     """regen-network/testnets#744, akash-network/node#1613: it swallowed one, and the next ones waited for it."""
     async with world() as made:
         made.double.faults.nodes[0].syncing = True
@@ -150,7 +163,7 @@ async def test_report_regen_744_a_node_that_catches_up_gets_no_transaction() -> 
         sound(made)
 
 
-async def test_report_regen_744_a_swallowed_transaction_goes_out_again_through_another_node() -> None:
+async def test_report_regen_744_a_swallowed_transaction_goes_out_again_through_another_node(virtual_time: None) -> None:
     """akash-network/node#1613: after its time is over a message goes out again, and is there once."""
     async with world() as made:
         for node in made.double.faults.nodes:
@@ -160,7 +173,9 @@ async def test_report_regen_744_a_swallowed_transaction_goes_out_again_through_a
         sound(made)
 
 
-async def test_report_support_368_an_overdrawn_escrow_ends_the_session_and_is_not_filled_again() -> None:
+async def test_report_support_368_an_overdrawn_escrow_ends_the_session_and_is_not_filled_again(
+    virtual_time: None,
+) -> None:
     """akash-network/support#368, node#1635: negative funds; console#3531: a closed account takes no deposit."""
     async with world() as made:
         await made.backend.launch(made.spec(hours=0.01))
@@ -182,7 +197,9 @@ async def test_report_support_368_an_overdrawn_escrow_ends_the_session_and_is_no
         assert not [one for one in sent if one.subject is Subject.DEPOSIT and one.created_at > closed_at]
 
 
-async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_again_and_is_then_replaced() -> None:
+async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_again_and_is_then_replaced(
+    virtual_time: None,
+) -> None:
     """akash-network/support#121, #107, #265: the lease is active and paid, and nothing runs."""
     async with world() as made, watched(made.backend) as exits:
         spec = made.spec()
@@ -210,7 +227,9 @@ async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_agai
         sound(made)
 
 
-async def test_report_console_3939_a_deployment_without_lease_is_closed_also_after_the_gateway_was_down() -> None:
+async def test_report_console_3939_a_deployment_without_lease_is_closed_also_after_the_gateway_was_down(
+    virtual_time: None,
+) -> None:
     """akash-network/console#3939: the deposit stays locked until somebody closes the deployment."""
     async with world() as made:
         for name in ("ada", "brunel"):
@@ -229,7 +248,7 @@ async def test_report_console_3939_a_deployment_without_lease_is_closed_also_aft
         sound(made)
 
 
-async def test_report_console_3372_an_empty_200_is_not_ready_and_no_second_lease_is_made() -> None:
+async def test_report_console_3372_an_empty_200_is_not_ready_and_no_second_lease_is_made(virtual_time: None) -> None:
     """akash-network/console#3372, node#999: lease made, manifest failed, and the retry made another lease."""
     async with world() as made:
         for name in made.double.providers:
@@ -248,8 +267,8 @@ async def test_report_console_3372_an_empty_200_is_not_ready_and_no_second_lease
         sound(made)
 
 
-async def mass_close(count: int, options: Options = QUICKLY) -> None:
-    async with world(options) as made, watched(made.backend) as exits:
+async def mass_close(count: int) -> None:
+    async with world() as made, watched(made.backend) as exits:
         for name in ("ada", "brunel"):
             made.faults(name, no_bids=True)
         async with trio.open_nursery() as launches:
@@ -277,18 +296,18 @@ async def mass_close(count: int, options: Options = QUICKLY) -> None:
         sound(made)
 
 
-async def test_report_support_245_a_provider_that_closes_all_its_leases_is_struck_once() -> None:
+async def test_report_support_245_a_provider_that_closes_all_its_leases_is_struck_once(virtual_time: None) -> None:
     """akash-network/support#245, #15, node#1676: many leases closed in one block after an outage of the provider."""
-    await mass_close(6, SEVERAL)
+    await mass_close(6)
 
 
 @pytest.mark.heavy
-async def test_report_support_245_with_thirty_sessions_on_one_provider() -> None:
+async def test_report_support_245_with_thirty_sessions_on_one_provider(virtual_time: None) -> None:
     """akash-network/support#245, at the size of the report."""
-    await mass_close(30, BUSY)
+    await mass_close(30)
 
 
-async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing() -> None:
+async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing(virtual_time: None) -> None:
     """akash-network/support#445: market code 28, not sdk 5."""
     async with world() as made:
         made.double.chain.drain(KEY.address, UACT)
@@ -297,7 +316,9 @@ async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing()
         assert made.active() == []
 
 
-async def test_an_order_without_bids_is_widened_once_then_refused_and_its_deposits_come_back() -> None:
+async def test_an_order_without_bids_is_widened_once_then_refused_and_its_deposits_come_back(
+    virtual_time: None,
+) -> None:
     async with world() as made:
         for name in made.double.providers:
             made.faults(name, no_bids=True)
@@ -309,7 +330,7 @@ async def test_an_order_without_bids_is_widened_once_then_refused_and_its_deposi
         assert made.balance() == before
 
 
-async def test_an_impostor_gets_neither_token_nor_manifest() -> None:
+async def test_an_impostor_gets_neither_token_nor_manifest(virtual_time: None) -> None:
     async with world() as made:
         made.faults("ada", impostor=True)
         await made.backend.launch(made.spec())
@@ -319,7 +340,7 @@ async def test_an_impostor_gets_neither_token_nor_manifest() -> None:
         assert second.state is S.SERVING
 
 
-async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serves() -> None:
+async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serves(virtual_time: None) -> None:
     """akash-network/support#486: windows of reclamation, live since v2.1.0."""
     async with world() as made, watched(made.backend) as exits:
         spec = made.spec(hours=100.0)
@@ -342,7 +363,7 @@ async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serve
         assert made.active() == []
 
 
-async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_there() -> None:
+async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_there(virtual_time: None) -> None:
     async with world() as made:
         for node in made.double.faults.nodes:
             node.broadcast_then_hang = 1
@@ -370,7 +391,7 @@ async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_the
         assert made.active() == []
 
 
-async def test_a_gateway_that_was_killed_when_its_create_had_expired_signs_another_one() -> None:
+async def test_a_gateway_that_was_killed_when_its_create_had_expired_signs_another_one(virtual_time: None) -> None:
     """The certainty that it is not on chain was committed, and the next transaction was not."""
     async with world() as made:
         for node in made.double.faults.nodes:

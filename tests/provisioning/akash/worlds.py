@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import delete
 
-from config.model import AkashSettings, GatewaySettings, ProvisioningSettings, Settings
+from config.model import AkashSettings, GatewaySettings, MinerSettings, ProvisioningSettings, Settings
+from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 from engram.ledger import facts
 from engram.ledger.inline import InlineLedger, open_inline
@@ -28,6 +29,7 @@ from tests.provisioning import contract
 
 IMAGE: Final = "registry.example/engram@sha256:" + "ab" * 32
 KEY: Final = Signer(b"\7" * 32)
+BUYER: Final = Keypair.from_uri("//Dave")
 KEY_TEXT: Final = "07" * 32
 QUICK: Final = AkashSettings(
     owner_address=KEY.address,
@@ -71,6 +73,7 @@ class World:
             akash=msgspec.structs.replace(settings, endpoints=tuple(double.endpoints), chain_id=CHAIN_ID),
             provisioning=ProvisioningSettings(miner_image=IMAGE),
             gateway=GatewaySettings(public_url="http://gateway.example"),
+            miner=MinerSettings(embedder="hash"),
         )
         self.ledger_id = ledger.write_now(facts.ledger_id)
         self.http = HttpClient()
@@ -89,7 +92,7 @@ class World:
             token=f"{self.ledger_id}-{word}",
             session_id=session_id,
             tier=contract.tier(),
-            controller=b"\1" * 32,
+            controller=BUYER.public_key,
             hotkey=b"\2" * 32,
             hotkey_file="",
             port=None,
