@@ -50,6 +50,18 @@ class LogSettings(Section, frozen=True):
     """`auto`: console on a terminal, JSON otherwise."""
 
 
+class LedgerSettings(Section, frozen=True):
+    """Where the durable facts are kept."""
+
+    url: str = ""
+    """`postgresql://user@host:5432/database` for several gateways on one ledger; empty: a SQLite file in the data
+    folder. A password belongs into a file that PGPASSFILE names, or ~/.pgpass."""
+    lease_s: Annotated[float, Meta(ge=2, le=300)] = 10.0
+    """A gateway that is silent on PostgreSQL for this long is taken to be gone, and others take over its work."""
+    gateway_name: str = ""
+    """What other gateways and `engram gateways list` call this one; empty: host name and process id."""
+
+
 class OpsSettings(Section, frozen=True):
     """The operator's listener (/status, /metrics, /health, /ready); never public."""
 
@@ -592,6 +604,7 @@ class Settings(Section, frozen=True):
     """Folder of the ledger, keys and nodes; one process at a time."""
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LogSettings = LogSettings()
+    ledger: LedgerSettings = LedgerSettings()
     ops: OpsSettings = OpsSettings()
     http: HttpSettings = HttpSettings()
     gateway: GatewaySettings = GatewaySettings()

@@ -2,27 +2,30 @@
 
 from pathlib import Path
 
+from config.model import LedgerSettings
 from engram.ledger import facts
-from engram.ledger.connection import LEDGER_FILE
 from engram.ledger.errors import LedgerUnavailable, LedgerUnusable
-from engram.ledger.inline import open_inline
+from engram.ledger.opening import EMBEDDED, open_ledger, place_of
 
 
-def claim(folder: Path, environment: str) -> str:
-    """Open, check and migrate the ledger of `folder`, and return its id. Blocks.
+def claim(folder: Path, environment: str, settings: LedgerSettings = EMBEDDED) -> str:
+    """Open, check and migrate the ledger of `folder`, or that of the settings, and return its id. Blocks.
 
     Raises LedgerUnusable for a damaged or newer file, or one of another environment, and LedgerUnavailable when the
     disk refuses (full, read-only, no permission).
     """
-    ledger = open_inline(folder / LEDGER_FILE)
+    place = place_of(settings, folder)
+    ledger = open_ledger(settings, folder)
     try:
         held, ledger_id = ledger.write_now(
             lambda connection: (facts.claim_environment(connection, environment), facts.ledger_id(connection))
         )
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"{folder / LEDGER_FILE} cannot be written: {error}") from error
+        raise LedgerUnavailable(f"{place} cannot be written: {error}") from error
     finally:
         ledger.close()
     if held != environment:
-        raise LedgerUnusable(f"{folder} holds the ledger of environment {held}, not {environment}; set data_dir")
+        raise LedgerUnusable(
+            f"{place} is of environment {held}, not {environment}; set data_dir or ledger.url"
+        )
     return ledger_id

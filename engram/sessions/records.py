@@ -136,7 +136,7 @@ def list_running(connection: Connection) -> list[RunningSession]:
 
 
 def list_unfinished(connection: Connection, limit: int) -> list[tuple[str, int]]:
-    """Return those of this process that are being provisioned or stopped, not quarantined, oldest first: ids, crashes."""
+    """Return sessions of this process being provisioned or stopped and not in quarantine: ids and crashes."""
     query = (
         select(sessions.c.id, sessions.c.crashes)
         .where(

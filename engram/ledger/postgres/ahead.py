@@ -138,6 +138,8 @@ class Ahead:
         sql, name, order = self._statements.get(prepared) or self._prepare(prepared)
         values, formats = [], []
         for key in order:
+            if key not in parameters:
+                raise translated(sql, psycopg.ProgrammingError(f"the parameter {key} has no value"))
             value = parameters[key]
             match value:
                 case None:

@@ -10,13 +10,17 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import settings
 
 from engram.ledger import InlineLedger, inline
 from engram.ledger.postgres.server import PostgresServer
 from engram.ledger.postgres.store import PostgresStore
 
 BASE = os.environ["ENGRAM_TEST_POSTGRESQL"]
-OF_SQLITE: dict[str, str] = {}
+OF_SQLITE = {
+    "TestCase": "state machines: a ledger for each of 40 examples",
+    "TestSession": "the same",
+}
 """Parts of the names of tests, with the reason."""
 _opened: dict[Path, str] = {}
 _numbers = iter(range(1_000_000))
@@ -37,6 +41,8 @@ def open_inline(path: Path | None = None) -> InlineLedger:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.register_profile("postgresql", settings.get_profile("default"), max_examples=3)
+    settings.load_profile("postgresql")
     import engram.ledger
 
     for module in (inline, engram.ledger):
