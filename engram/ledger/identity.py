@@ -25,7 +25,5 @@ def claim(folder: Path, environment: str, settings: LedgerSettings = EMBEDDED) -
     finally:
         ledger.close()
     if held != environment:
-        raise LedgerUnusable(
-            f"{place} is of environment {held}, not {environment}; set data_dir or ledger.url"
-        )
+        raise LedgerUnusable(f"{place} is of environment {held}, not {environment}; set data_dir or ledger.url")
     return ledger_id

@@ -15,7 +15,7 @@ EMBEDDED: Final = LedgerSettings()
 
 def place_of(settings: LedgerSettings, folder: Path) -> str:
     """Return where the ledger is, for an error: the file, or the setting that may hold a password."""
-    return "the ledger that ledger.url names" if settings.url else str(folder / LEDGER_FILE)
+    return "the server of ledger.url" if settings.url else str(folder / LEDGER_FILE)
 
 
 def server_of(settings: LedgerSettings, address: str = "") -> Server | None:

@@ -45,13 +45,13 @@ _NO_ROWS: Final[list[Row]] = []
 class Sent:
     """A statement that was sent. `rows` and `changed` are its result once it is `done`."""
 
-    __slots__ = ("changed", "done", "error", "is_sync", "request", "rows", "sql", "tag")
+    __slots__ = ("changed", "done", "error", "request", "rows", "skipped", "sql", "tag")
 
-    def __init__(self, request: int, sql: str, *, is_sync: bool = False) -> None:
+    def __init__(self, request: int, sql: str) -> None:
         self.request = request
         self.sql = sql
-        self.is_sync = is_sync
         self.done = False
+        self.skipped = False
         self.rows = _NO_ROWS
         self.changed = 0
         self.tag = b""
@@ -100,7 +100,7 @@ class Ahead:
         """Let what follows run although something before may have failed."""
         self._enter()
         self._pg.pipeline_sync()
-        self._sent(Sent(self.request, "", is_sync=True))
+        self._sent(Sent(self.request, ""))
 
     @property
     def outstanding(self) -> bool:
@@ -185,6 +185,8 @@ class Ahead:
             self._pg.send_flush_request()
             self._read_until(sent)
         error = sent.error or self.errors.get(sent.request)
+        if error is None and sent.skipped:  # the group has failed before its first request
+            error = self.errors.get(0) or psycopg.errors.InFailedSqlTransaction("a statement before it has failed")
         if error is not None:
             raise translated(sent.sql, error)
         return sent
@@ -208,8 +210,10 @@ class Ahead:
             case ExecStatus.COMMAND_OK:
                 sent.changed = result.command_tuples or 0
                 sent.tag = result.command_status or b""
-            case ExecStatus.PIPELINE_SYNC | ExecStatus.PIPELINE_ABORTED:
+            case ExecStatus.PIPELINE_SYNC:
                 return
+            case ExecStatus.PIPELINE_ABORTED:
+                sent.skipped = True
             case _:
                 sent.error = _error_of(result)
                 self.errors.setdefault(sent.request, sent.error)

@@ -140,9 +140,11 @@ class GroupCommit:
 
     def _commit(self, outcomes: list[Outcome]) -> LedgerError | None:
         ahead = self._ahead
+        is_aborted = len(outcomes) in ahead.errors
         ahead.request = 0
-        ahead.errors.pop(0, None)
         try:
+            if is_aborted:  # by the last request: none after it has undone it
+                ahead.send(_UNDO)
             sent = ahead.send("COMMIT")
             ahead.settle()
         except psycopg.Error as error:

@@ -60,11 +60,10 @@ class Lease:
             "VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s)) RETURNING epoch"
         )
         try:
-            row = link.raw.execute(query, (name, host, address, ttl_s)).fetchone()
+            (epoch,) = link.row(query, (name, host, address, ttl_s))
         except psycopg.Error as error:
             raise LedgerUnavailable(f"this gateway has no lease: {text_of(error)}") from None
-        assert row is not None, "INSERT returns its row"
-        return cls(int(row[0]), ttl_s, sent_at)
+        return cls(int(epoch), ttl_s, sent_at)
 
     @property
     def renewal(self) -> str:
@@ -101,8 +100,8 @@ class Lease:
 
         Waits for the transaction that was cut off to end: it holds the row's lock. Raises psycopg.Error.
         """
-        row = link.raw.execute("SELECT groups FROM gateways WHERE epoch = %s FOR UPDATE", (self.epoch,)).fetchone()
-        return row is not None and int(row[0]) >= groups
+        (found,) = link.row("SELECT groups FROM gateways WHERE epoch = %s FOR UPDATE", (self.epoch,))
+        return int(found) >= groups
 
 
 def end(connection: Connection, epoch: int) -> bool:
