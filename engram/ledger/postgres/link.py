@@ -26,7 +26,7 @@ _CONNECTION: Final[Mapping[str, object]] = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
-    "target_session_attrs": "read-write",
+    "target_session_attrs": "primary",
 }
 """A peer that is gone is noticed within some 15 s, and of several hosts the primary is taken. The URL may say
 otherwise."""
