@@ -1,0 +1,65 @@
+"""Two gateways on one PostgreSQL ledger: what one sells the other knows, and takes over when the first is gone."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.buyer import Buyer, balance
+from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.e2e.purchases import LITE_HOUR, OPENING_BALANCE, buy, until, until_it_sells
+from tests.postgres import cluster, needs_postgresql, rows
+
+pytestmark = needs_postgresql
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with cluster() as server:
+        yield server.new_ledger()
+
+
+@pytest.fixture
+def gateways(address: str, tmp_path: Path) -> Iterator[list[GatewayProcess]]:
+    """Started, each with a data folder of its own."""
+    settings = f'{FAST}\n[ledger]\nurl = "{address}"\nlease_s = 2.0\n'
+    started = [GatewayProcess(tmp_path / f"g{number}", settings=settings) for number in range(2)]
+    try:
+        for each in started:
+            each.start()
+        yield started
+    finally:
+        for each in started:
+            if each.is_running():
+                each.terminate()
+            for node in each.nodes():
+                os.kill(node, 9)
+
+
+def test_what_one_gateway_sold_the_other_knows_and_takes_over(gateways: list[GatewayProcess], address: str) -> None:
+    first, second = gateways
+    buyer = Buyer()
+    session = buy(first, buyer)
+    until_it_sells(second)
+    # The same signed payment at the other gateway is the same session, and moves no money.
+    assert buyer.pay(second.url).body["session_id"] == session["session_id"]
+    assert balance(second.ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
+    (owner,) = rows(address, "SELECT owner_epoch FROM sessions")[0]
+    first.kill()
+    until(lambda: rows(address, "SELECT owner_epoch FROM sessions")[0][0] != owner)
+    assert second.is_running()
+    assert buyer.stop(second.url, str(session["session_id"])).status == 200
+    buyer.wait(second.url, str(session["session_id"]), "stopped", timeout=60.0)
+    assert balance(second.ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
+
+
+def test_a_gateway_that_was_replaced_ends_by_itself(gateways: list[GatewayProcess], address: str) -> None:
+    first, second = gateways
+    first.send_signal(signal.SIGSTOP)
+    until(lambda: len(rows(address, "SELECT epoch FROM gateways WHERE ended_at IS NULL")) == 1)
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(20) != 0
+    assert "another gateway has taken over" in first.log()
+    assert second.is_running()
