@@ -1,6 +1,9 @@
 """The first look at a ledger: opens it before anything else runs, and gives a new one its environment."""
 
+from functools import partial
 from pathlib import Path
+
+from sqlalchemy import Connection
 
 from config.model import LedgerSettings
 from engram.ledger import facts
@@ -17,6 +20,7 @@ def claim(folder: Path, environment: str, settings: LedgerSettings = EMBEDDED) -
     place = place_of(settings, folder)
     ledger = open_ledger(settings, folder)
     try:
+        ledger.write_now(partial(_refuse_moved, place=place))
         held, ledger_id = ledger.write_now(
             lambda connection: (facts.claim_environment(connection, environment), facts.ledger_id(connection))
         )
@@ -27,3 +31,10 @@ def claim(folder: Path, environment: str, settings: LedgerSettings = EMBEDDED) -
     if held != environment:
         raise LedgerUnusable(f"{place} is of environment {held}, not {environment}; set data_dir or ledger.url")
     return ledger_id
+
+
+def _refuse_moved(connection: Connection, place: str) -> None:
+    if (to := facts.get(connection, facts.MOVED_TO)) is not None:
+        raise LedgerUnusable(f"{place} was moved to {to}: set ledger.url to it")
+    if facts.get(connection, facts.MOVING_FROM) is not None:
+        raise LedgerUnusable(f"a ledger is being moved to {place}: run `engram ledger migrate` again until it is done")

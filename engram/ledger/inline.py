@@ -79,6 +79,11 @@ class InlineLedger:
         self.before_commit: Callable[[], None] | None = None
         self.after_commit: Callable[[], None] | None = None
 
+    @property
+    def handle(self) -> Connection:
+        """The connection, outside of a transaction."""
+        return self._connection
+
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """Run `transaction` durably. Raises what it raises, LedgerUnavailable or CommitUnknown."""
         await trio.lowlevel.checkpoint()

@@ -1,5 +1,7 @@
 """The parts that roles of one process share: one data folder, one ledger, one loop."""
 
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -86,7 +88,7 @@ class Shared:
         self.listeners: dict[str, Listener] = {}
         self._surfaces: dict[str, Bound] = {}
         self._roles = roles
-        self._server = server_of(settings.ledger, f"{settings.ops.host}:{settings.ops.port}")
+        self._server = server_of(settings.ledger, f"{settings.ops.host}:{settings.ops.port}", _end)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[SupervisorSpec]:
@@ -136,6 +138,10 @@ class Shared:
     def _on_ledger_lost(self, error: LedgerError) -> None:
         path = self._server.place if self._server else str(self.folder / LEDGER_FILE)
         self.process.fail(lambda: _log.error("ledger_lost", error=str(error), path=path))
+
+
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(roles: Sequence[str], openers: Sequence[OpenRole], loaded: config.Loaded, ready_fd: int | None) -> int:

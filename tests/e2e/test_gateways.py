@@ -1,14 +1,17 @@
 """Two gateways on one PostgreSQL ledger: what one sells the other knows, and takes over when the first is gone."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.buyer import Buyer, balance
-from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.e2e.gateway_process import FAST, ROOT, GatewayProcess
 from tests.e2e.purchases import LITE_HOUR, OPENING_BALANCE, buy, until, until_it_sells
 from tests.postgres import cluster, needs_postgresql, rows
 
@@ -63,3 +66,23 @@ def test_a_gateway_that_was_replaced_ends_by_itself(gateways: list[GatewayProces
     assert first.wait(20) != 0
     assert "another gateway has taken over" in first.log()
     assert second.is_running()
+
+
+def test_the_operator_sees_drains_and_evicts_gateways(gateways: list[GatewayProcess], address: str) -> None:
+    first, second = gateways
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        settings = str(first.data_dir.with_name(first.data_dir.name + ".toml"))
+        program = [sys.executable, "-c", "from engram.cli import main; main()", "gateways"]
+        command = [*program, *arguments, "--profile", "local", "--config", settings]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    listed = json.loads(command("list", "--json").stdout)
+    live = [row["epoch"] for row in listed if row["state"] == "live"]
+    assert len(live) == 2
+    assert command("drain", str(min(live))).returncode == 0
+    assert first.wait(30) == 0
+    assert command("evict", str(max(live))).returncode == 0
+    assert second.wait(30) != 0
+    assert [row["state"] for row in json.loads(command("list", "--json").stdout)][:2] == ["ended", "ended"]
+    assert "no gateway of epoch" in command("drain", str(min(live))).stderr

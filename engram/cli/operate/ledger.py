@@ -23,6 +23,7 @@ app = App(
 )
 BACKUP_S = 300.0
 Checked = Annotated[Path | None, Parameter(help="A backup; else the ledger of the data folder.")]
+MigrateTo = Annotated[str, Parameter(help="Address of an empty database: postgresql://user@host:5432/database.")]
 Source = Annotated[Path, Parameter(help="The backup.")]
 Target = Annotated[Path, Parameter(help="File to write; it must not exist yet.")]
 
@@ -91,6 +92,26 @@ def check_ledger(
         facts |= {f"rows of {table}": count for table, count in report.rows.items()}
         output.record({**facts, "problems": "; ".join(report.problems) or "none"}, json=False)
     return Exit.FAILED if report.problems else Exit.DONE
+
+
+@app.command(
+    name="migrate", help_epilogue="Example: `engram ledger migrate --to postgresql://engram@db.example/engram`"
+)
+def migrate_ledger(*, to: MigrateTo, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+    """Move the ledger of the data folder to an empty PostgreSQL database, and compare it row by row.
+
+    No process may be running. A move that was interrupted is begun again and goes on. The file stays, and is not opened
+    any more: set `ledger.url` to the new address.
+    """
+    from engram.cli.miner.data_folder import progress
+    from engram.ledger import moving
+
+    try:
+        with data_folder(_folder(sources)) as locked, progress("rows") as on_progress:
+            moved = moving.to_server(locked, to, on_progress)
+    except LedgerError as error:
+        raise CommandFailed(str(error)) from None
+    output.record({f"rows of {table}": count for table, count in moved.items()}, json=show.json)
 
 
 def _folder(sources: Sources) -> Path:
