@@ -143,6 +143,14 @@ def many(url: str) -> tuple[float, float]:
     return statistics.median(reads), max(stalls)
 
 
+def start_and_kill(command: list[str]) -> None:
+    """Start a process that owns a row, and kill it once it does."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1]) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.kill()
+
+
 async def take_over(url: str) -> list[float]:
     """Return the seconds from the end of each killed process's lease until its row had another owner."""
     server = PostgresServer(url, ttl_s=TTL_S)
@@ -156,14 +164,10 @@ async def take_over(url: str) -> list[float]:
     )
     for number in range(KILLS):
         command = [sys.executable, "-c", HOLDER, url, str(TTL_S), f"held-{number}"]
-        holder = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
-        assert holder.stdout is not None
-        await trio.to_thread.run_sync(holder.stdout.readline)
-        holder.kill()
-        holder.wait()
+        await trio.to_thread.run_sync(start_and_kill, command)
         ((epoch,),) = rows(url, f"SELECT owner_epoch FROM sessions WHERE id = 'held-{number}'")
         asked = query.format(id=f"held-{number}", me=server.lease.epoch, holder=epoch)
-        while not (found := await trio.to_thread.run_sync(partial(rows, url, asked))):
+        while not (found := await trio.to_thread.run_sync(partial(rows, url, asked))):  # noqa: ASYNC110 - the server is asked
             await trio.sleep(0.02)
         took.append(float(str(found[0][0])))
     await trio.to_thread.run_sync(writer.close)

@@ -103,7 +103,7 @@ def migrate_ledger(*, to: MigrateTo, sources: Sources = SOURCES, show: Show = SH
     No process may be running. A move that was interrupted is begun again and goes on. The file stays, and is not opened
     any more: set `ledger.url` to the new address.
     """
-    from engram.cli.miner.data_folder import progress
+    from engram.cli.progress import progress
     from engram.ledger import moving
 
     try:

@@ -18,8 +18,10 @@ from engram.ledger.postgres.store import PostgresStore
 
 BASE = os.environ["ENGRAM_TEST_POSTGRESQL"]
 OF_SQLITE = {
-    "TestCase": "state machines: a ledger for each of 40 examples",
-    "TestSession": "the same",
+    "::TestSessionLife::": "a state machine: a ledger for each of many examples",
+    "test_many_rows_are_written_and_read_by_one_statement_each": "reads beside the ledger",
+    "test_an_error_names_no_value_and_undoes_its_own_transaction_alone": "SQLite's group",
+    "test_a_disk_that_refuses_is_the_ledgers_refusal": "a pragma",
 }
 """Parts of the names of tests, with the reason."""
 _opened: dict[Path, str] = {}
