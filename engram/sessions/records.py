@@ -210,6 +210,7 @@ def transition(
     before = get(connection, session_id)
     if before is None:
         return None
+    now = paid_clock.instant(connection, now)
     state = rules.next_state(before.state, event, before.end_reason)
     if state is None:
         return None

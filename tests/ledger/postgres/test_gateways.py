@@ -17,8 +17,10 @@ from engram.ledger.postgres.server import PostgresServer
 from engram.ledger.tables import meta
 from engram.payments import records
 from engram.payments.tables import payments
+from engram.sessions import EndReason, Instant, SessionEvent, SessionState, paid_clock
+from engram.sessions import records as session_records
 from tests.crashes import may_crash
-from tests.payments.builders import payment
+from tests.payments.builders import payment, session_of
 from tests.postgres import cluster, needs_postgresql, rows
 
 pytestmark = needs_postgresql
@@ -116,6 +118,23 @@ async def test_a_gateway_that_ends_leaves_its_work_to_the_others_at_once(url: st
         with trio.fail_after(20):
             while not await other.read(lambda c: records.due(c, 1e12, 10)):
                 await trio.testing.wait_all_tasks_blocked(0.05)
+
+
+async def test_paid_time_is_counted_by_the_servers_clock_whatever_the_gateways_clocks_say(url: str) -> None:
+    """Two machines, ten minutes apart, move the one clock on in turns: nobody's time runs faster."""
+    async with running(url, []) as early, running(url, []) as late:
+        bought = session_of(payment(), state=SessionState.PROVISIONING)
+        await early.write(lambda c: session_records.insert_session(c, bought))
+        clocks = [(early, Instant(1e9, 5.0, "one")), (late, Instant(1e9 + 600, 7.0, "two"))]
+        ready = lambda c: session_records.transition(c, bought.id, SessionEvent.NODE_READY, clocks[1][1])  # noqa: E731
+        assert await early.write(ready) is not None
+        for ledger, now in 5 * clocks:
+            await ledger.write(partial(paid_clock.checkpoint, now=now))
+            assert await ledger.read(partial(paid_clock.expired, now=now)) == []
+        ended = partial(session_records.transition, session_id=bought.id, event=SessionEvent.END, now=clocks[0][1])
+        after = await late.write(partial(ended, reason=EndReason.USER))
+        assert after is not None
+        assert 0.0 <= after.used_s < 60.0
 
 
 @may_crash(LedgerUnavailable)
