@@ -22,7 +22,7 @@ import trio
 from sqlalchemy import Connection, text
 
 from bench.support.report import print_line
-from engram.durable import CommitThread, Writer, WriteRequest
+from engram.durable import CommitThread, Outcome, Writer, WriteRequest
 from engram.ledger import LEDGER_FILE
 from engram.ledger.connection import LEDGER
 from engram.ledger.postgres.server import PostgresServer
@@ -78,6 +78,19 @@ def owned(session_id: str) -> Callable[[Connection], None]:
     return lambda connection: session_records.insert_session(connection, session(session_id))
 
 
+class Answered:
+    """Waits for one outcome."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+
+    def deliver(self, outcome: Outcome) -> None:
+        """Wake who waits; a transaction that failed ends the benchmark."""
+        if outcome.error is not None:
+            raise outcome.error
+        self.event.set()
+
+
 async def committed_a_second(writer: CommitThread[Connection], name: str) -> float:
     """Facts a second by `CALLERS` tasks, each of which waits for its COMMIT."""
     done = 0
@@ -87,11 +100,9 @@ async def committed_a_second(writer: CommitThread[Connection], name: str) -> flo
         nonlocal done
         number = 0
         while trio.current_time() < deadline:
-            answered = trio.Event()
-            writer.submit(
-                WriteRequest(owned(f"{name}-{caller}-{number}"), lambda outcome, answered=answered: answered.set())
-            )
-            await answered.wait()
+            answered = Answered()
+            writer.submit(WriteRequest(owned(f"{name}-{caller}-{number}"), answered.deliver))
+            await answered.event.wait()
             number, done = number + 1, done + 1
 
     began = trio.current_time()
@@ -137,7 +148,7 @@ def many(url: str) -> tuple[float, float]:
         link.ahead.leave()
         return (time.perf_counter() - began) * 1000
 
-    reads = [timed(lambda c, n=n: counts.taken(c, n.to_bytes(32, "big"))) for n in range(READS)]
+    reads = [timed(partial(counts.taken, controller=n.to_bytes(32, "big"))) for n in range(READS)]
     stalls = [timed(lambda c: paid_clock.checkpoint(c, now)) for _ in range(READS)]
     link.close()
     return statistics.median(reads), max(stalls)

@@ -17,7 +17,7 @@ from engram.ledger.prepared import driver
 T = TypeVar("T")
 
 
-class Store(Protocol):
+class Backing(Protocol):
     """One open database: SQLite, or a connection to PostgreSQL."""
 
     handle: Connection
@@ -71,7 +71,7 @@ class InlineLedger:
 
     holds = True
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Backing) -> None:
         self._store = store
         self._connection = store.handle
         self._closed = False

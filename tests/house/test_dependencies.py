@@ -36,7 +36,7 @@ def imported(*roots: str) -> Iterator[tuple[str, str]]:
 def declared() -> set[str]:
     """Of the gateway's own set, and of every extra that adds a part to it."""
     extras = PROJECT["optional-dependencies"]
-    parts = [extras[name] for name in ("node", "chain", "gpu", "qdrant", "parquet")]
+    parts = [extras[name] for name in ("node", "chain", "gpu", "postgresql", "qdrant", "parquet")]
     return {normal(line) for lines in (PROJECT["dependencies"], *parts) for line in lines}
 
 
@@ -58,7 +58,11 @@ def test_every_declared_package_is_locked(lock: str) -> None:
         normal(line) for line in re.findall(r"^\S+==\S+", (ROOT / "requirements" / lock).read_text(), re.MULTILINE)
     }
     extras = PROJECT["optional-dependencies"]
-    names = ("node", "chain") if lock == "run.txt" else ("node", "chain", "qdrant", "dev", "bench")
+    names = (
+        ("node", "chain", "postgresql")
+        if lock == "run.txt"
+        else ("node", "chain", "postgresql", "qdrant", "dev", "bench")
+    )
     wanted = [*PROJECT["dependencies"], *(line for name in names for line in extras[name])]
     assert [line for line in wanted if normal(line) not in locked] == []
 

@@ -166,7 +166,7 @@ def owner_settings(ttl_s: float) -> Mapping[str, object]:
     }
 
 
-class Gateway(msgspec.Struct, frozen=True):
+class LeaseHolder(msgspec.Struct, frozen=True):
     """A process that has a lease, or had one."""
 
     epoch: int
@@ -182,7 +182,7 @@ class Gateway(msgspec.Struct, frozen=True):
     sessions: int
 
 
-def listed(connection: Connection) -> list[Gateway]:
+def listed(connection: Connection) -> list[LeaseHolder]:
     """Return the gateways that have a lease or had one in the last day, newest first, with what they own."""
     query = (
         "SELECT epoch, name, host, address, extract(epoch FROM started_at)::float AS started_at, "
@@ -193,4 +193,4 @@ def listed(connection: Connection) -> list[Gateway]:
         "(SELECT count(*) FROM sessions WHERE owner_epoch = epoch AND ended_at IS NULL) AS sessions "
         "FROM gateways WHERE ended_at IS NULL OR ended_at > clock_timestamp() - interval '1 day' ORDER BY epoch DESC"
     )
-    return [Gateway(**row) for row in connection.exec_driver_sql(query).mappings()]
+    return [LeaseHolder(**row) for row in connection.exec_driver_sql(query).mappings()]

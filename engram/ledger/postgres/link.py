@@ -55,7 +55,7 @@ class Link:
         try:
             given = conninfo_to_dict(url)
             options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-            wanted = {**_CONNECTION, "application_name": "engram", **given}
+            wanted: dict[str, Any] = {**_CONNECTION, "application_name": "engram", **given}
             wanted["options"] = f"{given.get('options') or ''} {options}".strip()
             self.raw = LedgerConnection.connect(make_conninfo("", **wanted), autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:

@@ -48,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
     import engram.ledger
 
     for module in (inline, engram.ledger):
-        module.open_inline = open_inline  # type: ignore[assignment]
+        setattr(module, "open_inline", open_inline)  # noqa: B010 - in place of a function
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[Any]) -> None:

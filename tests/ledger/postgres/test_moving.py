@@ -1,9 +1,10 @@
 """A SQLite ledger moved to PostgreSQL: every row, once, however often the move was interrupted."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Connection, insert
 
 from config.model import LedgerSettings
 from engram.ledger import LEDGER_FILE, LedgerUnavailable, LedgerUnusable, identity, open_inline
@@ -19,14 +20,18 @@ from tests.postgres import needs_postgresql, rows
 pytestmark = needs_postgresql
 
 
+def sold(number: int, connection: Connection) -> None:
+    paid = payment(str(number), id=f"p{number}", session_id=f"s{number}")
+    connection.execute(insert(payments).values(records.columns_of(paid)))
+    session_records.insert_session(connection, session_of(paid))
+
+
 def filled(folder: Path) -> str:
     """A ledger with a few hundred rows; returns its id."""
     ledger_id = identity.claim(folder, "local")
     ledger = open_inline(folder / LEDGER_FILE)
     for number in range(50):
-        paid = payment(str(number), id=f"p{number}", session_id=f"s{number}")
-        ledger.write_now(lambda c, paid=paid: c.execute(insert(payments).values(records.columns_of(paid))))
-        ledger.write_now(lambda c, paid=paid: session_records.insert_session(c, session_of(paid)))
+        ledger.write_now(partial(sold, number))
     ledger.close()
     return ledger_id
 
