@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,3 +89,41 @@ def test_the_operator_sees_drains_and_evicts_gateways(gateways: list[GatewayProc
     assert second.wait(30) != 0
     assert [row["state"] for row in json.loads(command("list", "--json").stdout)][:2] == ["ended", "ended"]
     assert "no gateway of epoch" in command("drain", str(min(live))).stderr
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="no HAProxy: apt-get install haproxy")
+def test_phones_buy_through_the_balancer_of_the_documentation(gateways: list[GatewayProcess], tmp_path: Path) -> None:
+    documented = (ROOT / "docs" / "scaling.md").read_text().split("```haproxy\n")[1].split("```")[0]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    configured = documented.replace("bind :9000", f"bind 127.0.0.1:{port}")
+    for number, each in enumerate(gateways, start=1):
+        configured = configured.replace(f"10.0.0.1{number}:9000", each.url.removeprefix("http://"))
+    (tmp_path / "haproxy.cfg").write_text(configured)
+    balancer = subprocess.Popen(["haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for each in gateways:
+            until_it_sells(each)
+        until(lambda: answers(url))
+        buyer = Buyer()
+        buyer.quote(url)
+        session_id = str(buyer.pay(url).body["session_id"])
+        buyer.wait(url, session_id, "active", timeout=60.0)
+        sold_by = next(each for each in gateways if each.nodes())
+        sold_by.kill()
+        until(lambda: answers(url))
+        assert buyer.pay(url).body["session_id"] == session_id
+        assert buyer.stop(url, session_id).status == 200
+    finally:
+        balancer.terminate()
+        balancer.wait(10)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

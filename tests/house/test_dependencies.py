@@ -58,11 +58,8 @@ def test_every_declared_package_is_locked(lock: str) -> None:
         normal(line) for line in re.findall(r"^\S+==\S+", (ROOT / "requirements" / lock).read_text(), re.MULTILINE)
     }
     extras = PROJECT["optional-dependencies"]
-    names = (
-        ("node", "chain", "postgresql")
-        if lock == "run.txt"
-        else ("node", "chain", "postgresql", "qdrant", "dev", "bench")
-    )
+    both = ("node", "chain", "postgresql")
+    names = both if lock == "run.txt" else (*both, "qdrant", "dev", "bench")
     wanted = [*PROJECT["dependencies"], *(line for name in names for line in extras[name])]
     assert [line for line in wanted if normal(line) not in locked] == []
 
