@@ -29,7 +29,8 @@ def claim(folder: Path, environment: str, settings: LedgerSettings = EMBEDDED) -
     finally:
         ledger.close()
     if held != environment:
-        raise LedgerUnusable(f"{place} is of environment {held}, not {environment}; set data_dir or ledger.url")
+        where, setting = (place, "ledger.url") if settings.url else (folder, "data_dir")
+        raise LedgerUnusable(f"{where} holds the ledger of environment {held}, not {environment}; set {setting}")
     return ledger_id
 
 

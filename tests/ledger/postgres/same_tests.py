@@ -16,7 +16,7 @@ from engram.ledger import InlineLedger, inline
 from engram.ledger.postgres.server import PostgresServer
 from engram.ledger.postgres.store import PostgresStore
 
-BASE = os.environ["ENGRAM_TEST_POSTGRESQL"]
+BASE = os.environ.get("ENGRAM_TEST_POSTGRESQL", "")
 OF_SQLITE = {
     "::TestSessionLife::": "a state machine: a ledger for each of many examples",
     "test_many_rows_are_written_and_read_by_one_statement_each": "reads beside the ledger",
