@@ -19,6 +19,11 @@ from engram.ledger.postgres.store import PostgresStore
 BASE = os.environ.get("ENGRAM_TEST_POSTGRESQL", "")
 OF_SQLITE = {
     "::TestSessionLife::": "a state machine: a ledger for each of many examples",
+    "test_a_session_is_read_as_it_was_written": "sets the clock, which is the server's there",
+    "test_a_delete_during_provisioning_stays_stopped": "the same",
+    "test_paid_time_is_settled_when_the_session_stops": "the same",
+    "test_checkpoints_carry_paid_time_over_a_reboot": "the same",
+    "test_what_has_run_out_is_found_and_an_extension_adds_its_seconds_once": "the same",
     "test_many_rows_are_written_and_read_by_one_statement_each": "reads beside the ledger",
     "test_an_error_names_no_value_and_undoes_its_own_transaction_alone": "SQLite's group",
     "test_a_disk_that_refuses_is_the_ledgers_refusal": "a pragma",
