@@ -107,7 +107,7 @@ def migrate_ledger(*, to: MigrateTo, sources: Sources = SOURCES, show: Show = SH
     from engram.ledger import moving
 
     try:
-        with data_folder(_folder(sources)) as locked, progress("rows") as on_progress:
+        with data_folder(Path(sources.load().settings.data_dir)) as locked, progress("rows") as on_progress:
             moved = moving.to_server(locked, to, on_progress)
     except LedgerError as error:
         raise CommandFailed(str(error)) from None
@@ -115,7 +115,13 @@ def migrate_ledger(*, to: MigrateTo, sources: Sources = SOURCES, show: Show = SH
 
 
 def _folder(sources: Sources) -> Path:
-    return Path(sources.load().settings.data_dir)
+    settings = sources.load().settings
+    if settings.ledger.url:
+        raise CommandFailed(
+            "the ledger is on a PostgreSQL server (ledger.url), whose own means back it up, restore and check it:"
+            " pg_basebackup and the archived log, or pg_dump"
+        )
+    return Path(settings.data_dir)
 
 
 def _must_be_there(backup_file: Path) -> None:
