@@ -126,6 +126,19 @@ def is_http_url(url: str) -> bool:
         return False
 
 
+def is_postgresql_url(url: str) -> bool:
+    """Tell whether the text is the address of a database on a PostgreSQL server.
+
+    >>> is_postgresql_url("postgresql://engram@db.example/engram"), is_postgresql_url("https://db.example/engram")
+    (True, False)
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("postgresql", "postgres") and len(parts.path) > 1 and _is_written_out(url)
+    except ValueError:
+        return False
+
+
 def _is_written_out(url: str) -> bool:
     """Return whether the URL is free of spaces and invisible characters, which a paste may bring along."""
     return url.isprintable() and " " not in url

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from config.addresses import is_base_url, is_http_url, right_origin
+from config.addresses import is_base_url, is_http_url, is_postgresql_url, right_origin
 from config.dotenv import parse
 from config.environment import ENV_FILES, PROFILE_VARIABLE, STATE_VARIABLE, VARIABLES, misspelled
 from config.errors import ConfigError, Problem
@@ -186,6 +186,11 @@ def _url(url: str) -> None:
         raise ValueError(f"{mask_url(url)!r} is not an http or https URL")
 
 
+def _ledger_url(url: str) -> None:
+    if url and not is_postgresql_url(url):
+        raise ValueError(f"{mask_url(url)!r} is not an address such as postgresql://engram@db.example:5432/engram")
+
+
 def _shown_base_url(url: str) -> None:
     _url(url)
     if url and not is_base_url(url):
@@ -221,6 +226,7 @@ _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "relay.tool_url": _url,
         "xeris.public_url": _shown_base_url,
         "xeris.submission_usd": _price_or_nothing,
+        "ledger.url": _ledger_url,
         "miner.hub_url": _url,
         "worker.orchestrator_url": _url,
         "worker.inference_url": _url,

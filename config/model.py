@@ -61,6 +61,18 @@ class BackupSettings(Section, frozen=True):
     """How many are kept; the oldest are removed, each time after a new one was checked."""
 
 
+class LedgerSettings(Section, frozen=True):
+    """Where the durable facts are kept."""
+
+    url: str = ""
+    """`postgresql://user@host:5432/database` for several gateways on one ledger; empty: a SQLite file in the data
+    folder. A password belongs into a file that PGPASSFILE names, or ~/.pgpass."""
+    lease_s: Annotated[float, Meta(ge=2, le=300)] = 10.0
+    """A gateway that is silent on PostgreSQL for this long is taken to be gone, and others take over its work."""
+    gateway_name: str = ""
+    """What other gateways and `engram gateways list` call this one; empty: host name and process id."""
+
+
 class OpsSettings(Section, frozen=True):
     """The operator's listener (/status, /metrics, /health, /ready); never public."""
 
@@ -637,6 +649,7 @@ class Settings(Section, frozen=True):
     shutdown: ShutdownSettings = ShutdownSettings()
     log: LogSettings = LogSettings()
     backup: BackupSettings = BackupSettings()
+    ledger: LedgerSettings = LedgerSettings()
     ops: OpsSettings = OpsSettings()
     http: HttpSettings = HttpSettings()
     gateway: GatewaySettings = GatewaySettings()

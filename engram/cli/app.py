@@ -98,6 +98,7 @@ _GROUPS: Final = (
     ("mcp", "mcp.command", "Reach an MCP server with a hotkey; tokens for clients that cannot sign."),
     ("new", "miner.new", "Projects to start from."),
     ("proxy", "proxy.command", "Check the reverse proxy's settings; explain how a request ended."),
+    ("gateways", "operate.gateways", "Gateways that share a ledger on PostgreSQL."),
     ("relay", "operate.relay", "What is relayed to another network."),
     ("registry", "chain.registry", "Endpoints of miners, as committed on the chain."),
     ("validator", "operate.validator", "What a validator has found of its miners; where its weights stand."),

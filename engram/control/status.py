@@ -14,6 +14,7 @@ from engram import __version__
 from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock
 from engram.control.model import MoneyToday, SystemStatus, TreeNode
+from engram.durable import driver
 from engram.ledger import Ledger, facts
 from engram.payments import records as payment_records
 from engram.payments.model import RefundState
@@ -97,7 +98,7 @@ def _counts(connection: Connection, now: float) -> _Counts:
     ]
     return _Counts(
         ledger_id=facts.ledger_id(connection),
-        sqlite=str(connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()),
+        sqlite="" if connection.dialect.name == "postgresql" else driver.VERSION,
         sessions={str(state): count for state, count in counts.by_state(connection).items()},
         payments={str(state): count for state, count in payment_records.count_by_state(connection).items()},
         quarantined=quarantined,

@@ -1,9 +1,16 @@
 """Facts about the ledger itself: its id, its environment, and the operator's switches."""
 
+from typing import Final
+
 from sqlalchemy import Connection, select
 
 from engram.ledger.sql import upsert
 from engram.ledger.tables import meta
+
+MOVED_TO: Final = "moved_to"
+"""Where a ledger was moved to: this copy is not used any more."""
+MOVING_FROM: Final = "moving_from"
+"""The id of the ledger whose rows are still being moved here."""
 
 
 def ledger_id(connection: Connection) -> str:

@@ -1,28 +1,41 @@
 """The first look at a ledger: opens it before anything else runs, and gives a new one its environment."""
 
+from functools import partial
 from pathlib import Path
 
+from sqlalchemy import Connection
+
+from config.model import LedgerSettings
 from engram.ledger import facts
-from engram.ledger.connection import LEDGER_FILE
 from engram.ledger.errors import LedgerUnavailable, LedgerUnusable
-from engram.ledger.inline import open_inline
+from engram.ledger.opening import EMBEDDED, open_ledger, place_of
 
 
-def claim(folder: Path, environment: str) -> str:
-    """Open, check and migrate the ledger of `folder`, and return its id. Blocks.
+def claim(folder: Path, environment: str, settings: LedgerSettings = EMBEDDED) -> str:
+    """Open, check and migrate the ledger of `folder`, or that of the settings, and return its id. Blocks.
 
     Raises LedgerUnusable for a damaged or newer file, or one of another environment, and LedgerUnavailable when the
     disk refuses (full, read-only, no permission).
     """
-    ledger = open_inline(folder / LEDGER_FILE)
+    place = place_of(settings, folder)
+    ledger = open_ledger(settings, folder)
     try:
+        ledger.write_now(partial(_refuse_moved, place=place))
         held, ledger_id = ledger.write_now(
             lambda connection: (facts.claim_environment(connection, environment), facts.ledger_id(connection))
         )
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"{folder / LEDGER_FILE} cannot be written: {error}") from error
+        raise LedgerUnavailable(f"{place} cannot be written: {error}") from error
     finally:
         ledger.close()
     if held != environment:
-        raise LedgerUnusable(f"{folder} holds the ledger of environment {held}, not {environment}; set data_dir")
+        where, setting = (place, "ledger.url") if settings.url else (folder, "data_dir")
+        raise LedgerUnusable(f"{where} holds the ledger of environment {held}, not {environment}; set {setting}")
     return ledger_id
+
+
+def _refuse_moved(connection: Connection, place: str) -> None:
+    if (to := facts.get(connection, facts.MOVED_TO)) is not None:
+        raise LedgerUnusable(f"{place} was moved to {to}: set ledger.url to it")
+    if facts.get(connection, facts.MOVING_FROM) is not None:
+        raise LedgerUnusable(f"a ledger is being moved to {place}: run `engram ledger migrate` again until it is done")

@@ -17,7 +17,7 @@ from engram.ledger.prepared import driver
 T = TypeVar("T")
 
 
-class Store(Protocol):
+class Backing(Protocol):
     """One open database: SQLite, or a connection to PostgreSQL."""
 
     handle: Connection
@@ -71,13 +71,18 @@ class InlineLedger:
 
     holds = True
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Backing) -> None:
         self._store = store
         self._connection = store.handle
         self._closed = False
         self.commits = Commits()
         self.before_commit: Callable[[], None] | None = None
         self.after_commit: Callable[[], None] | None = None
+
+    @property
+    def handle(self) -> Connection:
+        """The connection, outside of a transaction."""
+        return self._connection
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """Run `transaction` durably. Raises what it raises, LedgerUnavailable or CommitUnknown."""

@@ -1,7 +1,7 @@
 """The ledger's interface for all areas."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
@@ -63,6 +63,10 @@ class Server(Protocol):
         self, on_fatal: Callable[[DurableError], None], on_group: Callable[[Group], None]
     ) -> CommitThread[Connection]:
         """Connect, migrate and take the lease; blocks. Raises LedgerUnusable and LedgerUnavailable."""
+        ...
+
+    def open_inline(self) -> Any:
+        """Connect and migrate without a lease; blocks. Raises LedgerUnusable and LedgerUnavailable."""
         ...
 
     def open_readers(self, most: int) -> Reading:

@@ -12,7 +12,8 @@ from typing import Any, Final, Protocol, TypeAlias, final
 import sqlalchemy.exc
 from sqlalchemy import Connection, Delete, Insert, Select, Update
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine.interfaces import Compiled, Dialect
+from sqlalchemy.engine.interfaces import Dialect
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from engram.durable.driver import sqlite3
 
@@ -64,9 +65,11 @@ class Prepared:
         self._sql: Final = str(compiled)
         self._columns: Final = tuple(statement.selected_columns.keys()) if isinstance(statement, Select) else ()
 
-    def compiled(self, dialect: Dialect) -> Compiled:
+    def compiled(self, dialect: Dialect) -> SQLCompiler:
         """Compile the statement for a dialect."""
-        return self._statement.compile(dialect=dialect, column_keys=self._keys)
+        found = self._statement.compile(dialect=dialect, column_keys=self._keys)
+        assert isinstance(found, SQLCompiler)
+        return found
 
     @property
     def sql(self) -> str:
@@ -80,7 +83,7 @@ class Prepared:
 
     def values(self, connection: Connection, parameters: Mapping[str, object]) -> tuple[Any, ...] | None:
         """Return the first row's values in their order, None without a row. Raises sqlalchemy.exc.DBAPIError."""
-        raw = connection.connection.dbapi_connection
+        raw: object = connection.connection.dbapi_connection
         if isinstance(raw, sqlite3.Connection):
             found: tuple[Any, ...] | None = self._run(raw, parameters).fetchone()
             return found
@@ -89,14 +92,14 @@ class Prepared:
 
     def rows(self, connection: Connection, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
         """Return the values of all rows in their order. Raises sqlalchemy.exc.DBAPIError."""
-        raw = connection.connection.dbapi_connection
+        raw: object = connection.connection.dbapi_connection
         if isinstance(raw, sqlite3.Connection):
             return self._run(raw, parameters).fetchall()
         return _remote(raw).rows(self, parameters)
 
     def change(self, connection: Connection, parameters: Mapping[str, object]) -> int:
         """Run the statement; return how many rows it changed. Raises sqlalchemy.exc.DBAPIError."""
-        raw = connection.connection.dbapi_connection
+        raw: object = connection.connection.dbapi_connection
         if isinstance(raw, sqlite3.Connection):
             return self._run(raw, parameters).rowcount
         return _remote(raw).change(self, parameters)
@@ -106,7 +109,7 @@ class Prepared:
 
         Raises sqlalchemy.exc.DBAPIError, or the transaction fails with it later.
         """
-        raw = connection.connection.dbapi_connection
+        raw: object = connection.connection.dbapi_connection
         if isinstance(raw, sqlite3.Connection):
             self._run(raw, parameters)
         else:
@@ -114,7 +117,7 @@ class Prepared:
 
     def apply_each(self, connection: Connection, parameters: Sequence[Mapping[str, object]]) -> None:
         """Run the statement with each of many parameters, as `apply` does."""
-        raw = connection.connection.dbapi_connection
+        raw: object = connection.connection.dbapi_connection
         if not isinstance(raw, sqlite3.Connection):
             remote = _remote(raw)
             for each in parameters:
@@ -127,7 +130,7 @@ class Prepared:
 
     def insert(self, connection: Connection, parameters: Mapping[str, object]) -> int:
         """Insert a row into a table that numbers its rows; return the number. Raises sqlalchemy.exc.DBAPIError."""
-        raw = connection.connection.dbapi_connection
+        raw: object = connection.connection.dbapi_connection
         if isinstance(raw, sqlite3.Connection):
             return self._run(raw, parameters).lastrowid or 0
         return int(_remote(raw).rows(self, parameters)[0][0])

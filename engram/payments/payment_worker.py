@@ -73,6 +73,8 @@ class PaymentWork:
 
     async def _run(self, payment_id: str, fresh: Payment | None) -> None:
         try:
+            if not self._ledger.holds:  # another process may own it by now: the next reading finds out
+                return
             payment = fresh or await self._ledger.read(lambda connection: records.get(connection, payment_id))
             if payment is not None and payment.quarantined_at is None:
                 await self._drive(payment)
@@ -148,6 +150,8 @@ class PaymentWork:
                 await self._advance(payment, PaymentEvent.REFUSED, reason=rules.kept_refusal(reason, proven=False))
 
     async def _settle(self, payment: Payment) -> None:
+        if not self._ledger.holds:
+            return
         kill_points.point("settle:before")
         settlement = await self._timed("settle", self._facilitator.settle(payment))
         kill_points.point("settle:after")

@@ -178,6 +178,8 @@ class Worker:
         session, node, key = self._session, self._node, self._key
         if session is None or node is None or key is None:
             return Outcome.REJECTED
+        if not self._fleet.ledger.holds:  # another gateway may own the session by now
+            return Outcome.LOST
         runs_already = await self._inspect() is Outcome.DONE
         self._fell_silent = runs_already and session.state in RUNNING
         self._launched_at = None if runs_already else trio.current_time()

@@ -1,5 +1,7 @@
 """The parts that roles of one process share: one data folder, one ledger, one loop."""
 
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -28,6 +30,7 @@ from engram.ledger import (
     identity,
 )
 from engram.ledger.backups import keep_backing_up
+from engram.ledger.opening import server_of
 from engram.provisioning.errors import ProvisioningError
 from engram.roles.process import Process, begin
 from engram.roles.reloading import Reloading
@@ -90,12 +93,13 @@ class Shared:
         self.listeners: dict[str, Listener] = {}
         self._surfaces: dict[str, Bound] = {}
         self._roles = roles
+        self._server = server_of(settings.ledger, f"{settings.ops.host}:{settings.ops.port}", _end)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[SupervisorSpec]:
         """Yield the tree of all roles; see Program."""
         self.http = HttpClient()
-        self.ledger = LedgerClient(self.registry.ref(LedgerActor, LEDGER), self.folder)
+        self.ledger = LedgerClient(self.registry.ref(LedgerActor, LEDGER), self.folder, self._server)
         try:
             yield together([await role.tree(self) for role in self._roles])
         finally:
@@ -127,7 +131,7 @@ class Shared:
 
     def ledger_actor(self) -> LedgerActor:
         """Return the ledger's only writer, whose loss ends the process."""
-        return LedgerActor(self.folder, self._on_ledger_lost, self._on_group)
+        return LedgerActor(self.folder, self._on_ledger_lost, self._on_group, self._server)
 
     async def back_up(self, context: Context) -> None:
         """Make backups of the ledger on the timer, for ever; a job."""
@@ -142,8 +146,12 @@ class Shared:
             self.metrics.ledger_writes.labels(outcome.word).inc()
 
     def _on_ledger_lost(self, error: LedgerError) -> None:
-        path = str(self.folder / LEDGER_FILE)
+        path = self._server.place if self._server else str(self.folder / LEDGER_FILE)
         self.process.fail(lambda: _log.error("ledger_lost", error=str(error), path=path))
+
+
+def _end() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main(
@@ -176,7 +184,7 @@ def main(
 
 def open_shared(process: Process, openers: Sequence[OpenRole], settings: Settings, folder: Path) -> Shared:
     """Open the ledger of `folder`, which this process has locked, and each role's keys. Raises what is in REFUSALS."""
-    ledger_id, roles = identity.claim(folder, settings.environment), []
+    ledger_id, roles = identity.claim(folder, settings.environment, settings.ledger), []
     for open_role in openers:
         role = open_role(settings, folder)
         roles.append(role)

@@ -6,15 +6,18 @@ what the clock read when its time began to count, `counted_from`; that is never 
 begins with a checkpoint in the same transaction. So no jump of the wall clock, kill or reboot takes from a session what
 it had used by the latest checkpoint, or counts it twice.
 
+Where several processes share a ledger on PostgreSQL, its clock is read instead of theirs: they need not agree, and a
+row that another machine has checkpointed is not from another boot.
+
 Functions are called inside `ledger.write` or `ledger.read` and own no transaction.
 """
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, or_, select, true, update
+from sqlalchemy import Connection, bindparam, cast, extract, func, or_, select, true, update
 
 from engram.ledger import Prepared, owners
-from engram.ledger.sql import OWNER
+from engram.ledger.sql import OWNER, REAL
 from engram.sessions import rules
 from engram.sessions.model import Instant
 from engram.sessions.tables import SESSION, paid_clock, sessions
@@ -24,11 +27,23 @@ SESSIONS = select(*SESSION, *COLUMNS).join_from(sessions, paid_clock, true())
 """Each with the row of the clock."""
 _ROW = Prepared(select(*COLUMNS))
 _MOVE = Prepared(update(paid_clock).values({column: bindparam(column.name) for column in COLUMNS}))
+SHARED_BY: Final = "postgresql"
+_SERVER_TIME = Prepared(select(cast(extract("epoch", func.clock_timestamp()), REAL)))
 _ENDS = sessions.c.counted_from + sessions.c.paid_s - sessions.c.used_s
+
+
+def instant(connection: Connection, now: Instant) -> Instant:
+    """Return the instant by which this ledger counts paid time: `now` of this machine, or the server's own."""
+    if connection.dialect.name != SHARED_BY:
+        return now
+    values = _SERVER_TIME.values(connection, {})
+    assert values is not None, "a clock has a time"
+    return Instant(values[0], values[0], SHARED_BY)
 
 
 def checkpoint(connection: Connection, now: Instant) -> float:
     """Move the row on to `now`, unless it is further; returns what the clock reads there, in seconds."""
+    now = instant(connection, now)
     reads_s, at = _row(connection)
     if at.boot == now.boot and now.monotonic < at.monotonic:
         return reads_s
@@ -40,6 +55,7 @@ def checkpoint(connection: Connection, now: Instant) -> float:
 
 def expired(connection: Connection, now: Instant, limit: int = 500) -> list[str]:
     """Ids of this process's sessions whose time is up, the longest overdue first; the same as rules.has_expired."""
+    now = instant(connection, now)
     reads_s, at = _row(connection)
     reads_s += rules.elapsed_s(at, now)
     query = (

@@ -136,7 +136,7 @@ def list_running(connection: Connection) -> list[RunningSession]:
 
 
 def list_unfinished(connection: Connection, limit: int) -> list[tuple[str, int]]:
-    """Return those of this process that are being provisioned or stopped, not quarantined, oldest first: ids, crashes."""
+    """Return sessions of this process being provisioned or stopped and not in quarantine: ids and crashes."""
     query = (
         select(sessions.c.id, sessions.c.crashes)
         .where(
@@ -210,6 +210,7 @@ def transition(
     before = get(connection, session_id)
     if before is None:
         return None
+    now = paid_clock.instant(connection, now)
     state = rules.next_state(before.state, event, before.end_reason)
     if state is None:
         return None

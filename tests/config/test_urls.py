@@ -23,6 +23,7 @@ def test_the_settings_that_are_urls_are_these() -> None:
         "chain.endpoints",
         "gateway.public_url",
         "gateway.terms_url",
+        "ledger.url",
         "miner.embedding_url",
         "miner.hub_url",
         "payments.facilitator_url",

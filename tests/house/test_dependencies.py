@@ -38,7 +38,7 @@ def imported(*roots: str) -> Iterator[tuple[str, str]]:
 def declared() -> set[str]:
     """Of the gateway's own set, and of every extra that adds a part to it."""
     extras = PROJECT["optional-dependencies"]
-    parts = [extras[name] for name in ("node", "chain", "gpu", "qdrant", "parquet")]
+    parts = [extras[name] for name in ("node", "chain", "gpu", "postgresql", "qdrant", "parquet")]
     return {normal(line) for lines in (PROJECT["dependencies"], *parts) for line in lines}
 
 
@@ -60,7 +60,8 @@ def test_every_declared_package_is_locked(lock: str) -> None:
         normal(line) for line in re.findall(r"^\S+==\S+", (ROOT / "requirements" / lock).read_text(), re.MULTILINE)
     }
     extras = PROJECT["optional-dependencies"]
-    names = ("node", "chain") if lock == "run.txt" else ("node", "chain", "qdrant", "dev", "bench")
+    both = ("node", "chain", "postgresql")
+    names = both if lock == "run.txt" else (*both, "qdrant", "dev", "bench")
     wanted = [*PROJECT["dependencies"], *(line for name in names for line in extras[name])]
     assert [line for line in wanted if normal(line) not in locked] == []
 

@@ -16,6 +16,7 @@ EXCEPTIONS = {
     "engram/clock.py": "the SDK's clients without a loop need a clock, and no trio",
     "engram/chain/submit/substrate.py": "extra `chain`",
     "engram/gpu/nvml.py": "extra `gpu`",
+    "engram/ledger/opening.py": "extra `postgresql`",
     "engram/memory/embed/minilm.py": "extra `node`",
     "engram/memory/embed/minilm_graph.py": "onnx, where weights are made",
     "engram/miner/node.py": "extra `qdrant`",

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SQLITE_ALONE = {"engram/ledger/sql.py", "engram/ledger/prepared.py", "engram/ledger/lane.py"}
+SQLITE_ALONE = {
+    "engram/ledger/postgres/dialect.py",
+    "engram/ledger/sql.py",
+    "engram/ledger/prepared.py",
+    "engram/ledger/lane.py",
+}
 """Where SQLAlchemy's dialect of SQLite may be named: the seam, and what compiles statements for SQLite's own driver."""
 
 

@@ -7,13 +7,14 @@ from cyclopts import App, Parameter
 
 from engram.cli import roles
 from engram.cli.failures import CommandFailed
-from engram.cli.miner.data_folder import Data, progress, truth_of
+from engram.cli.miner.data_folder import Data, truth_of
 from engram.cli.miner.export import export
 from engram.cli.miner.folder import backup, erase, repair, restore, verify
 from engram.cli.miner.ingest import ingest
 from engram.cli.miner.mcp import mcp
 from engram.cli.miner.use import query, stats
 from engram.cli.output import complain
+from engram.cli.progress import progress
 from engram.durable.driver import sqlite3
 
 KEY_VARIABLE: Final = "QDRANT_API_KEY"

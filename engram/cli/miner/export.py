@@ -17,7 +17,8 @@ from cyclopts import Parameter
 
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
-from engram.cli.miner.data_folder import progress, truth_of
+from engram.cli.miner.data_folder import truth_of
+from engram.cli.progress import progress
 
 Document = dict[str, object]
 _ROWS_AT_ONCE = 256

@@ -13,8 +13,9 @@ from cyclopts import Parameter
 
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
-from engram.cli.miner.data_folder import Data, progress, truth_of
+from engram.cli.miner.data_folder import Data, truth_of
 from engram.cli.options import SHOW, Show
+from engram.cli.progress import progress
 from engram.durable.driver import sqlite3
 
 if TYPE_CHECKING:

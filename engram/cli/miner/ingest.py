@@ -15,10 +15,10 @@ from engram.api import node as api
 from engram.api import node_model as model
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
-from engram.cli.miner.data_folder import progress
 from engram.cli.miner.target import NODE, BodySigner, NodeTarget, answered
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
+from engram.cli.progress import progress
 from engram.hotkeys import authority
 from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, ReadObject
 from engram.sdk.errors import NotReached, OutcomeUnknown

@@ -26,6 +26,7 @@ app = App(
 BACKUP_S = 300.0
 Checked = Annotated[Path | None, Parameter(help="A backup; else the ledger of the data folder.")]
 Drilled = Annotated[Path | None, Parameter(help="A backup; else the newest one in backup.folder.")]
+MigrateTo = Annotated[str, Parameter(help="Address of an empty database: postgresql://user@host:5432/database.")]
 Source = Annotated[Path, Parameter(help="The backup.")]
 Target = Annotated[Path, Parameter(help="File to write, which must not exist yet; or a folder, with --keep.")]
 Kept = Annotated[
@@ -157,8 +158,34 @@ def _newest_backup(sources: Sources) -> Path:
     return found
 
 
+@app.command(
+    name="migrate", help_epilogue="Example: `engram ledger migrate --to postgresql://engram@db.example/engram`"
+)
+def migrate_ledger(*, to: MigrateTo, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+    """Move the ledger of the data folder to an empty PostgreSQL database, and compare it row by row.
+
+    No process may be running. A move that was interrupted is begun again and goes on. The file stays, and is not opened
+    any more: set `ledger.url` to the new address.
+    """
+    from engram.cli.progress import progress
+    from engram.ledger import moving
+
+    try:
+        with data_folder(Path(sources.load().settings.data_dir)) as locked, progress("rows") as on_progress:
+            moved = moving.to_server(locked, to, on_progress)
+    except LedgerError as error:
+        raise CommandFailed(str(error)) from None
+    output.record({f"rows of {table}": count for table, count in moved.items()}, json=show.json)
+
+
 def _folder(sources: Sources) -> Path:
-    return Path(sources.load().settings.data_dir)
+    settings = sources.load().settings
+    if settings.ledger.url:
+        raise CommandFailed(
+            "the ledger is on a PostgreSQL server (ledger.url), whose own means back it up, restore and check it:"
+            " pg_basebackup and the archived log, or pg_dump"
+        )
+    return Path(settings.data_dir)
 
 
 def _must_be_there(backup_file: Path) -> None:

@@ -37,7 +37,7 @@ def _facts(found: SystemStatus) -> dict[str, object]:
         "sessions": _counts(found.sessions),
         "payments": _counts(found.payments),
         "quarantined": ", ".join(found.quarantined) or "none",
-        "ledger": f"{found.ledger_id} (SQLite {found.sqlite})",
+        "ledger": f"{found.ledger_id} ({f'SQLite {found.sqlite}' if found.sqlite else 'PostgreSQL'})",
         **({"relay": _relay(found.extra["relay"])} if "relay" in found.extra else {}),
         **{f"age of {name}": duration(age_s) for name, age_s in found.ages_s.items()},
     }

@@ -28,7 +28,6 @@ import psycopg.errors
 import sqlalchemy.exc
 from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, PipelineStatus
 from psycopg.pq.abc import PGresult
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from engram.ledger.postgres.dialect import NUMBERED
 from engram.ledger.postgres.faults import ConnectionGone
@@ -42,16 +41,16 @@ Row = tuple[Any, ...]
 _NO_ROWS: Final[list[Row]] = []
 
 
-class Sent:
+class SentStatement:
     """A statement that was sent. `rows` and `changed` are its result once it is `done`."""
 
-    __slots__ = ("changed", "done", "error", "is_sync", "request", "rows", "sql", "tag")
+    __slots__ = ("changed", "done", "error", "request", "rows", "skipped", "sql", "tag")
 
-    def __init__(self, request: int, sql: str, *, is_sync: bool = False) -> None:
+    def __init__(self, request: int, sql: str) -> None:
         self.request = request
         self.sql = sql
-        self.is_sync = is_sync
         self.done = False
+        self.skipped = False
         self.rows = _NO_ROWS
         self.changed = 0
         self.tag = b""
@@ -66,7 +65,7 @@ class Ahead:
         self._pg = raw.pgconn
         self._poll = select.poll()
         self._poll.register(self._pg.socket, select.POLLIN)
-        self._outstanding: deque[Sent] = deque()
+        self._outstanding: deque[SentStatement] = deque()
         self._names: dict[str, bytes] = {}
         self._statements: dict[Prepared, tuple[str, bytes, tuple[str, ...]]] = {}
         self.request = 0
@@ -90,17 +89,17 @@ class Ahead:
 
     # The group's own.
 
-    def send(self, sql: str) -> Sent:
+    def send(self, sql: str) -> SentStatement:
         """Send a statement without parameters."""
         self._enter()
         self._pg.send_query_params(sql.encode(), None)
-        return self._sent(Sent(self.request, sql))
+        return self._sent(SentStatement(self.request, sql))
 
     def sync(self) -> None:
         """Let what follows run although something before may have failed."""
         self._enter()
         self._pg.pipeline_sync()
-        self._sent(Sent(self.request, "", is_sync=True))
+        self._sent(SentStatement(self.request, ""))
 
     @property
     def outstanding(self) -> bool:
@@ -134,10 +133,13 @@ class Ahead:
 
     # Parts.
 
-    def _execute(self, prepared: Prepared, parameters: Mapping[str, object]) -> Sent:
+    def _execute(self, prepared: Prepared, parameters: Mapping[str, object]) -> SentStatement:
         sql, name, order = self._statements.get(prepared) or self._prepare(prepared)
-        values, formats = [], []
+        values: list[bytes | None] = []
+        formats: list[int] = []
         for key in order:
+            if key not in parameters:
+                raise translated(sql, psycopg.ProgrammingError(f"the parameter {key} has no value"))
             value = parameters[key]
             match value:
                 case None:
@@ -151,16 +153,15 @@ class Ahead:
                     formats.append(0)
         self._enter()
         self._pg.send_query_prepared(name, values, formats)
-        return self._sent(Sent(self.request, sql))
+        return self._sent(SentStatement(self.request, sql))
 
     def _prepare(self, prepared: Prepared) -> tuple[str, bytes, tuple[str, ...]]:
         compiled = prepared.compiled(NUMBERED)
-        assert isinstance(compiled, SQLCompiler)
         sql = str(compiled)
         name = f"engram_{len(self._statements)}".encode()
         self._enter()
         self._pg.send_prepare(name, sql.encode())
-        self._answer(self._sent(Sent(self.request, sql)))
+        self._answer(self._sent(SentStatement(self.request, sql)))
         self._statements[prepared] = found = (sql, name, tuple(compiled.positiontup or ()))
         return found
 
@@ -171,23 +172,25 @@ class Ahead:
             self._pg.nonblocking = 1
             self._pg.enter_pipeline_mode()
 
-    def _sent(self, sent: Sent) -> Sent:
+    def _sent(self, sent: SentStatement) -> SentStatement:
         self._outstanding.append(sent)
         if len(self._outstanding) > MOST_AHEAD:
             self._pg.send_flush_request()
             self._read_until(sent)
         return sent
 
-    def _answer(self, sent: Sent) -> Sent:
+    def _answer(self, sent: SentStatement) -> SentStatement:
         if not sent.done:
             self._pg.send_flush_request()
             self._read_until(sent)
         error = sent.error or self.errors.get(sent.request)
+        if error is None and sent.skipped:  # the group has failed before its first request
+            error = self.errors.get(0) or psycopg.errors.InFailedSqlTransaction("a statement before it has failed")
         if error is not None:
             raise translated(sent.sql, error)
         return sent
 
-    def _read_until(self, last: Sent) -> None:
+    def _read_until(self, last: SentStatement) -> None:
         self._flush()
         while not last.done:
             sent = self._outstanding[0]
@@ -198,7 +201,7 @@ class Ahead:
             sent.done = True
             self._take(sent, result)
 
-    def _take(self, sent: Sent, result: PGresult) -> None:
+    def _take(self, sent: SentStatement, result: PGresult) -> None:
         match result.status:
             case ExecStatus.TUPLES_OK:
                 sent.rows = _decoded(result)
@@ -206,8 +209,10 @@ class Ahead:
             case ExecStatus.COMMAND_OK:
                 sent.changed = result.command_tuples or 0
                 sent.tag = result.command_status or b""
-            case ExecStatus.PIPELINE_SYNC | ExecStatus.PIPELINE_ABORTED:
+            case ExecStatus.PIPELINE_SYNC:
                 return
+            case ExecStatus.PIPELINE_ABORTED:
+                sent.skipped = True
             case _:
                 sent.error = _error_of(result)
                 self.errors.setdefault(sent.request, sent.error)

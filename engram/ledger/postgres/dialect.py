@@ -30,5 +30,5 @@ class Dialect(PGDialect_psycopg):
 
 
 registry.register("postgresql.engram", __name__, "Dialect")
-NUMBERED: Final = Dialect(paramstyle="numeric_dollar")
+NUMBERED: Final = Dialect(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 """For statements that are prepared by the server: parameters are $1, $2, …"""

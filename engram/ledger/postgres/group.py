@@ -27,7 +27,7 @@ from sqlalchemy import Connection
 from engram import kill_points
 from engram.durable import Commits, Outcome
 from engram.ledger.errors import CommitUnknown, LedgerError, LedgerUnavailable
-from engram.ledger.postgres.ahead import Ahead, Sent, translated
+from engram.ledger.postgres.ahead import Ahead, SentStatement, translated
 from engram.ledger.postgres.faults import ConnectionGone, is_fault, text_of
 from engram.ledger.postgres.link import Link
 
@@ -129,7 +129,7 @@ class GroupCommit:
         failure.__cause__ = error.with_traceback(None)
         return Outcome(error=failure)
 
-    def _refusal(self, opening: Sequence[Sent]) -> LedgerError | None:
+    def _refusal(self, opening: Sequence[SentStatement]) -> LedgerError | None:
         """Return why the group as a whole cannot be committed."""
         for sent in opening:
             if sent.error is not None:
@@ -140,9 +140,11 @@ class GroupCommit:
 
     def _commit(self, outcomes: list[Outcome]) -> LedgerError | None:
         ahead = self._ahead
+        is_aborted = len(outcomes) in ahead.errors
         ahead.request = 0
-        ahead.errors.pop(0, None)
         try:
+            if is_aborted:  # by the last request: none after it has undone it
+                ahead.send(_UNDO)
             sent = ahead.send("COMMIT")
             ahead.settle()
         except psycopg.Error as error:

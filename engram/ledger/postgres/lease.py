@@ -24,8 +24,9 @@ of the ttl after the last renewal was sent, by the local monotonic clock. And it
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final, final
+from typing import Final, final
 
+import msgspec
 import psycopg
 from sqlalchemy import Connection
 
@@ -60,11 +61,10 @@ class Lease:
             "VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s)) RETURNING epoch"
         )
         try:
-            row = link.raw.execute(query, (name, host, address, ttl_s)).fetchone()
+            (epoch,) = link.row(query, (name, host, address, ttl_s))
         except psycopg.Error as error:
             raise LedgerUnavailable(f"this gateway has no lease: {text_of(error)}") from None
-        assert row is not None, "INSERT returns its row"
-        return cls(int(row[0]), ttl_s, sent_at)
+        return cls(int(epoch), ttl_s, sent_at)
 
     @property
     def renewal(self) -> str:
@@ -101,14 +101,26 @@ class Lease:
 
         Waits for the transaction that was cut off to end: it holds the row's lock. Raises psycopg.Error.
         """
-        row = link.raw.execute("SELECT groups FROM gateways WHERE epoch = %s FOR UPDATE", (self.epoch,)).fetchone()
-        return row is not None and int(row[0]) >= groups
+        (found,) = link.row("SELECT groups FROM gateways WHERE epoch = %s FOR UPDATE", (self.epoch,))
+        return int(found) >= groups
 
 
 def end(connection: Connection, epoch: int) -> bool:
     """End a lease; its rows are taken over by the others. False when it has ended already."""
     query = "UPDATE gateways SET ended_at = clock_timestamp() WHERE epoch = %s AND ended_at IS NULL"
     return connection.exec_driver_sql(query, (epoch,)).rowcount == 1
+
+
+def drain(connection: Connection, epoch: int) -> bool:
+    """Want a gateway to end: it takes over nothing more, and leaves its rows to the others. False when it has ended."""
+    query = "UPDATE gateways SET draining_at = clock_timestamp() WHERE epoch = %s AND ended_at IS NULL"
+    return connection.exec_driver_sql(query, (epoch,)).rowcount == 1
+
+
+def is_draining(connection: Connection, epoch: int) -> bool:
+    """Return whether the operator wants this gateway to end."""
+    query = "SELECT draining_at IS NOT NULL FROM gateways WHERE epoch = %s"
+    return bool(connection.exec_driver_sql(query, (epoch,)).scalar_one())
 
 
 def end_expired(connection: Connection, me: int) -> list[int]:
@@ -154,15 +166,31 @@ def owner_settings(ttl_s: float) -> Mapping[str, object]:
     }
 
 
-def listed(connection: Connection) -> list[Mapping[str, Any]]:
+class LeaseHolder(msgspec.Struct, frozen=True):
+    """A process that has a lease, or had one."""
+
+    epoch: int
+    name: str
+    host: str
+    address: str
+    started_at: float
+    expires_in_s: float
+    state: str
+    """live, draining, expired (about to be taken over) or ended."""
+    payments: int
+    """Those of its rows that have work left."""
+    sessions: int
+
+
+def listed(connection: Connection) -> list[LeaseHolder]:
     """Return the gateways that have a lease or had one in the last day, newest first, with what they own."""
     query = (
-        "SELECT epoch, name, host, address, extract(epoch FROM started_at) AS started_at, "
-        "extract(epoch FROM expires_at - clock_timestamp()) AS expires_in_s, "
+        "SELECT epoch, name, host, address, extract(epoch FROM started_at)::float AS started_at, "
+        "extract(epoch FROM expires_at - clock_timestamp())::float AS expires_in_s, "
         "CASE WHEN ended_at IS NOT NULL THEN 'ended' WHEN expires_at < clock_timestamp() THEN 'expired' "
         "WHEN draining_at IS NOT NULL THEN 'draining' ELSE 'live' END AS state, "
         "(SELECT count(*) FROM payments WHERE owner_epoch = epoch AND next_attempt_at IS NOT NULL) AS payments, "
         "(SELECT count(*) FROM sessions WHERE owner_epoch = epoch AND ended_at IS NULL) AS sessions "
         "FROM gateways WHERE ended_at IS NULL OR ended_at > clock_timestamp() - interval '1 day' ORDER BY epoch DESC"
     )
-    return [dict(row) for row in connection.exec_driver_sql(query).mappings()]
+    return [LeaseHolder(**row) for row in connection.exec_driver_sql(query).mappings()]

@@ -1,7 +1,7 @@
 """One connection to the server, as the ledger uses it: psycopg's, SQLAlchemy's view of it, and what is sent ahead."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, LiteralString, TypeVar, final
 
 import psycopg
 import sqlalchemy
@@ -26,7 +26,7 @@ _CONNECTION: Final[Mapping[str, object]] = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
-    "target_session_attrs": "read-write",
+    "target_session_attrs": "primary",
 }
 """A peer that is gone is noticed within some 15 s, and of several hosts the primary is taken. The URL may say
 otherwise."""
@@ -55,7 +55,7 @@ class Link:
         try:
             given = conninfo_to_dict(url)
             options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-            wanted = {**_CONNECTION, "application_name": "engram", **given}
+            wanted: dict[str, Any] = {**_CONNECTION, "application_name": "engram", **given}
             wanted["options"] = f"{given.get('options') or ''} {options}".strip()
             self.raw = LedgerConnection.connect(make_conninfo("", **wanted), autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
@@ -87,6 +87,13 @@ class Link:
     def usable(self) -> bool:
         """Whether the connection is open and outside a transaction."""
         return not self.raw.closed and self.raw.pgconn.transaction_status == TransactionStatus.IDLE
+
+    def row(self, query: LiteralString, values: Sequence[object]) -> tuple[Any, ...]:
+        """Run a statement by itself; return its one row. Raises psycopg.Error."""
+        self.ahead.leave()
+        found: tuple[Any, ...] | None = self.raw.execute(query, values).fetchone()
+        assert found is not None, "it returns a row"
+        return found
 
     def read(self, query: Callable[[Connection], T], budget_s: float) -> T:
         """Run a query on a snapshot, for at most `budget_s` seconds. Raises what it raises.

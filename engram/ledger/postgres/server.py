@@ -5,8 +5,6 @@ import socket
 from collections.abc import Callable
 from typing import final
 
-from sqlalchemy import Connection
-
 from engram.durable import DurableError, Group
 from engram.ledger.postgres import schema
 from engram.ledger.postgres.lease import TTL_S, Lease, owner_settings
@@ -20,12 +18,22 @@ from engram.ledger.sql import OWNER
 class PostgresServer:
     """Opens what writes and what reads. One process has one, and one lease for all its life."""
 
-    def __init__(self, url: str, *, name: str = "", address: str = "", ttl_s: float = TTL_S) -> None:
-        """Know where the ledger is; `name` and `address` are what others see of this process."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "",
+        address: str = "",
+        ttl_s: float = TTL_S,
+        on_drain: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Know where the ledger is; `name` and `address` are what others see of this process, and `on_drain` is called
+        when the operator wants it to end."""
         self._url = url
         self._name = name or f"{socket.gethostname()}:{os.getpid()}"
         self._address = address
         self._ttl_s = ttl_s
+        self._on_drain = on_drain
         self.lease: Lease | None = None
 
     @property
@@ -50,7 +58,9 @@ class PostgresServer:
         except BaseException:
             link.close()
             raise
-        return PostgresWriter(self._connect_writer, self.lease, link, on_fatal=on_fatal, on_group=on_group)
+        return PostgresWriter(
+            self._connect_writer, self.lease, link, on_fatal=on_fatal, on_group=on_group, on_drain=self._on_drain
+        )
 
     def open_readers(self, most: int) -> PostgresReaders:
         """Return a pool of readers; it connects when it is first used."""
@@ -74,12 +84,3 @@ class PostgresServer:
         if self.lease is not None:
             link.handle.info[OWNER] = self.lease.epoch
         return link
-
-
-def read_once(url: str, query: Callable[[Connection], object]) -> object:
-    """Run one query on the ledger at `url`; blocks. Raises LedgerUnavailable."""
-    readers = PostgresServer(url).open_readers(1)
-    try:
-        return readers.read_now(query, 30.0)
-    finally:
-        readers.close()

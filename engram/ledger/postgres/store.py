@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @final
 class PostgresStore:
-    """See engram.ledger.inline.Store."""
+    """See engram.ledger.inline.Backing."""
 
     def __init__(self, link: Link) -> None:
         self._link = link

@@ -46,14 +46,16 @@ class PostgresWriter(CommitThread[Connection]):
         *,
         on_fatal: Callable[[DurableError], None],
         on_group: Callable[[Group], None],
+        on_drain: Callable[[], None] = lambda: None,
     ) -> None:
-        """`connect` makes another connection like `link`, and raises LedgerUnavailable."""
+        """`connect` makes another connection like `link`, and raises LedgerUnavailable; `on_drain` is called on the
+        trio thread, once, when the operator wants this process to end."""
         super().__init__("the ledger", LedgerUnavailable, CommitUnknown, on_fatal, on_group)
         self._connect = connect
         self._lease = lease
         self._link: Link | None = link
         self._closing = threading.Event()
-        self._judged_at = 0.0
+        self._on_drain: Callable[[], None] | None = on_drain
 
     def _commit(self, transactions: Sequence[Callable[[Connection], Any]]) -> list[Outcome]:
         try:
@@ -87,8 +89,10 @@ class PostgresWriter(CommitThread[Connection]):
         assert self._lease is not None
         me, may_judge = self._lease.epoch, self._lease.may_judge
 
-        def look(connection: Connection) -> tuple[list[int], dict[str, int]]:
-            return leases.end_expired(connection, me) if may_judge else [], leases.take_over(connection, me)
+        def look(connection: Connection) -> tuple[bool, list[int], dict[str, int]]:
+            if leases.is_draining(connection, me):
+                return True, [], {}
+            return False, leases.end_expired(connection, me) if may_judge else [], leases.take_over(connection, me)
 
         (outcome,) = self._commit([look])
         if isinstance(outcome.error, CommitUnknown):
@@ -97,7 +101,11 @@ class PostgresWriter(CommitThread[Connection]):
             _log.warning("lease_not_renewed", reason=str(outcome.error))
             self._closing.wait(min(RECONNECT_S, self._lease.ttl_s / 4))
             return None
-        ended, taken = outcome.value
+        draining, ended, taken = outcome.value
+        if draining and self._on_drain is not None and self._token is not None:
+            _log.warning("draining", epoch=me)
+            self._token.run_sync_soon(self._on_drain)
+            self._on_drain = None
         if ended or taken:
             _log.warning("taken_over", ended=ended, **taken)
         return None

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, case, delete, func, insert, select, update
 
 from engram import wire
 from engram.ledger.sql import one_of
@@ -72,7 +72,7 @@ def signers_under_way(connection: Connection, hotkey: bytes) -> list[tuple[bytes
 
 def use_signer(connection: Connection, public_key: bytes, records: int) -> None:
     """Count records of a signer off those it has left."""
-    left = func.max(0, signers.c.records_left - records)
+    left = case((signers.c.records_left > records, signers.c.records_left - records), else_=0)
     connection.execute(update(signers).where(signers.c.public_key == public_key).values(records_left=left))
 
 

@@ -1,0 +1,129 @@
+"""Two gateways on one PostgreSQL ledger: what one sells the other knows, and takes over when the first is gone."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.buyer import Buyer, balance
+from tests.e2e.gateway_process import FAST, ROOT, GatewayProcess
+from tests.e2e.purchases import LITE_HOUR, OPENING_BALANCE, buy, until, until_it_sells
+from tests.postgres import cluster, needs_postgresql, rows
+
+pytestmark = needs_postgresql
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with cluster() as server:
+        yield server.new_ledger()
+
+
+@pytest.fixture
+def gateways(address: str, tmp_path: Path) -> Iterator[list[GatewayProcess]]:
+    """Started, each with a data folder of its own."""
+    settings = f'{FAST}\n[ledger]\nurl = "{address}"\nlease_s = 2.0\n'
+    started = [GatewayProcess(tmp_path / f"g{number}", settings=settings) for number in range(2)]
+    try:
+        for each in started:
+            each.start()
+        yield started
+    finally:
+        for each in started:
+            if each.is_running():
+                each.terminate()
+            for node in each.nodes():
+                os.kill(node, 9)
+
+
+def test_what_one_gateway_sold_the_other_knows_and_takes_over(gateways: list[GatewayProcess], address: str) -> None:
+    first, second = gateways
+    buyer = Buyer()
+    session = buy(first, buyer)
+    until_it_sells(second)
+    # The same signed payment at the other gateway is the same session, and moves no money.
+    assert buyer.pay(second.url).body["session_id"] == session["session_id"]
+    assert balance(second.ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
+    (owner,) = rows(address, "SELECT owner_epoch FROM sessions")[0]
+    first.kill()
+    until(lambda: rows(address, "SELECT owner_epoch FROM sessions")[0][0] != owner)
+    assert second.is_running()
+    assert buyer.stop(second.url, str(session["session_id"])).status == 200
+    buyer.wait(second.url, str(session["session_id"]), "stopped", timeout=60.0)
+    assert balance(second.ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
+
+
+def test_a_gateway_that_was_replaced_ends_by_itself(gateways: list[GatewayProcess], address: str) -> None:
+    first, second = gateways
+    first.send_signal(signal.SIGSTOP)
+    until(lambda: len(rows(address, "SELECT epoch FROM gateways WHERE ended_at IS NULL")) == 1)
+    first.send_signal(signal.SIGCONT)
+    assert first.wait(20) != 0
+    assert "another gateway has taken over" in first.log()
+    assert second.is_running()
+
+
+def test_the_operator_sees_drains_and_evicts_gateways(gateways: list[GatewayProcess], address: str) -> None:
+    first, second = gateways
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        settings = str(first.data_dir.with_name(first.data_dir.name + ".toml"))
+        program = [sys.executable, "-c", "from engram.cli import main; main()", "gateways"]
+        command = [*program, *arguments, "--profile", "local", "--config", settings]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    listed = json.loads(command("list", "--json").stdout)
+    live = [row["epoch"] for row in listed if row["state"] == "live"]
+    assert len(live) == 2
+    assert command("drain", str(min(live))).returncode == 0
+    assert first.wait(30) == 0
+    assert command("evict", str(max(live))).returncode == 0
+    assert second.wait(30) != 0
+    assert [row["state"] for row in json.loads(command("list", "--json").stdout)][:2] == ["ended", "ended"]
+    assert "no gateway of epoch" in command("drain", str(min(live))).stderr
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="no HAProxy: apt-get install haproxy")
+def test_phones_buy_through_the_balancer_of_the_documentation(gateways: list[GatewayProcess], tmp_path: Path) -> None:
+    documented = (ROOT / "docs" / "scaling.md").read_text().split("```haproxy\n")[1].split("```")[0]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    configured = documented.replace("bind :9000", f"bind 127.0.0.1:{port}")
+    for number, each in enumerate(gateways, start=1):
+        configured = configured.replace(f"10.0.0.1{number}:9000", each.url.removeprefix("http://"))
+    (tmp_path / "haproxy.cfg").write_text(configured)
+    balancer = subprocess.Popen(["haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")])
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for each in gateways:
+            until_it_sells(each)
+        until(lambda: answers(url))
+        buyer = Buyer()
+        buyer.quote(url)
+        session_id = str(buyer.pay(url).body["session_id"])
+        buyer.wait(url, session_id, "active", timeout=60.0)
+        sold_by = next(each for each in gateways if each.nodes())
+        sold_by.kill()
+        until(lambda: answers(url))
+        assert buyer.pay(url).body["session_id"] == session_id
+        assert buyer.stop(url, session_id).status == 200
+    finally:
+        balancer.terminate()
+        balancer.wait(10)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/ready", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

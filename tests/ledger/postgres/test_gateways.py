@@ -1,0 +1,179 @@
+"""Several processes' ledgers on one server: the real actor and writer, leases, and a server that goes away."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from sqlalchemy import Connection, insert, select
+
+from actors import ChildSpec, Intensity, Registry, SupervisorSpec, open_system
+from engram.ledger import LedgerActor, LedgerClient, LedgerError, LedgerUnavailable, owners
+from engram.ledger.facts import get, put
+from engram.ledger.postgres.server import PostgresServer
+from engram.ledger.tables import meta
+from engram.payments import records
+from engram.payments.tables import payments
+from engram.sessions import EndReason, Instant, SessionEvent, SessionState, paid_clock
+from engram.sessions import records as session_records
+from tests.crashes import may_crash
+from tests.payments.builders import payment, session_of
+from tests.postgres import cluster, needs_postgresql, rows
+
+pytestmark = needs_postgresql
+
+
+@contextlib.asynccontextmanager
+async def running(url: str, fatal: list[LedgerError], ttl_s: float = 30.0) -> AsyncIterator[LedgerClient]:
+    registry, server = Registry(), PostgresServer(url, ttl_s=ttl_s)
+    spec = SupervisorSpec(
+        "root",
+        (ChildSpec("ledger", lambda: LedgerActor(Path(), fatal.append, server=server), name="ledger"),),
+        intensity=Intensity(5, 60.0),
+    )
+    async with open_system(spec, registry=registry):
+        ledger = LedgerClient(registry.ref(LedgerActor, "ledger"), Path(), server)
+        try:
+            yield ledger
+        finally:
+            ledger.close()
+
+
+def owned(connection: Connection, number: int) -> None:
+    """A payment whose work is due."""
+    row = records.columns_of(payment(str(number))) | {"owner_epoch": owners.me(connection)}
+    connection.execute(insert(payments).values(row))
+
+
+async def test_many_writers_share_commits_and_each_gets_its_own_answer(url: str) -> None:
+    async with running(url, []) as ledger:
+        answers: dict[int, int] = {}
+
+        async def write(number: int) -> None:
+            def transaction(connection: Connection) -> int:
+                put(connection, f"key-{number}", str(number))
+                return number
+
+            answers[number] = await ledger.write(transaction)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(200):
+                nursery.start_soon(write, number)
+        assert answers == {number: number for number in range(200)}
+        assert (await ledger.commits()).commits < 200
+        assert await ledger.read(lambda connection: get(connection, "key-199")) == "199"
+        with pytest.raises(Exception, match="read-only"):
+            await ledger.read(lambda connection: put(connection, "a", "1"))
+
+
+async def test_limits_that_are_counted_hold_over_four_gateways(url: str) -> None:
+    """Ten places and eighty that want one, over four ledgers at once: ten get one, and no one gets an error."""
+    got: list[bool] = []
+
+    def take(connection: Connection, name: str) -> bool:
+        taken = connection.execute(select(meta.c.key).where(meta.c.key.like("place-%"))).all()
+        if len(taken) >= 10:
+            return False
+        put(connection, f"place-{name}", "1")
+        return True
+
+    async def buy(ledger: LedgerClient, name: str) -> None:
+        got.append(await ledger.write(partial(take, name=name)))
+
+    async with contextlib.AsyncExitStack() as stack:
+        ledgers = [await stack.enter_async_context(running(url, [])) for _ in range(4)]
+        async with trio.open_nursery() as nursery:
+            for number in range(80):
+                nursery.start_soon(buy, ledgers[number % 4], str(number))
+    assert (sum(got), len(got)) == (10, 80)
+    assert len(rows(url, "SELECT key FROM meta WHERE key LIKE 'place-%'")) == 10
+
+
+async def test_the_work_of_a_gateway_that_is_silent_is_taken_over_and_it_is_fenced(url: str) -> None:
+    fatal: list[LedgerError] = []
+    async with running(url, fatal, ttl_s=2.0) as silent, running(url, [], ttl_s=2.0) as other:
+        await silent.write(partial(owned, number=1))
+        mine = lambda c: [due.id for due in records.due(c, 1e12, 10)]  # noqa: E731
+        assert len(await silent.read(mine)) == 1
+        assert await other.read(mine) == []
+        (epoch,) = rows(url, "SELECT min(epoch) FROM gateways")[0]
+        # As if it had been stopped for longer than its ttl: its next renewal comes too late.
+        rows(url, f"UPDATE gateways SET ended_at = clock_timestamp() WHERE epoch = {epoch} RETURNING epoch")
+        with trio.fail_after(20):
+            while not await other.read(mine):
+                await trio.testing.wait_all_tasks_blocked(0.05)
+        with contextlib.suppress(LedgerError):
+            await silent.write(partial(put, key="zombie", value="1"))
+        assert len(fatal) == 1
+        assert await other.read(lambda c: get(c, "zombie")) is None
+
+
+async def test_a_gateway_that_ends_leaves_its_work_to_the_others_at_once(url: str) -> None:
+    async with running(url, [], ttl_s=2.0) as other:
+        async with running(url, []) as ends:
+            await ends.write(partial(owned, number=1))
+        with trio.fail_after(20):
+            while not await other.read(lambda c: records.due(c, 1e12, 10)):
+                await trio.testing.wait_all_tasks_blocked(0.05)
+
+
+async def test_paid_time_is_counted_by_the_servers_clock_whatever_the_gateways_clocks_say(url: str) -> None:
+    """Two machines, ten minutes apart, move the one clock on in turns: nobody's time runs faster."""
+    async with running(url, []) as early, running(url, []) as late:
+        bought = session_of(payment(), state=SessionState.PROVISIONING)
+        await early.write(lambda c: session_records.insert_session(c, bought))
+        clocks = [(early, Instant(1e9, 5.0, "one")), (late, Instant(1e9 + 600, 7.0, "two"))]
+        ready = lambda c: session_records.transition(c, bought.id, SessionEvent.NODE_READY, clocks[1][1])  # noqa: E731
+        assert await early.write(ready) is not None
+        for ledger, now in 5 * clocks:
+            await ledger.write(partial(paid_clock.checkpoint, now=now))
+            assert await ledger.read(partial(paid_clock.expired, now=now)) == []
+        ended = partial(session_records.transition, session_id=bought.id, event=SessionEvent.END, now=clocks[0][1])
+        after = await late.write(partial(ended, reason=EndReason.USER))
+        assert after is not None
+        assert 0.0 <= after.used_s < 60.0
+
+
+@may_crash(LedgerUnavailable)
+async def test_a_server_that_is_restarted_under_load_loses_nothing_and_ends_nobody() -> None:
+    done: list[str] = []
+    not_done: list[str] = []
+    fatal: list[LedgerError] = []
+
+    async def write_on(ledger: LedgerClient, name: str) -> None:
+        number = 0
+        while True:
+            key, number = f"load-{name}-{number}", number + 1
+            try:
+                await ledger.write(partial(put, key=key, value="1"))
+            except LedgerUnavailable:
+                not_done.append(key)
+                await trio.sleep(0.02)
+            else:
+                done.append(key)
+
+    with cluster() as own:
+        url = own.new_ledger()
+        async with running(url, fatal) as ledger, trio.open_nursery() as nursery:
+            for name in "abcdefgh":
+                nursery.start_soon(write_on, ledger, name)
+            for how in ("fast", "immediate"):
+                await grown(done, 50)
+                await trio.to_thread.run_sync(own.stop, how)
+                await trio.to_thread.run_sync(own.start)
+            await grown(done, 50)
+            nursery.cancel_scope.cancel()
+        kept = {key for (key,) in rows(url, "SELECT key FROM meta")}
+    assert fatal == []
+    assert [key for key in done if key not in kept] == []
+    assert [key for key in not_done if key in kept] == []
+
+
+async def grown(found: list[str], by: int) -> None:
+    wanted = len(found) + by
+    with trio.fail_after(60):
+        while len(found) < wanted:  # noqa: ASYNC110 - another process makes it grow
+            await trio.sleep(0.01)
