@@ -43,6 +43,8 @@ class Program(StrEnum):
     INDEX_BUILDER = "engram.memory.index.edge_build"
     WALLET_OPENER = "engram.hotkeys.opening"
     WORKBENCH = "engram.validator.workbench_child"
+    AGENTS = "engram.agents"
+    """The memory of a node for an agent."""
     AKASH_DOUBLE = "tests.doubles.akash"
     """In a checkout alone."""
 

@@ -79,8 +79,9 @@ def entries(distributions: Iterable[Distribution]) -> Iterator[Entry]:
 
 
 def own_entries(*, with_command_line: bool = False) -> Iterator[Entry]:
-    """Yield this project's own packages, under /opt/engram/engram: the files that a wheel of them would have; the app of
-    phones only with the command line, which starts gateways.
+    """Yield this project's own packages, under /opt/engram/engram: the files that a wheel of them would have.
+
+    The app of phones comes only with the command line, which starts gateways.
     """
     shipped = ("*.py", *_table("tool", "setuptools", "package-data")["*"])
     left_out = {"__pycache__"} if with_command_line else {"__pycache__", _APP}

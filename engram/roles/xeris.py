@@ -91,7 +91,8 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
         for kind, payloads in marked.items():
             p.metrics.xeris_overdue.labels(kind).inc(payloads)
             _log.error("not_anchored_in_time", kind=kind, payloads=payloads, netuid=metagraph.netuid)
-        await measure_kept(p.ledger, p.metrics, p.clock.now())  # in a process with a gateway the operator's listener is that one's
+        # In a process with a gateway the operator's listener is that one's.
+        await measure_kept(p.ledger, p.metrics, p.clock.now())
 
     async def note_permits(context: Context) -> None:
         context.ready()

@@ -1,7 +1,6 @@
 """`engram miner mcp`: the memory of one node for an agent, over standard input and output, or HTTP."""
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -9,6 +8,7 @@ from typing import Annotated, Final, NoReturn
 import msgspec
 from cyclopts import Parameter
 
+from engram import children
 from engram.agents.memories import PUBLIC
 from engram.agents.options import EmbedderName, Options
 from engram.cli.failures import CommandFailed, Exit
@@ -71,4 +71,5 @@ def mcp(
         revoked=str(revoked),
     )
     # This process has imported a command line; the one that it becomes serves in half the memory.
-    os.execv(sys.executable, [sys.executable, "-m", "engram.agents", msgspec.json.encode(options).decode()])  # noqa: S606
+    program = children.command(children.Program.AGENTS, msgspec.json.encode(options).decode())
+    os.execve(program[0], program, children.environment(os.environ))  # noqa: S606
