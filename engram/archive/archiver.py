@@ -165,11 +165,13 @@ class Archiver:
         if not worn:
             return
         again = {digest for digest, name in self._journal.rows.items() if name in worn}
-        for kind in {self._journal.segments[name].kind for name in worn}:
-            found = next(each for each in KINDS if each == kind)
-            columns = snapshot.columns(found)
+        kinds = {self._journal.segments[name].kind for name in worn}
+        for kind in KINDS:
+            if kind not in kinds:
+                continue
+            columns = snapshot.columns(kind)
             digest_of, packer = segments.digester(kind, columns), Packer(kind, columns)
-            for row in snapshot.rows(found, self._header.owner):
+            for row in snapshot.rows(kind, self._header.owner):
                 digest = digest_of(row)
                 if digest in again:
                     await self._pack(packer, row, digest)

@@ -14,7 +14,7 @@ from engram.archive.reading import Opened, living
 from engram.archive.segments import Rows
 from engram.memory.upkeep import data_files, rows, verify
 from engram.memory.upkeep.data_files import Progress
-from engram.memory.upkeep.rows import KINDS
+from engram.memory.upkeep.rows import KINDS, Kind
 
 KEPT = "before-restore"
 
@@ -42,6 +42,7 @@ class Wanted(msgspec.Struct, frozen=True):
         return self.namespace is None and self.since is None
 
 
+_KINDS: Final[dict[str, Kind]] = {kind: kind for kind in KINDS}
 EVERYTHING: Final = Wanted()
 
 
@@ -79,7 +80,7 @@ async def restore(
         with rows.write(incoming, truth_id) as writer:
 
             def put(found: Rows) -> None:
-                kind = next(each for each in KINDS if each == found.kind)
+                kind = _KINDS[found.kind]
                 kept = found.rows
                 if not wanted.is_all:
                     named = [dict(zip(found.columns, row, strict=True)) for row in kept]

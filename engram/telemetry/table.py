@@ -101,6 +101,7 @@ _JUDGED: Final = _each(
     "signature",
     "too_old",
     "unknown_gateway",
+    "too_many",
 )
 _DUE: Final = _each(
     "chain_stale",

@@ -14,9 +14,10 @@ from cyclopts import App, Parameter
 from engram.cli import output
 from engram.cli.archive.common import JOURNALS, Key, Where, archive_errors, passphrase, place_of, secret_of, writing_key
 from engram.cli.failures import CommandFailed, Exit
-from engram.cli.miner.data_folder import Data, progress, truth_of
+from engram.cli.miner.data_folder import Data, truth_of
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
+from engram.cli.progress import progress
 from engram.clock import SystemClock
 from engram.hotkeys import PublicKey, parse_hotkey, ss58
 

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from engram import wire
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 
 TIMEOUT_S: Final = 4.0
@@ -16,7 +17,7 @@ _MOST_BYTES: Final = 1_048_576
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 -- asked, not listened on
 
 
-class HealthAnswer(msgspec.Struct, frozen=True):
+class ProcessHealth(msgspec.Struct, frozen=True):
     """The answer of a process."""
 
     url: str
@@ -29,7 +30,7 @@ def health(
     live: Annotated[
         bool, Parameter(help="Only whether it answers: a gateway that waits for the chain does.", negative="")
     ] = False,
-    port: Annotated[int | None, Parameter(help="Port of the ops listener; else ops.port.")] = None,
+    port: Annotated[int | None, Parameter(converter=whole, help="Port of the ops listener; else ops.port.")] = None,
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> int:
@@ -49,7 +50,7 @@ def health(
     return Exit.DONE if found.status == 200 else Exit.FAILED
 
 
-def _ask(host: str, port: int, path: str) -> HealthAnswer:
+def _ask(host: str, port: int, path: str) -> ProcessHealth:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{path}"
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
@@ -57,9 +58,9 @@ def _ask(host: str, port: int, path: str) -> HealthAnswer:
         response = connection.getresponse()
         answer = wire.decode(response.read(_MOST_BYTES), dict[str, object])
     except (OSError, http.client.HTTPException) as error:
-        raise CommandFailed(f"{url} does not answer: {error}") from None
+        raise CommandFailed(f"{url} does not answer: {getattr(error, 'strerror', None) or error}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CommandFailed(f"{url} answers something else than Engram does: {error}") from None
     finally:
         connection.close()
-    return HealthAnswer(url, response.status, answer)
+    return ProcessHealth(url, response.status, answer)

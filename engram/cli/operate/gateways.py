@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from engram.cli import output
 from engram.cli.failures import CommandFailed
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
 from engram.ledger import LedgerError
@@ -31,7 +32,7 @@ _COLUMNS = (
     Column("sessions", "sessions"),
     Column("payments", "payments"),
 )
-Epoch = Annotated[int, Parameter(help="Its epoch, as `engram gateways list` shows it.")]
+Epoch = Annotated[int, Parameter(converter=whole, help="Its epoch, as `engram gateways list` shows it.")]
 
 
 @app.command(name="list", help_epilogue="Example: `engram gateways list --json`")

@@ -10,6 +10,7 @@ from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from engram.ledger.errors import LedgerUnavailable
@@ -79,7 +80,7 @@ class Link:
 
         try:
             self.handle: Connection = self._engine.connect()
-        except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError) as error:
+        except (psycopg.Error, SQLAlchemyError) as error:
             self.raw.close()
             raise LedgerUnavailable(f"{place_of(url)} cannot be used: {text_of(error)}") from None
 

@@ -140,7 +140,7 @@ def _compare(source: sqlite3.Connection, target: "psycopg.Connection[Any]", tabl
     compared = 0
     with target.transaction(), target.cursor(name="compared") as there:
         there.itersize = PAGE
-        there.execute(sql.SQL(query))
+        there.execute(query.encode())
         moved = (row for row in there if table.name != "meta" or row[0] not in _OWN)
         for page in _pages(source, table):
             for row in page:
