@@ -28,6 +28,8 @@ def misfit(text: str) -> Misfit:
     'Query must be string'
     >>> misfit("Expected `str` of length >= 3 - at `$.query`").detail
     'Query too short'
+    >>> misfit("Expected an object").detail
+    'Expected an object'
     """
     if (found := _MISSING.match(text)) is not None:
         return Misfit(f"Missing {found['field']}", found["field"])

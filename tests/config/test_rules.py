@@ -485,6 +485,15 @@ def test_a_worker_needs_an_orchestrator_and_a_kind_of_jobs(
     assert refused(of_a_worker, "worker") == keys
 
 
+HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
+
+
+@pytest.mark.parametrize("entry", ["no key https://peer.example", HOTKEY, f"{HOTKEY} ftp://peer.example"])
+def test_a_peer_of_the_relay_is_a_hotkey_and_a_url(entry: str) -> None:
+    assert "relay.peers" in refused(settings(relay__peers=(entry,)), "validator")
+    assert "relay.peers" not in refused(settings(relay__peers=(f"{HOTKEY} https://peer.example",)), "validator")
+
+
 @pytest.mark.parametrize(
     ("changes", "missing"),
     [({"relay__tool": "price"}, "relay.tool_url"), ({"relay__tool_url": "https://dex.example/mcp"}, "relay.tool")],

@@ -76,7 +76,8 @@ def requests(session_id: str, payment_id: str, hotkey: str) -> list[tuple[str, s
     for route in ROUTES:
         for path_ids in ((session_id, payment_id, hotkey), ("none", "none", "none")):
             session, payment, key = path_ids
-            path = route.path.format(session_id=session, payment_id=payment, hotkey=key)
+            named = {"session_id": session, "payment_id": payment, "hotkey": key, "address": f"0x{'00' * 20}"}
+            path = route.path.replace("{path...}", "health").format(**named)
             found.append((route.method, path))
     queries = ("netuid=450", "netuid=451", "netuid=0", "netuid=65535", "fields=uid,axon", "fields=none", "netuid=x")
     return found + [("GET", f"/bittensor/metagraph?{query}") for query in queries]

@@ -12,7 +12,7 @@ from tests.e2e.gateway_process import GatewayProcess
 
 ROOT = Path(__file__).parents[2]
 FATAL = (signal.SIGSEGV, signal.SIGFPE, signal.SIGABRT, signal.SIGBUS, signal.SIGILL)
-MAKE_PAGES_OF_THE_DOCS = ["config/reference.py", "engram/api/tables.py"]
+MAKE_PAGES_OF_THE_DOCS = ["config/reference.py", "engram/api/tables.py", "engram/telemetry/reference.py"]
 
 
 def handled(pid: int) -> list[signal.Signals]:
@@ -57,7 +57,7 @@ def test_every_program_asks_for_the_report_before_anything_else() -> None:
                 first = ast.unparse(node.body[0])
                 if first != "crash_reports.enable()":
                     missing.append(str(file.relative_to(ROOT)))
-    assert missing == MAKE_PAGES_OF_THE_DOCS
+    assert sorted(missing) == MAKE_PAGES_OF_THE_DOCS
     assert programs >= 7
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"engram": "engram.cli:main", "reverse-proxy": "reverse_proxy.server:main"}

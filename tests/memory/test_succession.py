@@ -154,3 +154,11 @@ def test_empty_fields_of_validity_ask_for_nothing() -> None:
     assert check_list({"key": "home"}).key == "home"
     with pytest.raises(InvalidRequest, match="key has 257 characters"):
         check_list({"key": "x" * 257})
+
+
+def test_a_record_that_comes_from_elsewhere_keeps_its_successor(truth: sqlite3.Connection) -> None:
+    first = put(truth, made(1))
+    succession.mark(truth, first.id, "v1::its successor")
+    assert current(truth) == []
+    (shown,) = record_sql.page(truth, "mine", EVERYTHING, 50)
+    assert shown.superseded_by == "v1::its successor"
