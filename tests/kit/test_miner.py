@@ -99,7 +99,7 @@ async def test_the_sample_client_with_x_epistula_headers_works_unchanged_and_rea
         assert await detail(late) == (401, "Timestamp too old")
         del fresh["X-Epistula-Signature"]
         assert await detail(fresh) == (401, "Missing Epistula headers")
-        assert await detail(of_seed_002(body, Keypair.generate())) == (403, "Sender not allowed")
+        assert await detail(of_seed_002(body, Keypair.generate())) == (403, "Not a validator")
 
     await served(use)
 

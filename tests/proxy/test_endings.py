@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 
+from engram.hotkeys import epistula
 from engram.proxy.authorization import Caller
 from engram.proxy.endings import TABLE, Ended, in_words
 from engram.proxy.health_checks import check
@@ -101,6 +102,25 @@ async def test_a_caller_that_may_not_call_is_told_what_is_required() -> None:
         "stake_unit": "alpha",
         "min_stake_source": "the default",
     }
+
+
+@pytest.mark.parametrize(
+    ("chain", "code"),
+    [
+        (None, "no_authority"),
+        (Chain(), "not_registered"),
+        (Chain((EVE.public_key, Caller(False, 0, 0, 0))), "no_permit"),
+        (Chain((EVE.public_key, Caller(True, 0, 0, 0))), "stake_too_low"),
+    ],
+)
+async def test_a_stranger_reads_the_text_of_its_scheme(chain: Chain | None, code: str) -> None:
+    body = b"{}"
+    endpoint = "https://chain.invalid" if chain else ""
+    auth = AuthSettings(miner_hotkey=BOB.ss58, chain_endpoint=endpoint, schemes=("epistula-v2", "x-epistula"))
+    for scheme, detail in ((epistula.V2, "Sender not allowed"), (epistula.X_EPISTULA, "Not a validator")):
+        request = raw("POST", "/inference", body, headers_of(body, by=EVE, scheme=scheme))
+        got, _ = await ending(request, chain=chain, auth=auth)
+        assert (got.status, got.json()["detail"], got.json()["code"]) == (403, detail, code)
 
 
 async def test_an_old_metagraph_authorizes_no_one_but_the_allow_list() -> None:
