@@ -99,6 +99,21 @@ class Inspection:
             reach.append(await self._past_the_proxy())
         return Inspected(reach, await self._signatures(question), work)
 
+    async def own(self, question: Question) -> list[Finding]:
+        """Look whether it is the miner of this hotkey: it takes requests for it, and refuses those for another one."""
+        seen = [await self._certificate()]
+        if not seen[0].good:
+            return seen
+        status, said = await self._admitted(question)
+        if status == 0:
+            return [*seen, Finding("answers", False, said)]
+        for_another = signed(question.body, self._validator, Keypair.generate().public_key)
+        other, _ = await self._ask(question, for_another)
+        if status == 401 or other != 401:
+            words = f"not as the miner of this hotkey: {status} to a request for it, {other} to one for another"
+            return [*seen, Finding("answers", False, words)]
+        return [*seen, Finding("answers", True, f"it takes requests for this hotkey alone ({status})")]
+
     async def _get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
         return await self._http.request("GET", self._url + path, headers=headers, total_s=10.0)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engram.hotkeys import PublicKey
+from engram.hotkeys import Keypair, PublicKey
 from engram.http.client import HttpClient, Response
 from engram.http.tls import Certificates
 from engram.kit.inspection import Finding, Inspection, Question, capacity_shape
@@ -99,6 +99,23 @@ async def test_a_proxy_of_another_hotkey_is_found_out() -> None:
     assert not other["/check"].good
     assert "(404): set auth.miner_hotkey, or MINER_HOTKEY" in other["/check"].words
     assert not other["/capacity"].good
+
+
+async def owned(url: str, hotkey: PublicKey, by: Keypair = ALICE) -> Finding:
+    http = HttpClient()
+    seen = await Inspection(url, hotkey, by, http).own(Question())
+    await http.aclose()
+    return seen[-1]
+
+
+async def test_only_the_miner_of_the_hotkey_is_found_at_an_address() -> None:
+    async with backend(answer()) as servers, proxying(settings_for(servers.port)) as proxied:
+        assert (await owned(proxied.url, BOB.public_key)).good
+        assert (await owned(proxied.url, BOB.public_key, by=EVE)).good, "it refuses her by the receiver it checks first"
+        assert not (await owned(proxied.url, EVE.public_key)).good
+        assert not (await owned(f"http://127.0.0.1:{servers.port}", BOB.public_key)).good, "it answers anyone"
+    dead = await owned(f"http://127.0.0.1:{closed_port()}", BOB.public_key)
+    assert (dead.what, dead.good) == ("answers", False)
 
 
 async def test_a_backend_that_answers_past_the_proxy_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
