@@ -172,7 +172,7 @@ class Inspection:
             words = f"{error.verify_message}: take a certificate of a public authority, with its whole chain"
             return Finding("certificate", False, words)
         except (OSError, trio.TooSlowError) as error:
-            return Finding("certificate", False, f"no TLS connection: {error or 'no handshake within 10 s'}")
+            return Finding("certificate", False, f"no TLS connection: {str(error) or 'no handshake within 10 s'}")
         days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / DAY_S
         if days < EXPIRY_DAYS:
             words = f"it is good for {days:.0f} more days: renew it {EXPIRY_DAYS} days before its end at the latest"
