@@ -19,7 +19,8 @@ from tests.fakes.chain import ChainDouble, ChainServer, renumbered
 from tests.kit.projects import engram, running
 from tests.kit.test_project import looked_at
 from tests.proxy.process import ProxyProcess
-from tests.proxy.test_process import call
+from tests.proxy.signing import ALICE, headers_of
+from tests.proxy.test_process import Called, sent
 
 NETUID = 11
 HERS, ENOUGH = 495_856_739_115, 1_050 * 10**9
@@ -46,13 +47,18 @@ def seen(folder: Path, chain_url: str) -> dict[str, Any]:
     with running(folder / "one") as one, running(folder / "two") as two, proxy:
         proxy.start(MINER_HOTKEY=first["hotkey"], CHAIN_ENDPOINT=chain_url)
         receiver = ss58.decode(first["hotkey"])
+
+        def ask(by: Keypair) -> Called:
+            body = b'{"query": "abc"}'
+            return sent(proxy, "POST", "/inference", body, lambda: headers_of(body, by=by, to=receiver))
+
         until_read = time.monotonic() + 30
         while True:
-            status, body, _ = call(proxy, "POST", "/inference", b'{"query": "abc"}', to=receiver)
+            status, body, _ = ask(ALICE)
             if status != 503 or time.monotonic() > until_read:
                 break
             time.sleep(0.1)
-        stranger = call(proxy, "POST", "/inference", b"{}", to=receiver, by=Keypair.generate())
+        stranger = ask(Keypair.generate())
         found = trio.run(looked_at, proxy.url, receiver)
         findings = [*found.reach, *found.work, *found.signatures]
         return {

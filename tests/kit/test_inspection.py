@@ -80,8 +80,8 @@ async def test_http_is_not_what_validators_take_of_a_public_address(monkeypatch:
     ("ahead_s", "good", "said"),
     [
         (0, True, "agrees with"),
-        (60, False, "+60 s off: synchronize it"),
-        (-60, False, "s off: synchronize it"),
+        (60, False, "its clock is +"),
+        (-60, False, "its clock is -"),
         (None, True, "cannot be seen"),
     ],
 )
