@@ -41,6 +41,7 @@ _X_EPISTULA: Final[Mapping[str, str]] = MappingProxyType(
     {
         "missing_header": "Missing Epistula headers",
         "stale": "Timestamp too old",
+        "future": "Timestamp too old",
         "before_start": "Timestamp too old",
         "malformed": "Invalid signature",
         "bad_signature": "Signature verification failed",
