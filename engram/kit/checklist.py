@@ -1,6 +1,7 @@
 """The checklist of a miner, line by line, each good or with what to do."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -40,6 +41,9 @@ class OnChain(msgspec.Struct, frozen=True):
     netuid: int
     uid: int | None = None
     committed: str | None = None
+    """The text that is committed."""
+    address: str | None = None
+    """The same where it is an address: host:port or a base URL."""
     incentive: float | None = None
     emission_rao: int | None = None
 
@@ -48,22 +52,23 @@ def checklist(
     found: Inspected,
     *,
     chain: OnChain | None,
-    url: str,
     seen_from: str,
     project: Path | None,
     public: str | None = None,
+    committed: Sequence[Finding] = (),
 ) -> list[Line]:
     """Return the eight lines. `chain` None: a look on this machine alone, without a subnet.
 
     `seen_from` is the validator's address, `project` the folder of the miner's source, `public` the address that
-    validators use where it is not the one of `url` (behind NAT or a tunnel).
+    validators use where it is not the one of `url` (behind NAT or a tunnel); `committed` is what was found at the
+    committed address.
     """
     reached = all(each.good for each in found.reach)
     return [
         _registered(chain),
         _of(COMMODITY, found.work, "it answers as its subnet wants", "it does not answer yet"),
         _of(SIGNATURES, found.signatures, "proven callers alone are served", "it was not reached"),
-        _committed(chain, public or url.partition("://")[2].rstrip("/")),
+        _committed(chain, committed, public),
         _of(LOGGING, found.reach, "it answers for its health; watch it there", ""),
         Line(
             LOCALLY,
@@ -92,15 +97,23 @@ def _registered(chain: OnChain | None) -> Line:
     return Line(REGISTER, "to do", f"engram miner-check … --netuid {chain.netuid} --register --max-cost TAO")
 
 
-def _committed(chain: OnChain | None, reached: str) -> Line:
+def _committed(chain: OnChain | None, looked_at: Sequence[Finding], public: str | None) -> Line:
+    """Return the line of the committed address, and what was found at that very address; nothing: it was not seen."""
     if chain is None:
         return Line(COMMIT, "later", "engram miner-check URL --commit-endpoint --netuid … --wallet.name …")
-    if chain.committed is None:
+    text = chain.committed
+    if text is None:
         return Line(COMMIT, "to do", "nothing is committed: engram miner-check URL --commit-endpoint")
-    if chain.committed == reached:
-        return Line(COMMIT, "good", f"{chain.committed} is committed, and was looked at")
-    words = f"{chain.committed} is committed, {reached} was looked at: commit it anew, or name it by --external-address"
-    return Line(COMMIT, "to do", words)
+    if public is not None and public != text:
+        return Line(COMMIT, "to do", f"{text} is committed, and not {public}: commit it by --commit-endpoint")
+    if not looked_at:
+        return Line(COMMIT, "to do", f"{text} is committed, which is no address: commit one by --commit-endpoint")
+    wrong = [each for each in looked_at if not each.good]
+    if not wrong:
+        return Line(COMMIT, "good", f"{text} is committed, and was looked at", list(looked_at))
+    seen = "; ".join(f"{each.what}: {each.words}" for each in wrong)
+    words = f"{text} is committed, and as seen from here is not this miner: {seen}"
+    return Line(COMMIT, "to do", words, list(looked_at))
 
 
 def _open(project: Path | None, *, local: bool) -> Line:

@@ -62,12 +62,18 @@ class Question(msgspec.Struct, frozen=True):
 class Inspection:
     """Looks at one miner."""
 
-    def __init__(self, url: str, hotkey: PublicKey, validator: Keypair, http: HttpClient) -> None:
-        """Take the miner's base URL and hotkey, and a key that it admits."""
+    def __init__(
+        self, url: str, hotkey: PublicKey, validator: Keypair, http: HttpClient, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """Take the miner's base URL and hotkey, and a key that it admits.
+
+        `tls` trusts other authorities than this machine's, as that of `http` does.
+        """
         self._url = url.rstrip("/")
         self._hotkey = hotkey
         self._validator = validator
         self._http = http
+        self._tls = tls
 
     async def run(self, question: Question) -> Inspected:
         """Look at all of it. An error of the miner or the network is a finding."""
@@ -76,7 +82,10 @@ class Inspection:
             front = await self._get("/") if health.status == 404 else None
         except HttpError as error:
             text = f"{self._url} does not answer: {error}. Is it running, and is the address right?"
-            return Inspected([Finding("answers", False, text)], [], [])
+            seen = [Finding("answers", False, text)]
+            if urlsplit(self._url).scheme == "https":
+                seen.append(await self._certificate())
+            return Inspected(seen, [], [])
         proxied = front is not None and is_proxy(front)
         reach = [
             _answers(front if proxied and front is not None else health),
@@ -89,6 +98,21 @@ class Inspection:
             work.append(await self._capacity())
             reach.append(await self._past_the_proxy())
         return Inspected(reach, await self._signatures(question), work)
+
+    async def own(self, question: Question) -> list[Finding]:
+        """Look whether it is the miner of this hotkey: it takes requests for it, and refuses those for another one."""
+        seen = [await self._certificate()]
+        if not seen[0].good:
+            return seen
+        status, said = await self._admitted(question)
+        if status == 0:
+            return [*seen, Finding("answers", False, said)]
+        for_another = signed(question.body, self._validator, Keypair.generate().public_key)
+        other, _ = await self._ask(question, for_another)
+        if status == 401 or other != 401:
+            words = f"not as the miner of this hotkey: {status} to a request for it, {other} to one for another"
+            return [*seen, Finding("answers", False, words)]
+        return [*seen, Finding("answers", True, f"it takes requests for this hotkey alone ({status})")]
 
     async def _get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:
         return await self._http.request("GET", self._url + path, headers=headers, total_s=10.0)
@@ -135,24 +159,25 @@ class Inspection:
 
     async def _certificate(self) -> Finding:
         parts = urlsplit(self._url)
+        host = parts.hostname or ""
         if parts.scheme != "https":
-            return Finding("https", True, "it speaks http: validators demand https, which `engram run proxy` speaks")
-        host, port = parts.hostname or "", parts.port or 443
+            if is_public_host(host):
+                words = "it speaks http, and validators demand https: `engram run proxy` speaks it"
+                return Finding("https", False, words)
+            return Finding("https", True, f"not judged at {host}: validators demand https of the public address")
         try:
             with trio.fail_after(10.0):
-                stream = trio.SSLStream(
-                    await trio.open_tcp_stream(host, port), ssl.create_default_context(), server_hostname=host
-                )
-                await stream.do_handshake()
-                certificate = stream.getpeercert()
-                await trio.aclose_forcefully(stream)
+                certificate = await _certificate_of(host, parts.port or 443, self._tls or ssl.create_default_context())
         except ssl.SSLCertVerificationError as error:
             words = f"{error.verify_message}: take a certificate of a public authority, with its whole chain"
             return Finding("certificate", False, words)
-        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-            return Finding("certificate", False, f"no TLS connection: {error}")
+        except (OSError, trio.TooSlowError) as error:
+            return Finding("certificate", False, f"no TLS connection: {str(error) or 'no handshake within 10 s'}")
         days = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / DAY_S
-        return Finding("certificate", days >= EXPIRY_DAYS, f"it is good for {days:.0f} more days")
+        if days < EXPIRY_DAYS:
+            words = f"it is good for {days:.0f} more days: renew it {EXPIRY_DAYS} days before its end at the latest"
+            return Finding("certificate", False, words)
+        return Finding("certificate", True, f"it is good for {days:.0f} more days")
 
     async def _signatures(self, question: Question) -> list[Finding]:
         stranger = Keypair.generate()
@@ -210,6 +235,21 @@ class Inspection:
         except HttpError as error:
             return 0, str(error)
         return answer.status, _said(answer)
+
+
+async def _certificate_of(host: str, port: int, context: ssl.SSLContext) -> dict[str, object]:
+    """Return the certificate of a server, verified. Raises SSLCertVerificationError, OSError."""
+    tcp = await trio.open_tcp_stream(host, port)
+    stream = trio.SSLStream(tcp, context, server_hostname=host)
+    try:
+        await stream.do_handshake()
+        certificate: dict[str, object] = stream.getpeercert()
+    except trio.BrokenResourceError as error:
+        cause = error.__cause__
+        raise cause if isinstance(cause, OSError) else OSError("the connection was closed") from None
+    finally:
+        await trio.aclose_forcefully(stream)
+    return certificate
 
 
 def _said(answer: Response) -> str:

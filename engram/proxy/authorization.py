@@ -125,24 +125,19 @@ def decide(policy: Policy, chain: ChainView, hotkey: PublicKey) -> Decision:
             f"the miner's metagraph {known} (at most {policy.max_age_s:g} s): try again in a moment",
             {"metagraph_age_s": None if age_s is None else round(age_s)},
         )
+    required = {"min_stake": policy.min_stake, "stake_unit": policy.unit, "min_stake_source": policy.public_source}
+    also = f"that and a stake of {policy.threshold()} are required"
     caller = chain.caller(hotkey)
     if caller is None:
-        return Refuses(403, "not_registered", "Sender not allowed: this hotkey is not registered on the subnet")
-    if not caller.validator_permit:
-        return Refuses(403, "no_permit", "Sender not allowed: this hotkey has no validator permit on the subnet")
+        text = f"Sender not allowed: this hotkey is not registered on the subnet, and has no validator permit; {also}"
+        return Refuses(403, "not_registered", text, dict(required))
     stake = stake_of(caller, policy.unit)
+    if not caller.validator_permit:
+        text = f"Sender not allowed: this hotkey has no validator permit on the subnet; {also}, yours is {stake:g}"
+        return Refuses(403, "no_permit", text, {"stake": stake, **required})
     if stake <= policy.min_stake:
-        return Refuses(
-            403,
-            "stake_too_low",
-            f"Sender not allowed: a stake of {policy.threshold()} is required, yours is {stake:g}",
-            {
-                "stake": stake,
-                "min_stake": policy.min_stake,
-                "stake_unit": policy.unit,
-                "min_stake_source": policy.public_source,
-            },
-        )
+        text = f"Sender not allowed: a stake of {policy.threshold()} is required, yours is {stake:g}"
+        return Refuses(403, "stake_too_low", text, {"stake": stake, **required})
     return Passes("permit")
 
 

@@ -104,6 +104,15 @@ def test_it_commits_the_address_that_was_looked_at_or_any_text(check: Check, min
     assert "s3://bucket/inbox is committed" in lines[COMMIT][1]
 
 
+def test_a_committed_address_is_looked_at_whatever_else_answers(check: Check, miner: tuple[str, Path]) -> None:
+    by_name = f"localhost:{miner[0].rpartition(':')[2]}"
+    _, lines, err = check("--commit-endpoint", "--external-address", by_name)
+    assert lines[COMMIT] == ("good", f"{by_name} is committed, and was looked at"), err
+    _, lines, err = check("--commit-endpoint", "--external-address", "127.0.0.1:1")
+    assert lines[COMMIT][0] == "to do", err
+    assert lines[COMMIT][1].startswith("127.0.0.1:1 is committed, and as seen from here is not this miner: answers: ")
+
+
 def test_gpus_that_are_wanted_and_not_there_are_a_line_to_do(check: Check) -> None:
     _, lines, _ = check("--gpu", "count>=1")
     assert lines["Implement commodity provision logic"][0] == "to do"

@@ -20,10 +20,10 @@ from tests.http.servers import Bare, bare, echo
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here to make certificates")
 
 
-def make_certificate(folder: Path, name: str = "one") -> tuple[Path, Path]:
+def make_certificate(folder: Path, name: str = "one", days: int = 2) -> tuple[Path, Path]:
     chain, key = folder / f"{name}.pem", folder / f"{name}.key"
     subject = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1")
-    made = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    made = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days))
     command = ("openssl", "req", "-x509", *made, *subject, "-keyout", str(key), "-out", str(chain))
     subprocess.run(command, check=True, capture_output=True)
     return chain, key

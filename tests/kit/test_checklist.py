@@ -1,5 +1,6 @@
 """The eight lines, from what was seen and what the chain says."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,18 @@ from engram.kit.inspection import Finding, Inspected
 GOOD = Inspected([Finding("answers", True, "")], [Finding("replay", True, "")], [Finding("inference", True, "")])
 NOTHING = Inspected([Finding("answers", False, "no connection")], [], [])
 EARNING = OnChain(registered=True, netuid=11, uid=7, committed="1.2.3.4:8080", incentive=0.5, emission_rao=2 * 10**9)
+THERE = (Finding("certificate", True, ""), Finding("answers", True, ""))
+DEAD = (Finding("answers", False, "no connection"),)
 
 
 def words(
-    found: Inspected, chain: OnChain | None, project: Path | None = None, public: str | None = None
+    found: Inspected,
+    chain: OnChain | None,
+    project: Path | None = None,
+    public: str | None = None,
+    committed: Sequence[Finding] = THERE,
 ) -> dict[str, tuple[str, str]]:
-    lines = checklist(found, chain=chain, url="https://1.2.3.4:8080/", seen_from="5V", project=project, public=public)
+    lines = checklist(found, chain=chain, seen_from="5V", project=project, public=public, committed=committed)
     assert tuple(each.line for each in lines) == LINES
     return {each.line: (each.state, each.words) for each in lines}
 
@@ -37,10 +44,22 @@ def test_what_is_not_registered_is_to_be_registered_and_earns_nothing() -> None:
     assert lines[COMMIT] == ("to do", "nothing is committed: engram miner-check URL --commit-endpoint")
 
 
-@pytest.mark.parametrize(("public", "state"), [(None, "to do"), ("5.6.7.8:443", "good")])
-def test_the_committed_address_is_the_one_that_validators_reach(public: str | None, state: str) -> None:
-    chain = OnChain(registered=True, netuid=11, uid=7, committed="5.6.7.8:443", incentive=0.0, emission_rao=0)
-    assert words(GOOD, chain, public=public)[COMMIT][0] == state
+@pytest.mark.parametrize(
+    ("public", "committed", "state", "said"),
+    [
+        (None, THERE, "good", "1.2.3.4:8080 is committed, and was looked at"),
+        ("1.2.3.4:8080", THERE, "good", "was looked at"),
+        (None, DEAD, "to do", "as seen from here is not this miner: answers: no connection"),
+        ("1.2.3.4:8080", DEAD, "to do", "as seen from here is not this miner: answers: no connection"),
+        ("5.6.7.8:443", THERE, "to do", "1.2.3.4:8080 is committed, and not 5.6.7.8:443"),
+        (None, (), "to do", "1.2.3.4:8080 is committed, which is no address"),
+    ],
+)
+def test_the_committed_address_is_good_only_where_it_was_seen(
+    public: str | None, committed: Sequence[Finding], state: str, said: str
+) -> None:
+    found = words(GOOD, EARNING, public=public, committed=committed)[COMMIT]
+    assert (found[0], said in found[1]) == (state, True), found
 
 
 def test_a_miner_that_is_not_reached_has_all_that_depends_on_it_to_do() -> None:

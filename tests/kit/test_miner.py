@@ -93,13 +93,14 @@ async def test_the_sample_client_with_x_epistula_headers_works_unchanged_and_rea
             return refused.status, refused.json()["detail"]
 
         fresh = of_seed_002(body, VALIDATOR)
-        late = of_seed_002(body, VALIDATOR, at_ns=time.time_ns() - 61_000_000_000)
+        late, early = (of_seed_002(body, VALIDATOR, at_ns=time.time_ns() + sign * 61_000_000_000) for sign in (-1, 1))
         assert await detail({**fresh, "X-Epistula-Signature": "00" * 64}) == (401, "Signature verification failed")
         assert await detail({**fresh, "X-Epistula-Signature": "nonsense"}) == (401, "Invalid signature")
         assert await detail(late) == (401, "Timestamp too old")
+        assert await detail(early) == (401, "Timestamp too old")
         del fresh["X-Epistula-Signature"]
         assert await detail(fresh) == (401, "Missing Epistula headers")
-        assert await detail(of_seed_002(body, Keypair.generate())) == (403, "Sender not allowed")
+        assert await detail(of_seed_002(body, Keypair.generate())) == (403, "Not a validator")
 
     await served(use)
 

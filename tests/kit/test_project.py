@@ -1,6 +1,7 @@
 """A generated miner: its own tests, the checklist, and the proxy in front of it, all as they are written."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,12 @@ from typing import Any
 import pytest
 import trio
 
-from engram.hotkeys import Keypair
+from engram.hotkeys import Keypair, PublicKey
 from engram.http.client import HttpClient
 from engram.kit.inspection import Inspected, Inspection, Question
 from engram.kit.scaffold import NAME, ProjectRefused, create
 from engram.proxy.settings import load as load_proxy
-from tests.kit.projects import command, engram, project, running
+from tests.kit.projects import ROOT, command, engram, project, running
 from tests.proxy.process import ProxyProcess, document
 from tests.proxy.signing import ALICE, BOB
 from tests.proxy.test_process import call
@@ -108,20 +109,27 @@ def test_a_validator_reaches_the_miner_through_the_proxy(tmp_path: Path) -> None
     assert seen["/capacity"][1].startswith("lists: ")
 
 
-async def looked_at(url: str) -> Inspected:
+async def looked_at(url: str, hotkey: PublicKey = BOB.public_key) -> Inspected:
     """What `engram miner-check` sees at this URL."""
     http = HttpClient()
     try:
-        return await Inspection(url, BOB.public_key, ALICE, http).run(Question())
+        return await Inspection(url, hotkey, ALICE, http).run(Question())
     finally:
         await http.aclose()
 
 
-def test_two_miners_run_on_one_machine(tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        project(tmp_path / name)
-    with running(tmp_path / "one", "--port", "0") as first, running(tmp_path / "two", "--port", "0") as second:
-        assert first != second
+def test_two_miners_and_the_proxy_of_one_run_together_with_their_files_unedited(tmp_path: Path) -> None:
+    if not shutil.which("ip") or command("unshare", "-rn", "true", folder=tmp_path).returncode != 0:
+        pytest.skip("no network namespace can be made here, in which the ports of the default files are free")
+    inside = 'ip link set lo up && exec "$0" -m tests.kit.default_files "$1"'
+    ran = command("unshare", "-rn", "bash", "-c", inside, sys.executable, str(tmp_path), folder=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == {
+        "urls": ["http://127.0.0.1:8091", "http://127.0.0.1:8092", "http://0.0.0.0:8080"],
+        "answer": [200, {"text": "cba"}],
+        "stranger": [403, "not_registered"],
+        "wrong": {},
+    }
 
 
 @pytest.mark.parametrize("name", ["My-Miner", "1miner", "", "a_b", "a" * 64, "ä"])

@@ -27,8 +27,8 @@ class Backend:
 @asynccontextmanager
 async def backend(*steps: bytes | str | None) -> AsyncIterator[Backend]:
     """Answer each request by these steps: bytes are sent; `wait` waits for `go_on`, `hang` until the proxy closes,
-    `trickle` sends chunks until then, `reset` breaks the connection; without more steps the connection stays open for
-    the next request."""
+    `trickle` sends chunks until then, `drip` header lines; `eof` closes its half of the connection, `reset` breaks it;
+    without more steps the connection stays open for the next request."""
     seen = Backend()
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -47,12 +47,15 @@ async def backend(*steps: bytes | str | None) -> AsyncIterator[Backend]:
                             while await stream.receive_some(65_536):
                                 pass
                             return
-                        case "trickle":
+                        case "trickle" | "drip":
+                            part = b"20\r\n" + b"x" * 32 + b"\r\n" if step == "trickle" else b"x: y\r\n"
                             with suppress(trio.BrokenResourceError):
                                 while True:
-                                    await stream.send_all(b"20\r\n" + b"x" * 32 + b"\r\n")
+                                    await stream.send_all(part)
                                     await trio.sleep(0.01)
                             return
+                        case "eof":
+                            await stream.send_eof()
                         case "reset":
                             stream.socket.setsockopt(1, 13, b"\x01\0\0\0\0\0\0\0")  # SO_LINGER 0
                             return

@@ -209,9 +209,9 @@ async def proxying(
 
 
 @asynccontextmanager
-async def calling(proxied: Proxied) -> AsyncIterator[Raw]:
-    """A client's connection."""
-    async with await trio.open_tcp_stream("127.0.0.1", proxied.port) as stream:
+async def calling(proxied: Proxied, address: str = "127.0.0.1") -> AsyncIterator[Raw]:
+    """A client's connection, from one of this machine's addresses."""
+    async with await trio.open_tcp_stream("127.0.0.1", proxied.port, local_address=address) as stream:
         yield Raw(stream)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import trio
 
+from engram.hotkeys import epistula
 from engram.proxy.authorization import Caller
 from engram.proxy.endings import TABLE, Ended, in_words
 from engram.proxy.health_checks import check
@@ -103,6 +104,25 @@ async def test_a_caller_that_may_not_call_is_told_what_is_required() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("chain", "code"),
+    [
+        (None, "no_authority"),
+        (Chain(), "not_registered"),
+        (Chain((EVE.public_key, Caller(False, 0, 0, 0))), "no_permit"),
+        (Chain((EVE.public_key, Caller(True, 0, 0, 0))), "stake_too_low"),
+    ],
+)
+async def test_a_stranger_reads_the_text_of_its_scheme(chain: Chain | None, code: str) -> None:
+    body = b"{}"
+    endpoint = "https://chain.invalid" if chain else ""
+    auth = AuthSettings(miner_hotkey=BOB.ss58, chain_endpoint=endpoint, schemes=("epistula-v2", "x-epistula"))
+    for scheme, detail in ((epistula.V2, "Sender not allowed"), (epistula.X_EPISTULA, "Not a validator")):
+        request = raw("POST", "/inference", body, headers_of(body, by=EVE, scheme=scheme))
+        got, _ = await ending(request, chain=chain, auth=auth)
+        assert (got.status, got.json()["detail"], got.json()["code"]) == (403, detail, code)
+
+
 async def test_an_old_metagraph_authorizes_no_one_but_the_allow_list() -> None:
     old = Chain((EVE.public_key, Caller(True, 9_999 * 10**9, 0, 0)), age_s=3_601)
     auth = AuthSettings(miner_hotkey=BOB.ss58, chain_endpoint="https://x.invalid", allowed_senders=(ALICE.ss58,))
@@ -156,6 +176,51 @@ async def test_a_caller_with_too_many_in_progress_is_told_the_limit_how_many_and
     assert (got.json()["limit"], got.json()["in_progress"]) == (1, 1)
     assert "oldest_s" in got.json()
     assert "retry-after" in got.headers
+
+
+async def test_an_address_that_is_too_fast_uses_up_no_limit_of_the_key_that_it_claims() -> None:
+    limits = LimitSettings(requests_per_minute_per_address=6, requests_per_minute_per_key=6)
+    body = b"{}"
+    async with (
+        backend(answer()) as servers,
+        proxying(settings_for(servers.port, limits=limits)) as proxied,
+        calling(proxied) as client,
+        calling(proxied, "127.0.0.2") as validator,
+    ):
+        for _ in range(10):
+            assert (await client.ask(raw("POST", "/inference", b"[]", headers_of(body)))).status == 401
+        for request in (raw("POST", "/inference", b"[]", headers_of(body)), signed("/inference")):
+            got = await client.ask(request)
+            assert (got.status, got.json()["code"]) == (429, "rate_address")
+            assert 0 < int(got.headers["retry-after"]) <= 10
+        assert proxied.ends[-1].code == "rate"
+        for _ in range(10):
+            assert (await validator.ask(signed("/inference"))).status == 200
+
+
+async def test_an_address_with_too_many_unproven_requests_takes_no_place_of_others() -> None:
+    limits = LimitSettings(concurrent_per_address=1, **OFF)
+    body = b"x" * 100
+    async with (
+        backend(answer()) as servers,
+        proxying(settings_for(servers.port, limits=limits)) as proxied,
+        calling(proxied) as slow,
+        calling(proxied) as client,
+        calling(proxied, "127.0.0.2") as validator,
+    ):
+        await slow.send(head("POST", "/inference", 100, headers_of(body)) + body[:10])
+        with trio.fail_after(5):
+            while not len(proxied.state.admission.addresses):
+                await trio.lowlevel.checkpoint()
+        got = await client.ask(signed("/inference"))
+        assert (got.status, got.json()["code"]) == (429, "concurrency_address")
+        assert (got.json()["limit"], got.json()["in_progress"]) == (1, 1)
+        assert "retry-after" in got.headers
+        assert (await validator.ask(signed("/inference"))).status == 200
+        await slow.send(body[10:])
+        assert (await slow.read()).status == 200
+        assert (await client.ask(signed("/inference"))).status == 200, "its place is free again"
+        assert proxied.in_progress == 0
 
 
 async def test_a_full_queue_and_one_that_takes_too_long() -> None:
@@ -334,6 +399,64 @@ async def test_a_cut_stream_does_not_look_whole(reply: bytes, last: str, code: s
         assert not received.endswith(b"0\r\n\r\n")
         ended = await proxied.end()
         assert (ended.code, ended.status) == (code, 200)
+
+
+CLOSED = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "status"),
+    [
+        (b"", "backend_cut", 502),
+        (b"HTTP/1.1 200 OK\r\nx", "backend_cut", 502),
+        (answer(b"whole"), "done", 200),
+        (CLOSED + b"whole", "done", 200),
+        (CUT[0], "upstream_cut", 200),
+        (CUT[1], "upstream_cut", 200),
+    ],
+    ids=["nothing", "half a head", "whole", "until its end", "length", "chunks"],
+)
+async def test_a_backend_that_closes_its_half_gives_what_is_whole_and_its_connection_is_not_used_again(
+    reply: bytes, code: str, status: int
+) -> None:
+    async with backend(reply, "eof", "hang") as servers, proxying(settings_for(servers.port)) as proxied:
+        for turn in (1, 2):
+            async with calling(proxied) as client:
+                await client.send(signed("/inference"))
+                if code == "upstream_cut":
+                    assert await client.closed_within(5)
+                else:
+                    got = await client.read()
+                    assert (got.status, got.body == b"whole") == (status, code == "done")
+                await proxied.ended(turn)
+                assert proxied.ends[-1].code == code
+            assert servers.connections == turn
+        with trio.fail_after(5):
+            await servers.closed.wait()
+        assert proxied.in_progress == 0
+
+
+async def test_a_backend_that_drips_is_cut_when_the_whole_time_is_over() -> None:
+    dripping = (b"HTTP/1.1 200 OK\r\n", "drip")
+    assert await code_of(signed("/inference"), *dripping, route={"first_byte_s": 5.0, "total_s": 0.1}) == (
+        "total_late",
+        504,
+    )
+    assert await code_of(signed("/inference"), *dripping, route={"first_byte_s": 0.1}) == ("first_byte_late", 504)
+    chunked = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with (
+        backend(chunked, "trickle") as servers,
+        proxying(settings_for(servers.port, route={"idle_s": 5.0, "total_s": 0.2})) as proxied,
+        calling(proxied) as client,
+    ):
+        await client.send(signed("/inference"))
+        await client.read_until(b"x" * 32)
+        assert await client.closed_within(2)
+        ended = await proxied.end()
+        assert (ended.code, ended.status) == ("total_late", 200)
+        with trio.fail_after(2):
+            await servers.closed.wait()
+        assert proxied.in_progress == 0
 
 
 async def test_a_fault_of_the_proxy_is_a_500_that_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -26,9 +27,13 @@ Called = tuple[int, bytes, dict[str, str]]
 
 def call(proxy: ProxyProcess, method: str, path: str, body: bytes = b"", **more: str) -> Called:
     """One signed request; what is stamped before the proxy's start is refused for a moment, and signed again."""
+    return sent(proxy, method, path, body, lambda: headers_of(body, method=method) | more)
+
+
+def sent(proxy: ProxyProcess, method: str, path: str, body: bytes, sign: Callable[[], dict[str, str]]) -> Called:
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
-        connection.request(method, path, body or None, headers_of(body, method=method) | more)
+        connection.request(method, path, body or None, sign())
         answer = connection.getresponse()
         found = answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
         connection.close()

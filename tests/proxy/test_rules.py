@@ -63,6 +63,26 @@ def test_without_permit_registration_or_a_current_metagraph_no_one_passes() -> N
     assert found(caller=rich, age_s=None) == "chain_stale"
 
 
+@pytest.mark.parametrize(
+    ("caller", "reason", "stake"),
+    [
+        (None, "not_registered", {}),
+        (Caller(False, 7 * RAO, 0, 0), "no_permit", {"stake": 7.0}),
+        (Caller(True, 7 * RAO, 0, 0), "stake_too_low", {"stake": 7.0}),
+    ],
+)
+def test_whom_the_chain_does_not_authorize_reads_what_is_required_and_where_that_is_from(
+    caller: Caller | None, reason: str, stake: dict[str, float]
+) -> None:
+    chain = Chain(*([] if caller is None else [(EVE.public_key, caller)]))
+    refused = decide(POLICY, chain, EVE.public_key)
+    assert isinstance(refused, Refuses)
+    assert refused.reason == reason
+    assert refused.extra == {"min_stake": 1_000.0, "stake_unit": "alpha", "min_stake_source": "the default"} | stake
+    assert "a stake of more than 1000 alpha (auth.min_stake, from the default)" in refused.message
+    assert ("yours is 7" in refused.message) == bool(stake)
+
+
 def test_the_lists_come_before_the_chain_and_the_deny_list_before_all() -> None:
     both = msgspec.structs.replace(POLICY, allowed=frozenset({EVE.public_key}))
     assert found(both, age_s=None) == "allow_list"

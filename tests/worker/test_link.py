@@ -68,8 +68,10 @@ async def test_a_server_that_is_stopped_is_noticed_within_its_own_deadline() -> 
         server.process.send_signal(signal.SIGSTOP)
         began = trio.current_time()
         await eventually(lambda: bench.service.link.status.last_loss != "")
+        took_s = trio.current_time() - began
         assert bench.service.link.status.last_loss == "the orchestrator was silent for 1.2 s"
-        assert trio.current_time() - began >= 0.4  # a ping may have come just before
+        # A ping may have come 0.7 s before; the last second is for a busy machine.
+        assert 0.4 <= took_s <= 0.7 + 0.5 + 1.0
         server.process.send_signal(signal.SIGCONT)
         await server.next("authenticate", 2)
         await server.do("job", data={"type": "inference", "payload": 1})

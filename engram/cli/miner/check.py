@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
 
 import trio
 from cyclopts import Parameter
 
+from config.addresses import is_base_url, is_public_host
 from config.errors import ConfigError
 from engram import children
 from engram.cli import output
@@ -38,6 +40,9 @@ from engram.http.client import HttpClient
 from engram.kit.checklist import Line, OnChain, checklist
 from engram.kit.inspection import Finding, Inspected, Inspection, Question
 from engram.kit.settings import load
+
+if TYPE_CHECKING:
+    from engram.chain.registry.registrations import RegistryEntry
 
 PATIENCE_S: Final = 180.0
 STARTING_S: Final = 30.0
@@ -99,8 +104,18 @@ def miner_check(
     validator = _validator(validator_key)
     found = trio.run(_inspect, url, key, validator, question)
     found.work.extend(gpus)
+    committed = []
+    if on_chain.address is not None:
+        committed = trio.run(_look_at_committed, on_chain.address, url, key, validator, question)
     folder = project if (project / "miner.py").exists() or project != Path() else None
-    lines = checklist(found, chain=on_chain, url=url, seen_from=validator.ss58, project=folder, public=external_address)
+    lines = checklist(
+        found,
+        chain=on_chain,
+        seen_from=validator.ss58,
+        project=folder,
+        public=external_address,
+        committed=committed,
+    )
     return _show(lines, show)
 
 
@@ -129,7 +144,7 @@ def _checked_here(project: Path, question: Question, gpus: list[Finding]) -> lis
     with _started(project, validator) as url:
         found = trio.run(_inspect, url, hotkey, validator, question)
     found.work.extend(gpus)
-    return checklist(found, chain=None, url=url, seen_from=validator.ss58, project=project)
+    return checklist(found, chain=None, seen_from=validator.ss58, project=project)
 
 
 @contextmanager
@@ -167,6 +182,20 @@ async def _inspect(url: str, hotkey: PublicKey, validator: Keypair, question: Qu
     http = HttpClient()
     try:
         return await Inspection(url, hotkey, validator, http).run(question)
+    finally:
+        await http.aclose()
+
+
+async def _look_at_committed(
+    address: str, url: str, hotkey: PublicKey, validator: Keypair, question: Question
+) -> list[Finding]:
+    """Return what is found at the committed address: by https where it is public, else as `url` has it."""
+    if "://" not in address:
+        scheme = "https" if is_public_host(address.rpartition(":")[0]) else urlsplit(url).scheme
+        address = f"{scheme}://{address}"
+    http = HttpClient()
+    try:
+        return await Inspection(address, hotkey, validator, http).own(question)
     finally:
         await http.aclose()
 
@@ -222,14 +251,22 @@ async def _read_chain(chain: ChainOptions, hotkey: PublicKey) -> OnChain:
     neuron = facts.metagraph.neuron(hotkey)
     if neuron is None:
         return OnChain(registered=False, netuid=chain.netuid)
+    entry = None if facts.commitment is None else registry_entry(facts.commitment)
     return OnChain(
         registered=True,
         netuid=chain.netuid,
         uid=neuron.uid,
-        committed=None if facts.commitment is None else registry_entry(facts.commitment).raw,
+        committed=None if entry is None else entry.raw,
+        address=None if entry is None else _address(entry),
         incentive=neuron.incentive_u16 / MECHANISM_MAX_U16,
         emission_rao=neuron.emission_rao,
     )
+
+
+def _address(entry: "RegistryEntry") -> str | None:
+    if entry.registration is not None:
+        return entry.registration.text
+    return entry.raw if is_base_url(entry.raw) else None
 
 
 def _show(lines: list[Line], show: Show) -> int:

@@ -41,12 +41,13 @@ _X_EPISTULA: Final[Mapping[str, str]] = MappingProxyType(
     {
         "missing_header": "Missing Epistula headers",
         "stale": "Timestamp too old",
+        "future": "Timestamp too old",
         "before_start": "Timestamp too old",
         "malformed": "Invalid signature",
         "bad_signature": "Signature verification failed",
     }
 )
-_NOT_A_VALIDATOR: Final = frozenset({"no_permit", "not_registered", "stake_too_low"})
+_NOT_A_VALIDATOR: Final = frozenset({"no_authority", "no_permit", "not_registered", "stake_too_low"})
 RETRY_AFTER_S: Final = 5.0
 
 
