@@ -229,6 +229,8 @@ class ProvisioningSettings(Section, frozen=True):
     launch_timeout_s: Seconds = 120.0
     """From launch to the first healthy answer, per attempt."""
     attempts: Count = 3
+    lost_after_s: Annotated[float, Meta(ge=60, le=604_800)] = 3_600.0
+    """A session that was active and has had no node for this long ends, and the rest of its price goes back."""
     health_interval_s: Seconds = 0.25
     destroy_grace_s: Seconds = 8.0
     """TERM, then KILL after this."""

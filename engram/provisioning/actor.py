@@ -68,6 +68,8 @@ class Provisioner(Actor[FleetMessage]):
         self._sagas = fleet.registry.supervisor(SAGAS)
         self._paused_until: dict[str, float] = {}
         self._checking: set[str] = set()
+        self._degraded_at: dict[str, float] = {}
+        """When this process first saw a session without its node, in seconds of the loop's clock."""
 
     async def on_start(self, context: Context) -> None:
         self.context = context
@@ -96,6 +98,7 @@ class Provisioner(Actor[FleetMessage]):
                 await self._check_nodes()
             case Expire():
                 await self._expire()
+                await self._end_lost()
             case CheckpointTime():
                 now = self._fleet.instants.now()
                 await self._fleet.ledger.write(lambda c: paid_clock.checkpoint(c, now))
@@ -181,9 +184,27 @@ class Provisioner(Actor[FleetMessage]):
         expired = await self._fleet.ledger.read(lambda c: paid_clock.expired(c, now))
         for first in range(0, len(expired), _EXPIRE_AT_ONCE):
             some = expired[first : first + _EXPIRE_AT_ONCE]
-            for session_id in await self._fleet.ledger.write(partial(_end_expired, session_ids=some, now=now)):
+            ending = partial(_end, session_ids=some, now=now, reason=EndReason.EXPIRED)
+            for session_id in await self._fleet.ledger.write(ending):
                 self._fleet.hints.session_moved(session_id)
                 await self._start_saga(session_id)
+
+    async def _end_lost(self) -> None:
+        """End the sessions that have had no node for too long while others could have: what is left goes back.
+
+        Time is counted from when this process saw it, so that neither a clock that jumps nor a long stop of the
+        gateway ends a session whose node has not been looked for.
+        """
+        running = await self._fleet.ledger.read(session_records.list_running)
+        now = trio.current_time()
+        degraded = {each.session_id for each in running if each.state is SessionState.DEGRADED and not each.quarantined}
+        self._degraded_at = {each: self._degraded_at.get(each, now) for each in degraded}
+        lost = [each for each, at in self._degraded_at.items() if now - at >= self._fleet.settings.lost_after_s]
+        ending = partial(_end, session_ids=lost, now=self._fleet.instants.now(), reason=EndReason.NODE_LOST)
+        for session_id in await self._fleet.ledger.write(ending) if lost else []:
+            _log.error("node_lost", session=session_id, after_s=self._fleet.settings.lost_after_s)
+            self._fleet.hints.session_moved(session_id)
+            await self._start_saga(session_id)
 
     async def _start_saga(self, session_id: str) -> bool:
         """Start the session's saga, or wake it; False when no more can be started now."""
@@ -200,8 +221,8 @@ class Provisioner(Actor[FleetMessage]):
         return True
 
 
-def _end_expired(connection: Connection, session_ids: Sequence[str], now: Instant) -> list[str]:
-    end, reason = SessionEvent.END, EndReason.EXPIRED
+def _end(connection: Connection, session_ids: Sequence[str], now: Instant, reason: EndReason) -> list[str]:
+    end = SessionEvent.END
     return [one for one in session_ids if session_records.transition(connection, one, end, now, reason=reason)]
 
 

@@ -72,6 +72,34 @@ async def test_a_killed_node_is_back_within_ten_seconds(autojump_clock: MockCloc
         assert world.double.launches == [token, token]
 
 
+async def test_a_session_whose_node_cannot_be_replaced_ends_as_lost(autojump_clock: MockClock, world: World) -> None:
+    async with running(world.fleet):
+        world.sell(paid_s=24 * 3600.0)
+        await until(world, "active")
+        world.double.faults["launch"] = [Unavailable("no machine") for _ in range(10_000)]
+        world.double.kill(world.session().node_token or "")
+        await until(world, "degraded", within_s=2.0)
+        await trio.sleep(world.fleet.settings.lost_after_s - 60)
+        assert world.state() == "degraded"
+        await until(world, "failed", within_s=120.0)
+    ended = world.session()
+    assert (ended.end_reason, world.failed) == (EndReason.NODE_LOST, ["s"])
+    assert ended.paid_s - ended.used_s > 22 * 3600
+
+
+async def test_a_session_that_gets_a_node_again_is_not_lost(autojump_clock: MockClock, world: World) -> None:
+    async with running(world.fleet):
+        world.sell(paid_s=24 * 3600.0)
+        await until(world, "active")
+        for _ in range(3):
+            world.double.faults["launch"] = [Unavailable("no machine") for _ in range(60)]
+            world.double.kill(world.session().node_token or "")
+            await until(world, "degraded", within_s=2.0)
+            await until(world, "active", within_s=world.fleet.settings.lost_after_s)
+        await trio.sleep(2 * world.fleet.settings.lost_after_s)
+        assert world.state() == "active"
+
+
 async def test_a_node_whose_death_nobody_told_of_is_found(autojump_clock: MockClock, world: World) -> None:
     world.sell()
     async with running(world.fleet):
