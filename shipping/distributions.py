@@ -87,7 +87,8 @@ def own_entries(*, with_command_line: bool = False) -> Iterator[Entry]:
     left_out = {"__pycache__"} if with_command_line else {"__pycache__", _APP}
     for package in _PROGRAM if with_command_line else _OURS:
         for path in (ROOT / package, *(ROOT / package).rglob("*")):
-            if path.is_file() and left_out.isdisjoint(path.parts) and any(map(path.match, shipped)):
+            wanted = _APP in path.parts or any(map(path.match, shipped))
+            if path.is_file() and left_out.isdisjoint(path.parts) and wanted:
                 yield file_entry(f"{OURS}/{path.relative_to(ROOT).as_posix()}", path)
 
 

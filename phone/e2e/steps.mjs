@@ -45,6 +45,7 @@ export function turn(state, profile) {
 export async function create(state, { check = false } = {}) {
   const { page } = state;
   await page.getByRole("button", { name: "Create a new identity" }).click();
+  await page.locator("ol.card li").last().waitFor();
   const shown = await page.locator("ol.card li").allInnerTexts();
   const words = shown.map((each) => each.trim().split(/\s+/).at(-1));
   if (check) {

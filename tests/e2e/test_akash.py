@@ -65,6 +65,7 @@ def nothing_left(double: DoubleProcess) -> None:
     assert chain["active_leases"] == 0
 
 
+@pytest.mark.nightly
 def test_a_provider_that_answers_in_the_nodes_place_serves_no_one(double: DoubleProcess, tmp_path: Path) -> None:
     """It is the cheapest and knows the launch token, which stands in the manifest; it has no key of the node."""
     double.post("/faults", providers={"ada": {"answers_itself": True}})
@@ -126,6 +127,7 @@ def test_a_gateway_killed_anywhere_has_one_deployment_and_then_none(
         assert gateway.terminate() == 0
 
 
+@pytest.mark.nightly
 def test_five_real_nodes_are_bought_at_once_beside_a_second_writer_and_given_back(
     double: DoubleProcess, tmp_path: Path
 ) -> None:

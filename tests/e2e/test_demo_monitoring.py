@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.gateway_process import ROOT
 
 
+@pytest.mark.nightly
 @pytest.mark.heavy
 @pytest.mark.external
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="there is no prometheus here (Debian: prometheus)")

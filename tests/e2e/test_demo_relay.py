@@ -8,6 +8,7 @@ import pytest
 from tests.e2e.gateway_process import ROOT
 
 
+@pytest.mark.nightly
 @pytest.mark.heavy
 def test_one_payload_goes_from_a_poll_to_an_anchored_answer() -> None:
     done = subprocess.run(

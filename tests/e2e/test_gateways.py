@@ -91,6 +91,7 @@ def test_the_operator_sees_drains_and_evicts_gateways(gateways: list[GatewayProc
     assert "no gateway of epoch" in command("drain", str(min(live))).stderr
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="no HAProxy: apt-get install haproxy")
 def test_phones_buy_through_the_balancer_of_the_documentation(gateways: list[GatewayProcess], tmp_path: Path) -> None:
     documented = (ROOT / "docs" / "scaling.md").read_text().split("```haproxy\n")[1].split("```")[0]

@@ -108,6 +108,7 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield made
 
 
+@pytest.mark.nightly
 @needs_python_sdk
 @pytest.mark.serial
 async def test_an_agent_keeps_a_thousand_memories_while_the_node_restarts(memory: NodeProcess, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def looks(browser: Browser, theme: str, width: int) -> Callable[[str], None]:
 
 
 @pytest.mark.filterwarnings("default:.*another Chromium:UserWarning")
-@pytest.mark.parametrize(("theme", "width", "height"), [("light", 390, 844), ("dark", 390, 844), ("dark", 1280, 800)])
+@pytest.mark.parametrize(("theme", "width", "height"), [("light", 390, 844), ("dark", 390, 844), pytest.param("dark", 1280, 800, marks=pytest.mark.nightly)])
 def test_every_screen_is_as_it_was_looked_at(tmp_path: Path, theme: str, width: int, height: int) -> None:
     with GatewayProcess(tmp_path / "data", settings=FAST) as gateway, open_browser() as browser:
         browser.do("open", {"url": gateway.start().url, "theme": theme, "width": width, "height": height})

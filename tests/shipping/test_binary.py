@@ -121,6 +121,7 @@ def write_probe(folder: Path) -> Path:
     return probe
 
 
+@pytest.mark.nightly
 def test_two_builds_have_one_hash(tmp_path: Path) -> None:
     first, second = (build(tmp_path / name, "--gateway") for name in ("a", "b"))
     assert first == second == hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()

@@ -11,6 +11,7 @@ from shipping import deb
 from shipping.folder import Variant
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.heavy,
     pytest.mark.external,
     pytest.mark.xdist_group("binary"),

@@ -17,7 +17,7 @@ from shipping.folder import Variant
 from tests.engine import ADDRESS, RealEngine, needs_engine
 from tests.shipping import bare_root
 
-pytestmark = [pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
+pytestmark = [pytest.mark.heavy, pytest.mark.nightly, pytest.mark.external, pytest.mark.xdist_group("engine")]
 NO_ENGINE = "docker.host=unix:///tmp/no-engine.sock"
 GATEWAY = ["gateway", "--profile", "local", "--set", "provisioning.backend=docker", "--set", NO_ENGINE]
 """Nodes would run elsewhere: the image has none of their libraries."""

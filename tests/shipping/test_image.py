@@ -61,6 +61,7 @@ def test_a_node_becomes_healthy_on_a_root_that_cannot_be_written_and_ends_cleanl
     shutil.rmtree(root)
 
 
+@pytest.mark.nightly
 def test_two_builds_have_one_digest(built: Path, tmp_path: Path) -> None:
     digest = build(tmp_path)
     assert digest == (built / image.DIGEST).read_text().strip()

@@ -43,7 +43,7 @@ TEMPO = 10
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("point", sample("validator-kills", POINTS, 2))
+@pytest.mark.parametrize("point", sample("validator-kills", POINTS, 1))
 async def test_a_validator_killed_anywhere_goes_on_as_if_it_had_not_been(tmp_path: Path, point: str) -> None:
     chain, miner = SmallSubnet(), Keeps(miner_key(HONEST))
     chain.seal_at_look = True

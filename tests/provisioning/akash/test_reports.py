@@ -92,6 +92,7 @@ async def test_report_support_13_no_transaction_is_lost_or_doubled_beside_a_seco
         assert made.double.control.state()["failed"] == []
 
 
+@pytest.mark.nightly
 @pytest.mark.heavy
 async def test_report_support_13_with_a_hundred_sessions_at_once_and_five_real_nodes_among_them() -> None:
     """akash-network/support#13, node#955, at the size of the report twice over. The real ones take real time."""
@@ -301,6 +302,7 @@ async def test_report_support_245_a_provider_that_closes_all_its_leases_is_struc
     await mass_close(6)
 
 
+@pytest.mark.nightly
 @pytest.mark.heavy
 async def test_report_support_245_with_thirty_sessions_on_one_provider(virtual_time: None) -> None:
     """akash-network/support#245, at the size of the report."""

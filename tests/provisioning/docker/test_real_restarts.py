@@ -63,7 +63,7 @@ async def until_done(call: Callable[[], Awaitable[Node | None]]) -> Node | None:
                 await trio.sleep(0.2)
 
 
-@pytest.mark.parametrize(("when", "number"), sample("deaths of an engine", POINTS, 3))
+@pytest.mark.parametrize(("when", "number"), sample("deaths of an engine", POINTS, 1))
 async def test_an_engine_killed_anywhere_has_one_node_and_then_none(
     docker: DockerBench, armed: Callable[[str, int], None], when: str, number: int
 ) -> None:
