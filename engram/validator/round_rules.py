@@ -97,14 +97,15 @@ def closing(
 ) -> Scored:
     """Score a round.
 
-    A miner that was asked nothing keeps its standing, unless it took none of the records that it was offered
-    (`refused`): then it scores 0. A miner in `groups` shares its score with the other uids of its group.
+    A miner that was asked nothing keeps its standing, unless that is its own doing: it took none of the records that it
+    was offered (`refused`), or has a standing and no address by now that may be asked. Then it scores 0. A miner in
+    `groups` shares its score with the other uids of its group.
     """
     of_uid = {result.uid: result for result in results}
     raw: dict[int, tuple[Parts, Tally]] = {}
     for result in results:
         found = parts_of(answers.get(result.hotkey, ()))
-        if found is None and result.hotkey in refused:
+        if found is None and (result.hotkey in refused or _has_left(result, held.get(result.hotkey))):
             found = Parts(0.0, None, 0.0), Tally(0, 0)
         if found is not None:
             raw[result.uid] = found
@@ -129,13 +130,23 @@ def closing(
     return Scored(results=written, standings=standings)
 
 
+def _has_left(result: Result, known: Known | None) -> bool:
+    """Return whether a miner that was scored before may not be asked now."""
+    return result.url is None and known is not None and known.standing.rounds > 0
+
+
 def weights(
-    held: Mapping[bytes, Known], uids: Mapping[bytes, int], groups: Sequence[frozenset[int]], block: int
+    held: Mapping[bytes, Known],
+    uids: Mapping[bytes, int],
+    groups: Sequence[frozenset[int]],
+    block: int,
+    blacklist: frozenset[bytes],
 ) -> dict[bytes, float]:
     """Return the scores that weights are made of, by hotkey: EMAs, slashed ones 0, groups sharing one.
 
-    `uids` are those of the last round; a miner that was not in it has none.
+    `uids` are those of the last round; a miner that was not in it has none, nor has one on the blacklist.
     """
-    own = {uid: standing.weight_of(held[hotkey].standing, block) for hotkey, uid in uids.items() if hotkey in held}
+    able = {hotkey: uid for hotkey, uid in uids.items() if hotkey in held and hotkey not in blacklist}
+    own = {uid: standing.weight_of(held[hotkey].standing, block) for hotkey, uid in able.items()}
     of_uid = {uid: hotkey for hotkey, uid in uids.items()}
     return {of_uid[uid]: score for uid, score in scoring.shared(own, groups).items()}
