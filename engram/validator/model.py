@@ -85,6 +85,13 @@ class Holding(msgspec.Struct, frozen=True):
     """CIDs of the ground-truth file's records that it has taken."""
 
 
+class Offers(msgspec.Struct, frozen=True):
+    """What became of the planted records that a miner was offered in the newest rounds."""
+
+    refused: int
+    taken: int
+
+
 class Kind(StrEnum):
     """What is asked."""
 

@@ -9,7 +9,7 @@ import msgspec
 
 from engram.validator import planting, scoring, standing
 from engram.validator.miner_client import median_ms
-from engram.validator.model import Answer, Held, Kind, Known, Outcome, Result
+from engram.validator.model import Answer, Held, Kind, Known, Offers, Outcome, Result
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
 
@@ -62,6 +62,25 @@ def parts_of(answers: Iterable[tuple[Kind, Answer]]) -> tuple[Parts, Tally] | No
     return parts, Tally(len(challenges), proved)
 
 
+_NO_OFFERS: Final = Offers(0, 0)
+
+
+def is_evading(offers: Offers, *, was_asked: bool) -> bool:
+    """Return whether a miner fails a round for the records that it refuses.
+
+    Either it takes none, whatever it answers about older ones; or it was not asked, as it holds too few to be asked
+    about, and refuses at least as many as it takes.
+    """
+    if offers.refused == 0:
+        return False
+    return offers.taken == 0 or (not was_asked and offers.refused >= offers.taken)
+
+
+def refusing(offers: Mapping[bytes, Offers]) -> frozenset[bytes]:
+    """Return the miners that took none of the records that they were offered."""
+    return frozenset(hotkey for hotkey, each in offers.items() if each.refused and not each.taken)
+
+
 VOID_FROM: Final = 3
 """Miners at least of which none gave an answer, before the fault is held to be the validator's own."""
 _SILENT: Final = frozenset({Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.LATE})
@@ -91,22 +110,23 @@ def closing(
     results: Sequence[Result],
     answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]],
     held: Mapping[bytes, Known],
-    refused: frozenset[bytes],
+    offers: Mapping[bytes, Offers],
     groups: Sequence[frozenset[int]],
     block: int,
 ) -> Scored:
     """Score a round.
 
-    A miner that was asked nothing keeps its standing, unless that is its own doing: it took none of the records that it
-    was offered (`refused`), or has a standing and no address by now that may be asked. Then it scores 0. A miner in
-    `groups` shares its score with the other uids of its group.
+    A miner that was asked nothing keeps its standing, unless that is its own doing: it refuses records (`is_evading`),
+    or has a standing and no address by now that may be asked. Then it scores 0. A miner in `groups` shares its score
+    with the other uids of its group.
     """
     of_uid = {result.uid: result for result in results}
     raw: dict[int, tuple[Parts, Tally]] = {}
     for result in results:
         found = parts_of(answers.get(result.hotkey, ()))
-        if found is None and (result.hotkey in refused or _has_left(result, held.get(result.hotkey))):
-            found = Parts(0.0, None, 0.0), Tally(0, 0)
+        evading = is_evading(offers.get(result.hotkey, _NO_OFFERS), was_asked=found is not None)
+        if evading or (found is None and _has_left(result, held.get(result.hotkey))):
+            found = Parts(0.0, None, 0.0), Tally(0, 0) if found is None else found[1]
         if found is not None:
             raw[result.uid] = found
     shared = scoring.shared({uid: parts.score for uid, (parts, _) in raw.items()}, groups)

@@ -177,15 +177,15 @@ class Rounds:
             results = round_records.results(connection, opened.id)
             held = miner_records.all_known(connection)
             answers = asking_records.answers_of(connection, opened.id)
-            refused = round_records.refusing(connection, opened.id)
-            if round_rules.is_void(answers, refused):
+            offers = round_records.offers(connection, opened.id)
+            if round_rules.is_void(answers, round_rules.refusing(offers)):
                 round_records.close_round(connection, opened.id, [], RoundState.ABANDONED, at)
                 return RoundState.ABANDONED
             scored = round_rules.closing(
                 results,
                 answers,
                 held,
-                refused,
+                offers,
                 self.groups_of(results) if terms.share_scores else [],
                 opened.block,
             )
