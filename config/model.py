@@ -492,7 +492,7 @@ class ValidatorSettings(Section, frozen=True):
     timeout_s: Seconds = 15.0
     """For one answer of a miner."""
     concurrency: Count = 64
-    """Miners asked at once."""
+    """Miners asked at once; one that takes longer than two seconds no longer counts."""
     queries: Count = 4
     """Searches a miner and round."""
     challenges: Count = 2

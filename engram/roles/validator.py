@@ -34,7 +34,8 @@ from engram.roles.validator_quorum import ValidatorQuorum
 from engram.telemetry.loop_lag import loop_lag_job
 from engram.validator import relaying
 from engram.validator.due import OUR_VERSION
-from engram.validator.gardening import Garden, Gardener
+from engram.validator.garden import Garden
+from engram.validator.gardening import Gardener
 from engram.validator.job import RoundsJob
 from engram.validator.miner_client import MinerClient
 from engram.validator.model import Round, Sent

@@ -109,6 +109,8 @@ class Outcome(StrEnum):
     UNREACHABLE = "unreachable"
     MALFORMED = "malformed"
     LATE = "late"
+    UNASKED = "unasked"
+    """Our own deadline came before the miner's turn, or too soon after: not counted."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):

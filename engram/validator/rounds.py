@@ -20,7 +20,8 @@ from engram.hotkeys import Keypair
 from engram.ledger import Ledger
 from engram.validator import corpus, peers, round_rules
 from engram.validator.asker import Asker
-from engram.validator.gardening import Embeds, Gardener
+from engram.validator.garden import Embeds
+from engram.validator.gardening import Gardener
 from engram.validator.miner_client import MinerClient
 from engram.validator.model import Held, Holding, Kind, Miner, Question, Result, Round, RoundState
 from engram.validator.records import asking as asking_records

@@ -175,9 +175,14 @@ def answered(connection: Connection, round_id: int, hotkey: bytes, answers: Sequ
 
 
 def answers_of(connection: Connection, round_id: int) -> dict[bytes, list[tuple[Kind, Answer]]]:
-    """Return what the questions of a round brought, by hotkey, without details; one never asked counts as late."""
+    """Return what the questions of a round brought, by hotkey, without details.
+
+    One without an outcome counts as late; one that our own deadline left no time for is not among them.
+    """
     found: dict[bytes, list[tuple[Kind, Answer]]] = {}
     for id_, hotkey, kind, outcome, recall, proved, latency_ms in _ANSWERS.rows(connection, {"round_id": round_id}):
+        if outcome == Outcome.UNASKED:
+            continue
         answer = Answer(
             question_id=id_,
             outcome=Outcome(outcome) if outcome else Outcome.LATE,
