@@ -9,7 +9,7 @@ import msgspec
 
 from engram.validator import planting, scoring, standing
 from engram.validator.miner_client import median_ms
-from engram.validator.model import Answer, Held, Kind, Known, Offers, Outcome, Result
+from engram.validator.model import Answer, Held, Kind, Known, Offers, Outcome, Question, Result
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
 
@@ -43,6 +43,17 @@ def to_challenge(rng: Random, held: Sequence[Held], challenges: int) -> list[Hel
     first = rng.choice(older)
     rest = [each for each in held if each is not first]
     return [first, *rng.sample(rest, min(len(rest), challenges - 1))]
+
+
+def worth_asking(drawn: Sequence[Question], *, least_planted: int) -> list[Question]:
+    """Return the questions that are asked, now that their truths are known.
+
+    A query is, when so many of its right answers are planted: the others could be had without storing anything. Where
+    no query to a miner is left, neither is a challenge: its score would lack the recall through no fault of its own.
+    """
+    kept = [each for each in drawn if each.kind is Kind.CHALLENGE or each.planted >= least_planted]
+    queried = {each.hotkey for each in kept if each.kind is Kind.QUERY}
+    return [each for each in kept if each.hotkey in queried]
 
 
 def parts_of(answers: Iterable[tuple[Kind, Answer]]) -> tuple[Parts, Tally] | None:

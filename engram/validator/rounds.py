@@ -47,7 +47,8 @@ class RoundTerms(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
     challenges: int
     least_planted: int
-    """Records about a matter that a miner must hold before it is asked about it: so many answers are planted."""
+    """Records about a matter that a miner must hold before it is asked about it, and right answers that must be
+    planted records for a question to be asked."""
     concurrency: int
     deadline_s: float
     """For the whole round."""
@@ -159,7 +160,8 @@ class Rounds:
                 proved = round_rules.to_challenge(self._rng, holding.records, terms.challenges)
                 drawn += [_challenge(hotkey, each) for each in proved]
         truths = iter((await self._embeds([], wanted)).truths) if wanted else iter(())
-        return [question if question.kind is Kind.CHALLENGE else _found(question, next(truths)) for question in drawn]
+        known = [each if each.kind is Kind.CHALLENGE else _found(each, next(truths)) for each in drawn]
+        return round_rules.worth_asking(known, least_planted=terms.least_planted)
 
     async def _ask_and_close(self, opened: Round) -> Round:
         began = trio.current_time()

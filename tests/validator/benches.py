@@ -235,10 +235,14 @@ def write_file(path: Path, entries: Sequence[Entry]) -> Path:
     return path
 
 
-def public_file(count: int = 40, dimension: int = DIMENSION) -> list[Entry]:
+def public_file(
+    count: int = 40,
+    dimension: int = DIMENSION,
+    facts: Sequence[str] = ("A public fact number {} of the file that everyone has.",),
+) -> list[Entry]:
     found = []
     for number in range(count):
-        text = f"A public fact number {number} of the file that everyone has."
+        text = facts[number % len(facts)].format(number)
         vector = hash_vector(text, dimension)
         values = list(struct.unpack(f"<{dimension}f", vector))
         found.append(Entry(text=text, embedding=values, cid=cid_of(text, vector)))
