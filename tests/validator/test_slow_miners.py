@@ -87,6 +87,21 @@ async def test_a_miner_whose_turn_our_own_deadline_took_is_not_scored(autojump_c
         assert each.rounds == (0 if each.score is None else 1)
 
 
+async def test_a_miner_that_our_own_deadline_cut_off_is_not_scored_by_half_of_its_questions(
+    autojump_clock: MockClock,
+) -> None:
+    bench, _, miners = bench_of(2, 0, concurrency=1, deadline_s=3.0)
+    await bench.hold()
+    await bench.plant()
+    for miner in miners:
+        miner.delay_s = 0.35
+    assert (await bench.rounds.hold(bench.metagraph())).state is RoundState.CLOSED
+    found = await scores(bench)
+    (cut_off,) = [uid for uid, each in found.items() if each.score is None]
+    assert await outcomes(bench, cut_off) == {"answered", "unasked"}
+    assert found[cut_off].ema == pytest.approx(1.0, abs=0.02)
+
+
 async def test_hanging_miners_do_not_keep_records_from_the_others(autojump_clock: MockClock) -> None:
     bench, network, miners = bench_of(3, 24, concurrency=2)
     network.hanging = set(miners[3:])
