@@ -76,7 +76,7 @@ def parts_of(answers: Iterable[tuple[Kind, Answer]]) -> tuple[Parts, Tally] | No
 _NO_OFFERS: Final = Offers(0, 0)
 
 
-def is_evading(offers: Offers, *, was_asked: bool) -> bool:
+def is_evading(offers: Offers, *, questioned: bool) -> bool:
     """Return whether a miner fails a round for the records that it refuses.
 
     Either it takes none, whatever it answers about older ones; or it was not asked, as it holds too few to be asked
@@ -84,7 +84,7 @@ def is_evading(offers: Offers, *, was_asked: bool) -> bool:
     """
     if offers.refused == 0:
         return False
-    return offers.taken == 0 or (not was_asked and offers.refused >= offers.taken)
+    return offers.taken == 0 or (not questioned and offers.refused >= offers.taken)
 
 
 def refusing(offers: Mapping[bytes, Offers]) -> frozenset[bytes]:
@@ -135,7 +135,7 @@ def closing(
     raw: dict[int, tuple[Parts, Tally]] = {}
     for result in results:
         found = parts_of(answers.get(result.hotkey, ()))
-        evading = is_evading(offers.get(result.hotkey, _NO_OFFERS), was_asked=found is not None)
+        evading = is_evading(offers.get(result.hotkey, _NO_OFFERS), questioned=found is not None)
         if evading or (found is None and _has_left(result, held.get(result.hotkey))):
             found = Parts(0.0, None, 0.0), Tally(0, 0) if found is None else found[1]
         if found is not None:

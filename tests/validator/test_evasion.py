@@ -105,7 +105,7 @@ async def test_what_was_refused_in_a_void_round_counts_against_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refused", "taken", "was_asked", "fails"),
+    ("refused", "taken", "questioned", "fails"),
     [
         (0, 0, False, False),
         (0, 9, False, False),
@@ -117,6 +117,6 @@ async def test_what_was_refused_in_a_void_round_counts_against_nobody() -> None:
     ],
 )
 def test_a_miner_fails_that_takes_nothing_or_is_not_asked_for_what_it_refuses(
-    refused: int, taken: int, was_asked: bool, fails: bool
+    refused: int, taken: int, questioned: bool, fails: bool
 ) -> None:
-    assert round_rules.is_evading(Offers(refused, taken), was_asked=was_asked) is fails
+    assert round_rules.is_evading(Offers(refused, taken), questioned=questioned) is fails
