@@ -38,7 +38,8 @@ from engram.ledger import LedgerActor, LedgerClient
 from engram.memory.embed.hash_embedder import hash_vector
 from engram.roles.process import yield_to_the_loop
 from engram.validator import reports
-from engram.validator.gardening import Garden, Gardener
+from engram.validator.garden import Garden
+from engram.validator.gardening import Gardener
 from engram.validator.miner_client import MinerClient
 from engram.validator.model import PlantState
 from engram.validator.records import asking as asking_records

@@ -494,7 +494,7 @@ class ValidatorSettings(Section, frozen=True):
     timeout_s: Seconds = 15.0
     """For one answer of a miner."""
     concurrency: Count = 64
-    """Miners asked at once."""
+    """Miners asked at once; one that takes longer than two seconds no longer counts."""
     queries: Count = 4
     """Searches a miner and round."""
     challenges: Count = 2
@@ -503,8 +503,8 @@ class ValidatorSettings(Section, frozen=True):
     """Records planted at most a miner and round. Each is deleted again after 2 to `planted_rounds` rounds."""
     planted_rounds: Annotated[int, Meta(ge=3, le=1_000)] = 24
     least_planted: Annotated[int, Meta(ge=5, le=10)] = 5
-    """A miner is asked about a matter only when it should hold this many planted records of it: so many of the 10
-    answers that are right are not public."""
+    """A miner is asked about a matter only when it should hold this many planted records of it, and only questions of
+    which this many of the 10 right answers are planted: so many are not public."""
     share_scores: bool = True
     """Miners of one coldkey or one address share one score."""
     history_rounds: Annotated[int, Meta(ge=10, le=100_000)] = 1_000

@@ -34,7 +34,8 @@ from engram.roles.validator_quorum import ValidatorQuorum
 from engram.telemetry.loop_lag import loop_lag_job
 from engram.validator import relaying
 from engram.validator.due import OUR_VERSION
-from engram.validator.gardening import Garden, Gardener
+from engram.validator.garden import Garden
+from engram.validator.gardening import Gardener
 from engram.validator.job import RoundsJob
 from engram.validator.miner_client import MinerClient
 from engram.validator.model import Round, Sent
@@ -82,6 +83,7 @@ class ValidatorPorts:
         settings, at = p.settings, p.settings.validator
         self._p = p
         boot = p.ids.token(8)
+        blacklist = frozenset(ss58.decode(entry.partition(" ")[0]) for entry in at.blacklist)
         self.subnets = Subnets(p.clock, (at.netuid,), settings.chain.stall_after_s)
         self._losses = RoundLosses(p.metrics)
         self._client = MinerClient(p.http, p.clock, at.timeout_s)
@@ -114,7 +116,7 @@ class ValidatorPorts:
                 planted_rounds=at.planted_rounds,
                 share_scores=at.share_scores,
                 private_allowed=at.private_addresses,
-                blacklist=frozenset(ss58.decode(entry.partition(" ")[0]) for entry in at.blacklist),
+                blacklist=blacklist,
             ),
             p.ledger,
             self._client,
@@ -150,6 +152,7 @@ class ValidatorPorts:
                 netuid=at.netuid,
                 version=OUR_VERSION,
                 share_scores=at.share_scores,
+                blacklist=blacklist,
                 dry_run=at.dry_run,
                 boot=boot,
                 settled=self._relay if settings.relay.url else lambda connection, sent, last: None,

@@ -17,16 +17,22 @@ from engram.validator.miner_client import MinerClient, MinerReply
 from engram.validator.model import Answer, Kind, Outcome, Question, Round, Sheet
 from engram.validator.records import asking as asking_records
 from engram.validator.records import standings as miner_records
+from engram.validator.turns import Turns
 
 LISTED_EVERY: Final = 8
 """Rounds from one look at the lengths of a miner's public texts to the next."""
+
+UNANSWERED: Final = 2
+"""Questions of a round that a miner may leave without an answer; it is asked no more of them."""
+FAIR_SHARE: Final = 0.5
+"""A miner whose turn begins within this share of a round's time is late if it does not end in it."""
 
 _log = structlog.get_logger("engram.validator")
 
 
 @final
 class Asker:
-    """Asks `concurrency` miners at once, each its questions one after the other."""
+    """Asks miners, each its questions one after the other; `concurrency` of them at once, slow ones aside."""
 
     def __init__(
         self, ledger: Ledger, client: MinerClient, keypair: Keypair, clock: Clock, rng: Random, concurrency: int
@@ -43,31 +49,41 @@ class Asker:
     async def ask(self, opened: Round, deadline_s: float) -> None:
         """Ask every miner of the round that has not been asked yet. Raises LedgerUnavailable.
 
-        Cancelled from outside, it leaves miners that have not answered everything to whoever resumes the round.
+        Questions for which the deadline left a miner no time are `unasked`: they say nothing of it. Cancelled from
+        outside, it leaves miners that have not answered everything to whoever resumes the round.
         """
         sheets = await self._ledger.read(lambda c: asking_records.sheets(c, opened.id))
-        room = trio.CapacityLimiter(self._concurrency)
+        in_time = trio.current_time() + deadline_s * FAIR_SHARE
         with trio.move_on_after(deadline_s) as patience:
             async with trio.open_nursery() as nursery:
+                turns = Turns(nursery, self._concurrency)
                 for sheet in sheets:
-                    nursery.start_soon(self._ask, room, patience, opened, sheet)
+                    nursery.start_soon(self._ask, turns, patience, opened, sheet, in_time)
         if patience.cancelled_caught:
             _log.warning("round_deadline", round=opened.id, after_s=deadline_s)
 
-    async def _ask(self, room: trio.CapacityLimiter, patience: trio.CancelScope, opened: Round, sheet: Sheet) -> None:
+    async def _ask(self, turns: Turns, patience: trio.CancelScope, opened: Round, sheet: Sheet, in_time: float) -> None:
         answers: list[Answer] = []
+        left = Outcome.UNASKED
         try:
-            async with room:
+            async with turns.turn():
+                if trio.current_time() <= in_time:
+                    left = Outcome.LATE
                 for question in sheet.questions:
-                    answers.append(await self._put(question, sheet))  # noqa: PERF401  # some of them may be all
+                    answers.append(await self._put(question, sheet))
+                    if _is_silent(answers):
+                        left = Outcome.UNREACHABLE
+                        break
         finally:
             # The deadline takes nothing away that was answered in time.
-            if patience.cancel_called or len(answers) == len(sheet.questions):
+            over = len(answers) == len(sheet.questions) or left is Outcome.UNREACHABLE
+            if patience.cancel_called or over:
+                rest = [Answer(question_id=each.id, outcome=left) for each in sheet.questions[len(answers) :]]
                 with trio.CancelScope(shield=True):
-                    await self._write(opened.id, sheet.hotkey, answers)
+                    await self._write(opened.id, sheet.hotkey, answers + rest)
         kill_points.point("round:answered")
-        if opened.id % LISTED_EVERY == 0:
-            async with room:
+        if opened.id % LISTED_EVERY == 0 and not _is_silent(answers):
+            async with turns.turn():
                 await self._note_lengths(sheet)
 
     async def _write(self, round_id: int, hotkey: bytes, answers: list[Answer]) -> None:
@@ -101,6 +117,10 @@ class Asker:
         lengths = planting.length_sample(await self._client.public_texts(sheet.url, self._keypair))
         at = self._clock.now()
         await self._ledger.write(lambda c: miner_records.set_lengths(c, sheet.hotkey, lengths, at))
+
+
+def _is_silent(answers: Sequence[Answer]) -> bool:
+    return sum(each.outcome is Outcome.UNREACHABLE for each in answers) >= UNANSWERED
 
 
 def _answer(question: Question, tried: MinerReply, recall: float) -> Answer:

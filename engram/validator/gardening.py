@@ -1,67 +1,35 @@
-"""Plants and removes records at the miners: drafts, vectors, sending when each is due, deletion when its time is over.
+"""Plants at the miners: drafts records of a round, gives them vectors, and has them sent when each is due."""
 
-Every step is a fact first: a record is `sending` before it is sent and `deleting` before it is deleted, so that after a
-crash it is sent (or deleted) again. Both may be repeated: a CID is what the record is, and deleting twice deletes once.
-"""
-
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from random import Random
 from typing import Final, final
 
-import msgspec
 import structlog
 import trio
 from sqlalchemy import Connection
 
-from engram import kill_points
-from engram.clock import Clock
 from engram.hotkeys import Keypair
-from engram.ledger import Ledger
 from engram.validator import corpus, planting
+from engram.validator.garden import Garden
 from engram.validator.ground_truth import Entry, read_file
-from engram.validator.miner_client import MinerClient, MinerReply, cid_of
-from engram.validator.model import NEVER, SEEDS, Known, Miner, Outcome, Plant, PlantState
+from engram.validator.miner_client import cid_of
+from engram.validator.model import NEVER, SEEDS, Known, Miner, PlantState
 from engram.validator.planting import Habits
 from engram.validator.records import plants as plant_records
 from engram.validator.records import standings as miner_records
 from engram.validator.standing import Standing
-from engram.validator.workbench import Done, Draft
+from engram.validator.tending import Tender
 
 FAMILIES: Final = 3
 """Matters at once for each miner."""
 FAMILY_ROUNDS: Final = 5
 """Rounds for which new records about a matter are planted."""
-ATTEMPTS: Final = 5
 BATCH: Final = 32
 SEND_TICK_S: Final = 0.5
 SEEDED_A_ROUND: Final = 25
 """Records of the ground-truth file that a miner is given in one round."""
 
 _log = structlog.get_logger("engram.validator")
-
-Embeds = Callable[[Sequence[str], Sequence[Draft]], Awaitable[Done]]
-"""Workbench, or what stands in for it. Raises EmbeddingFailed."""
-
-
-class Garden(msgspec.Struct, frozen=True, kw_only=True):
-    """What planting works with."""
-
-    ledger: Ledger
-    client: MinerClient
-    keypair: Keypair
-    """The validator's own."""
-    clock: Clock
-    rng: Random
-    seed: Callable[[], bytes]
-    """32 random bytes for a signer's key."""
-    embeds: Embeds
-    planted_a_round: int
-    keep_rounds: int
-    round_s: float
-    concurrency: int
-    ground_truth: str = ""
-    """Path of the file whose records every miner is given; empty: none."""
 
 
 @final
@@ -70,6 +38,7 @@ class Gardener:
 
     def __init__(self, garden: Garden) -> None:
         self._garden = garden
+        self._tender = Tender(garden)
         self._urls: dict[bytes, str] = {}
         self._seeds: list[Entry] | None = None
 
@@ -188,112 +157,4 @@ class Gardener:
 
     async def tend_once(self) -> None:
         """Send and delete what is due now."""
-        garden = self._garden
-        now, furthest_s = garden.clock.now(), 2 * garden.round_s + 2.0 ** (ATTEMPTS + 1)
-        due = await garden.ledger.read(lambda c: plant_records.due_plants(c, now, 512, furthest_s))
-        over = await garden.ledger.read(lambda c: plant_records.outlived(c, 512))
-        room = trio.CapacityLimiter(garden.concurrency)
-        async with trio.open_nursery() as nursery:
-            for miner, plants in _by_miner(due).items():
-                nursery.start_soon(self._each, room, miner, plants, self._send)
-            for miner, plants in _by_miner(over).items():
-                nursery.start_soon(self._each, room, miner, plants, self._remove)
-
-    async def _each(
-        self,
-        room: trio.CapacityLimiter,
-        miner: bytes,
-        plants: Sequence[Plant],
-        work: Callable[[str | None, Plant], Awaitable[bool]],
-    ) -> None:
-        """Work the records of one miner off, one after the other, until it does not answer."""
-        async with room:
-            for plant in plants:
-                if not await work(self._urls.get(miner), plant):
-                    return
-
-    async def _send(self, url: str | None, plant: Plant) -> bool:
-        garden, ledger = self._garden, self._garden.ledger
-        if url is None:
-            return False
-        leaves = (PlantState.READY, PlantState.SENDING)
-        at = garden.clock.now()
-        begun = await ledger.write(
-            lambda c: plant_records.set_plant(
-                c, plant.id, leaves, PlantState.SENDING, at, attempts=plant.attempts + 1, plant_at=at
-            )
-        )
-        if not begun:
-            return True
-        signer = await self._signer_for(plant)
-        kill_points.point("plant:before")
-        tried = await garden.client.ingest(url, signer, plant.text, plant.vector)
-        kill_points.point("plant:after")
-        if tried.not_admitted and signer is not garden.keypair:
-            now = garden.clock.now()
-            await ledger.write(lambda c: miner_records.mark_registered_only(c, plant.hotkey, now))
-            tried = await garden.client.ingest(url, garden.keypair, plant.text, plant.vector)
-        await self._settle(plant, tried)
-        return tried.outcome is not Outcome.UNREACHABLE
-
-    async def _settle(self, plant: Plant, tried: MinerReply) -> None:
-        at = self._garden.clock.now()
-        state, more = _after_sending(plant, tried)
-        if state is PlantState.HELD and plant.family_id == SEEDS:
-            more["vector"] = None  # the file has it
-        if state is PlantState.READY:
-            more["plant_at"] = at + 2.0 ** (plant.attempts + 1)
-        await self._garden.ledger.write(
-            lambda c: plant_records.set_plant(c, plant.id, (PlantState.SENDING,), state, at, **more)
-        )
-
-    async def _remove(self, url: str | None, plant: Plant) -> bool:
-        garden, ledger = self._garden, self._garden.ledger
-        at = garden.clock.now()
-        held = (PlantState.HELD, PlantState.DELETING)
-        if url is None or plant.attempts > 2 * ATTEMPTS:
-            await ledger.write(
-                lambda c: plant_records.set_plant(c, plant.id, held, PlantState.LOST, at, reason="unreachable")
-            )
-            return True
-        begun = await ledger.write(
-            lambda c: plant_records.set_plant(c, plant.id, held, PlantState.DELETING, at, attempts=plant.attempts + 1)
-        )
-        if not begun:
-            return True
-        kill_points.point("unplant:before")
-        tried = await garden.client.delete(url, await self._signer_for(plant), plant.cid)
-        kill_points.point("unplant:after")
-        if tried.outcome is Outcome.ANSWERED:
-            await ledger.write(lambda c: plant_records.set_plant(c, plant.id, held, PlantState.DELETED, at))
-        elif tried.outcome is Outcome.REFUSED:
-            await ledger.write(
-                lambda c: plant_records.set_plant(c, plant.id, held, PlantState.LOST, at, reason=tried.detail[:200])
-            )
-        return tried.outcome is not Outcome.UNREACHABLE
-
-    async def _signer_for(self, plant: Plant) -> Keypair:
-        """Return the record's own signer; the validator's key where the miner admits registered keys only."""
-
-        def look(connection: Connection) -> tuple[bytes | None, Known | None]:
-            return plant_records.seed_of(connection, plant.signer), miner_records.known(connection, plant.hotkey)
-
-        seed, held = await self._garden.ledger.read(look)
-        if seed is None or (held is not None and held.registered_only):
-            return self._garden.keypair
-        return Keypair.from_seed(seed)
-
-
-def _after_sending(plant: Plant, tried: MinerReply) -> tuple[PlantState, dict[str, object]]:
-    if tried.outcome is Outcome.ANSWERED:
-        return PlantState.HELD, {"attempts": 0, "reason": None}
-    if tried.outcome is Outcome.UNREACHABLE and plant.attempts + 1 < ATTEMPTS:
-        return PlantState.READY, {"reason": tried.detail}
-    return PlantState.REFUSED, {"reason": tried.detail}
-
-
-def _by_miner(plants: Sequence[Plant]) -> dict[bytes, list[Plant]]:
-    found: dict[bytes, list[Plant]] = {}
-    for plant in plants:
-        found.setdefault(plant.hotkey, []).append(plant)
-    return found
+        await self._tender.tend(self._urls)

@@ -85,6 +85,13 @@ class Holding(msgspec.Struct, frozen=True):
     """CIDs of the ground-truth file's records that it has taken."""
 
 
+class Offers(msgspec.Struct, frozen=True):
+    """What became of the planted records that a miner was offered in the newest rounds."""
+
+    refused: int
+    taken: int
+
+
 class Kind(StrEnum):
     """What is asked."""
 
@@ -102,6 +109,8 @@ class Outcome(StrEnum):
     UNREACHABLE = "unreachable"
     MALFORMED = "malformed"
     LATE = "late"
+    UNASKED = "unasked"
+    """Our own deadline came before the miner's turn, or too soon after: not counted."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):

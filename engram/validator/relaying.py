@@ -62,5 +62,5 @@ def _scores(connection: Connection, held: Round) -> dict[str, MinerScore]:
     return {
         str(result.uid): MinerScore(result.recall or 0.0, result.latency_ms, result.proof_rate or 0.0)
         for result in round_records.results(connection, held.id)
-        if result.score is not None
+        if result.score is not None and result.url is not None  # of the others nothing was measured
     }

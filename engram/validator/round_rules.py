@@ -9,7 +9,7 @@ import msgspec
 
 from engram.validator import planting, scoring, standing
 from engram.validator.miner_client import median_ms
-from engram.validator.model import Answer, Held, Kind, Known, Outcome, Result
+from engram.validator.model import Answer, Held, Kind, Known, Offers, Outcome, Question, Result
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
 
@@ -45,6 +45,17 @@ def to_challenge(rng: Random, held: Sequence[Held], challenges: int) -> list[Hel
     return [first, *rng.sample(rest, min(len(rest), challenges - 1))]
 
 
+def worth_asking(drawn: Sequence[Question], *, least_planted: int) -> list[Question]:
+    """Return the questions that are asked, now that their truths are known.
+
+    A query is, when so many of its right answers are planted: the others could be had without storing anything. Where
+    no query to a miner is left, neither is a challenge: its score would lack the recall through no fault of its own.
+    """
+    kept = [each for each in drawn if each.kind is Kind.CHALLENGE or each.planted >= least_planted]
+    queried = {each.hotkey for each in kept if each.kind is Kind.QUERY}
+    return [each for each in kept if each.hotkey in queried]
+
+
 def parts_of(answers: Iterable[tuple[Kind, Answer]]) -> tuple[Parts, Tally] | None:
     """Return the parts of a miner's score and the tally of its challenges; None when it was asked nothing."""
     found = list(answers)
@@ -60,6 +71,25 @@ def parts_of(answers: Iterable[tuple[Kind, Answer]]) -> tuple[Parts, Tally] | No
         proof_rate=proved / len(challenges) if challenges else 0.0,
     )
     return parts, Tally(len(challenges), proved)
+
+
+_NO_OFFERS: Final = Offers(0, 0)
+
+
+def is_evading(offers: Offers, *, questioned: bool) -> bool:
+    """Return whether a miner fails a round for the records that it refuses.
+
+    Either it takes none, whatever it answers about older ones; or it was not asked, as it holds too few to be asked
+    about, and refuses at least as many as it takes.
+    """
+    if offers.refused == 0:
+        return False
+    return offers.taken == 0 or (not questioned and offers.refused >= offers.taken)
+
+
+def refusing(offers: Mapping[bytes, Offers]) -> frozenset[bytes]:
+    """Return the miners that took none of the records that they were offered."""
+    return frozenset(hotkey for hotkey, each in offers.items() if each.refused and not each.taken)
 
 
 VOID_FROM: Final = 3
@@ -91,21 +121,23 @@ def closing(
     results: Sequence[Result],
     answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]],
     held: Mapping[bytes, Known],
-    refused: frozenset[bytes],
+    offers: Mapping[bytes, Offers],
     groups: Sequence[frozenset[int]],
     block: int,
 ) -> Scored:
     """Score a round.
 
-    A miner that was asked nothing keeps its standing, unless it took none of the records that it was offered
-    (`refused`): then it scores 0. A miner in `groups` shares its score with the other uids of its group.
+    A miner that was asked nothing keeps its standing, unless that is its own doing: it refuses records (`is_evading`),
+    or has a standing and no address by now that may be asked. Then it scores 0. A miner in `groups` shares its score
+    with the other uids of its group.
     """
     of_uid = {result.uid: result for result in results}
     raw: dict[int, tuple[Parts, Tally]] = {}
     for result in results:
         found = parts_of(answers.get(result.hotkey, ()))
-        if found is None and result.hotkey in refused:
-            found = Parts(0.0, None, 0.0), Tally(0, 0)
+        evading = is_evading(offers.get(result.hotkey, _NO_OFFERS), questioned=found is not None)
+        if evading or (found is None and _has_left(result, held.get(result.hotkey))):
+            found = Parts(0.0, None, 0.0), Tally(0, 0) if found is None else found[1]
         if found is not None:
             raw[result.uid] = found
     shared = scoring.shared({uid: parts.score for uid, (parts, _) in raw.items()}, groups)
@@ -129,13 +161,23 @@ def closing(
     return Scored(results=written, standings=standings)
 
 
+def _has_left(result: Result, known: Known | None) -> bool:
+    """Return whether a miner that was scored before may not be asked now."""
+    return result.url is None and known is not None and known.standing.rounds > 0
+
+
 def weights(
-    held: Mapping[bytes, Known], uids: Mapping[bytes, int], groups: Sequence[frozenset[int]], block: int
+    held: Mapping[bytes, Known],
+    uids: Mapping[bytes, int],
+    groups: Sequence[frozenset[int]],
+    block: int,
+    blacklist: frozenset[bytes],
 ) -> dict[bytes, float]:
     """Return the scores that weights are made of, by hotkey: EMAs, slashed ones 0, groups sharing one.
 
-    `uids` are those of the last round; a miner that was not in it has none.
+    `uids` are those of the last round; a miner that was not in it has none, nor has one on the blacklist.
     """
-    own = {uid: standing.weight_of(held[hotkey].standing, block) for hotkey, uid in uids.items() if hotkey in held}
+    able = {hotkey: uid for hotkey, uid in uids.items() if hotkey in held and hotkey not in blacklist}
+    own = {uid: standing.weight_of(held[hotkey].standing, block) for hotkey, uid in able.items()}
     of_uid = {uid: hotkey for hotkey, uid in uids.items()}
     return {of_uid[uid]: score for uid, score in scoring.shared(own, groups).items()}

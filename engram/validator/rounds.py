@@ -20,7 +20,8 @@ from engram.hotkeys import Keypair
 from engram.ledger import Ledger
 from engram.validator import corpus, peers, round_rules
 from engram.validator.asker import Asker
-from engram.validator.gardening import Embeds, Gardener
+from engram.validator.garden import Embeds
+from engram.validator.gardening import Gardener
 from engram.validator.miner_client import MinerClient
 from engram.validator.model import Held, Holding, Kind, Miner, Question, Result, Round, RoundState
 from engram.validator.records import asking as asking_records
@@ -46,7 +47,8 @@ class RoundTerms(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
     challenges: int
     least_planted: int
-    """Records about a matter that a miner must hold before it is asked about it: so many answers are planted."""
+    """Records about a matter that a miner must hold before it is asked about it, and right answers that must be
+    planted records for a question to be asked."""
     concurrency: int
     deadline_s: float
     """For the whole round."""
@@ -158,7 +160,8 @@ class Rounds:
                 proved = round_rules.to_challenge(self._rng, holding.records, terms.challenges)
                 drawn += [_challenge(hotkey, each) for each in proved]
         truths = iter((await self._embeds([], wanted)).truths) if wanted else iter(())
-        return [question if question.kind is Kind.CHALLENGE else _found(question, next(truths)) for question in drawn]
+        known = [each if each.kind is Kind.CHALLENGE else _found(each, next(truths)) for each in drawn]
+        return round_rules.worth_asking(known, least_planted=terms.least_planted)
 
     async def _ask_and_close(self, opened: Round) -> Round:
         began = trio.current_time()
@@ -177,15 +180,15 @@ class Rounds:
             results = round_records.results(connection, opened.id)
             held = miner_records.all_known(connection)
             answers = asking_records.answers_of(connection, opened.id)
-            refused = round_records.refusing(connection, opened.id)
-            if round_rules.is_void(answers, refused):
+            offers = round_records.offers(connection, opened.id)
+            if round_rules.is_void(answers, round_rules.refusing(offers)):
                 round_records.close_round(connection, opened.id, [], RoundState.ABANDONED, at)
                 return RoundState.ABANDONED
             scored = round_rules.closing(
                 results,
                 answers,
                 held,
-                refused,
+                offers,
                 self.groups_of(results) if terms.share_scores else [],
                 opened.block,
             )

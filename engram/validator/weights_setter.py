@@ -70,6 +70,8 @@ class WeightPorts(msgspec.Struct, frozen=True, kw_only=True):
     netuid: int
     version: int
     share_scores: bool
+    blacklist: frozenset[bytes]
+    """Hotkeys that get no weight, whatever their standing."""
     dry_run: bool
     boot: str
     settled: Callable[[Connection, Sent, Round], None]
@@ -112,7 +114,7 @@ class WeightsSetter:
         def read(connection: Connection) -> tuple[Known, Round | None]:
             newest = weight_records.sent_weights(connection, ports.netuid, own, 1)
             last = round_records.last_round(connection, ports.netuid, RoundState.CLOSED)
-            scores = {} if last is None else _scores(connection, last, metagraph, share=ports.share_scores)
+            scores = {} if last is None else _scores(connection, last, metagraph, ports)
             known = Known(
                 metagraph=metagraph,
                 age_s=ports.subnets.age_s(ports.netuid) or 0.0,
@@ -155,7 +157,7 @@ class WeightsSetter:
             return Due.CHAIN_STALE, str(error)
 
     def _aligned(self, connection: Connection, last: Round, metagraph: Metagraph) -> tuple[dict[int, float], list[int]]:
-        scores = _scores(connection, last, metagraph, share=self._ports.share_scores)
+        scores = _scores(connection, last, metagraph, self._ports)
         return rules.realigned(scores, _uids(connection, last), metagraph)
 
     def _sent(self, weights: dict[int, float], epoch: int, block: int, last: Round) -> Sent:
@@ -279,13 +281,14 @@ def _uids(connection: Connection, last: Round) -> dict[bytes, int]:
     return {result.hotkey: result.uid for result in round_records.results(connection, last.id)}
 
 
-def _scores(connection: Connection, last: Round, metagraph: Metagraph | None, *, share: bool) -> dict[bytes, float]:
+def _scores(connection: Connection, last: Round, metagraph: Metagraph | None, ports: WeightPorts) -> dict[bytes, float]:
     """Return the scores after the last round, by hotkey."""
     results = round_records.results(connection, last.id)
     found = [Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=each.url) for each in results]
     block = last.block if metagraph is None else metagraph.block
     uids = {each.hotkey: each.uid for each in results}
-    return round_rules.weights(miner_records.all_known(connection), uids, peers.groups(found) if share else [], block)
+    groups = peers.groups(found) if ports.share_scores else []
+    return round_rules.weights(miner_records.all_known(connection), uids, groups, block, ports.blacklist)
 
 
 def _is_unsettled(newest: Sequence[Sent], metagraph: Metagraph | None) -> bool:

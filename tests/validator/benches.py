@@ -18,7 +18,8 @@ from engram.http.client import HttpClient
 from engram.ledger import open_inline
 from engram.ledger.inline import InlineLedger
 from engram.memory.embed.hash_embedder import hash_vector
-from engram.validator.gardening import Garden, Gardener
+from engram.validator.garden import Garden
+from engram.validator.gardening import Gardener
 from engram.validator.ground_truth import Entry
 from engram.validator.miner_client import MinerClient, cid_of
 from engram.validator.model import Round
@@ -138,8 +139,9 @@ class Bench:
         self.http = HttpClient()
         planted_rounds = changed.pop("planted_rounds", 6)
         timeout_s = changed.pop("timeout_s", 2.0)
+        concurrency = changed.setdefault("concurrency", 16)
         rng = Random(changed.pop("seed", 1))
-        client = MinerClient(self.http, _Now(), timeout_s)
+        self.client = client = MinerClient(self.http, _Now(), timeout_s)
         self.gardener = Gardener(
             Garden(
                 ledger=ledger,
@@ -152,7 +154,7 @@ class Bench:
                 planted_a_round=changed.pop("planted", 20),
                 keep_rounds=planted_rounds,
                 round_s=600.0,
-                concurrency=16,
+                concurrency=concurrency,
                 ground_truth=str(changed.pop("ground_truth", "")),
             )
         )
@@ -161,7 +163,6 @@ class Bench:
             "queries": 4,
             "challenges": 3,
             "least_planted": 5,
-            "concurrency": 16,
             "deadline_s": 5.0,
             "keep_rounds": 100,
             "planted_rounds": planted_rounds,
@@ -234,10 +235,14 @@ def write_file(path: Path, entries: Sequence[Entry]) -> Path:
     return path
 
 
-def public_file(count: int = 40, dimension: int = DIMENSION) -> list[Entry]:
+def public_file(
+    count: int = 40,
+    dimension: int = DIMENSION,
+    facts: Sequence[str] = ("A public fact number {} of the file that everyone has.",),
+) -> list[Entry]:
     found = []
     for number in range(count):
-        text = f"A public fact number {number} of the file that everyone has."
+        text = facts[number % len(facts)].format(number)
         vector = hash_vector(text, dimension)
         values = list(struct.unpack(f"<{dimension}f", vector))
         found.append(Entry(text=text, embedding=values, cid=cid_of(text, vector)))

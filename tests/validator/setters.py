@@ -83,6 +83,7 @@ class Setter:
             "netuid": NETUID,
             "version": 100_000,
             "share_scores": False,
+            "blacklist": frozenset(),
             "dry_run": False,
             "boot": "boot",
             "settled": lambda connection, sent, last: self.settled.append(sent),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engram.chain.epochs import Epoch, current_epoch, epoch_at, epoch_of
 from engram.validator import agreement, due, peers, planting, round_rules, scoring, standing
 from engram.validator.due import Due, Known
-from engram.validator.model import Answer, Kind, Miner, Outcome, Sent, SentState
+from engram.validator.model import Answer, Kind, Miner, Outcome, Question, Sent, SentState
 from engram.validator.planting import Candidate, Habits, Signing
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
@@ -349,6 +349,25 @@ def test_old_matters_are_asked_about_in_every_round(seed: int) -> None:
 def test_lengths_are_those_of_customers_once_enough_are_known() -> None:
     assert planting.length_sample(["x"] * 19) == planting.LENGTHS
     assert set(planting.length_sample(["x" * n for n in range(1, 200)])) <= set(range(1, 200))
+
+
+def asked(number: int, kind: Kind, planted: int) -> Question:
+    return Question(
+        hotkey=key(number).public_key,
+        kind=kind,
+        family_id=1,
+        text="",
+        vector=b"",
+        truth=("cid",),
+        planted=planted,
+        own_key=True,
+    )
+
+
+def test_only_questions_are_asked_of_which_enough_answers_are_planted_and_proofs_only_beside_them() -> None:
+    good, poor, proof = asked(1, Kind.QUERY, 5), asked(1, Kind.QUERY, 4), asked(1, Kind.CHALLENGE, 1)
+    alone = [asked(2, Kind.QUERY, 4), asked(2, Kind.CHALLENGE, 1)]
+    assert round_rules.worth_asking([good, poor, proof, *alone], least_planted=5) == [good, proof]
 
 
 # ------------------------------------------------------------------------------------------------ void rounds

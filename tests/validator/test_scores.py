@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engram.validator import reports, standing
-from engram.validator.model import PlantState
+from engram.validator.model import Kind, PlantState
 from engram.validator.records import plants as plant_records
 from engram.validator.records import standings as miner_records
 from tests.validator.benches import NETUID, Bench, key, over, public_file, write_file
@@ -142,3 +142,22 @@ async def test_planted_records_are_deleted_by_their_signers_when_their_rounds_ar
         assert deleted
         assert {plant.cid for plant in deleted} <= set(miner.deleted)
         assert not {plant.cid for plant in deleted} & set(miner.records)
+
+
+async def test_no_question_is_asked_of_which_fewer_than_five_right_answers_are_planted(tmp_path: Path) -> None:
+    """A public file whose records are as near to the questions as the planted ones would else be most of the truth."""
+    starts = ("What do we know about {}?", "Everything on {} and {0}", "notes about {}", "What did {} say about")
+    shared = public_file(40, facts=[start.replace("{0}", "it") for start in starts])
+    path = write_file(tmp_path / "truth.jsonl", shared)
+    async with over([Keeps(key(1))], shared=shared, ground_truth=path, queries=3) as bench:
+        for _ in range(4):
+            await bench.hold()
+        explained = await bench.ledger.read(lambda c: reports.explain(c, NETUID, 1, 4))
+        assert explained is not None
+        queries = [[one for one in each.questions if one.kind == Kind.QUERY] for each in explained.rounds]
+        assert any(queries)
+        assert min(one.planted for each in queries for one in each) >= 5
+        assert any(len(each) < 3 for each in queries), "some were left out"
+        for each, asked in zip(explained.rounds, queries, strict=True):
+            assert asked or not each.questions, "nor is a miner scored by proofs alone"
+        assert (await last_scores(bench))[1].ema == pytest.approx(1.0, abs=0.02)

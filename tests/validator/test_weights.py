@@ -127,3 +127,15 @@ async def test_a_hotkey_that_was_replaced_since_the_round_gets_nothing(tmp_path:
         at.chain.metagraphs["0xc201"] = lambda scale: scale.replace(old, bytes(range(32)))
         assert await at.look() is Due.SET
         assert at.weights() == {2: 65_535}
+
+
+async def test_a_miner_on_the_blacklist_gets_no_weight_whatever_its_average(tmp_path: Path) -> None:
+    async with setting(tmp_path) as at:
+        await at.score({1: 1.0, 2: 0.5})
+        metagraph = at.subnets.get(NETUID)
+        assert metagraph is not None
+        listed = metagraph.neurons[1].hotkey
+    async with setting(tmp_path, blacklist=frozenset({listed})) as at:
+        await at.score({1: 1.0, 2: 0.5})
+        assert await at.look() is Due.SET
+        assert at.weights() == {2: 65_535}

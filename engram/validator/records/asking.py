@@ -175,9 +175,16 @@ def answered(connection: Connection, round_id: int, hotkey: bytes, answers: Sequ
 
 
 def answers_of(connection: Connection, round_id: int) -> dict[bytes, list[tuple[Kind, Answer]]]:
-    """Return what the questions of a round brought, by hotkey, without details; one never asked counts as late."""
+    """Return what the questions of a round brought, by hotkey, without details.
+
+    One without an outcome counts as late. A miner that our own deadline kept from some of its questions is left out:
+    what it did answer is no whole score.
+    """
     found: dict[bytes, list[tuple[Kind, Answer]]] = {}
+    cut_off: set[bytes] = set()
     for id_, hotkey, kind, outcome, recall, proved, latency_ms in _ANSWERS.rows(connection, {"round_id": round_id}):
+        if outcome == Outcome.UNASKED:
+            cut_off.add(hotkey)
         answer = Answer(
             question_id=id_,
             outcome=Outcome(outcome) if outcome else Outcome.LATE,
@@ -186,7 +193,7 @@ def answers_of(connection: Connection, round_id: int) -> dict[bytes, list[tuple[
             latency_ms=latency_ms,
         )
         found.setdefault(hotkey, []).append((Kind(kind), answer))
-    return found
+    return {hotkey: answers for hotkey, answers in found.items() if hotkey not in cut_off}
 
 
 def forget_vectors(connection: Connection, round_id: int) -> None:

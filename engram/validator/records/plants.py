@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, delete, func, insert, select, update
 
 from engram import wire
 from engram.ledger.sql import one_of
@@ -120,30 +120,30 @@ def drafted(connection: Connection, limit: int) -> list[tuple[int, str]]:
 
 
 def due_plants(connection: Connection, now: float, limit: int, furthest_s: float) -> list[Plant]:
-    """Return records that are to be sent now; those `sending` were under way when the process ended.
+    """Return records that are to be sent now, at most `limit` of each miner; those `sending` were under way when the
+    process ended.
 
     None is ever planned more than `furthest_s` ahead: one that seems to be was planned before the clock was set back.
     """
     is_due = (planted.c.plant_at <= now) | (planted.c.plant_at > now + furthest_s)
-    query = (
-        select(planted)
-        .where(one_of(planted.c.state, (PlantState.READY, PlantState.SENDING)), is_due)
-        .order_by(planted.c.plant_at)
-        .limit(limit)
-    )
-    return [_plant(row) for row in connection.execute(query).mappings()]
+    unsent = one_of(planted.c.state, (PlantState.READY, PlantState.SENDING))
+    return _first_of_each(connection, unsent & is_due, planted.c.plant_at, limit)
 
 
 def outlived(connection: Connection, limit: int) -> list[Plant]:
-    """Return records that are to be deleted now: the rounds that they were planted for are over."""
+    """Return records that are to be deleted now, at most `limit` of each miner: their rounds are over."""
     held = one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING))
     newest = select(func.coalesce(func.max(rounds.c.id), 0)).where(rounds.c.state != str(RoundState.OPEN))
-    query = (
-        select(planted)
-        .where(held, planted.c.delete_round <= newest.scalar_subquery())
-        .order_by(planted.c.id)
-        .limit(limit)
-    )
+    return _first_of_each(connection, held & (planted.c.delete_round <= newest.scalar_subquery()), planted.c.id, limit)
+
+
+def _first_of_each(
+    connection: Connection, chosen: ColumnElement[bool], order: ColumnElement[Any], limit: int
+) -> list[Plant]:
+    """Return the first `limit` of each miner, so that the records of some do not keep others' from their turn."""
+    place = func.row_number().over(partition_by=planted.c.hotkey, order_by=order).label("place")
+    places = select(planted.c.id, place).where(chosen).subquery()
+    query = select(planted).join(places, places.c.id == planted.c.id).where(places.c.place <= limit).order_by(order)
     return [_plant(row) for row in connection.execute(query).mappings()]
 
 

@@ -8,8 +8,10 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, 
 from engram.ledger import Prepared
 from engram.ledger.sql import one_of
 from engram.validator.model import (
+    SEEDS,
     Answer,
     Miner,
+    Offers,
     Outcome,
     PlantState,
     Question,
@@ -27,6 +29,8 @@ from engram.validator.tables import (
 
 SCORES: Final = ("recall", "latency_ms", "proof_rate", "score", "shared_score", "group_of")
 """Columns of a miner's result that are written when its round ends."""
+OFFER_ROUNDS: Final = 3
+"""Rounds over which it is counted what a miner takes and refuses."""
 _SCORE: Final = Prepared(
     update(round_miners)
     .where(round_miners.c.round_id == bindparam("of_round"), round_miners.c.hotkey == bindparam("of_hotkey"))
@@ -135,13 +139,26 @@ def some_rounds(connection: Connection, netuid: int, limit: int) -> list[Round]:
     return [_round(row) for row in connection.execute(query).mappings()]
 
 
-def refusing(connection: Connection, round_id: int) -> frozenset[bytes]:
-    """Return the miners of a round that took none of the records that they were offered."""
-    over, held = (PlantState.REFUSED,), (PlantState.HELD, PlantState.DELETING, PlantState.DELETED)
+def offers(connection: Connection, round_id: int) -> dict[bytes, Offers]:
+    """Return what became of the records that were planted for a round and the OFFER_ROUNDS - 1 before it, by miner.
+
+    Rounds in which no miner answered say nothing; nor do public records, which a miner can have without storing ours.
+    """
+    refused = func.count().filter(planted.c.state == str(PlantState.REFUSED))
+    taken = func.count().filter(one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED)))
     of_round = select(round_miners.c.hotkey).where(round_miners.c.round_id == round_id)
-    refused = select(planted.c.hotkey).where(one_of(planted.c.state, over), planted.c.hotkey.in_(of_round)).distinct()
-    taken = select(planted.c.hotkey).where(one_of(planted.c.state, held)).distinct()
-    return frozenset(connection.execute(refused.except_(taken)).scalars())
+    void = select(rounds.c.id).where(rounds.c.state == str(RoundState.ABANDONED))
+    query = (
+        select(planted.c.hotkey, refused, taken)
+        .where(
+            planted.c.hotkey.in_(of_round),
+            planted.c.planted_round.between(round_id - OFFER_ROUNDS + 1, round_id),
+            planted.c.planted_round.not_in(void),
+            planted.c.family_id != SEEDS,
+        )
+        .group_by(planted.c.hotkey)
+    )
+    return {hotkey: Offers(*counts) for hotkey, *counts in connection.execute(query)}
 
 
 def results(connection: Connection, round_id: int) -> list[Result]:
