@@ -221,16 +221,21 @@ def test_counters_say_what_is_kept_in_every_state(ledger: InlineLedger) -> None:
     assert counted() == {"pending": 1}
 
 
-def test_only_the_entry_whose_block_was_looked_at_is_claimed(ledger: InlineLedger) -> None:
+def test_only_an_entry_that_may_leave_is_claimed(ledger: InlineLedger) -> None:
     queue(ledger, 1)
     (looked_at,) = write(ledger, lambda c: records.due(c, NOW))
     scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=1, uid=5, round_ts=NOW)
     write(ledger, lambda c: records.enqueue(c, scores, NOW - 1))
-    assert write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, only={looked_at.id})) == []
+    assert (
+        write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, may_leave=lambda entry: entry.id == looked_at.id))
+        == []
+    )
     other = claim(ledger)
     assert other is not None
     assert other.kind == "scores"
-    (found,) = write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, only={looked_at.id}))
+    (found,) = write(
+        ledger, lambda c: records.claim(c, NOW, SIGNER.sign, may_leave=lambda entry: entry.id == looked_at.id)
+    )
     assert found.id == looked_at.id
 
 
