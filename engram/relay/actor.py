@@ -255,7 +255,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                     self._note_unsent([entry for entry in withdrawn if entry is not None])
                 case Finality.AWAITED:
                     again = now + FINALITY_LOOK_S
-                    await self._ledger.write(lambda c: [records.postpone(c, entry, again) for entry in entries])
+                    await self._ledger.write(lambda c: records.postpone(c, entries, again))
 
         async with trio.open_nursery() as nursery:
             for (block, block_hash), entries in by_block.items():

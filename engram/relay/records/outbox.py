@@ -211,9 +211,10 @@ def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) 
     return parked
 
 
-def postpone(connection: Connection, entry: Entry, until: float) -> None:
-    """Let the stream of an entry wait until then (unix seconds): its block is not final enough."""
-    change(connection, entry.stream_id, next_attempt_at=until)
+def postpone(connection: Connection, entries: Iterable[Entry], until: float) -> None:
+    """Let the streams of entries wait until then (unix seconds): their block is not final enough."""
+    for entry in entries:
+        change(connection, entry.stream_id, next_attempt_at=until)
 
 
 def interrupted(connection: Connection, decide: Callable[[Entry, Outcome], Decision], now: float) -> int:
