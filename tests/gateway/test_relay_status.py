@@ -1,11 +1,16 @@
 """GET /relay/status of the gateway's operator's listener, from a real emitter and its ledger."""
 
 from random import Random
+from typing import Any
 
 from sqlalchemy import Connection
 
-from engram.relay import RetryPolicy, records
+from actors import Registry
+from engram.gateway.app import ops_app
+from engram.relay import RelayStatus, RetryPolicy, records
+from engram.relay.actor import RELAY_EMITTER, RelayEmitter
 from engram.relay.model import Answered, Outcome
+from engram.relay.protocol import GetRelayStatus
 from engram.relay.rules import decide
 from tests.gateway.surface import running_gateway
 from tests.relay.samples import NOW, SIGNER, payload, queue
@@ -43,3 +48,17 @@ async def test_the_operators_listener_shows_how_the_relay_stands_and_the_public_
             "acknowledgement_lag_s": 2.5,
         }
         assert (await gateway.client.get(gateway.url + "/relay/status")).status_code == 404
+
+
+async def test_an_emitter_that_is_down_is_no_error_of_the_server() -> None:
+    async def relay() -> RelayStatus:
+        return await Registry().ref(RelayEmitter, RELAY_EMITTER).call(GetRelayStatus())
+
+    async def nothing() -> Any:
+        return None
+
+    async with running_gateway() as gateway:
+        client = ops_app(gateway.services, nothing, nothing, relay).test_client()
+        answer = await client.get("/relay/status")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+        assert (await answer.get_json())["code"] == "unavailable"
