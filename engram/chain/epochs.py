@@ -12,6 +12,10 @@ class Epoch(msgspec.Struct, frozen=True):
     first_block: int
     last_block: int
 
+    def has_had(self, committed_at: int | None) -> bool:
+        """Return whether a hotkey that committed last in this block has had its one commit of the epoch, or more."""
+        return committed_at is not None and committed_at >= self.first_block
+
 
 def epoch_of(block: int, netuid: int, tempo: int) -> Epoch:
     """Return the epoch of a block by the schedule that runtimes keep without state: epochs of tempo + 1 blocks.

@@ -134,6 +134,15 @@ class OutcomeUnknown(ChainError):
         self.expires_at_block = expires_at_block
 
 
+class CommittedInEpoch(ChainError):
+    """The hotkey has committed in this epoch already, where one commit is shared by all that it commits."""
+
+    def __init__(self, block: int, last_block: int) -> None:
+        super().__init__(
+            f"this hotkey has committed in block {block}, and commits once an epoch: try again after block {last_block}"
+        )
+
+
 class CommitReplaced(ChainError):
     """The commitment was included, and another one of the same hotkey in the same block came after it."""
 

@@ -4,11 +4,13 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from actors import ActorsError
 from engram.api import gateway_ops as api
 from engram.api.call import Call
 from engram.api.route import NoBody
 from engram.api.serving import Endpoints
 from engram.gateway.caller import Caller
+from engram.http.errors import ApiError
 from engram.http.request import Answer
 from engram.telemetry.metrics import CONTENT_TYPE, Metrics
 
@@ -23,7 +25,12 @@ def bind_ops(
     """Bind /status and /relay/status (JSON), and /metrics (Prometheus); `refresh` is awaited before each scrape."""
 
     async def show_relay(_: Call[NoBody, Caller]) -> object:
-        return await relay()
+        try:
+            return await relay()
+        except ActorsError as error:
+            raise ApiError(
+                503, "unavailable", f"The relay does not answer: {error}.", (("Retry-After", "2"),)
+            ) from None
 
     async def show_status(_: Call[NoBody, Caller]) -> object:
         return await status()

@@ -149,6 +149,10 @@ def _rows_have_owners(connection: Connection) -> None:
     _script(connection, "owners.sql")
 
 
+def _validators_sign_once_a_block(connection: Connection) -> None:
+    _script(connection, "relay_signatures.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -169,4 +173,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _outputs_are_anchored,
     _what_is_overdue_is_counted,
     _rows_have_owners,
+    _validators_sign_once_a_block,
 )

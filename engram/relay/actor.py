@@ -17,7 +17,7 @@ from engram import kill_points
 from engram.clock import Clock
 from engram.ledger import Ledger
 from engram.relay import records
-from engram.relay.finality import Finality, FinalityGuard
+from engram.relay.finality import FinalBlocks, Finality, FinalityGuard
 from engram.relay.model import Entry, EntryState, Outcome, RelayStatus, Unreachable
 from engram.relay.negotiation import NotKnown, Terms
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
@@ -33,8 +33,8 @@ RELAY_EMITTER: Final = "relay_emitter"
 REREAD_S = 15.0
 """The outbox is read again after this at the latest, hint or not."""
 PURGE_S = 3_600.0
-FINALITY_LOOK_S = 6.0
-"""Half a block's time."""
+FINALITY_LOOK_S = 2.0
+"""A sixth of a block's time; the heads are remembered for as long."""
 TERMS_KEPT_S = 3_600.0
 """For so long what a receiver takes is not asked again, unless it refuses a payload."""
 TERMS_AGAIN_S = 60.0
@@ -90,6 +90,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._metrics = ports.metrics
         self._losses = ports.losses
         self._guard = ports.guard
+        self._final = FinalBlocks()
         self._ask_terms = ports.ask_terms
         self._settled = ports.settled
         self._log_kept_s = ports.log_kept_s
@@ -157,11 +158,13 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                 continue
             if not await self._negotiate():
                 continue
-            entries, due_at = await self._claim(room)
+            entries, held, due_at = await self._claim(room)
             for entry in entries:
                 self._under_way += 1
                 self._context.start_soon(self._deliver, receiver, entry)
-            if len(entries) < room:
+            if held and self._guard is not None:
+                await self._look(self._guard, held)
+            elif len(entries) < room:
                 await self._wait_for_work(due_at)
 
     def _shut_s(self) -> float:
@@ -202,46 +205,61 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._hold_back(shut(self._door, found.outcome, now_s, self._policy, self._rng), found.outcome)
         return False
 
-    async def _claim(self, room: int) -> tuple[list[Entry], float | None]:
-        """Claim at most `room` entries that may be sent; return as well when the next may be due."""
+    async def _claim(self, room: int) -> tuple[list[Entry], list[Entry], float | None]:
+        """Claim at most `room` entries that may be sent; return as well those that are due and whose blocks are to be
+        looked at first, and when the next may be due."""
         now = self._clock.now()
-        only = None if self._guard is None else await self._guarded(self._guard, room, now)
-        if only is not None and not only:
-            return [], await self._ledger.read(records.next_attempt_at)
-
         unsent: list[Entry] = []
 
-        def claim(connection: Connection) -> tuple[list[Entry], float | None]:
+        def claim(connection: Connection) -> tuple[list[Entry], list[Entry], float | None]:
             unsent.clear()
-            entries = records.claim(
-                connection, now, self._signer.sign, room=room, only=only, terms=self._terms, unsent=unsent.append
-            )
-            return entries, records.next_attempt_at(connection)
+            entries = self._claimed(connection, now, room, unsent)
+            left = room - len(entries)
+            held = records.due(connection, now, left) if self._guard is not None and left > 0 else []
+            return entries, held, records.next_attempt_at(connection)
 
         found = await self._ledger.write(claim)
         self._note_unsent(unsent)
         return found
 
-    async def _guarded(self, guard: FinalityGuard, room: int, now: float) -> set[int]:
-        """Return those of the next entries whose blocks are final; withdraw or postpone the others."""
-        final: set[int] = set()
+    def _claimed(self, connection: Connection, now: float, room: int, unsent: list[Entry]) -> list[Entry]:
+        return records.claim(
+            connection,
+            now,
+            self._signer.sign,
+            room=room,
+            may_leave=self._may_leave,
+            terms=self._terms,
+            unsent=unsent.append,
+        )
 
-        async def look(entry: Entry) -> None:
-            match await guard(entry.block, entry.block_hash):
+    def _may_leave(self, entry: Entry) -> bool:
+        return self._guard is None or self._final.holds(entry.block, entry.block_hash)
+
+    async def _look(self, guard: FinalityGuard, held: Sequence[Entry]) -> None:
+        """Ask for the blocks of entries, once for each; withdraw or postpone those of blocks that are not final."""
+        by_block: dict[tuple[int, bytes | None], list[Entry]] = {}
+        for entry in held:
+            by_block.setdefault((entry.block, entry.block_hash), []).append(entry)
+
+        async def look(block: int, block_hash: bytes | None, entries: Sequence[Entry]) -> None:
+            found, now = await guard(block, block_hash), self._clock.now()
+            match found:
                 case Finality.FINAL:
-                    final.add(entry.id)
+                    self._final.add(block, block_hash)
                 case Finality.REORGANIZED:
-                    reason = f"block {entry.block} became another one"
-                    withdrawn = await self._ledger.write(lambda c: records.withdraw(c, entry, reason, now))
-                    self._note_unsent([] if withdrawn is None else [withdrawn])
+                    reason = f"block {block} became another one"
+                    withdrawn = await self._ledger.write(
+                        lambda c: [records.withdraw(c, entry, reason, now) for entry in entries]
+                    )
+                    self._note_unsent([entry for entry in withdrawn if entry is not None])
                 case Finality.AWAITED:
-                    await self._ledger.write(lambda c: records.postpone(c, entry, now + FINALITY_LOOK_S))
+                    again = now + FINALITY_LOOK_S
+                    await self._ledger.write(lambda c: records.postpone(c, entries, again))
 
-        waiting = await self._ledger.read(lambda c: records.due(c, now, room))
         async with trio.open_nursery() as nursery:
-            for entry in waiting:
-                nursery.start_soon(look, entry)
-        return final
+            for (block, block_hash), entries in by_block.items():
+                nursery.start_soon(look, block, block_hash, entries)
 
     async def _settle_interrupted(self) -> None:
         now = self._clock.now()
@@ -267,7 +285,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         now = self._clock.now()
         decision = self._decide(entry, outcome, now)
         door = after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
-        goes_on = door.is_open and self._guard is None and not self._stopping
+        goes_on = door.is_open and not self._stopping
         unsent: list[Entry] = []
 
         def settle(connection: Connection) -> Entry | None:
@@ -275,8 +293,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             if not goes_on:
                 return None
             unsent.clear()
-            found = records.claim(connection, now, self._signer.sign, terms=self._terms, unsent=unsent.append)
-            return next(iter(found), None)
+            return next(iter(self._claimed(connection, now, 1, unsent)), None)
 
         following = await self._ledger.write(settle)
         self._note_unsent(unsent)

@@ -1,4 +1,4 @@
-"""The finality guard over the chain's own endpoints: asked before a payload leaves, and remembered for half a block."""
+"""The finality guard over the chain's own endpoints: asked before a payload leaves, and remembered for 2 s."""
 
 from collections.abc import Sequence
 from typing import Final, final
@@ -12,7 +12,8 @@ from engram.chain.read.queries import read_best, read_finalized, read_hash_at
 from engram.clock import Clock
 from engram.relay.finality import DEPTH, Finality, judge
 
-REMEMBER_S: Final = 6.0
+REMEMBER_S: Final = 2.0
+"""No longer than the emitter waits between its looks: a block that became final is seen by the next one."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,7 +46,7 @@ class ChainHeads:
 
     async def _read(self, node: ChainEndpoint) -> tuple[int, int]:
         now_s = self._clock.monotonic()
-        if self._heads is None or now_s - self._read_at_s > REMEMBER_S:
+        if self._heads is None or now_s - self._read_at_s >= REMEMBER_S:
             self._heads = (await read_finalized(node)).number, await read_best(node)
             self._read_at_s = now_s
         return self._heads

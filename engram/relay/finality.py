@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Final
+from typing import Final, final
 
 DEPTH: Final = 3
 """Blocks that must stand above a payload's block at the best head (`relay.confirmations`)."""
@@ -21,6 +21,25 @@ FinalityGuard = Callable[[int, bytes | None], Awaitable[Finality]]
 """(block, its hash when the payload was learned, or None where that is not known) -> what is known of it now.
 
 AWAITED when the chain cannot be asked: nothing is sent on a guess."""
+
+
+@final
+class FinalBlocks:
+    """The blocks that were found final most lately. They stay final, and are not asked for again."""
+
+    def __init__(self, most: int = 4_096) -> None:
+        self._most = most
+        self._found: dict[tuple[int, bytes | None], None] = {}
+
+    def add(self, block: int, block_hash: bytes | None) -> None:
+        """Note a block as final; the one that was noted first is forgotten for it."""
+        self._found[block, block_hash] = None
+        if len(self._found) > self._most:
+            del self._found[next(iter(self._found))]
+
+    def holds(self, block: int, block_hash: bytes | None) -> bool:
+        """Return whether the block, of this very hash, was found final."""
+        return (block, block_hash) in self._found
 
 
 def judge(

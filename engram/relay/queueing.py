@@ -14,8 +14,8 @@ async def queue(ledger: Ledger, transaction: Callable[[Connection], T], outbox_c
     """Write to the outbox and return the transaction's value. Raises LedgerError.
 
     The hint is given twice. By the first, the emitter's claim stands behind the transaction in the ledger's queue, and
-    one COMMIT makes both durable: that saves a payload the wait for a disk. Where the block must be final the emitter
-    reads before it claims, and sees the payload only after the COMMIT: the second hint is for that.
+    one COMMIT makes both durable: that saves a payload the wait for a disk. The second hint is for an emitter that was
+    at work when the first one came, and claimed before this transaction.
     """
     outbox_changed()
     value = await ledger.write(transaction)

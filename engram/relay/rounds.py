@@ -120,12 +120,13 @@ class MemoryRounds:
         if block is None:
             self._lost("no_block", 1)
             return 0
+        block_hash = self._block_hash(block)  # before anything is awaited: only the newest block's is known
         roots = await self._roots(fresh)
         tool = UNSET if self._call_tool is None else await self._call_tool(self._netuid, block)
         now = self._clock.now()
         outcomes = await queue(
             self._ledger,
-            lambda connection: self._queue(connection, fresh, roots, tool, block, now),
+            lambda connection: self._queue(connection, fresh, roots, tool, (block, block_hash), now),
             self._hints.outbox_changed,
         )
         if refused := outcomes.count(Enqueued.REFUSED):
@@ -163,15 +164,17 @@ class MemoryRounds:
         fresh: Mapping[str, NodeStats],
         roots: Mapping[str, SignedRoot],
         tool: ToolCall | UnsetType,
-        block: int,
+        at: tuple[int, bytes | None],
         now: float,
     ) -> list[Enqueued]:
+        """Queue the payloads of a round; `at` is its block and the block's hash."""
+        block, block_hash = at
         nodes: dict[str, NodeMemory] = {}
         for session_id, hotkey in session_records.node_hotkeys(connection, fresh).items():
             nodes[ss58.encode(hotkey)] = memory_of(msgspec.structs.asdict(fresh[session_id]), roots.get(session_id))
         names = sorted(nodes)
         parts = [names[first : first + NODES_A_PAYLOAD] for first in range(0, len(names), NODES_A_PAYLOAD)]
-        outcomes, block_hash = [], self._block_hash(block)
+        outcomes = []
         for number, part in enumerate(parts):
             payload = memory_payload(
                 {name: nodes[name] for name in part},

@@ -257,6 +257,19 @@ def output_hash(stable: bytes) -> str:
     return hashlib.sha256(stable).hexdigest()
 
 
+OF_VALIDATORS = frozenset({"scores", "ranking"})
+"""Kinds of which a key signs one output a block, whatever its uid is; a gateway's nodes may make several."""
+
+
+def signed_source(kind: str, source: str) -> str:
+    """Return the source that one signature of a block is for; empty for kinds of validators.
+
+    >>> signed_source("ranking", "5"), signed_source("memory", "nodes1")
+    ('', 'nodes1')
+    """
+    return "" if kind in OF_VALIDATORS else source
+
+
 def nonce(block: int, source: int | str, ts_ms: int) -> str:
     """`block:source:milliseconds`; the source is the validator's uid, or the gateway's own word for itself."""
     return f"{block}:{source}:{ts_ms}"

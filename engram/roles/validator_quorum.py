@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final, final
 
 import msgspec
+import structlog
 from sqlalchemy import Connection
 
 from actors import Backoff, ChildSpec, Job
@@ -36,6 +37,8 @@ from engram.validator.peers_app import peers_app
 
 SURFACE: Final = "validator"
 """Name of the listener for other validators."""
+
+_log = structlog.get_logger("engram.relay")
 
 
 @final
@@ -106,6 +109,9 @@ class ValidatorQuorum:
             now=now,
         )
         if not intended:
+            _log.error(
+                "ranking_not_queued", block=payload.block, reason="another ranking of this block was signed before"
+            )
             return
         enqueue(
             connection,

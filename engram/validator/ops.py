@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from sqlalchemy import Connection
 
+from actors import ActorsError
 from config.model import HttpSettings
 from engram.api import validator_ops as api
 from engram.api.call import Call, Surface
@@ -16,6 +17,7 @@ from engram.chain.sync.gauges import count_changes, measure
 from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock, Ids
 from engram.http.app import App, new_app
+from engram.http.errors import ApiError
 from engram.http.request import Answer
 from engram.http.router import Router
 from engram.ledger import Ledger
@@ -65,7 +67,12 @@ def ops_app(
         return {"validator": found, "chain": subnets.status()}
 
     async def show_relay(_: Call[NoBody, None]) -> object:
-        return await relay()
+        try:
+            return await relay()
+        except ActorsError as error:
+            raise ApiError(
+                503, "unavailable", f"The relay does not answer: {error}.", (("Retry-After", "2"),)
+            ) from None
 
     async def scrape(_: Call[NoBody, None]) -> Answer:
         def read(connection: Connection) -> reports.ValidatorStatus:

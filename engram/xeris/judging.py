@@ -14,6 +14,7 @@ from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, Nod
 from engram.relay.quorum.model import COSIGNATURES_MOST, Cosignature
 from engram.relay.roots import RootRefused, require_root
 from engram.relay.rules import (
+    OF_VALIDATORS,
     is_in_order,
     output_hash,
     signed_hash,
@@ -77,10 +78,6 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
 
 FREE: Final = frozenset({"gap", "anchor"})
 """Kinds that say something of other payloads, and cost nothing."""
-
-
-OF_VALIDATORS: Final = frozenset({"scores", "ranking"})
-"""Kinds that a quorum of validators vouches for: of a block each key signs one, whoever proposes it."""
 
 
 class Submission(msgspec.Struct, frozen=True, kw_only=True):

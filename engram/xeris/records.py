@@ -8,7 +8,8 @@ from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, 
 from engram.hotkeys import PublicKey, ss58
 from engram.ledger import Prepared
 from engram.ledger.sql import upsert
-from engram.xeris.judging import OF_VALIDATORS, Submission
+from engram.relay.rules import signed_source
+from engram.xeris.judging import Submission
 from engram.xeris.tables import accepted, permits, signatures
 
 KEY_BYTES = 32
@@ -103,7 +104,7 @@ def signed_before(connection: Connection, submission: Submission) -> str | None:
 
 
 def _source(submission: Submission) -> str:
-    return "" if submission.kind in OF_VALIDATORS else submission.source
+    return signed_source(submission.kind, submission.source)
 
 
 def accept(connection: Connection, submission: Submission, acknowledgement: bytes, at: float) -> None:

@@ -4,10 +4,20 @@ from pathlib import Path
 
 import pytest
 
-from engram.chain.errors import AnotherNetwork, CommitReplaced, NotHeld, NotPaid, WeightsRejected
+from engram.chain.errors import (
+    AnotherNetwork,
+    CallNotComposable,
+    CommitReplaced,
+    CommittedInEpoch,
+    NotHeld,
+    NotPaid,
+    WeightsRejected,
+)
 from engram.chain.model import RAO_PER_TAO
-from engram.chain.read.view import open_view
+from engram.chain.read.runtime import Value
+from engram.chain.read.view import open_view, view_at
 from engram.chain.registry import publish
+from engram.chain.registry.commitment_fields import raw_field, read_fields
 from engram.chain.registry.hotkey_status import hotkey_status, read_facts
 from engram.chain.submit import calls
 from engram.chain.submit.kept_commits import KeptCommits
@@ -82,6 +92,65 @@ async def test_a_commitment_that_another_replaces_in_its_block_is_an_error(monke
     view = await open_view([chain])
     with pytest.raises(CommitReplaced, match="b:2"):
         await publish.commit(Sender([chain], waiting=QUICK), view, 450, "a:1", MINER)
+
+
+ENDPOINT, ROOT_FIELD, FOREIGN = (
+    raw_field(b"13.89.38.129:1"),
+    raw_field(b"engram-relay:1:" + b"ab" * 32),
+    {"Sha256": "0x" + "ab" * 32},
+)
+MOVED = raw_field(b"13.89.38.129:2")
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        ([ENDPOINT, ROOT_FIELD, FOREIGN], [MOVED, ROOT_FIELD, FOREIGN]),
+        ([ROOT_FIELD], [MOVED, ROOT_FIELD]),
+        ([FOREIGN, ENDPOINT], [MOVED, FOREIGN]),
+    ],
+    ids=["beside a root", "behind a root", "behind a hash"],
+)
+async def test_an_endpoint_is_committed_first_and_the_fields_of_others_stay(
+    held: list[Value], expected: list[Value]
+) -> None:
+    chain = LivingChain()
+    chain.put(
+        {"deposit": 0, "block": 1, "info": {"fields": held}}, "Commitments", "CommitmentOf", 450, MINER.public_key
+    )
+    view = await open_view([chain])
+    done = await publish.commit(Sender([chain], waiting=QUICK), view, 450, "13.89.38.129:2", MINER)
+    found = await read_fields(await view_at(chain, done.block.hash, view), 450, MINER.public_key)
+    assert found is not None
+    assert list(found.fields) == expected
+
+
+async def test_a_text_that_is_no_endpoint_replaces_the_text_before_it_and_no_root() -> None:
+    chain = LivingChain()
+    info = {"fields": [ROOT_FIELD, raw_field(b"s3://bucket/old")]}
+    chain.put({"deposit": 0, "block": 1, "info": info}, "Commitments", "CommitmentOf", 450, MINER.public_key)
+    view = await open_view([chain])
+    await publish.commit(Sender([chain], waiting=QUICK), view, 450, "s3://bucket/new", MINER)
+    found = chain.get("Commitments", "CommitmentOf", 450, MINER.public_key)
+    assert found["info"]["fields"] == [raw_field(b"s3://bucket/new"), ROOT_FIELD]
+
+
+async def test_three_fields_of_others_leave_no_room_and_nothing_is_sent() -> None:
+    chain = LivingChain()
+    info = {"fields": [ROOT_FIELD, FOREIGN, raw_field(b"theirs")]}
+    chain.put({"deposit": 0, "block": 1, "info": info}, "Commitments", "CommitmentOf", 450, MINER.public_key)
+    with pytest.raises(CallNotComposable, match=r"no room for one more: b'engram-relay.*b'theirs'"):
+        await publish.commit(Sender([chain], waiting=QUICK), await open_view([chain]), 450, "a:1", MINER)
+    assert "author_submitExtrinsic" not in chain.asked
+
+
+async def test_a_hotkey_commits_once_an_epoch_whatever_it_commits() -> None:
+    chain = LivingChain()
+    sender = Sender([chain], waiting=QUICK)
+    done = await publish.commit(sender, await open_view([chain]), 450, "a:1", MINER)
+    with pytest.raises(CommittedInEpoch, match=rf"has committed in block {done.block.number}, .* after block \d+"):
+        await publish.commit(sender, await open_view([chain]), 450, "a:2", MINER)
+    assert chain.asked.count("author_submitExtrinsic") == 1
 
 
 async def test_a_cost_that_has_risen_beyond_the_limit_is_not_paid() -> None:

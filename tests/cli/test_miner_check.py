@@ -93,12 +93,18 @@ def test_it_registers_no_other_key_than_the_wallets(check: Check, chain: LivingC
     assert "name the wallet" in err
 
 
-def test_it_commits_the_address_that_was_looked_at_or_any_text(check: Check, miner: tuple[str, Path]) -> None:
+def test_it_commits_the_address_that_was_looked_at_or_any_text(
+    check: Check, miner: tuple[str, Path], chain: LivingChain
+) -> None:
     address = miner[0].partition("://")[2]
     code, lines, err = check("--commit-endpoint")
     assert lines[COMMIT] == ("good", f"{address} is committed, and was looked at"), err
     assert (lines[REGISTER], lines[SIGNATURES][0]) == (("good", "uid 7 on subnet 450"), "good")
     assert code == 1, "the source is not published yet"
+    code, _, err = check("--commit", "s3://bucket/inbox")
+    assert (code, "commits once an epoch" in err) == (1, True)
+    held = chain.get("Commitments", "CommitmentOf", 450, MINER.public_key)
+    chain.put(held | {"block": 1}, "Commitments", "CommitmentOf", 450, MINER.public_key)
     _, lines, _ = check("--commit", "s3://bucket/inbox")
     assert lines[COMMIT][0] == "to do"
     assert "s3://bucket/inbox is committed" in lines[COMMIT][1]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx2
@@ -42,7 +43,10 @@ from engram.payments.ports import PaymentPorts
 from engram.provisioning.backends import Backends
 from engram.provisioning.countersigning import Countersigner
 from engram.provisioning.hotkey_ring import HotkeyRing
-from engram.relay import records as relay_records
+from engram.relay import PayloadSigner, RelayStatus, RetryPolicy
+from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
+from engram.relay.protocol import GetRelayStatus
+from engram.relay.rounds import RoundLosses
 from engram.roles.balances import balances_of
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
@@ -243,9 +247,19 @@ async def running_gateway(
     public, started_s = gateway_app(services), clock.now()
     clock.advance(CLOCKS_AHEAD_MS / 1000)  # Until then it trusts no stamp for what is given once.
 
-    async def relay() -> msgspec.Struct:
-        return await ledger.read(lambda c: relay_records.status(c, enabled=False, failures_in_a_row=0))
+    async def relay() -> RelayStatus:
+        return await registry.ref(RelayEmitter, RELAY_EMITTER).call(GetRelayStatus())
 
+    emitter = EmitterPorts(
+        ledger=ledger,
+        receiver=None,
+        signer=PayloadSigner.of(GATEWAY),
+        policy=RetryPolicy(),
+        clock=clock,
+        rng=Random(1),
+        metrics=metrics,
+        losses=RoundLosses(metrics),
+    )
     ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, backends, lambda: tree, clock), relay)
 
     ports = PaymentPorts(
@@ -264,6 +278,7 @@ async def running_gateway(
         (
             msgspec.structs.replace(payments_branch(ports), name="payments"),
             ChildSpec("feed", start=lambda: Job(feed.run)),
+            ChildSpec(RELAY_EMITTER, start=lambda: RelayEmitter(emitter), name=RELAY_EMITTER),
             ChildSpec("http", start=lambda: http_job(public, "127.0.0.1", 0, settings=settings.http, drain_s=2.0)),
             ChildSpec("ops", start=lambda: http_job(ops, "127.0.0.1", 0, settings=settings.http, drain_s=2.0)),
         ),

@@ -11,11 +11,12 @@ import sqlalchemy
 import engram
 from engram.durable import connection
 from engram.durable.driver import sqlite3
-from engram.ledger import LedgerUnavailable, open_inline
+from engram.ledger import LedgerUnavailable, migrations, open_inline
 from engram.ledger.backup import check
 from engram.ledger.migrations import MIGRATIONS
 from engram.ledger.sql import metadata
 from engram.relay import records as relay_records
+from engram.relay.tables import relay_signatures
 
 for module in Path(engram.__file__).parent.rglob("tables.py"):
     importlib.import_module(".".join(module.relative_to(Path(engram.__file__).parents[1]).with_suffix("").parts))
@@ -63,7 +64,7 @@ def test_a_ledger_of_the_version_before_becomes_what_a_new_one_is(tmp_path: Path
 def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) -> None:
     open_inline(tmp_path / "new").close()
     before, after = made(former(tmp_path / "former")), made(tmp_path / "new")
-    assert len(MIGRATIONS) == 19
+    assert len(MIGRATIONS) == 20
     assert {name for name in before.keys() | after if before.get(name) != after.get(name)} == {
         "payments",
         "nodes",
@@ -205,4 +206,31 @@ def test_an_outbox_from_before_streams_goes_on_in_its_order_with_its_counts(tmp_
     status = ledger.write_now(lambda c: relay_records.status(c, enabled=True, failures_in_a_row=0))
     assert (status.outbox_pending, status.dlq_abandoned, status.total_ok) == (3, 1, 1)
     assert [entry.block for entry in ledger.write_now(relay_records.heads)] == [2, 3]
+    ledger.close()
+
+
+def test_signatures_from_before_one_a_block_keep_a_changed_uid_from_signing_again(tmp_path: Path) -> None:
+    ledger = open_inline(tmp_path / "ledger")
+    rows = [
+        ("ranking", "6", "second", 2.0),
+        ("ranking", "5", "first", 1.0),
+        ("scores", "", "cosigned", 3.0),
+        ("scores", "5", "plain", 1.0),
+        ("memory", "nodes1", "part", 1.0),
+    ]
+
+    def written(c: sqlalchemy.Connection) -> None:
+        for kind, source, output_hash, at in rows:
+            key = {"netuid": 450, "kind": kind, "block": 7, "source": source, "signer": "key"}
+            c.execute(relay_signatures.insert().values(key | {"output_hash": output_hash, "at": at}))
+
+    ledger.write_now(written)
+    ledger.write_now(migrations._validators_sign_once_a_block)
+    about = (relay_signatures.c.kind, relay_signatures.c.source, relay_signatures.c.output_hash)
+    kept = ledger.write_now(lambda c: c.execute(sqlalchemy.select(*about)).all())
+    assert sorted(map(tuple, kept)) == [
+        ("memory", "nodes1", "part"),
+        ("ranking", "", "first"),
+        ("scores", "", "cosigned"),
+    ]
     ledger.close()

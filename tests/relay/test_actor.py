@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -16,11 +17,11 @@ from engram.ledger import InlineLedger, open_inline
 from engram.relay import RelayStatus, RetryPolicy, is_signed, records
 from engram.relay.actor import EmitterPorts, RelayEmitter, Submits
 from engram.relay.finality import Finality, FinalityGuard
-from engram.relay.model import Answered, MinerScore, Outcome, Unknown, Unreachable
+from engram.relay.model import Answered, MinerScore, NodeMemory, Outcome, Unknown, Unreachable
 from engram.relay.negotiation import NotKnown, Terms
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
-from engram.relay.rules import scores_payload
+from engram.relay.rules import memory_payload, scores_payload
 from engram.relay.signer import Signed
 from engram.relay.tables import relay_log, relay_outbox
 from engram.telemetry.metrics import Metrics
@@ -311,6 +312,63 @@ async def test_a_payload_leaves_only_when_its_block_is_final(
         assert questions[0] == (1001, None)
         withdrawn = receiver.metrics.registry.get_sample_value("engram_relay_withdrawn_total")
         assert withdrawn == (expected == "withdrawn")
+
+
+class Counting:
+    """The ledger, and how many transactions it was given to write."""
+
+    def __init__(self, ledger: InlineLedger) -> None:
+        self._ledger = ledger
+        self.writes = 0
+        self.read = ledger.read
+
+    async def write(self, transaction: Callable[[Any], Any]) -> Any:
+        self.writes += 1
+        return await self._ledger.write(transaction)
+
+
+async def test_payloads_of_a_final_block_cost_one_look_and_one_transaction_each(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    questions: list[int] = []
+
+    async def guard(block: int, block_hash: bytes | None) -> Finality:
+        questions.append(block)
+        await trio.sleep(0.01)
+        return Finality.FINAL
+
+    for stream in range(3):
+        for part in range(20):
+            nodes = {SIGNER.hotkey: NodeMemory(vectors=part)}
+            found = memory_payload(nodes, netuid=stream, block=7, source=f"nodes{part}", round_ts=stream)
+            write(ledger, partial(records.enqueue, payload=found, now=TrioClock().now(), block_hash=b"h"))
+    counting = Counting(ledger)
+    async with emitting(counting, receiver, guard):  # type: ignore[arg-type]
+        await trio.sleep(1)
+        assert len(receiver.sent) == 60
+        assert questions == [7]
+        assert counting.writes <= 60 + 10, "an outcome is written together with the next claim"
+
+
+async def test_a_block_that_is_not_final_holds_up_no_stream_whose_block_is(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    depth = 7
+    score = {"0": MinerScore(1.0, None, 1.0)}
+
+    async def guard(block: int, block_hash: bytes | None) -> Finality:
+        return Finality.FINAL if block <= depth else Finality.AWAITED
+
+    for netuid, blocks in ((1, (7, 9)), (2, (8,)), (3, (5, 6, 7))):
+        for block in blocks:
+            found = scores_payload(score, netuid=netuid, block=block, uid=netuid, round_ts=block)
+            write(ledger, partial(records.enqueue, payload=found, now=TrioClock().now()))
+    async with emitting(ledger, receiver, guard):
+        await trio.sleep(5)
+        assert sorted(receiver.blocks) == [5, 6, 7, 7]
+        depth = 9
+        await trio.sleep(2.5)
+        assert sorted(receiver.blocks) == [5, 6, 7, 7, 8, 9]
 
 
 async def test_a_dead_letter_that_is_retried_is_sent_again(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engram.relay.finality import Finality, judge
+from engram.relay.finality import FinalBlocks, Finality, judge
 
 ONE, OTHER = bytes([1]) * 32, bytes([2]) * 32
 
@@ -29,3 +29,12 @@ def test_a_block_is_final_when_it_stands_on_the_chain_three_below_the_best_head(
     expected: Finality,
 ) -> None:
     assert judge(block, block_hash, finalized=finalized, best=best, hash_now=hash_now) is expected
+
+
+def test_final_blocks_are_remembered_with_their_hash_the_newest_of_them() -> None:
+    found = FinalBlocks(most=2)
+    found.add(1, b"a")
+    assert (found.holds(1, b"a"), found.holds(1, b"b"), found.holds(1, None)) == (True, False, False)
+    found.add(2, None)
+    found.add(3, b"c")
+    assert [found.holds(1, b"a"), found.holds(2, None), found.holds(3, b"c")] == [False, True, True]

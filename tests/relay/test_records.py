@@ -1,5 +1,6 @@
 import json
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from sqlalchemy import select
@@ -15,9 +16,9 @@ from engram.relay import (
     records,
     scores_payload,
 )
-from engram.relay.model import Answered, Enqueued, Entry, MinerScore, Outcome, Unknown
+from engram.relay.model import Answered, Enqueued, Entry, MinerScore, Outcome, Payload, Unknown
 from engram.relay.negotiation import ORIGINAL, Terms
-from engram.relay.rules import Decision, RetryPolicy, decide
+from engram.relay.rules import Decision, RetryPolicy, decide, ranking_payload
 from engram.relay.tables import relay_log, relay_outbox
 from tests.relay.samples import KEYPAIR, NOW, SIGNER, payload, queue, rng, write
 
@@ -220,16 +221,21 @@ def test_counters_say_what_is_kept_in_every_state(ledger: InlineLedger) -> None:
     assert counted() == {"pending": 1}
 
 
-def test_only_the_entry_whose_block_was_looked_at_is_claimed(ledger: InlineLedger) -> None:
+def test_only_an_entry_that_may_leave_is_claimed(ledger: InlineLedger) -> None:
     queue(ledger, 1)
     (looked_at,) = write(ledger, lambda c: records.due(c, NOW))
     scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=1, uid=5, round_ts=NOW)
     write(ledger, lambda c: records.enqueue(c, scores, NOW - 1))
-    assert write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, only={looked_at.id})) == []
+    assert (
+        write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, may_leave=lambda entry: entry.id == looked_at.id))
+        == []
+    )
     other = claim(ledger)
     assert other is not None
     assert other.kind == "scores"
-    (found,) = write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, only={looked_at.id}))
+    (found,) = write(
+        ledger, lambda c: records.claim(c, NOW, SIGNER.sign, may_leave=lambda entry: entry.id == looked_at.id)
+    )
     assert found.id == looked_at.id
 
 
@@ -280,3 +286,25 @@ def test_what_the_receiver_takes_in_no_form_is_parked_and_a_marker_that_it_does_
     write(ledger, lambda c: records.dlq_retry(c, 1, NOW))
     (entry,) = write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, terms=ORIGINAL))
     assert entry.block == 1001
+
+
+@pytest.mark.parametrize("kind", ["scores", "ranking"])
+def test_a_uid_that_changes_gives_a_key_no_second_signature_of_a_block(ledger: InlineLedger, kind: str) -> None:
+    for uid, share in ((5, 1.0), (6, 0.5)):
+        found: Payload = scores_payload({"0": MinerScore(share, None, 1.0)}, netuid=450, block=7, uid=uid, round_ts=NOW)
+        if kind == "ranking":
+            weights = {(0, KEYPAIR.ss58): share, (1, SIGNER.hotkey[::-1]): 1.0}
+            found = ranking_payload(weights, netuid=450, block=7, uid=uid, round_ts=NOW)
+        write(ledger, partial(records.enqueue, payload=found, now=NOW))
+    attempt(ledger, Answered(200))
+    assert claim(ledger) is None
+    assert states(ledger) == ["delivered", "withdrawn"]
+
+
+def test_the_payloads_of_one_round_of_nodes_are_each_signed(ledger: InlineLedger) -> None:
+    for number in range(2):
+        nodes = {KEYPAIR.ss58: NodeMemory(vectors=number)}
+        part = memory_payload(nodes, netuid=450, block=7, source=f"nodes{number}", round_ts=NOW)
+        write(ledger, partial(records.enqueue, payload=part, now=NOW))
+        attempt(ledger, Answered(200))
+    assert states(ledger) == ["delivered", "delivered"]

@@ -242,6 +242,32 @@ async def tool_round(ledger: InlineLedger, call_tool: CallsTool, **ports: Any) -
     return payload
 
 
+async def test_the_block_s_hash_is_kept_though_the_head_moves_on_while_roots_and_a_tool_are_awaited(
+    ledger: InlineLedger, autojump_clock: Clock
+) -> None:
+    feeding = Feeding(ledger)
+    hashes = {1100: b"\xaa" * 32, 1103: b"\xbb" * 32}
+
+    def hash_of(block: int) -> bytes | None:
+        """As `Subnets.hash_of`: of the newest finalized block alone."""
+        return hashes[block] if block == feeding.block else None
+
+    async def ask_root(endpoint: str, node: bytes, session_id: str) -> SignedRoot | None:
+        await trio.sleep_forever()
+
+    async def call_tool(netuid: int, block: int) -> ToolCall:
+        feeding.block = 1103
+        return ToolCall(server="s", tool="t", called_at=1.0, took_ms=2, status="ok", content="{}", content_sha256="")
+
+    session_id = add_session(ledger, 1)
+    write(ledger, lambda c: place(c, session_id))
+    feeding.view.put(session_id, NodeStats(vectors=1))
+    ports = msgspec.structs.replace(feeding.ports, block_hash=hash_of, ask_root=ask_root, call_tool=call_tool)
+    assert await MemoryRounds(ports).queue_round() == 1
+    kept = write(ledger, lambda c: c.execute(select(relay_outbox.c.block, relay_outbox.c.block_hash)).all())
+    assert list(kept) == [(1100, b"\xaa" * 32)]
+
+
 async def test_what_a_tool_says_is_recorded_with_the_payload(ledger: InlineLedger, autojump_clock: Clock) -> None:
     asked: list[dict[str, Any]] = []
 

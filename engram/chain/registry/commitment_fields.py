@@ -1,6 +1,6 @@
 """A hotkey's commitment with all its fields, read and written together, since a commit replaces every one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -17,6 +17,9 @@ from engram.hotkeys import Keypair, PublicKey
 
 FIELDS_MOST: Final = 3
 """Fields of a commitment that runtimes take."""
+
+ROOT_PREFIX: Final = b"engram-relay:1:"
+"""Begins the field of a relay's root."""
 
 
 class CommittedFields(msgspec.Struct, frozen=True):
@@ -68,6 +71,25 @@ def octets_of(field: Value) -> bytes | None:
     return bytes.fromhex(held[2:])
 
 
+def with_field(
+    held: CommittedFields | None, octets: bytes, is_ours: Callable[[bytes], bool], *, leads: bool = False
+) -> list[Value]:
+    """Return all fields to commit: `octets` in the place of the Raw field that is ours, the others as they are.
+
+    Where none is ours it stands behind the others. With `leads` it stands before all, where readers of endpoints look.
+    Raises CallNotComposable when there is no room for it, or it is too long.
+    """
+    fields = [] if held is None else list(held.fields)
+    texts = [octets_of(field) for field in fields]
+    place = next((at for at, text in enumerate(texts) if text is not None and is_ours(text)), len(fields))
+    del fields[place : place + 1]
+    fields.insert(0 if leads else place, raw_field(octets))
+    if len(fields) > FIELDS_MOST:
+        others = _in_words([] if held is None else held.fields)
+        raise CallNotComposable(f"the commitment has {FIELDS_MOST} fields already, no room for one more: {others}")
+    return fields
+
+
 async def commit_fields(sender: Sender, view: View, netuid: int, fields: Sequence[Value], keypair: Keypair) -> Included:
     """Commit these fields in the place of all. Raises CommitReplaced when the block ends with others, as `Sender`."""
     if not 0 < len(fields) <= FIELDS_MOST:
@@ -76,5 +98,11 @@ async def commit_fields(sender: Sender, view: View, netuid: int, fields: Sequenc
     done = await sender.send(view, call, keypair)
     held = await sender.read_back(view, done, lambda at: read_fields(at, netuid, keypair.public_key))
     if held is None or held.fields != tuple(fields):
-        raise CommitReplaced(done.block.number, "nothing" if held is None else repr(held.fields))
+        raise CommitReplaced(done.block.number, "nothing" if held is None else _in_words(held.fields))
     return done
+
+
+def _in_words(fields: Sequence[Value]) -> str:
+    """Return fields for a message: the bytes of Raw ones, others as the runtime's types decode them."""
+    texts = [octets_of(field) for field in fields]
+    return ", ".join(repr(field if text is None else text) for field, text in zip(fields, texts, strict=True))

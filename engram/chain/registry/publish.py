@@ -1,10 +1,11 @@
 """Publishes where a node serves: announced as an axon, or committed as a text; each is read back from its block."""
 
-from engram.chain.errors import CommitReplaced, NotHeld
-from engram.chain.read.commitments import read_commitment
+from engram.chain.epochs import epoch_at
+from engram.chain.errors import CommittedInEpoch, NotHeld
 from engram.chain.read.runtime import SUBTENSOR, RuntimeCall
 from engram.chain.read.view import View
-from engram.chain.submit import calls
+from engram.chain.registry.commitment_fields import ROOT_PREFIX, commit_fields, read_fields, with_field
+from engram.chain.registry.registrations import parse_text
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.submit_extrinsic import Included
 from engram.hotkeys import Keypair
@@ -21,9 +22,28 @@ async def announce(sender: Sender, view: View, netuid: int, call: RuntimeCall, k
 
 
 async def commit(sender: Sender, view: View, netuid: int, text: str, keypair: Keypair) -> Included:
-    """Commit a text under the hotkey. Raises CommitReplaced when the block ends with another one, as `Sender`."""
-    done = await sender.send(view, calls.set_commitment(netuid, text.encode()), keypair)
-    held = await sender.read_back(view, done, lambda at: read_commitment(at, netuid, keypair.public_key))
-    if held is None or held.payload != text.encode():
-        raise CommitReplaced(done.block.number, "nothing" if held is None else repr(held.payload))
-    return done
+    """Commit a text under the hotkey, before the other fields of its commitment, which stay as they are.
+
+    An endpoint that was committed before makes room for it; for a text that is no endpoint, the first text does that is
+    no root of a relay. Raises CommittedInEpoch when the hotkey has committed in
+    this epoch already, CommitReplaced when the block ends with another commitment, else as `with_field` and `Sender`.
+    """
+    held, octets = await read_fields(view, netuid, keypair.public_key), text.encode()
+    if held is not None:
+        epoch = epoch_at(await view.metagraph(netuid, 0.0), view.head.number)
+        if epoch.has_had(held.block):
+            raise CommittedInEpoch(held.block, epoch.last_block)
+    fields = with_field(held, octets, _is_endpoint if _is_endpoint(octets) else _is_free_text, leads=True)
+    return await commit_fields(sender, view, netuid, fields, keypair)
+
+
+def _is_free_text(octets: bytes) -> bool:
+    return not octets.startswith(ROOT_PREFIX)
+
+
+def _is_endpoint(octets: bytes) -> bool:
+    try:
+        parse_text(octets.decode("utf-8"))
+    except ValueError:
+        return False
+    return True

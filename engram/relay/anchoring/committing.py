@@ -14,18 +14,17 @@ import trio
 from actors import Context
 from engram import kill_points
 from engram.chain.epochs import epoch_at
-from engram.chain.errors import ChainError
+from engram.chain.errors import CallNotComposable, ChainError
 from engram.chain.model import Metagraph
 from engram.chain.read.node import ChainEndpoint
 from engram.chain.read.runtime import ERA_BLOCKS
 from engram.chain.read.view import View, open_view
 from engram.chain.registry.commitment_fields import (
-    FIELDS_MOST,
     CommittedFields,
     commit_fields,
     octets_of,
-    raw_field,
     read_fields,
+    with_field,
 )
 from engram.chain.submit.sender import Sender
 from engram.clock import Clock
@@ -119,11 +118,10 @@ class Committing:
 
     async def _commit(self, view: View, held: CommittedFields | None, intended: IntendedAnchor) -> None:
         ports = self._ports
-        fields = [] if held is None else list(held.fields)
-        place = rules.place_of([octets_of(field) for field in fields])
-        fields[place : place + 1] = [raw_field(rules.committed_text(intended.intent.root))]
-        if len(fields) > FIELDS_MOST:
-            _log.error("not_anchored", reason=f"the commitment has {FIELDS_MOST} fields of others: no room for a root")
+        try:
+            fields = with_field(held, rules.committed_text(intended.intent.root), rules.is_root)
+        except CallNotComposable as no_room:
+            _log.error("not_anchored", reason=str(no_room))
             return
         until_block = view.head.number + ERA_BLOCKS
         await ports.ledger.write(lambda c: records.sending(c, intended, until_block))

@@ -23,9 +23,9 @@ from typing import Final
 import msgspec
 
 from engram.chain.epochs import Epoch
+from engram.chain.registry.commitment_fields import ROOT_PREFIX
 from engram.memory.proof import rfc6962
 
-PREFIX: Final = b"engram-relay:1:"
 LEAVES_MOST: Final = 2_000
 """Of one anchor; what is more waits for the next epoch."""
 
@@ -51,7 +51,7 @@ def decide(
     intent: Intent | None, leaves: int, held_root: bytes | None, committed_at: int | None, head: int, epoch: Epoch
 ) -> Decision:
     """Return what follows; `committed_at` is the block of the hotkey's last commit, `head` the finalized block."""
-    had_one = committed_at is not None and committed_at >= epoch.first_block
+    had_one = epoch.has_had(committed_at)
     if intent is None:
         if leaves == 0:
             return Decision.NOTHING
@@ -81,7 +81,7 @@ def path_of(leaves: Sequence[str], index: int) -> list[str]:
 
 def committed_text(root: bytes) -> bytes:
     """Return the field that stands in the commitment."""
-    return PREFIX + root.hex().encode("ascii")
+    return ROOT_PREFIX + root.hex().encode("ascii")
 
 
 def root_in(fields: Sequence[bytes | None]) -> bytes | None:
@@ -91,17 +91,19 @@ def root_in(fields: Sequence[bytes | None]) -> bytes | None:
     (True, None)
     """
     for field in fields:
-        if field is not None and field.startswith(PREFIX):
+        if field is not None and field.startswith(ROOT_PREFIX):
             try:
-                root = bytes.fromhex(field.removeprefix(PREFIX).decode("ascii"))
+                root = bytes.fromhex(field.removeprefix(ROOT_PREFIX).decode("ascii"))
             except (ValueError, UnicodeDecodeError):
                 return None
             return root if len(root) == rfc6962.HASH_BYTES else None
     return None
 
 
-def place_of(fields: Sequence[bytes | None]) -> int:
-    """Return the place of our field among those of a commitment: where one is, else behind all others."""
-    return next(
-        (place for place, field in enumerate(fields) if field is not None and field.startswith(PREFIX)), len(fields)
-    )
+def is_root(octets: bytes) -> bool:
+    """Return whether a Raw field of a commitment is ours.
+
+    >>> is_root(committed_text(bytes(32))), is_root(b"13.89.38.129:9999")
+    (True, False)
+    """
+    return octets.startswith(ROOT_PREFIX)

@@ -1,6 +1,6 @@
 """The outbox: an entry is written in the transaction that learns its facts; only the emitter claims and settles."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from sqlalchemy import Connection, delete, func, select
@@ -79,13 +79,13 @@ def claim(
     sign: Callable[[bytes], Signed],
     *,
     room: int = 1,
-    only: Collection[int] | None = None,
+    may_leave: Callable[[Entry], bool] = lambda entry: True,
     terms: Terms | None = None,
     unsent: Callable[[Entry], None] = lambda entry: None,
 ) -> list[Entry]:
     """Return the next entries of at most `room` streams, now `sending` and signed; longest waiting streams first.
 
-    A stream with an entry under way is left out. With `only`, no other entries are taken than those. An entry is
+    A stream with an entry under way is left out. No entry is taken that may not leave yet. An entry is
     signed once: its second attempt sends the same bytes. One whose signature would be the second for its block and
     source, over another hash, is withdrawn instead. With `terms`, what is signed is the form that the receiver takes;
     a payload that it takes in no form is parked, whoever has signed it. `unsent` is called with each entry that was
@@ -94,8 +94,7 @@ def claim(
     claimed: list[Entry] = []
     while len(claimed) < room:
         found = due(connection, now, room - len(claimed))
-        taken = [entry for entry in found if only is None or entry.id in only]
-        entries = [_taken(connection, entry, now, sign, terms, unsent) for entry in taken]
+        entries = [_taken(connection, entry, now, sign, terms, unsent) for entry in found if may_leave(entry)]
         claimed += [entry for entry in entries if entry is not None]
         if None not in entries:  # one that was withdrawn or parked has another behind it
             break
@@ -212,9 +211,10 @@ def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) 
     return parked
 
 
-def postpone(connection: Connection, entry: Entry, until: float) -> None:
-    """Let the stream of an entry wait until then (unix seconds): its block is not final enough."""
-    change(connection, entry.stream_id, next_attempt_at=until)
+def postpone(connection: Connection, entries: Iterable[Entry], until: float) -> None:
+    """Let the streams of entries wait until then (unix seconds): their block is not final enough."""
+    for entry in entries:
+        change(connection, entry.stream_id, next_attempt_at=until)
 
 
 def interrupted(connection: Connection, decide: Callable[[Entry, Outcome], Decision], now: float) -> int:

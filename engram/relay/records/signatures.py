@@ -1,4 +1,4 @@
-"""The one hash that is ever signed for a subnet, kind, block and source."""
+"""The one hash that is ever signed for a subnet, kind and block, and source where a block has several."""
 
 from typing import Final
 
@@ -6,6 +6,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from engram.relay.model import Entry
 from engram.relay.records import statements
+from engram.relay.rules import signed_source
 from engram.relay.tables import relay_signatures
 
 KEPT_S: Final = 30 * 86_400.0
@@ -26,9 +27,11 @@ def may_sign(
 ) -> bool:
     """Commit to the only hash that is ever signed for a block, kind and source; False when another one was.
 
+    The source counts for the kinds of gateways alone: see `signed_source`.
+
     To be committed before the signature leaves this machine, for one's own payloads and for those that are co-signed.
     """
-    key = {"netuid": netuid, "kind": kind, "block": block, "source": source, "signer": signer}
+    key = _key(netuid, kind, block, source, signer)
     statements.INTENT.apply(connection, key | {"output_hash": output_hash, "at": now})
     return statements.HELD.values(connection, key) == (output_hash,)
 
@@ -37,9 +40,19 @@ def signed_output(
     connection: Connection, *, netuid: int, kind: str, block: int, source: str, signer: str
 ) -> str | None:
     """Return the output_hash that was committed to; None when there is none."""
-    key = {"netuid": netuid, "kind": kind, "block": block, "source": source, "signer": signer}
+    key = _key(netuid, kind, block, source, signer)
     held = statements.HELD.values(connection, key)
     return None if held is None else str(held[0])
+
+
+def _key(netuid: int, kind: str, block: int, source: str, signer: str) -> dict[str, object]:
+    return {
+        "netuid": netuid,
+        "kind": kind,
+        "block": block,
+        "source": signed_source(kind, source),
+        "signer": signer,
+    }
 
 
 def may_sign_entry(connection: Connection, entry: Entry, now: float) -> bool:
