@@ -114,6 +114,9 @@ def test_a_committed_address_is_looked_at_whatever_else_answers(check: Check, mi
     by_name = f"localhost:{miner[0].rpartition(':')[2]}"
     _, lines, err = check("--commit-endpoint", "--external-address", by_name)
     assert lines[COMMIT] == ("good", f"{by_name} is committed, and was looked at"), err
+
+
+def test_a_committed_address_that_is_dead_is_a_line_to_do(check: Check) -> None:
     _, lines, err = check("--commit-endpoint", "--external-address", "127.0.0.1:1")
     assert lines[COMMIT][0] == "to do", err
     assert lines[COMMIT][1].startswith("127.0.0.1:1 is committed, and as seen from here is not this miner: answers: ")
