@@ -44,7 +44,10 @@ export function turn(state, profile) {
 /** Make an identity, and return its words. */
 export async function create(state, { check = false } = {}) {
   const { page } = state;
-  await page.getByRole("button", { name: "Create a new identity" }).click();
+  const button = page.getByRole("button", { name: "Create a new identity" });
+  // A container engine beside us changes the machine's interfaces, and Chromium then gives up what it was loading.
+  await button.waitFor({ timeout: 8_000 }).catch(() => page.reload());
+  await button.click();
   await page.locator("ol.card li").last().waitFor();
   const shown = await page.locator("ol.card li").allInnerTexts();
   const words = shown.map((each) => each.trim().split(/\s+/).at(-1));

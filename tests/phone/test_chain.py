@@ -10,7 +10,7 @@ from tests.evm import node, wire
 from tests.evm.shop import RECIPIENT, Shop, open_shop
 from tests.phone.browser import Browser, needs_app, open_browser
 
-pytestmark = [needs_app, node.needs_node, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("phone")]
+pytestmark = [needs_app, node.needs_node, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
 
 PRICE = 100_000
 FUNDS = 1_000_000

@@ -11,7 +11,7 @@ from engram.hotkeys import Keypair, wallet
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import Browser, needs_app, open_browser
 
-pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("phone")]
+pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
 
 SEED = hashlib.sha256(b"a gateway that lies").digest()
 

@@ -12,7 +12,7 @@ from engram.ledger import LEDGER_FILE
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import Browser, needs_app, open_browser
 
-pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("phone")]
+pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
 
 
 def free_port() -> int:

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import Browser, needs_app, open_browser
 
-pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("phone")]
+pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
 
 WORDS = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 GOLDEN = Path(__file__).parent / "golden"
