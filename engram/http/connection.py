@@ -15,7 +15,7 @@ server's sweeper wakes those that are late. The application is never cancelled b
 
 import contextlib
 from math import inf
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 import msgspec
 import trio
@@ -28,6 +28,10 @@ from engram.http.websocket import WebSocket
 
 if TYPE_CHECKING:
     from engram.http.server import Server
+
+
+_FRESH_S: Final = 1.0
+"""A connection younger than this when a drain begins may still send its first request."""
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -53,6 +57,7 @@ class Connection:
 
     __slots__ = (
         "_answering",
+        "_fresh_until",
         "_head_begun",
         "_patience",
         "_waiting_since",
@@ -73,6 +78,7 @@ class Connection:
         self.websocket = False
         self._answering = False
         self._patience = server.patience
+        self._fresh_until = server.now + _FRESH_S
 
     @property
     def idle_since(self) -> int | None:
@@ -123,7 +129,7 @@ class Connection:
         transport.read_due = server.now + self._patience.idle_s
         while (event := parser.next()) is NEED:
             if server.draining:
-                if not (data := transport.read_now()):
+                if not (data := transport.read_now() or await self._first_bytes()):
                     return None
                 parser.feed(data)
                 continue
@@ -137,13 +143,27 @@ class Connection:
                     raise Refused(408, "head_timeout", "the headers did not arrive in time") from None
                 data = transport.read_now()  # what came in the same instant is served
                 transport.read_due = server.now + self._patience.head_s
-            if not data:
+            if not data and not (server.draining and (data := await self._first_bytes())):
                 return None
+            self._fresh_until = 0.0
             parser.feed(data)
         transport.read_due = inf
         transport.called_back = False  # a drain that met this request on its way does not end the wait for its body
         assert isinstance(event, Head)
         return event
+
+    async def _first_bytes(self) -> bytes:
+        """Wait for the first bytes of a connection that was opened just before the drain: its client could not know.
+
+        Returns none where bytes have come before, the connection is older, or its client has gone.
+        """
+        if self.server.now >= self._fresh_until:
+            return b""
+        self.transport.read_due, self.transport.called_back, self._fresh_until = self._fresh_until, False, 0.0
+        try:
+            return await self.transport.read()
+        except Late:
+            return self.transport.read_now()
 
     async def refuse(self, refused: Refused) -> None:
         """Answer a request that did not reach the application, and close."""

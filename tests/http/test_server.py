@@ -7,6 +7,7 @@ import json
 import msgspec
 import pytest
 import trio
+import trio.testing
 from quart import request
 from structlog.testing import capture_logs
 
@@ -168,6 +169,17 @@ async def test_an_idle_connection_does_not_hold_up_the_shutdown(app: App) -> Non
         await idle.ask(get("/health"))
         running.stop_requested.set()
         with trio.fail_after(2):
+            await running.stopped.wait()
+
+
+async def test_a_connection_that_was_opened_just_before_the_shutdown_is_answered(app: App) -> None:
+    async with serving(app) as running, connect(running) as fresh:
+        running.stop_requested.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await fresh.send(get("/hello"))
+        answer = await fresh.read()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        with trio.fail_after(3):
             await running.stopped.wait()
 
 

@@ -196,7 +196,6 @@ class Asking(threading.Thread):
                 self.failures.append(repr(error))
 
 
-@pytest.mark.nightly
 def test_restarts_behind_a_held_socket_refuse_and_lose_nothing(binary: Path, unpacked: Path, tmp_path: Path) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
