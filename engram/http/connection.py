@@ -143,7 +143,7 @@ class Connection:
                     raise Refused(408, "head_timeout", "the headers did not arrive in time") from None
                 data = transport.read_now()  # what came in the same instant is served
                 transport.read_due = server.now + self._patience.head_s
-            if not data and not (server.draining and (data := await self._first_bytes())):
+            if not data and not (data := await self._first_bytes()):
                 return None
             self._fresh_until = 0.0
             parser.feed(data)
@@ -157,7 +157,7 @@ class Connection:
 
         Returns none where bytes have come before, the connection is older, or its client has gone.
         """
-        if self.server.now >= self._fresh_until:
+        if not self.server.draining or self.server.now >= self._fresh_until:
             return b""
         self.transport.read_due, self.transport.called_back, self._fresh_until = self._fresh_until, False, 0.0
         try:
