@@ -53,18 +53,21 @@ setup-node:
 setup-adapters: setup ## Make .venv-adapters, where the LangChain and LlamaIndex adapters are tested
 	@scripts/setup-adapters
 
-.PHONY: phone phone-dev setup-phone
+.PHONY: phone phone-dev setup-phone setup-lighthouse
 phone: ## Build the app of phone/ into the package, where the gateway serves it at /app (needs Node 20)
 	@scripts/setup-phone
 
 setup-phone:
 	@scripts/setup-phone || echo "setup-phone: did not work: the gateway serves no app, and its tests will be skipped"
 
+setup-lighthouse:
+	@scripts/setup-lighthouse
+
 phone-dev: phone ## Serve the app from its sources, with a gateway that runs (ENGRAM_GATEWAY=http://127.0.0.1:9000)
 	@cd phone && exec npm run --silent dev -- $(ARGS)
 
-# x402's version 1 for Python in .x402-v1, schemathesis in .schemathesis, MCP's SDK in .mcp: tests that need them are
-# marked `heavy`.
+# x402's version 1 for Python in .x402-v1, schemathesis in .schemathesis, MCP's SDK in .mcp, REDbot in .redbot: tests
+# that need them are marked `heavy`.
 .PHONY: setup-clients
 setup-clients: setup
 	@scripts/setup-clients
@@ -76,9 +79,9 @@ test-heavy: setup setup-node setup-phone setup-clients ## Run what needs a brows
 	@ENGRAM_COVERAGE= scripts/test -m "heavy and not nightly" $(ARGS)
 
 test-engine: setup ## Run what needs a container engine on one of its own (ENGINE=podman; needs root)
-	@scripts/with-engine $(or $(ENGINE),docker) scripts/test -m heavy tests/provisioning/docker tests/e2e/test_docker.py $(ARGS)
+	@scripts/with-engine $(or $(ENGINE),docker) scripts/test -m heavy tests/provisioning/docker tests/e2e/test_docker.py tests/kit/test_container.py $(ARGS)
 
-test-nightly: setup setup-node setup-phone setup-clients ## Run every kill point, long random runs and the check by mutation as well
+test-nightly: setup setup-node setup-phone setup-clients setup-lighthouse ## Run every kill point, long random runs and the check by mutation as well
 	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_WITHIN_S=36000 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
 	@$(MAKE) --no-print-directory mutation ARGS=
 	@for engine in docker podman; do ENGRAM_NIGHTLY=1 $(MAKE) --no-print-directory test-engine ENGINE=$$engine ARGS= || exit; done
@@ -116,10 +119,10 @@ lock: setup ## Write requirements/*.txt again from pyproject.toml (needs a regis
 	@PATH="$(CURDIR)/$(VENV):$$PATH" scripts/lock
 
 .PHONY: binary binary-gateway
-binary: setup ## Build dist/engram: one file with everything, that needs no Python and no libraries
+binary: setup phone ## Build dist/engram: one file with everything, that needs no Python and no libraries
 	@$(VENV)/python -m shipping.binary dist/engram
 
-binary-gateway: setup ## Build dist/engram-gateway: the same without what nodes need on this machine
+binary-gateway: setup phone ## Build dist/engram-gateway: the same without what nodes need on this machine
 	@$(VENV)/python -m shipping.binary dist/engram-gateway --gateway
 
 .PHONY: docs
@@ -127,14 +130,14 @@ docs: setup ## Build the site of the documentation into build/site
 	@scripts/docs
 
 .PHONY: release
-release: setup ## Make a release here: version, changelog, every form, checksums (VERSION=0.2.0 KEY=~/.ssh/release)
+release: setup phone ## Make a release here: version, changelog, every form, checksums (VERSION=0.2.0 KEY=~/.ssh/release)
 	@PYTHON=$(VENV)/python scripts/release "$(VERSION)" $(if $(KEY),--key "$(KEY)")
 
 .PHONY: deb image-gateway
-deb: setup ## Build dist/engram.deb: the program with units, user, completions and manual (needs dpkg-deb)
+deb: setup phone ## Build dist/engram.deb: the program with units, user, completions and manual (needs dpkg-deb)
 	@$(VENV)/python -m shipping.deb dist/engram.deb
 
-image-gateway: setup ## Build the OCI image of the program into build/gateway: layout, tar for `docker load`, SBOM
+image-gateway: setup phone ## Build the OCI image of the program into build/gateway: layout, tar for `docker load`, SBOM
 	@$(VENV)/python -m shipping.gateway_image build/gateway
 
 IMAGE := build/image

@@ -36,11 +36,12 @@ def main(
     ready_fd: int | None = None,
     launch: Path | None = None,
     load: Callable[[], config.Loaded] | None = None,
+    worker: int | None = None,
 ) -> int:
     """Run the roles until SIGTERM or Ctrl-C; return the exit status (0 ended as it should, 1 failed, 2 cannot start).
 
     `ready_fd` gets one JSON line with the URLs once everything serves. `launch` is the launch file of a node. `load`
-    reads the settings again, at SIGHUP.
+    reads the settings again, at SIGHUP. `worker` is the number of a gateway among those that one parent started.
     """
     if "miner" in roles:
         if len(roles) > 1 or launch is None:
@@ -48,7 +49,7 @@ def main(
             return EXIT_CANNOT_START
         return int(_module("miner").main(launch, loaded.settings.miner, loaded.settings.log.level))
     openers = [_module(role).open_role for role in ROLES if role in roles]
-    return shared.main(roles, openers, loaded, ready_fd, load)
+    return shared.main(roles, openers, loaded, ready_fd, load, worker)
 
 
 def _module(role: str) -> Any:  # its role prints the reason

@@ -123,7 +123,7 @@ def bare(port: int, namespace: str) -> float:
 def measured() -> dict[str, float]:
     from tests.miner.nodes import node
 
-    with tempfile.TemporaryDirectory() as name, node(Path(name)) as running:
+    with tempfile.TemporaryDirectory() as name, node(Path(name), is_warm=False) as running:
         url = f"http://127.0.0.1:{running.port}"
         before = bare(running.port, "before")
         figures = langchain(url)

@@ -1,17 +1,15 @@
 """HTTP: CPU microseconds of the server a request, over 32 kept-alive connections, ours and its peers in turn.
 
 A real gateway (its tree without a fleet, as in bench/purchase.py) for /health, a Quart route, the signed look at a
-session and the 402; the bare server and its peers for a raw ASGI application and a stream. Figures are medians of
-rounds, in each of which ours and the peer alternate many times; null is what is not installed here.
-`python -m bench.http [--quick]`.
+session and the 402; a node's search and its /health; the bare server and its peers for a raw ASGI application and a
+stream. Figures are medians of rounds, in each of which ours and the peer alternate many times; null is what is not
+installed here. `python -m bench.http [--quick]`.
 """
 
 import http.client
 import json
-import os
 import resource
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -26,7 +24,10 @@ from typing import Any, Final
 import trio
 
 from bench.purchase import FACILITATOR, start
+from bench.support import memories
+from bench.support.http_load import Lane
 from bench.support.http_peers import STREAMED
+from bench.support.http_servers import Granian, Nginx, Node, Peer, end
 from bench.support.keepalive import KeptLoad
 from bench.support.paying import BODY, Phone
 from engram.hotkeys import Keypair, gateway_scheme
@@ -37,10 +38,11 @@ SLICES: Final = 10
 """Of each round: ours and its peers take turns that are so short that what else the machine does hits all alike."""
 SLICE_S: Final = 0.1 if QUICK else 0.2
 STREAMS: Final = 5
+STORED: Final = 1_024
+"""Vectors of the node that is searched."""
 CONNECTIONS: Final = 32
 MANY: Final = 1_000 if QUICK else 10_000
 IDLE: Final = 500 if QUICK else 2_000
-ROOT: Final = Path(__file__).resolve().parent.parent
 WANTED: Final = {
     "raw_vs_uvicorn": "<= 1.2",
     "health_vs_aiohttp": "<= 1.0",
@@ -49,94 +51,10 @@ WANTED: Final = {
     "post_402_vs_fastapi": "<= 2.0",
     "idle_connection_kb": "<= 6",
     "stream_mb_s_vs_nginx": ">= 0.4",
+    "query_vs_health": "<= 6",
+    "fresh_client_s_12": "<= 1",
+    "fresh_client_s_200": "<= 1",
 }
-
-
-class Peer:
-    """A process that serves; ended with the stack."""
-
-    def __init__(self, stack: ExitStack, *command: str) -> None:
-        reading, writing = os.pipe()
-        words = [sys.executable, "-m", "bench.support.http_peers", command[0], str(writing), *command[1:]]
-        self._process = subprocess.Popen(words, cwd=ROOT, pass_fds=(writing,), stderr=subprocess.DEVNULL)
-        stack.callback(_end, self._process)
-        os.close(writing)
-        with os.fdopen(reading) as pipe:
-            line = pipe.readline()
-        if not line:
-            raise RuntimeError(f"{command[0]} did not start: exit status {self._process.wait(30)}")
-        self.port = int(json.loads(line)["port"])
-        self.pids = [self._process.pid]
-
-
-class Granian:
-    """granian on a port of its own, workers included."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
-        words = (
-            "-m",
-            "granian",
-            "--interface",
-            "asgi",
-            "--port",
-            str(self.port),
-            "--no-access-log",
-            "--log-level",
-            "error",
-        )
-        process = subprocess.Popen([sys.executable, *words, "bench.support.http_peers:raw"], cwd=ROOT)
-        stack.callback(_end, process)
-        _await_port(self.port)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        self.pids = [process.pid, *map(int, children)]
-
-
-class Nginx:
-    """nginx with a file of five bytes and a large one."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        (folder / "x").write_bytes(b"hello")
-        with (folder / "stream").open("wb") as large:
-            large.truncate(STREAMED)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = int(free.getsockname()[1])
-        (folder / "nginx.conf").write_text(
-            f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;\n"
-            "events { worker_connections 1024; }\n"
-            f"http {{ access_log off; client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; "
-            f"fastcgi_temp_path {folder}/c; uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e; sendfile off; "
-            f"keepalive_requests 1000000; server {{ listen 127.0.0.1:{self.port}; root {folder}; }} }}\n"
-        )
-        process = subprocess.Popen(
-            ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)], stderr=subprocess.DEVNULL
-        )
-        stack.callback(_end, process)
-        _await_port(self.port)
-        self.pids = [process.pid]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(10)
-
-
-def _await_port(port: int) -> None:
-    until = time.perf_counter() + 15
-    while time.perf_counter() < until:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise RuntimeError(f"nothing listens on {port}")
 
 
 def get(path: str, **headers: str) -> bytes:
@@ -226,6 +144,25 @@ def many_connections(peer: Peer) -> dict[str, float]:
     return found
 
 
+def fresh_client_s(stack: ExitStack, addresses: int) -> float:
+    """The slowest of ten new clients, while addresses hold three times the connections that there is room for."""
+    peer = Peer(stack, "ours", "400")
+    words = ["-m", "bench.support.idle_holder", str(peer.port), str(addresses), str(1_200 // addresses)]
+    holder = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE)
+    stack.callback(end, holder)
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    took_s = []
+    for _ in range(10):
+        began = time.perf_counter()
+        with socket.create_connection(("127.0.0.1", peer.port), timeout=30) as sock:
+            sock.sendall(get("/"))
+            if not sock.recv(4_096).startswith(b"HTTP/1.1 200 "):
+                raise RuntimeError("a fresh client was refused")
+        took_s.append(time.perf_counter() - began)
+    return max(took_s)
+
+
 def buy(url: str, keypair: Keypair) -> str:
     """Buy a session with play money; returns its id."""
 
@@ -244,9 +181,9 @@ def gateway(stack: ExitStack, figures: dict[str, Any]) -> None:
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
     (folder / "gateway").mkdir()
     facilitator, told = start([*FACILITATOR, "--data-dir", str(folder / "facilitator"), "--ready-fd"])
-    stack.callback(_end, facilitator)
+    stack.callback(end, facilitator)
     process, said = start(["-m", "bench.purchase", "--serve", told["facilitator_url"], str(folder / "gateway")])
-    stack.callback(_end, process)
+    stack.callback(end, process)
     port, pids = int(said["gateway_url"].rpartition(":")[2]), [process.pid]
     keypair = Keypair.generate()
     session = f"/sessions/{buy(said['gateway_url'], keypair)}"
@@ -274,6 +211,21 @@ def gateway(stack: ExitStack, figures: dict[str, Any]) -> None:
     each("post_402", lambda: signed(keypair, "POST", "/sessions", BODY), fastapi, "fastapi", b"402")
 
 
+def node(stack: ExitStack, figures: dict[str, Any]) -> None:
+    """A node's search beside its own /health: what the store and its workers add to the server."""
+    asked = Node(stack)
+    vectors = memories.clustered(1, STORED + 1)
+    lane = Lane(asked.port)
+    for first in range(0, STORED, memories.BATCH):
+        lane(memories.batch(vectors[first : first + memories.BATCH], first))
+    query = memories.query(vectors[STORED])
+    loads = {
+        "query_us": KeptLoad(asked.port, asked.pids, lambda: query, b"200", CONNECTIONS),
+        "node_health_us": KeptLoad(asked.port, asked.pids, lambda: get("/health"), b"200", CONNECTIONS),
+    }
+    alternating(figures, loads)
+
+
 def bare_load(peer: "Peer | Granian | Nginx", path: str = "/") -> KeptLoad:
     return KeptLoad(peer.port, peer.pids, lambda: get(path), b"200", CONNECTIONS)
 
@@ -298,6 +250,9 @@ def bare(stack: ExitStack, figures: dict[str, Any]) -> None:
     fresh = Peer(stack, "ours")
     figures["idle_connection_kb"] = idle_kb(fresh)
     figures.update(many_connections(fresh))
+    for addresses in (12, 200):
+        with ExitStack() as held:
+            figures[f"fresh_client_s_{addresses}"] = fresh_client_s(held, addresses)
 
 
 def main() -> None:
@@ -308,12 +263,15 @@ def main() -> None:
         bare(stack, figures)
     with ExitStack() as stack:
         gateway(stack, figures)
+    with ExitStack() as stack:
+        node(stack, figures)
     ratios = {
         "raw_vs_uvicorn": figures["raw_us"] / figures["raw_uvicorn_us"],
         "health_vs_aiohttp": figures["health_us"] / figures["health_aiohttp_us"],
         "signed_get_vs_fastapi": figures["signed_get_us"] / figures["signed_get_fastapi_us"],
         "quart_route_vs_fastapi": figures["quart_route_us"] / figures["quart_route_fastapi_us"],
         "post_402_vs_fastapi": figures["post_402_us"] / figures["post_402_fastapi_us"],
+        "query_vs_health": figures["query_us"] / figures["node_health_us"],
         "stream_mb_s_vs_nginx": figures["stream_mb_s"] / figures["stream_nginx_mb_s"]
         if "stream_nginx_mb_s" in figures
         else None,

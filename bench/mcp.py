@@ -152,7 +152,7 @@ def memory() -> tuple[float, float, float]:
         key = Path(folder) / "key"
         wallet.write_hotkey_file(key, CONTROLLER)
         (Path(folder) / "node").mkdir()
-        with node(Path(folder) / "node") as made:
+        with node(Path(folder) / "node", is_warm=False) as made:
             command = [ENGRAM, "miner", "mcp", "--to", f"http://127.0.0.1:{made.port}", "--key", str(key), "--public"]
             own = stdio_rss(command, "recall", {"query": "otters"})
         official = stdio_rss(

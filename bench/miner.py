@@ -405,7 +405,7 @@ class _Steps:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         settings = MinerSettings(private_bucket_ms=0, requests_per_minute=100_000_000)
-        node = NodeProcess(Path(name), miner=settings)
+        node = NodeProcess(Path(name), is_warm=False, miner=settings)
         try:
             node.start()
             measured, others = run(node, Path(name))

@@ -45,7 +45,7 @@ def cpu_ms(pid: int) -> float:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, open_browser() as browser:
         settings = FAST + "[sessions]\nlive_per_hotkey = 100\n"
-        with GatewayProcess(Path(folder) / "data", settings=settings) as gateway:
+        with GatewayProcess(Path(folder) / "data", settings=settings, is_warm=False) as gateway:
             url = gateway.start().url
             slow = visits(browser, url)
             jobs = [job_s(browser, url, n) for n in range(JOBS)]

@@ -23,8 +23,8 @@ from typing import Final
 
 import msgspec
 
-from bench.http import _await_port, _end
 from bench.support.http_peers import STREAMED
+from bench.support.http_servers import await_port, end
 from bench.support.processes import cpu_s, resident_mb
 from bench.support.report import print_line
 from engram.hotkeys import Keypair, ReplayStore, Verifier, epistula, prove, sign_headers, verify
@@ -60,7 +60,7 @@ class Served:
         self.process = subprocess.Popen(
             [sys.executable, *words], cwd=ROOT, pass_fds=(writing,), stderr=subprocess.DEVNULL, env=os.environ | environ
         )
-        stack.callback(_end, self.process)
+        stack.callback(end, self.process)
         os.close(writing)
         with os.fdopen(reading) as pipe:
             line = pipe.readline()
@@ -131,8 +131,8 @@ class Nginx:
         process = subprocess.Popen(
             ["nginx", "-c", str(folder / "nginx.conf"), "-p", str(folder)], stderr=subprocess.DEVNULL
         )
-        stack.callback(_end, process)
-        _await_port(self.port)
+        stack.callback(end, process)
+        await_port(self.port)
 
 
 def signed(method: str, path: str, body: bytes = b"") -> bytes:
@@ -291,7 +291,7 @@ def main() -> None:
         short = Nginx(stack, None).port if has_nginx else backend.port
         ours = our_proxy(stack, backend.port, short)
         fastapi = Served(stack, [*peers, "fastapi", "FD", f"http://127.0.0.1:{short}", BOB.ss58])
-        _await_port(fastapi.port)
+        await_port(fastapi.port)
         for _ in range(ROUNDS):
             for name, port in (("ours", ours.port), ("direct", short), ("fastapi", fastapi.port)):
                 note(f"latency_{name}", latency_ms(port, [signed("POST", "/inference", BODY) for _ in range(200)]))

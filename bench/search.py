@@ -205,7 +205,7 @@ class Searched:
             fields: dict[str, Any] = {"query_vector": vector.tolist(), "top_k": 10}
             if asked is not None:
                 fields |= {"query_text": asked[at], "mode": "hybrid"}
-            call = self.client.calls._post(api.QUERY, fields, lambda answer: answer.status)
+            call = self.client.calls.post(api.QUERY, fields, lambda answer: answer.status)
             began = time.perf_counter()
             assert self.client.ask(call) == 200
             took.append(1_000 * (time.perf_counter() - began))

@@ -1,8 +1,11 @@
 """A validator's round over 256 miners, each with an address of its own (127.x.y.z); one process answers for them all.
 
-The miners answer at once and stupidly, so what is measured is the validator's own time and CPU; per request it is set
-against a poll of the gateway's poller (bench/poll.py) in the same run. Texts and truths come ready-made:
-embedding happens between rounds, in a child at the lowest priority. `python -m bench.validator [--quick]`.
+The miners store what is planted, search by returning what they got first, and prove storage by the second form, so what
+is measured is a whole round of the validator: each proof is checked. Before every round records are planted, and those
+whose rounds are over deleted, which is not measured; so every round asks each miner all of its questions. Its own time
+and CPU are counted; per request they are set against a poll of the gateway's poller (bench/poll.py) in the same run.
+Texts are embedded, by word hashes, and truths are found in the workbench's child at the lowest priority.
+`python -m bench.validator [--quick]`.
 """
 
 import asyncio
@@ -11,23 +14,26 @@ import json
 import resource
 import secrets
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any, ClassVar, Final
 
 import msgspec
 import trio
+from sqlalchemy import Connection
 
 from actors import ChildSpec, Registry, SupervisorSpec, open_system
 from bench import poll
 from bench.poll import host_of
 from bench.support.report import print_line
 from bench.support.sessions import fill
+from config.model import MinerSettings
 from engram.chain.model import Axon, FinalizedBlock, Metagraph
 from engram.chain.read.codec import Codec
 from engram.chain.read.recorded.node import read_recording
@@ -35,24 +41,26 @@ from engram.clock import SystemClock
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 from engram.ledger import LedgerActor, LedgerClient
-from engram.memory.embed.hash_embedder import hash_vector
+from engram.memory import cid as cids
+from engram.memory.model import PUBLIC
+from engram.memory.proof import keyed_tree, proofs
 from engram.roles.process import yield_to_the_loop
 from engram.validator import reports
 from engram.validator.garden import Garden
 from engram.validator.gardening import Gardener
 from engram.validator.miner_client import MinerClient
-from engram.validator.model import PlantState
 from engram.validator.records import asking as asking_records
-from engram.validator.records import plants as plant_records
 from engram.validator.rounds import Rounds, RoundTerms
 from engram.validator.tables import questions, round_miners
 from engram.validator.tables import rounds as rounds_table
-from engram.validator.workbench import Done, Draft, Truth
+from engram.validator.workbench import Workbench
 
 QUICK = "--quick" in sys.argv
 MINERS = 256
-HELD = 6
-ROUNDS = 2 if QUICK else 4
+ROUNDS = 2 if QUICK else 3
+WARM = 1 if QUICK else 4
+"""Rounds before the first that is measured: by then most records are there that a miner holds at once."""
+QUERIES, CHALLENGES = 4, 2
 KEPT = 100 if QUICK else 1_000
 WANTED = {
     "round_s": "<= 2",
@@ -62,33 +70,110 @@ WANTED = {
     "explain_ms": "<= 50",
 }
 OWN = Keypair.from_seed(bytes(32))
-VECTOR = hash_vector("anything", 384)
+
+
+class Store:
+    """What one miner holds, and its tree, which is made anew once it has been given something."""
+
+    def __init__(self, uid: int) -> None:
+        self.keypair = Keypair.from_uri("//Alice" if uid == 0 else f"//sn450//hot//{uid}")
+        self.records: dict[str, bytes] = {}
+        self.texts: dict[str, str] = {}
+        self.tree: keyed_tree.KeyedTree | None = None
+
+    def keep(self, body: dict[str, Any]) -> dict[str, Any]:
+        vector = struct.pack(f"<{len(body['raw_embedding'])}f", *body["raw_embedding"])
+        cid = cids.compute(vector, body["metadata"])
+        self.records[cid], self.tree = vector, None
+        self.texts[cid] = body["metadata"]["text"]
+        return {"cid": cid, "error": None}
+
+    def delete(self, cid: str) -> dict[str, Any]:
+        self.texts.pop(cid, None)
+        deleted, self.tree = self.records.pop(cid, None) is not None, None
+        return {"deleted": deleted, "cid": cid}
+
+    def listed(self, body: dict[str, Any]) -> dict[str, Any]:
+        offset, limit = body["offset"], body["limit"]
+        page = list(self.texts.items())[offset:][:limit]
+        records = [{"cid": cid, "metadata": {"text": text}} for cid, text in page]
+        return {"records": records, "count": len(records), "offset": offset, "limit": limit}
+
+    def found(self) -> dict[str, Any]:
+        hits = [{"cid": cid, "score": 0.5, "metadata": {"text": "a note of some length"}} for cid in self.records]
+        return {"results": hits[:10], "latency_ms": 0.1, "error": None}
+
+    def prove(self, body: dict[str, Any]) -> dict[str, Any]:
+        cid, own = body["cid"], self.keypair
+        if self.tree is None:
+            self.tree = keyed_tree.KeyedTree(keyed_tree.entry_of(each, held) for each, held in self.records.items())
+        challenge = proofs.Challenge(
+            own.public_key,
+            bytes.fromhex(body["validator_hotkey_hex"]),
+            bytes.fromhex(body["nonce_hex"]),
+            cid,
+            PUBLIC,
+            self.tree.root,
+            len(self.records),
+            body["expires_at"],
+        )
+        proof = proofs.possession_proof(self.records[cid], challenge)
+        return {
+            "version": 2,
+            "proof": proof,
+            "root_hex": self.tree.root.hex(),
+            "count": len(self.records),
+            "signature": "0x" + own.sign(proofs.transcript(challenge) + bytes.fromhex(proof)).hex(),
+            "inclusion": msgspec.to_builtins(self.tree.show(cid)),
+        }
 
 
 class Miner(asyncio.Protocol):
-    """Answers every request with one search result, or an ingest's CID; keeps its connection."""
+    """Answers for the miner of the address that it was reached at; keeps its connection."""
 
-    BODY = json.dumps(poll.STATS | {"results": [{"cid": "v1::x", "score": 0.5, "metadata": {}}]}).encode()
-    ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(BODY) + BODY
+    stores: ClassVar[dict[str, Store]] = {
+        host_of(uid): Store(uid) for uid in range(MINERS if "--respond" in sys.argv else 0)
+    }
+    STATS: Final = json.dumps(poll.STATS).encode()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.store = self.stores.get(transport.get_extra_info("sockname")[0])
         self.received = bytearray()
 
     def data_received(self, data: bytes) -> None:
         self.received += data
         while (end := self.received.find(b"\r\n\r\n")) >= 0:
-            head = bytes(self.received[:end]).lower()
-            at = head.find(b"content-length:")
+            head = bytes(self.received[:end])
+            at = head.lower().find(b"content-length:")
             length = int(head[at + 15 :].split(b"\r\n")[0]) if at >= 0 else 0
             if len(self.received) < end + 4 + length:
                 return
+            body = bytes(self.received[end + 4 : end + 4 + length])
             del self.received[: end + 4 + length]
-            self.transport.write(self.ANSWER)
+            answer = self.answer(head.split(b" ", 2)[1], body)
+            lines = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(answer)
+            self.transport.write(lines + answer)
+
+    def answer(self, path: bytes, body: bytes) -> bytes:
+        match path:
+            case b"/QuerySynapse" if self.store is not None:
+                return json.dumps(self.store.found()).encode()
+            case b"/IngestSynapse" if self.store is not None:
+                return json.dumps(self.store.keep(json.loads(body))).encode()
+            case b"/list" if self.store is not None:
+                return json.dumps(self.store.listed(json.loads(body))).encode()
+            case _ if path.startswith(b"/retrieve/") and self.store is not None:
+                return json.dumps(self.store.delete(json.loads(body)["cid"])).encode()
+            case b"/ChallengeSynapse" if self.store is not None:
+                return json.dumps(self.store.prove(json.loads(body))).encode()
+            case _:
+                return self.STATS
 
 
 async def respond() -> None:
+    Miner.stores |= {host_of(uid): Store(uid) for uid in range(MINERS)}
     server = await asyncio.get_running_loop().create_server(Miner, "0.0.0.0", 0, backlog=1_000)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
@@ -107,16 +192,6 @@ class Passes(trio.abc.Instrument):
 
     def before_io_wait(self, timeout: float) -> None:
         self.cpu_ms.append((time.thread_time() - self.began) * 1e3)
-
-
-class ReadyMade:
-    """Vectors and truths without work."""
-
-    async def __call__(self, texts: Sequence[str], drafts: Sequence[Draft]) -> Done:
-        await trio.lowlevel.checkpoint()
-        vectors = [hash_vector(text, 384) for text in texts]
-        truths = [Truth(VECTOR, [each.cid for each in draft.candidates[:10]], 10) for draft in drafts]
-        return Done(vectors, truths)
 
 
 def subnet(port: int) -> Metagraph:
@@ -140,7 +215,8 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
     registry = Registry()
     ledger = LedgerClient(registry.ref(LedgerActor, "ledger"), folder)
     http, clock, rng = HttpClient(), SystemClock(), Random(1)
-    client, embeds = MinerClient(http, clock, 5.0), ReadyMade()
+    client = MinerClient(http, clock, 5.0)
+    embeds = Workbench(MinerSettings(embedder="hash"), folder / "cache")
     gardener = Gardener(
         Garden(
             ledger=ledger,
@@ -158,8 +234,8 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
     )
     terms = RoundTerms(
         netuid=450,
-        queries=4,
-        challenges=2,
+        queries=QUERIES,
+        challenges=CHALLENGES,
         least_planted=5,
         concurrency=64,
         deadline_s=60.0,
@@ -167,7 +243,7 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
         planted_rounds=6,
         share_scores=True,
         private_allowed=True,
-        blacklist=frozenset(),
+        blacklist={},
     )
     rounds = Rounds(
         terms,
@@ -185,23 +261,45 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
     lags: list[float] = []
     spec = SupervisorSpec("root", [ChildSpec("ledger", lambda: LedgerActor(folder, lambda error: None), name="ledger")])
     graph = subnet(port)
-    cpu, asked = 0.0, 0
-    async with open_system(spec, registry=registry):
+    cpu, asked, proved = 0.0, 0, 0
+
+    async def planted() -> None:
         await rounds.prepare(graph)
-        await _hold_everything(ledger)
+        for _ in range(2):  # at most 48 records of each miner in one pass
+            await gardener.tend_once()
+
+    async def counted(round_id: int) -> tuple[int, int]:
+        """Return how many questions a round had, of all miners, and how many proofs held."""
+        put, held = await ledger.read(partial(_proof_counts, round_id=round_id))
+        wanted = len(graph.neurons) * (QUERIES + CHALLENGES)
+        assert put >= 0.9 * wanted, f"round {round_id} asked {put} questions, not about {wanted}"
+        return put, held
+
+    async with open_system(spec, registry=registry):
+        for _ in range(WARM):
+            await planted()
+            done = await rounds.hold(graph)
         gc.collect()
         gc.freeze()  # as every process does once its tree stands (engram/roles/process.py)
+        lengths.clear()
+        for _ in range(ROUNDS):
+            await planted()
+            began = time.process_time()
+            done = await rounds.hold(graph)
+            cpu += time.process_time() - began
+            put, held = await counted(done.id)
+            asked, proved = asked + put, proved + held
         passes = Passes()
-        trio.lowlevel.add_instrument(passes)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch, lags)
-            for _ in range(ROUNDS):
-                began = time.process_time()
+        for _ in range(ROUNDS):
+            await planted()
+            passes.began = time.thread_time()  # what was planted is no pass of the round's
+            trio.lowlevel.add_instrument(passes)
+            async with trio.open_nursery() as nursery:  # looking at the loop costs a third of what a round does
+                nursery.start_soon(_watch, lags)
                 done = await rounds.hold(graph)
-                cpu += time.process_time() - began
-                asked += await ledger.read(lambda c, i=done.id: _asked(c, i))  # type: ignore[misc]
-            nursery.cancel_scope.cancel()
-        trio.lowlevel.remove_instrument(passes)
+                nursery.cancel_scope.cancel()
+            trio.lowlevel.remove_instrument(passes)
+            await counted(done.id)
         rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         await _keep_rounds(ledger, done.id)
         explained = []
@@ -215,22 +313,13 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
         "round_s": statistics.median(lengths),
         "cpu_ms_per_request": cpu * 1e3 / max(asked, 1),
         "requests_a_round": asked / ROUNDS,
+        "proofs_a_round": proved / ROUNDS,
         "rss_mb": rss_mb,
         "loop_lag_p99_ms": statistics.quantiles(lags, n=100)[98],
         "pass_cpu_p99_ms": statistics.quantiles(passes.cpu_ms, n=100)[98],
         "pass_cpu_max_ms": max(passes.cpu_ms),
         "explain_ms": statistics.median(explained),
     }
-
-
-async def _hold_everything(ledger: LedgerClient) -> None:
-    """Take all drafts for held, as if the miners had stored them."""
-
-    def hold(connection) -> None:  # type: ignore[no-untyped-def]
-        for plant in plant_records.due_plants(connection, time.time() + 1e6, 100_000, 1e6):
-            plant_records.set_plant(connection, plant.id, (PlantState.READY,), PlantState.HELD, time.time())
-
-    await ledger.write(hold)
 
 
 async def _keep_rounds(ledger: LedgerClient, last: int) -> None:
@@ -250,8 +339,10 @@ async def _keep_rounds(ledger: LedgerClient, last: int) -> None:
         await ledger.write(partial(repeat, first=first, until=min(first + 20, KEPT + 1)))
 
 
-def _asked(connection, round_id: int) -> int:  # type: ignore[no-untyped-def]
-    return sum(len(found) for found in asking_records.answers_of(connection, round_id).values())
+def _proof_counts(connection: Connection, round_id: int) -> tuple[int, int]:
+    """Return how many questions there were, and how many proofs held."""
+    found = [each for answers in asking_records.answers_of(connection, round_id).values() for each in answers]
+    return len(found), sum(answer.proved for _, answer in found)
 
 
 async def _watch(lags: list[float]) -> None:

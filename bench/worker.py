@@ -16,8 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from bench.http import _end
 from bench.proxy import Served
+from bench.support.http_servers import end
 from bench.support.processes import resident_mb
 from bench.support.report import print_line
 from engram.hotkeys import Keypair, wallet
@@ -94,7 +94,7 @@ def speeds() -> dict[str, list[float]]:
         peer = subprocess.Popen(
             [sys.executable, "-m", "bench.support.socketio_peer", f"http://127.0.0.1:{server.port}", PEER], cwd=ROOT
         )
-        stack.callback(_end, peer)
+        stack.callback(end, peer)
         server.until("authenticate")
         for number in range(ROUNDS + 1):  # the first warms both up
             for name, hotkey, named in (

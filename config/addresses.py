@@ -40,6 +40,19 @@ def announced_at(text: str) -> tuple[IpAddress, int | None]:
     return address, port
 
 
+def canonical(address: IpAddress) -> IpAddress:
+    """Return the IPv4 address that an IPv6 address is another spelling of (mapped, NAT64, 6to4), else the address.
+
+    >>> canonical(ipaddress.ip_address("::ffff:8.8.8.8")), canonical(ipaddress.ip_address("64:ff9b::808:808"))
+    (IPv4Address('8.8.8.8'), IPv4Address('8.8.8.8'))
+    """
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
 def is_public(address: IpAddress) -> bool:
     """Tell whether an address can be reached from the internet; what an IPv6 address embeds counts too.
 
@@ -47,10 +60,10 @@ def is_public(address: IpAddress) -> bool:
     (True, False)
     """
     if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
-        if inner is None and address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
-        if inner is not None:
+        inner = canonical(address)
+        if inner is address and address.teredo:
+            inner = address.teredo[1]
+        if inner is not address:
             return is_public(inner)
         return address in _ROUTED and address.is_global
     return address.is_global and not address.is_multicast and not any(address in network for network in _OF_HOSTS)

@@ -142,6 +142,9 @@ class PhoneSettings(Section, frozen=True):
     """What the app calls itself."""
     accent: Annotated[str, Meta(pattern=r"^(#[0-9a-fA-F]{6})?$")] = ""
     """Color of its buttons, `#rrggbb`; empty: its own."""
+    release_key: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$")] = ""
+    """Ed25519 public key (hex) that must have signed the app's build: `engram doctor` says so where another did. Empty:
+    any build is taken."""
 
 
 class PaymentSettings(Section, frozen=True):
@@ -239,6 +242,10 @@ class ProvisioningSettings(Section, frozen=True):
     announce: bool = False
     """Announces nodes on machines of others on the chain (serve_axon), where their address has a port of its own; each
     is signed by the node's hotkey, which must be registered on `miner.netuid`. Local nodes: `miner.announce`."""
+    commit_addresses: bool = False
+    """Commits where nodes on machines of others serve (`address:port`, host names too) to the registry of
+    `miner.netuid`, once an epoch at most; each is signed by the node's hotkey, which must be registered there. Local
+    nodes: `engram registry register`."""
     foreign_embedding_key_file: str = ""
     """File of mode 0600 with a key of the embedding server for nodes on machines of others, whose providers can read it
     there: name one that is limited and can be revoked. OPENAI_API_KEY is never sent to them."""
@@ -346,7 +353,8 @@ class AkashSettings(Section, frozen=True):
     """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
     refunds what comes to less. 0: none."""
     max_deposit_act: Annotated[float, Meta(ge=0.5, le=1_000_000)] = 50.0
-    """The most that the escrow of one deployment may have been given."""
+    """The most that the escrow of one deployment holds at once. It is filled up as it drains; `akash_escrow_capped` in
+    the log names one whose session needs more: it ends early if the gateway is gone for long."""
     allow_private_providers: bool = False
     """Whether providers at private addresses may be used, as on a private copy of the network."""
 
@@ -390,6 +398,12 @@ class RelaySettings(Section, frozen=True):
 
     url: str = ""
     """Receiver; empty: the relay is off and nothing is queued."""
+    original_receiver: bool = False
+    """The receiver may be one of the original, which takes engram-v1 alone and signs nothing: it is sent to as that
+    when it answers 404, 405, 410 or 501 to GET /schemas. Otherwise such a receiver is held back."""
+    receiver_key: str = ""
+    """Key (ss58) that must have signed the receiver's acknowledgements; empty: whichever key an answer names. The one
+    of the last acknowledgement is shown in the status."""
     timeout_s: Seconds = 10.0
     attempts: Count = 10
     backoff_min_s: Seconds = 10.0
@@ -408,13 +422,13 @@ class RelaySettings(Section, frozen=True):
     """Commit the root of the delivered outputs to the chain once an epoch; the hotkey's other commitments are kept. A
     validator in a dry run commits nothing, nor does a gateway whose hotkey is not registered on the subnet."""
     quorum: Annotated[int, Meta(ge=1, le=64)] = 2
-    """Validators that must have signed scores before they are relayed, this one among them. 1: it relays its own alone,
-    which a receiver sees."""
+    """Validators that must have signed scores, or a ranking, before these are relayed, this one among them. 1: it
+    relays its own alone, which a receiver sees."""
     peers: tuple[str, ...] = ()
     """Addresses of other validators, used instead of those they announce on the chain: a hotkey (ss58), a space, and
     a URL."""
     turn_blocks: Annotated[int, Meta(ge=1, le=10_000)] = 10
-    """Blocks after which the next validator proposes its scores."""
+    """Blocks after which the next validator proposes its scores and its ranking."""
     compare_blocks: Annotated[int, Meta(ge=1, le=10_000)] = 150
     """A proposal is held against the own rounds that are at most so many blocks away."""
     recall_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.25
@@ -423,6 +437,9 @@ class RelaySettings(Section, frozen=True):
     latency_tolerance_ms: Annotated[float, Meta(ge=0, le=60_000)] = 500.0
     missing_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.1
     """Share of the miners that only one of two validators may have measured."""
+    weight_tolerance: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """How far a miner's weight in a proposed ranking may lie outside those that were set here, as a share of them; a
+    hundredth of all weights at least."""
     tool_url: str = ""
     """An MCP server, one tool of which is called for each round of memory payloads; what it says is signed with them.
     Empty: none."""
@@ -506,7 +523,7 @@ class ValidatorSettings(Section, frozen=True):
     """A miner is asked about a matter only when it should hold this many planted records of it, and only questions of
     which this many of the 10 right answers are planted: so many are not public."""
     share_scores: bool = True
-    """Miners of one coldkey or one address share one score."""
+    """Miners of one coldkey, or that answer at one address, share one score."""
     history_rounds: Annotated[int, Meta(ge=10, le=100_000)] = 1_000
     """Rounds kept for `engram validator explain`."""
     private_addresses: bool = False
@@ -543,6 +560,8 @@ class WorkerSettings(Section, frozen=True):
     posted again when it is unknown whether they were done."""
     kinds: tuple[str, ...] = ()
     """Further types of jobs, as NAME=module:attribute."""
+    release_gpu_memory: bool = False
+    """Give what torch caches back to the GPU whenever no job runs any more; for `kinds` that have torch loaded."""
     concurrency: Annotated[int, Meta(ge=1, le=1_000)] = 4
     """Jobs that run at once."""
     waiting: Annotated[int, Meta(ge=0, le=100_000)] = 1_000
@@ -576,9 +595,10 @@ class WorkerSettings(Section, frozen=True):
     unacknowledged: Count = 10_000
     """Results that may wait for their acknowledgement; jobs with an id beyond it are refused."""
     reconcile_s: Annotated[float, Meta(ge=0, le=86_400, extra={"least": 0.001})] = 60.0
-    """How often the orchestrator is asked for jobs that never arrived here; 0: never."""
+    """Seconds between requests for jobs that never arrived here; 0, or `results` = ack: none are made."""
     keep_s: Seconds = 86_400.0
-    """Seconds that an ended job is kept, so that it is not run again when it is sent again."""
+    """Seconds that a job is kept after its result was acknowledged, so that it is not run again when it is sent
+    again."""
 
 
 class FacilitatorSettings(Section, frozen=True):

@@ -19,6 +19,7 @@
 | a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
 | lower bounds are below their upper ones | or nothing fits between |
 | a worker has an orchestrator, on mainnet by https, and a kind of jobs | or there is nothing to do |
+| a worker has its ledger for itself, in its data folder | another would end its jobs |
 | network and facilitator fit the environment (see `MEANT`) | or real money is taken under looser rules |
 
 What each rule looks at depends on the roles that share the process: a miner takes no money.
@@ -498,6 +499,9 @@ def _worker(settings: Settings) -> Iterator[Forbidden]:
         yield Forbidden("worker.orchestrator_url", "has more than a host and port; a path is worker.socketio_path")
     elif settings.environment == "mainnet" and not at.orchestrator_url.startswith("https://"):
         yield Forbidden("worker.orchestrator_url", "is not https: anyone on the network path could send jobs")
+    if settings.ledger.url:
+        words = "is set, and a worker shares its ledger with no other: leave it empty, each worker has its data_dir"
+        yield Forbidden("ledger.url", words)
     if at.backoff_min_s > at.backoff_max_s:
         yield Forbidden("worker.backoff_min_s", "is more than worker.backoff_max_s")
     if not (at.inference_url or at.training_url or at.kinds):

@@ -9,6 +9,7 @@ there, whatever the version. Encoding builds nothing and needs no seam.
 `tests/house/test_decoding.py` refuses msgspec's own typed decoding anywhere else.
 """
 
+import json
 import threading
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
@@ -45,6 +46,25 @@ def decode(content: bytes | bytearray | memoryview | str, type_: Any) -> Any:
         return decoder(type_).decode(content)
     except RecursionError:  # not of msgspec's own kind, and forgotten where a stranger's answer is read
         raise msgspec.DecodeError("JSON is nested too deeply") from None
+
+
+def require_unique_names(content: bytes) -> None:
+    """Check that no object of a JSON document, which was decoded already, has a name twice. Raises msgspec.DecodeError.
+
+    Decoders keep the last value of such a name: what is signed would not be all that others read.
+    """
+    try:
+        json.loads(content, object_pairs_hook=_unique)
+    except RecursionError:
+        raise msgspec.DecodeError("JSON is nested too deeply") from None
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)[:40]!r} is there twice")
 
 
 @overload

@@ -63,10 +63,11 @@ def build(target: Path, variant: Variant) -> Path:
         _write(ordered(entries(folder)), tree)
         _write([*_control(variant, tree)], tree)
         environ = {**os.environ, "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C"}
-        command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z6", "--build", str(tree), str(target)]
+        command = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z6", "--build", str(tree), str(staging / target.name)]
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ContentsError(f"dpkg-deb failed: {done.stderr.strip()}")
+        os.replace(staging / target.name, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return target

@@ -81,8 +81,10 @@ def entries(distributions: Iterable[Distribution]) -> Iterator[Entry]:
 def own_entries(*, with_command_line: bool = False) -> Iterator[Entry]:
     """Yield this project's own packages, under /opt/engram/engram: the files that a wheel of them would have.
 
-    The app of phones comes only with the command line, which starts gateways.
+    The app of phones comes only with the command line, which starts gateways. Raises ContentsError where it is missing.
     """
+    if with_command_line and not (ROOT / "engram" / "gateway" / _APP / "files.json").is_file():
+        raise ContentsError("the app of phones is not built: run `make phone`, which needs Node 20")
     shipped = ("*.py", *_table("tool", "setuptools", "package-data")["*"])
     left_out = {"__pycache__"} if with_command_line else {"__pycache__", _APP}
     for package in _PROGRAM if with_command_line else _OURS:

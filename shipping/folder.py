@@ -43,8 +43,9 @@ _UNUSED_PARTS: Final = (
     "/onnxruntime/tools/",
     "/onnxruntime/datasets/",
     "/onnx/reference/",
+    "/substrateinterface/data/chainspecs/",
 )
-"""Sources in C, and tools that convert models."""
+"""Sources in C, tools that convert models, and what a light client starts from."""
 _AUTHORITIES: Final = "share/ca-certificates.crt"
 
 
@@ -82,10 +83,10 @@ def packed(variant: Variant, staging: Path) -> Packed:
     collected = [
         *modules,
         *bytecode.entries(sorted(modules, key=lambda entry: entry.path), staging / "compiled"),
-        *_shared(needed, staging),
+        *libraries.entries(needed),
         *(entry for entry in root_files.entries() if entry.path == root_files.AUTHORITIES),
     ]
-    files = {_place(entry.path): entry for entry in collected}
+    files = {_place(entry.path): entry for entry in _stripped(collected, staging / "stripped")}
     files[PROGRAM_FILE] = Entry(path=PROGRAM_FILE, content=program, mode=0o755)
     _refuse_denied(files)
     entries = [_self_contained(msgspec.structs.replace(entry, path=path)) for path, entry in files.items()]
@@ -157,13 +158,11 @@ def _place(path: str) -> str:
     return f"lib/{path.rpartition('/')[2]}"
 
 
-def _shared(needed: Iterable[Library], staging: Path) -> Iterator[Entry]:
-    for entry in libraries.entries(needed):
-        if Path(entry.path).name.startswith("libpython") and entry.source is not None:
-            stripped = native_code.stripped(entry.source, staging / "libpython")
-            yield msgspec.structs.replace(entry, source=None, content=stripped)
-        else:
-            yield entry
+def _stripped(entries: Sequence[Entry], staging: Path) -> Iterator[Entry]:
+    copies = native_code.stripped((entry.source for entry in entries if _is_library(entry) and entry.source), staging)
+    for entry in entries:
+        copy = copies.get(entry.source) if entry.source else None
+        yield msgspec.structs.replace(entry, source=copy) if copy else entry
 
 
 def _needed(binaries: Sequence[Path]) -> tuple[Library, ...]:
@@ -180,11 +179,15 @@ def _is_unused(path: str) -> bool:
 
 
 def _self_contained(entry: Entry) -> Entry:
-    if ".so" not in Path(entry.path).suffixes or entry.path.endswith(".py"):
+    if not _is_library(entry):
         return entry
     before = content(entry)
     after = loading.self_contained(before)
     return entry if after == before else msgspec.structs.replace(entry, source=None, content=after)
+
+
+def _is_library(entry: Entry) -> bool:
+    return ".so" in Path(entry.path).suffixes and not entry.path.endswith(".py")
 
 
 def _binaries(entries: Iterable[Entry]) -> list[Path]:

@@ -43,6 +43,20 @@ def self_contained(content: bytes) -> bytes:
     return bytes(changed)
 
 
+def is_loadable(content: bytes) -> bool:
+    """Return whether each part of an ELF file lies on pages as in memory; a loader refuses it otherwise.
+
+    `strip` moves the parts of libraries that patchelf has changed, as auditwheel does, off their pages.
+    """
+    (start,) = struct.unpack_from("<Q", content, 32)
+    size, count = struct.unpack_from("<HH", content, 54)
+    for index in range(count):
+        kind, _, offset, address, _, _, _, alignment = struct.unpack_from("<IIQQQQQQ", content, start + index * size)
+        if kind == _LOADED and alignment and (offset - address) % alignment:
+            return False
+    return True
+
+
 def with_loader(program: bytes, loader: str) -> bytes:
     """Return the program with the path of its dynamic loader. Raises ContentsError when there is no room for it."""
     for kind, offset, _, size in _program_headers(program):

@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from engram.children import UNNAMED_LOADER
+from shipping import loading
 from shipping.entries import ContentsError
 from shipping.interpreter import VERSION
 
@@ -40,10 +42,18 @@ def program(target: Path) -> bytes:
     )
 
 
-def stripped(library: Path, target: Path) -> bytes:
-    """Return a shared library without its symbols for debuggers. Raises ContentsError."""
-    _run(["strip", "--strip-unneeded", "-o", str(target), str(library)], "strip", "binutils")
-    return target.read_bytes()
+def stripped(libraries: Iterable[Path], folder: Path) -> dict[Path, Path]:
+    """Return where in `folder` each shared library is without its symbols for debuggers. Raises ContentsError.
+
+    A library that would not load without them is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = {library: folder / f"{number}.so" for number, library in enumerate(sorted(set(libraries)))}
+    for library, copy in copies.items():
+        shutil.copyfile(library, copy)
+    if copies:
+        _run(["strip", "--strip-unneeded", *map(str, copies.values())], "strip", "binutils")
+    return {library: copy for library, copy in copies.items() if loading.is_loadable(copy.read_bytes())}
 
 
 def _compiled(source: str, target: Path, before: tuple[str, ...], after: tuple[str, ...]) -> bytes:

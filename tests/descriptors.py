@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 from collections import Counter
 
 
@@ -13,3 +14,19 @@ def open_descriptors(*kinds: str) -> Counter[str]:
             name = os.readlink(f"/proc/self/fd/{number}")
             found[name] += name.startswith(kinds)
     return +found
+
+
+def connections_of(port: int) -> list[str]:
+    """The open TCP sockets with an end at `port`, as "own end <-> peer". Other tests' fixtures have others."""
+    found = []
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if not os.readlink(f"/proc/self/fd/{number}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(number))) as sock:
+                ends = [sock.getsockname()]
+                with contextlib.suppress(OSError):  # it is not connected
+                    ends.append(sock.getpeername())
+                if any(port in end[1:2] for end in ends if isinstance(end, tuple)):
+                    found.append(" <-> ".join(map(str, ends)))
+    return found

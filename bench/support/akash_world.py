@@ -54,18 +54,26 @@ def double(*options: str) -> Iterator[Running]:
             process.terminate()
 
 
-def parts(ledger: InlineLedger, http: HttpClient, endpoints: tuple[str, ...]) -> AkashParts:
-    """Return the backend's parts with budgets for blocks of a second."""
-    akash = AkashSettings(
-        endpoints=endpoints,
-        owner_address=KEY.address,
-        allow_private_providers=True,
+def as_shipped(endpoints: tuple[str, ...]) -> AkashSettings:
+    """Return the settings that the package has, for the double."""
+    return AkashSettings(endpoints=endpoints, owner_address=KEY.address, allow_private_providers=True)
+
+
+def without_waits(endpoints: tuple[str, ...]) -> AkashSettings:
+    """Return settings by which only what the program does takes time: no cap a block, no waiting for a better bid, and
+    looks as often as blocks of a second ask for."""
+    return msgspec.structs.replace(
+        as_shipped(endpoints),
         bids_first_s=1.0,
         bids_enough_s=1.0,
         bids_give_up_s=30.0,
         creates_per_block=1_000,
         poll_s=0.25,
     )
+
+
+def parts(ledger: InlineLedger, http: HttpClient, akash: AkashSettings) -> AkashParts:
+    """Return the backend's parts."""
     settings = Settings(
         akash=akash,
         provisioning=ProvisioningSettings(miner_image=IMAGE),

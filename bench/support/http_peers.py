@@ -53,7 +53,7 @@ def listening() -> socket.socket:
     return listener
 
 
-def ours(ready_fd: int) -> None:
+def ours(ready_fd: int, max_connections: str = "20000") -> None:
     import trio
 
     from engram.http import descriptors
@@ -64,6 +64,9 @@ def ours(ready_fd: int) -> None:
     class Nobody:
         def refused(self, refused: Refused, client: str) -> tuple[str, tuple[tuple[bytes, bytes], ...]]:
             return "0" * 16, ()
+
+        def count_refusal(self, client: str) -> float:
+            return 0.0
 
         def dropped(self, code: str) -> None: ...
 
@@ -76,7 +79,7 @@ def ours(ready_fd: int) -> None:
         listeners = listen("127.0.0.1", 0)
         address = Address.of(listeners[0])
         ready(ready_fd, address.port)
-        limits = Limits(max_connections=20_000)
+        limits = Limits(max_connections=int(max_connections))
         await Server(raw, address, limits, Nobody()).run(listeners, trio.Event(), 1.0)
 
     descriptors.raise_limit()

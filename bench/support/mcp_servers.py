@@ -27,7 +27,7 @@ def ours() -> None:
     from engram.clock import SystemClock
     from engram.http.router import Router
     from engram.mcp import Caller, Catalog, Dispatcher, ServerInfo, Tool
-    from engram.mcp.access import Access, Policy
+    from engram.mcp.access import ALL, Access, Policy
     from engram.mcp.http import McpEndpoint
     from engram.telemetry import logs
     from tests.http.harness import make_app, serving
@@ -52,7 +52,7 @@ def ours() -> None:
 
     async def main() -> None:
         app = make_app()
-        endpoint = McpEndpoint(Dispatcher(catalog), Access(Policy(), SystemClock(), never))
+        endpoint = McpEndpoint(Dispatcher(catalog), Access(Policy(loopback=ALL), SystemClock(), never))
         Router(app).add("POST", "/mcp", endpoint.post, hot=True)
         async with serving(app) as running:
             print(running.port, flush=True)

@@ -43,6 +43,9 @@ class Nobody:
     def refused(self, refused: Refused, client: str) -> tuple[str, tuple[tuple[bytes, bytes], ...]]:
         return "0" * 16, ()
 
+    def count_refusal(self, client: str) -> float:
+        return 0.0
+
     def dropped(self, code: str) -> None: ...
     def count(self, connections: int) -> None: ...
     def for_anybody(self) -> tuple[tuple[bytes, bytes], ...]:

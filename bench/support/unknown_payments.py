@@ -12,7 +12,8 @@ import msgspec
 from sqlalchemy import Connection
 
 from bench.support.paying import Wallet
-from engram.ledger import LEDGER_FILE, open_inline
+from engram.ledger import LEDGER_FILE, open_inline, owners
+from engram.ledger.sql import OWNER
 from engram.payments import records, statements, x402
 from engram.payments.keccak import keccak256
 from engram.payments.model import Authorization, Payment, PaymentKind, PaymentState, Requirements
@@ -59,7 +60,7 @@ def fill(folder: Path, chain: Chain, count: int, requirements: Requirements) -> 
     def write(connection: Connection) -> None:
         for number, (authorization, signature) in enumerate(signed):
             payment = _payment(number, authorization, signature, requirements, now - 700.0)
-            statements.INSERT_PAYMENT.change(connection, records.columns_of(payment))
+            statements.INSERT_PAYMENT.change(connection, records.columns_of(payment) | {OWNER: owners.me(connection)})
             session_records.insert_session(connection, _session(payment))
 
     ledger.write_now(write)

@@ -122,6 +122,7 @@ FLEET: Final = Board(
             "Akash",
             (
                 one("Balance", f"engram_akash_balance{{{AT}}}", "{{denom}}"),
+                one("ACT to spare", f"engram_akash_spare_act{{{AT}}}"),
                 one("Deployments", f"engram_akash_deployments{{{AT}}}", "{{whose}}"),
                 one("Margin, 7 days", f"engram_akash_margin_ratio{{{AT}}}", unit="percentunit"),
                 one("Orphans closed", f"increase(engram_akash_orphans_closed_total{{{AT}}}[1h])"),

@@ -58,23 +58,27 @@ async def _serve(options: Options, keypair: Keypair | None) -> None:
         vault = None if keypair is None else Vault(keypair, lambda: _embedder(options.embedder), start)
         transport = AsyncTransport(options.url, timeout_s=ATTEMPT_S)
         try:
-            memories = Memories(transport, keypair, options.namespaces, vault, SystemClock())
+            memories = Memories(transport, keypair, options.namespaces, vault, SystemClock(), public=options.public)
             if options.listen is None:
                 source, sink = standard_streams()
                 await serve(serves(Dispatcher(catalog(memories))), source, sink)
             else:
-                await _over_http(memories, options.listen, keypair, Path(options.revoked).expanduser())
+                await _over_http(memories, options, options.listen, keypair)
         finally:
             with trio.CancelScope(shield=True):
                 await transport.close()
         nursery.cancel_scope.cancel()
 
 
-async def _over_http(memories: Memories, listen: str, keypair: Keypair | None, revoked: Path) -> None:
-    from engram.agents.serving import serve_until_stopped  # an HTTP server's parts, in no process that has none
+async def _over_http(memories: Memories, options: Options, listen: str, keypair: Keypair | None) -> None:
+    from engram.agents.serving import (  # an HTTP server's parts, in no process that has none
+        policy_of,
+        serve_until_stopped,
+    )
 
     host, _, port = listen.rpartition(":")
-    await serve_until_stopped(memories, host.strip("[]"), int(port), keypair, revoked)
+    policy = policy_of(keypair, options.hosts, open_loopback=options.open_loopback)
+    await serve_until_stopped(memories, host.strip("[]"), int(port), policy, Path(options.revoked).expanduser())
 
 
 def _embedder(name: EmbedderName) -> Embedder:

@@ -5,7 +5,7 @@ is stored once. A node that restarts is waited for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar, final
+from typing import Final, NamedTuple, TypeVar, final
 
 import msgspec
 import trio
@@ -25,11 +25,14 @@ from engram.sdk.node_calls import Call, NodeCalls
 T = TypeVar("T")
 
 PUBLIC: Final = "public"
-"""The name by which agents call the namespace that everyone can read."""
+"""The name by which agents call the namespace that everyone can read; no private one may have it."""
 WAIT_S: Final = 45.0
 """For so long a node that does not answer is tried again."""
 _FIRST_PAUSE_S: Final = 0.2
 _LONGEST_PAUSE_S: Final = 3.0
+_UNSIGNED: Final = ("namespace_signature", "before_start")
+"""Codes of a node that takes no signature of before its start; it may have started between signing and sending."""
+_SIGNED_AGAIN: Final = 3
 MAX_SEALED_BYTES: Final = 3_900
 """What a node takes as metadata, 4,096 bytes, less their JSON."""
 
@@ -53,6 +56,12 @@ class Page(msgspec.Struct, frozen=True):
     """Memories of the namespace that were encrypted with another key."""
 
 
+class _Namespace(NamedTuple):
+    calls: NodeCalls
+    vault: Vault | None
+    """What encrypts; None for the one that is everyone's."""
+
+
 @final
 class Memories:
     """One node, for one hotkey."""
@@ -64,31 +73,32 @@ class Memories:
         namespaces: Sequence[str],
         vault: Vault | None,
         clock: Clock,
+        *,
+        public: bool = False,
     ) -> None:
-        """Take the namespaces that agents may use; the first is used where none is named. PUBLIC is everyone's.
+        """Take the private namespaces that agents may use, and whether they may use everyone's, as PUBLIC, too.
 
-        Raises ValueError for a private namespace without a key or a vault, and for a name that every node refuses.
+        The first is used where none is named. Raises ValueError for a private namespace without a vault, for one that
+        is called PUBLIC, and for a name that every node refuses.
         """
-        if not namespaces:
+        if not namespaces and not public:
             raise ValueError("name a namespace")
-        if vault is None and any(name != PUBLIC for name in namespaces):
+        if vault is None and namespaces:
             raise ValueError("a private namespace needs the hotkey that it belongs to")
+        check_private(namespaces)
         self._transport = transport
-        self._vault = vault
-        self.namespaces = tuple(namespaces)
-        self._calls = {
-            name: NodeCalls(clock, keypair, namespace=None if name == PUBLIC else name) for name in namespaces
-        }
+        self._opened = {name: _Namespace(NodeCalls(clock, keypair, namespace=name), vault) for name in namespaces}
+        if public:
+            self._opened[PUBLIC] = _Namespace(NodeCalls(clock, keypair, namespace=None), None)
+        self.namespaces = tuple(self._opened)
 
     async def remember(
         self, caller: Caller, namespace: str | None, text: str, metadata: Mapping[str, JsonValue]
     ) -> str:
         """Store a text and return its id. Raises ToolFailed."""
-        name = self._allowed(caller, namespace)
-        calls = self._calls[name]
-        if name == PUBLIC:
+        name, (calls, vault) = self._allowed(caller, namespace)
+        if vault is None:
             return await self._ask(lambda: calls.ingest(text, {**metadata, "text": text}))
-        vault = self._private()
         vector, sealed = await vault.vector(text), vault.seal(name, text, metadata)
         if len(sealed) > MAX_SEALED_BYTES:
             raise ToolFailed(
@@ -99,70 +109,86 @@ class Memories:
 
     async def recall(self, caller: Caller, namespace: str | None, text: str, limit: int) -> Page:
         """Find the memories nearest in meaning, best first. Raises ToolFailed."""
-        name = self._allowed(caller, namespace)
-        calls = self._calls[name]
-        if name == PUBLIC:
+        name, (calls, vault) = self._allowed(caller, namespace)
+        if vault is None:
             hits = await self._ask(lambda: calls.query(text, limit, None))
         else:
-            vector = await self._private().vector(text)
+            vector = await vault.vector(text)
             hits = await self._ask(lambda: calls.query_vector(vector, limit, None))
-        shown = [self._shown(name, hit, hit.score) for hit in hits]
+        shown = [_shown(name, vault, hit, hit.score) for hit in hits]
         return _page(shown, None)
 
     async def page(self, caller: Caller, namespace: str | None, after: str | None, limit: int) -> Page:
         """Return memories in the order in which they were stored. Raises ToolFailed."""
-        name = self._allowed(caller, namespace)
-        calls = self._calls[name]
+        name, (calls, vault) = self._allowed(caller, namespace)
         listing = await self._ask(lambda: calls.walk(after, None, limit=limit))
         found = [Hit(each.cid, 0.0, each.metadata, kept_text=known(each.text)) for each in listing.records]
-        return _page([self._shown(name, hit, None) for hit in found], known(listing.next))
+        return _page([_shown(name, vault, hit, None) for hit in found], known(listing.next))
 
     async def forget(self, caller: Caller, namespace: str | None, memory_id: str) -> bool:
-        """Delete a memory; False when there was none. Raises ToolFailed."""
-        calls = self._calls[self._allowed(caller, namespace)]
-        return await self._ask(lambda: calls.delete(memory_id))
+        """Delete a memory; False when there was none. Raises ToolFailed.
 
-    def _allowed(self, caller: Caller, namespace: str | None) -> str:
+        One that is gone after an attempt of unknown outcome counts as deleted by that.
+        """
+        _, (calls, _) = self._allowed(caller, namespace)
+        in_doubt: list[SdkError] = []
+        return await self._ask(lambda: calls.delete(memory_id), in_doubt.append) or bool(in_doubt)
+
+    def _allowed(self, caller: Caller, namespace: str | None) -> tuple[str, "_Namespace"]:
         """Return the namespace to use: a field of authority is obeyed or refused."""
         names = [name for name in self.namespaces if caller.namespaces is None or name in caller.namespaces]
         if namespace is None and names:
-            return names[0]
+            namespace = names[0]
         if namespace in names:
             assert namespace is not None
-            return namespace
+            return namespace, self._opened[namespace]
         there = f"use {' or '.join(names)}" if names else "this token opens none"
         raise ToolFailed(f"namespace {namespace!r} is not open here: {there}")
 
-    def _private(self) -> Vault:
-        assert self._vault is not None, "the constructor demands it for private namespaces"
-        return self._vault
+    async def _ask(self, call: Callable[[], Call[T]], in_doubt: Callable[[SdkError], None] = lambda error: None) -> T:
+        """Send a call, signed anew for each attempt, until the node answers. All calls here may be repeated.
 
-    def _shown(self, namespace: str, hit: Hit, score: float | None) -> Remembered | None:
-        if namespace == PUBLIC:
-            metadata = {key: value for key, value in hit.metadata.items() if key != "text"}
-            return Remembered(id=hit.cid, text=hit.text, metadata=metadata, score=score)
-        sealed = hit.metadata.get(FIELD)
-        opened = self._private().open(namespace, sealed) if isinstance(sealed, str) else None
-        if opened is None:
-            return None
-        return Remembered(id=hit.cid, text=opened.text, metadata=opened.metadata, score=score)
-
-    async def _ask(self, call: Callable[[], Call[T]]) -> T:
-        """Send a call, signed anew for each attempt, until the node answers. All calls here may be repeated."""
-        until, pause_s = trio.current_time() + WAIT_S, _FIRST_PAUSE_S
+        `in_doubt` is called after each attempt that may have been carried out.
+        """
+        until, pause_s, refused = trio.current_time() + WAIT_S, _FIRST_PAUSE_S, 0
         while True:
             try:
                 return await self._transport.ask(call())
             except (NotReached, OutcomeUnknown, ApiError) as error:
                 busy = not isinstance(error, ApiError) or error.status in (429, 503)
+                if isinstance(error, ApiError) and error.code in _UNSIGNED:
+                    refused += 1
+                    busy = refused <= _SIGNED_AGAIN
                 if not busy or trio.current_time() + pause_s > until:
                     raise ToolFailed(_advice(error)) from None
+                if isinstance(error, OutcomeUnknown):
+                    in_doubt(error)
             except NodeRefused as error:
                 raise ToolFailed(f"the node refuses: {error}") from None
             except SdkError as error:
                 raise ToolFailed(str(error)) from None
             await trio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+
+def check_private(namespaces: Sequence[str]) -> None:
+    """Check names of private namespaces. Raises ValueError."""
+    if PUBLIC in namespaces:
+        raise ValueError(
+            f"a private namespace cannot be called {PUBLIC!r}, as agents call the one that everyone can read: --public"
+            " opens that"
+        )
+
+
+def _shown(namespace: str, vault: Vault | None, hit: Hit, score: float | None) -> Remembered | None:
+    if vault is None:
+        metadata = {key: value for key, value in hit.metadata.items() if key != "text"}
+        return Remembered(id=hit.cid, text=hit.text, metadata=metadata, score=score)
+    sealed = hit.metadata.get(FIELD)
+    opened = vault.open(namespace, sealed) if isinstance(sealed, str) else None
+    if opened is None:
+        return None
+    return Remembered(id=hit.cid, text=opened.text, metadata=opened.metadata, score=score)
 
 
 def _advice(error: NotReached | OutcomeUnknown | ApiError) -> str:

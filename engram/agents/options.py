@@ -13,9 +13,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     key: str | None = None
     """Hotkey file."""
-    namespaces: tuple[str, ...]
+    namespaces: tuple[str, ...] = ()
+    """Private ones."""
+    public: bool = False
+    """Whether agents may also use the namespace that everyone can read."""
     embedder: EmbedderName = "minilm"
     listen: str | None = None
     """HOST:PORT of HTTP; None: standard input and output."""
+    hosts: tuple[str, ...] = ()
+    """Names that HTTP clients reach it by, beside the address that it is bound to."""
+    open_loopback: bool = False
+    """Whether programs on this machine need no token."""
     revoked: str = ""
     """File that keeps revoked tokens."""

@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -21,7 +22,7 @@ from engram.http.request import Answer
 from engram.http.router import Router
 from engram.http.sockets import Address
 from engram.mcp import Dispatcher
-from engram.mcp.access import Access, Policy
+from engram.mcp.access import ALL, Access, Policy
 from engram.mcp.http import McpEndpoint
 from engram.mcp.revocation import RevocationEndpoint, RevocationFile
 from engram.telemetry.metrics import Metrics
@@ -29,11 +30,20 @@ from engram.telemetry.metrics import Metrics
 DRAIN_S: Final = 5.0
 
 
-def memory_app(memories: Memories, keypair: Keypair | None, revocations: RevocationFile, clock: Clock) -> App:
-    """Return the application. On loopback it is open; from elsewhere only tokens of the memory's own key are taken."""
+def policy_of(keypair: Keypair | None, hosts: Sequence[str], *, open_loopback: bool) -> Policy:
+    """Return who may call: tokens of the memory's own key, and with `open_loopback` programs on this machine."""
+    return Policy(
+        hosts=frozenset(host.lower() for host in hosts),
+        named_by="--host",
+        loopback=ALL if open_loopback else frozenset(),
+        permitted=lambda key: keypair is not None and key == keypair.public_key,
+    )
+
+
+def memory_app(memories: Memories, policy: Policy, revocations: RevocationFile, clock: Clock) -> App:
+    """Return the application."""
     metrics = Metrics()
     app = new_app("mcp", settings=HttpSettings(), clock=clock, ids=SystemIds(), metrics=metrics)
-    policy = Policy(permitted=lambda key: keypair is not None and key == keypair.public_key)
     access = Access(policy, clock, revocations.is_revoked)
     endpoint = McpEndpoint(Dispatcher(catalog(memories)), access)
     revoking = RevocationEndpoint(access, revocations, clock)
@@ -51,9 +61,9 @@ def memory_app(memories: Memories, keypair: Keypair | None, revocations: Revocat
     return app
 
 
-async def serve_until_stopped(memories: Memories, host: str, port: int, keypair: Keypair | None, revoked: Path) -> None:
+async def serve_until_stopped(memories: Memories, host: str, port: int, policy: Policy, revoked: Path) -> None:
     """Serve; writes the URL to standard error once it does. Raises OSError, ValueError."""
-    app = memory_app(memories, keypair, RevocationFile(revoked), SystemClock())
+    app = memory_app(memories, policy, RevocationFile(revoked), SystemClock())
     life = _Life()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(life.end_on_signals)

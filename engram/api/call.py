@@ -11,6 +11,7 @@ from engram import wire
 from engram.api.route import Route
 from engram.http.errors import ApiError
 from engram.http.exchange import Exchange
+from engram.http.parts import BodyParts
 from engram.http.request import Answer, HeaderPairs, Request, refusal
 
 A_co = TypeVar("A_co", covariant=True)
@@ -58,6 +59,11 @@ class Call(Generic[Q, C]):
     def exchange(self) -> Exchange:
         """The request's state in the layer in front of the application: id, client, body."""
         return self.http.exchange
+
+    @property
+    def parts(self) -> BodyParts:
+        """The body as it comes, of a row with `upload`. Raises LookupError for other rows."""
+        return self.http.parts
 
     def path(self, name: str) -> str:
         """Return a path parameter."""

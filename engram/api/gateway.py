@@ -13,13 +13,19 @@ from engram.api.gateway_model import (
     ExtendSessionBody,
     HealthAnswer,
     IdentityAnswer,
+    LinkPaymentAnswer,
+    MakeOrderBody,
     MetagraphAnswer,
     NodesAnswer,
     NodeSignatureAnswer,
     NodeSignatureBody,
+    OrderAnswer,
+    OrderBody,
+    OrderStatusAnswer,
     PaymentAnswer,
     PaymentRequiredAnswer,
     ReadyAnswer,
+    RestoredBody,
     SessionAnswer,
     SessionsAnswer,
     SpendingAnswer,
@@ -201,6 +207,22 @@ STOP_SESSION: Final = _owned(
     "Stop a session for good",
     Response(200, "It stops, and stays stopped.", StoppedAnswer, examples.STOPPED),
 )
+MARK_RESTORED: Final = Route(
+    "markRestored",
+    "POST",
+    "/sessions/{session_id}/restored",
+    "Say that you restored what the node had lost",
+    RestoredBody,
+    Response(200, "The session; its memory is restored.", SessionAnswer, examples.SESSION),
+    (
+        *(_BAD_REQUEST, _UNSIGNED, _NOT_YOURS, _MISSING),
+        _error(409, "That is not the last loss, or no node serves.", "not_this_loss", "Nothing was lost."),
+        *_COMMON,
+    ),
+    "sessions",
+    request_example={"emptied_at": 1764500000.25},
+    callers=HOTKEY,
+)
 LIST_SESSIONS: Final = Route(
     "listSessions",
     "GET",
@@ -267,6 +289,55 @@ COUNTERSIGN: Final = Route(
     hot=True,
 )
 
+MAKE_ORDER: Final = Route(
+    "makeOrder",
+    "POST",
+    "/orders",
+    "Make a link by which somebody else, or another wallet, pays for a session of yours",
+    MakeOrderBody,
+    Response(201, "The order: payable once until it expires. Nothing is held for it.", OrderAnswer, examples.ORDER),
+    (_BAD_REQUEST, _UNSIGNED, _NOT_YOURS, _MISSING, _CONFLICT, *_COMMON),
+    "payments",
+    request_example={"tier": "lite", "duration_hours": 24},
+    callers=HOTKEY,
+)
+SHOW_ORDER: Final = Route(
+    "showOrder",
+    "POST",
+    "/orders/status",
+    "What became of an order of yours",
+    OrderBody,
+    Response(200, "Where it is.", OrderStatusAnswer, examples.ORDER_STATUS),
+    (_BAD_REQUEST, _UNSIGNED, _NOT_YOURS, *_COMMON),
+    "payments",
+    request_example={"order": examples.ORDER_TEXT},
+    callers=HOTKEY,
+)
+PAY_ORDER: Final = Route(
+    "payOrder",
+    "POST",
+    "/orders/pay",
+    "Pay an order, with nothing but its link; the answer is signed where the request has an X-Timestamp",
+    OrderBody,
+    Response(
+        202,
+        "Paid (code accepted), or not known yet (code payment_pending): then send the same again after Retry-After.",
+        LinkPaymentAnswer,
+        examples.LINK_PAYMENT,
+        ("PAYMENT-RESPONSE", "Retry-After"),
+    ),
+    (
+        _BAD_REQUEST,
+        _PRICE,
+        _error(409, "It is paid, or being paid, by another payment.", "order_taken", "This link is paid."),
+        _error(410, "Its time is over; nothing was taken.", "order_expired", "Ask for another link."),
+        *_COMMON,
+    ),
+    "payments",
+    parameters=(*_PAYMENT_HEADERS, Parameter("X-Timestamp", "header", "Unix ms, which the answer's signature covers.")),
+    request_example={"order": examples.ORDER_TEXT},
+)
+
 SHOW_BALANCE: Final = Route(
     "showBalance",
     "GET",
@@ -313,10 +384,12 @@ DELETE_NODE: Final = _on_node("deleteOnNode", "DELETE", "Delete on the session's
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     *(HEALTH, READY, TIERS, NODES, IDENTITY, TERMS, METAGRAPH, OPENAPI),
-    *(CREATE_SESSION, EXTEND_SESSION, SHOW_SESSION, STOP_SESSION, LIST_SESSIONS, ISSUE_TICKET, STREAM_EVENTS),
+    *(CREATE_SESSION, EXTEND_SESSION, SHOW_SESSION, STOP_SESSION, MARK_RESTORED),
+    *(LIST_SESSIONS, ISSUE_TICKET, STREAM_EVENTS),
     SHOW_PAYMENT,
     COUNTERSIGN,
     *(READ_NODE, POST_NODE, DELETE_NODE),
+    *(MAKE_ORDER, SHOW_ORDER, PAY_ORDER),
     *(SHOW_BALANCE, GIVE_PLAY_MONEY),
 )
 

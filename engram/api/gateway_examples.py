@@ -27,6 +27,8 @@ _SESSION_FIELDS: Final[dict[str, object]] = {
     "end_reason": None,
     "stats_age_s": 12.1,
     "emptied_at": None,
+    "restored_at": None,
+    "memory": "kept",
 }
 
 HEALTH: Final[dict[str, object]] = {"status": "ok", "service": "engram-cloud-gateway"}
@@ -135,6 +137,36 @@ SPENDING: Final[dict[str, object]] = {
     "network": "engram-play",
     "amount": "1000000000",
     "faucet": True,
+}
+ORDER_TEXT: Final = "eyJpZCI6Ii4uLiJ9.c2lnbmF0dXJl"
+ORDER: Final[dict[str, object]] = {
+    "order": ORDER_TEXT,
+    "url": f"https://gateway.example/app/#/pay/{ORDER_TEXT}",
+    "expires_at": 1763680900.0,
+    "amount_usd": 2.4,
+    "network": "base",
+    "recipient": _RECIPIENT,
+    "tier": "lite",
+    "duration_hours": 24.0,
+    "session_id": None,
+}
+ORDER_STATUS: Final[dict[str, object]] = {
+    "status": "paid",
+    "expires_at": 1763680900.0,
+    "amount_usd": 2.4,
+    "session_id": _SESSION_ID,
+    "payment_id": _PAYMENT_ID,
+    "payer": _RECIPIENT,
+}
+LINK_PAYMENT: Final[dict[str, object]] = {
+    "code": "accepted",
+    "payment_status": "settled",
+    "payment_id": _PAYMENT_ID,
+    "amount_usd": 2.4,
+    "network": "base",
+    "payer": _RECIPIENT,
+    "transaction": _TRANSACTION,
+    "refunds": [],
 }
 PAYMENT_REQUIRED: Final[dict[str, object]] = {
     "error": "Payment required",

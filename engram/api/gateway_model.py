@@ -191,6 +191,16 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
             "stored before is gone, store it again. Null: nothing was lost."
         ),
     ] = None
+    restored_at: Annotated[
+        float | None, Meta(description="Unix seconds; when you said that you restored what was lost at `emptied_at`.")
+    ] = None
+    memory: Annotated[
+        str,
+        Meta(
+            description="kept: nothing was lost. lost: the node began again empty; restore your export "
+            "(`engram miner guard`), then POST /sessions/{session_id}/restored. restored: you have done that."
+        ),
+    ] = "kept"
 
     @property
     def ended(self) -> bool:
@@ -205,10 +215,17 @@ class BoughtAnswer(SessionAnswer, frozen=True, kw_only=True):
     code: Annotated[str, Meta(description="accepted, or payment_pending.")] = ""
 
 
-class SessionsAnswer(msgspec.Struct, frozen=True):
+class SessionsAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """A hotkey's sessions, the newest first."""
 
     sessions: list[SessionAnswer]
+    open_payments: Annotated[
+        list[str],
+        Meta(
+            description="Payments of the hotkey whose outcome is not known yet, for sessions and for more time. "
+            "Sign no other one while there are any."
+        ),
+    ] = []
 
 
 class StoppedAnswer(msgspec.Struct, frozen=True):
@@ -263,6 +280,44 @@ class RefundAnswer(msgspec.Struct, frozen=True, kw_only=True):
     transaction: str | None
 
 
+class OrderAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An order that whoever has its link can pay, once."""
+
+    order: Annotated[str, Meta(description="The order, signed by the gateway. Whoever has it can pay it, no more.")]
+    url: Annotated[str, Meta(description="The app's page that pays it; empty where this gateway serves no app.")]
+    expires_at: UnixSeconds
+    amount_usd: Usd
+    network: NetworkName
+    recipient: str
+    tier: str
+    duration_hours: float
+    session_id: Annotated[str | None, Meta(description="The session that gets more time; null for a new one.")]
+
+
+class OrderStatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of an order, for the key that made it."""
+
+    status: Annotated[str, Meta(description="open, pending, paid or expired.")]
+    expires_at: UnixSeconds
+    amount_usd: Usd
+    session_id: Annotated[str | None, Meta(description="The session that was paid for; null before that.")] = None
+    payment_id: str | None = None
+    payer: Annotated[str | None, Meta(description="The address that paid, which gets refunds.")] = None
+
+
+class LinkPaymentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The payment of an order, for the one who pays: send the same payment again to read it anew."""
+
+    code: Annotated[str, Meta(description="accepted, or payment_pending.")]
+    payment_status: str
+    payment_id: str
+    amount_usd: Usd
+    network: NetworkName
+    payer: Annotated[str, Meta(description="The address that paid; refunds go back to it.")]
+    transaction: str | None
+    refunds: list[RefundAnswer] = []
+
+
 class SpendingAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What an address owns of the token that is paid with."""
 
@@ -294,6 +349,28 @@ class CreateSessionBody(msgspec.Struct, frozen=True):
         "standard"
     )
     duration_hours: Hours = 1.0
+
+
+class RestoredBody(msgspec.Struct, frozen=True):
+    """The body of POST /sessions/{session_id}/restored."""
+
+    emptied_at: Annotated[float, Meta(description="As the session showed it: which loss it was.")]
+
+
+class MakeOrderBody(msgspec.Struct, frozen=True):
+    """The body of POST /orders: a new session, or more time for the one that is named."""
+
+    tier: Annotated[
+        object, Meta(description="lite, standard or pro; of a new session.", extra_json_schema={"type": "string"})
+    ] = "standard"
+    duration_hours: Hours = 1.0
+    session_id: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class OrderBody(msgspec.Struct, frozen=True):
+    """An order as POST /orders returned it."""
+
+    order: Annotated[str, Meta(max_length=2_048)]
 
 
 class ExtendSessionBody(msgspec.Struct, frozen=True):

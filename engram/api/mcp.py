@@ -77,7 +77,7 @@ REVOKE: Final = Route(
     others=(
         *_REFUSED,
         Response(422, "The body is not id and exp of a token.", McpRefusal),
-        Response(429, "Too many tokens of this key are revoked already.", McpRefusal),
+        Response(429, "Too many tokens of this key, or from this address, were revoked.", McpRefusal),
     ),
     parameters=(_AUTHORIZATION,),
 )

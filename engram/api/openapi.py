@@ -89,6 +89,11 @@ def _operation(route: Route[Any, Any], schema_of: Mapping[type, Schema]) -> Sche
         described["tags"] = [route.tag]
     if route.callers:
         described["security"] = [{scheme: []} for scheme in route.callers]
+    if route.upload:
+        described["requestBody"] = {
+            "required": route.body_required,
+            "content": _content(route.upload, {"type": "string", "format": "binary"}, None),
+        }
     if route.takes_body:
         described["requestBody"] = {
             "required": route.body_required,

@@ -66,6 +66,9 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
     """Cache-Control of the handler's answer; empty for answers that must not be cached."""
     stream: str = ""
     """Content-Type of a stream, which has no length and is not signed; empty: the answer is one JSON document."""
+    upload: str = ""
+    """Content-Type of a body that the handler reads as it comes (`call.parts`), and may answer before its end; no
+    signature can cover it. Empty: the body is read whole, within the surface's bound, before the handler runs."""
     failed: Example = {}
     """Fields of an error's body in addition to the usual ones: the answer's fields, empty."""
     rule_status: int = 400

@@ -23,8 +23,8 @@ Given: TypeAlias = A | Reply[A] | Answer | Stream
 class AddRoute(Protocol):
     """Accepts routes; implemented by `engram.http.router.Router`."""
 
-    def add(self, method: str, path: str, handler: Handler, *, hot: bool = False) -> None:
-        """Answer `method` of `path` with `handler`, bypassing the framework if `hot`."""
+    def add(self, method: str, path: str, handler: Handler, *, hot: bool = False, in_parts: bool = False) -> None:
+        """Answer `method` of `path` with `handler`, bypassing the framework if `hot` or `in_parts`."""
 
     def add_probe(self, path: str, handler: Handler) -> None:
         """Answer `path` before rate limits and without a log line."""
@@ -43,13 +43,15 @@ class Endpoints(Generic[C]):
         self._bound: set[str] = set()
 
     def bind(self, route: Route[Q, A], handler: Callable[[Call[Q, C]], Awaitable[Given[A]]]) -> None:
-        """Answer a row with a handler. Raises ValueError for a row that has one already."""
+        """Answer a row with a handler. Raises ValueError for a row that has one already, or decodes what it streams."""
         self._enter(route)
+        if route.upload and route.takes_body:
+            raise ValueError(f"{route.id} reads its body as it comes: nothing of it can be decoded before")
         served = _served(route, handler, self._surface)
         if route.probe:
             self._router.add_probe(route.path, served)
         else:
-            self._router.add(route.method, route.path, served, hot=route.hot)
+            self._router.add(route.method, route.path, served, hot=route.hot, in_parts=bool(route.upload))
 
     def bind_fixed(self, route: Route[Any, A], answer: A) -> None:
         """Answer the row of a probe always the same. Raises ValueError for a row that has an answer already."""

@@ -8,17 +8,17 @@ from engram.api.node_model import Health
 from engram.api.route import NoBody, Response, Route
 
 
-class ProposedScores(msgspec.Struct, frozen=True):
-    """Scores to be co-signed."""
+class ProposedOutput(msgspec.Struct, frozen=True):
+    """Scores or a ranking, to be co-signed."""
 
     payload: msgspec.Raw
-    """The signed payload of kind scores; see GET /schemas/scores of a receiver."""
+    """The signed payload; see GET /schemas/scores and GET /schemas/ranking of a receiver."""
     block_hash: str
     """Of the payload's block, in hex."""
 
 
-class BundledScores(msgspec.Struct, frozen=True):
-    """Scores that have left, so that this epoch needs no others."""
+class BundledOutput(msgspec.Struct, frozen=True):
+    """An output that has left, so that this epoch needs no other of its kind."""
 
     payload: msgspec.Raw
     """The signed payload with its `cosignatures`."""
@@ -67,8 +67,8 @@ PROPOSE: Final = Route(
     "propose",
     "POST",
     "/relay/proposals",
-    "Ask for a signature on the scores of a round.",
-    ProposedScores,
+    "Ask for a signature on the scores of a round, or on a ranking.",
+    ProposedOutput,
     Response(200, "Signed.", CosignerOpinion),
     others=_REFUSED,
     callers=(CALLER,),
@@ -78,12 +78,14 @@ BUNDLE: Final = Route(
     "bundle",
     "POST",
     "/relay/bundles",
-    "Say that the scores of an epoch have left, with enough signatures.",
-    BundledScores,
+    "Say that the scores of an epoch, or its ranking, have left with enough signatures.",
+    BundledOutput,
     Response(200, "BundleNoted.", BundleNoted),
     others=(
         Response(401, "The request is not signed as it must be."),
+        Response(403, "The caller holds no validator permit."),
         Response(422, "No bundle, or its signatures do not hold or are too few."),
+        Response(425, "The chain was not read lately: say it again."),
     ),
     callers=(CALLER,),
     max_values=40_000,

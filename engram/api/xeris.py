@@ -99,6 +99,8 @@ class Intelligence(msgspec.Struct, frozen=True, kw_only=True):
     round_ts: float
     received_at: float
     state: str
+    reason: str = ""
+    """Why it stays `accepted`: its signer is not registered on the subnet, and can commit no root."""
     anchor: Inclusion | None = None
     """Of an anchored payload that is asked for by its hash."""
     document: Annotated[object, Meta(extra_json_schema={"type": "object"})]
@@ -119,6 +121,7 @@ class IntelligenceSummary(msgspec.Struct, frozen=True, kw_only=True):
     round_ts: float
     received_at: float
     state: str
+    reason: str = ""
 
 
 class IntelligencePage(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,9 +165,9 @@ LIST: Final = Route(
     Response(200, "A page.", IntelligencePage),
     parameters=(
         Parameter("netuid", "query", "The subnet; 450 when left out."),
-        Parameter("kind", "query", "scores, memory, ranking, gap or anchor; all when left out."),
+        Parameter("kind", "query", "scores, memory, ranking, gap or anchor; all when left out or empty."),
         Parameter("before", "query", "`next` of the page before."),
-        Parameter("limit", "query", "At most 100; 20 when left out."),
+        Parameter("limit", "query", "At most 100; 20 when left out. A page has fewer where its documents are large."),
     ),
 )
 ONE: Final = Route(
@@ -186,7 +189,7 @@ EVENTS: Final = Route(
     others=(Response(503, "Too many event streams are open.", Failure),),
     parameters=(
         Parameter("netuid", "query", "The subnet; 450 when left out."),
-        Parameter("kind", "query", "scores, memory, gap or anchor; all when left out."),
+        Parameter("kind", "query", "scores, memory, ranking, gap or anchor; all when left out or empty."),
         Parameter("Last-Event-ID", "header", "The id of the last event that was received."),
     ),
     stream="text/event-stream",

@@ -24,7 +24,13 @@ def worn(segments: Iterable[SegmentRef], dead: Mapping[str, int]) -> set[str]:
 
 
 def require_not_older(newest: int, seen: int) -> None:
-    """Refuse a manifest older than one that was seen. Raises Replayed."""
+    """Refuse a manifest older than one that was seen. Raises Replayed.
+
+    >>> require_not_older(7, seen=7)
+    >>> require_not_older(6, seen=7)
+    Traceback (most recent call last):
+    engram.archive.errors.Replayed: the newest manifest here is number 6, and number 7 was seen before: ...
+    """
     if newest < seen:
         raise Replayed(
             f"the newest manifest here is number {newest}, and number {seen} was seen before: the place shows an older "

@@ -8,6 +8,9 @@ from engram.chain.model import Fork
 class ChainError(Exception):
     """Base of the area's errors; never raised itself."""
 
+    nothing_was_sent = False
+    """Whether a call that was to be sent certainly never left this machine."""
+
 
 class EndpointUnreachable(ChainError):
     """The endpoint did not answer: no connection, a timeout, or a connection that closed half way.

@@ -24,6 +24,13 @@ class Sources:
     data_dir: Annotated[Path | None, Parameter(help="Folder of the ledger, keys and nodes.")] = None
     set: Annotated[tuple[str, ...], Parameter(help="Any setting, as section.key=value; repeatable.", negative="")] = ()
 
+    def words(self) -> list[str]:
+        """Return these options as they are written on a command line."""
+        found = [] if self.profile is None else ["--profile", self.profile]
+        found += [word for path in self.config for word in ("--config", str(path))]
+        found += [] if self.data_dir is None else ["--data-dir", str(self.data_dir)]
+        return found + [word for pair in self.set for word in ("--set", pair)]
+
     def load(self, flags: Flags | None = None) -> Loaded:
         """Return the effective settings. Raises ConfigError."""
         given: Flags = {"data_dir": None if self.data_dir is None else str(self.data_dir)}

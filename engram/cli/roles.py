@@ -17,6 +17,7 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 from engram.hotkeys import HotkeyError
+from engram.http.sockets import hand_down
 
 ROLES: Final = ("gateway", "miner", "validator", "facilitator", "proxy", "xeris", "worker")
 """As they are listed; composition.ROLES says where each is."""
@@ -63,7 +64,21 @@ class Registering:
     ] = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Several:
+    """Whether it is several gateways behind one port, or one of those."""
+
+    workers: Annotated[
+        int | None,
+        Parameter(converter=whole, help="Run so many gateways behind one port; ledger.url names their PostgreSQL."),
+    ] = None
+    worker: Annotated[int | None, Parameter(converter=whole, show=False)] = None
+    socket: Annotated[tuple[str, ...], Parameter(show=False, negative="")] = ()
+
+
 REGISTERING = Registering()
+SEVERAL = Several()
 _SURFACES: Final = ("gateway", "facilitator", "xeris")
 LISTENING = Listening()
 
@@ -73,6 +88,7 @@ def run(
     sources: Sources = SOURCES,
     listening: Listening = LISTENING,
     registering: Registering = REGISTERING,
+    several: Several = SEVERAL,
 ) -> int:
     """Start roles in one process: one ledger, one loop. Ctrl-C or SIGTERM stops them.
 
@@ -81,12 +97,31 @@ def run(
     if not roles:
         raise CommandFailed(f"name at least one role: {', '.join(ROLES)}", Exit.USAGE)
     check_roles(roles)
-    return _start(roles, sources, listening, registering)
+    return _start(roles, sources, listening, registering, several)
 
 
-def gateway(*, sources: Sources = SOURCES, listening: Listening = LISTENING) -> int:
+def gateway(*, sources: Sources = SOURCES, listening: Listening = LISTENING, several: Several = SEVERAL) -> int:
     """Start the gateway: it sells sessions, runs and watches the nodes. Ctrl-C or SIGTERM stops it."""
-    return _start(("gateway",), sources, listening)
+    return _start(("gateway",), sources, listening, several=several)
+
+
+def _start_workers(count: int, sources: Sources, listening: Listening) -> int:
+    from engram.roles import workers as parent
+
+    if not 1 <= count <= parent.MOST:
+        raise CommandFailed(f"--workers {count}: give 1 to {parent.MOST}", Exit.USAGE)
+    loaded = sources.load(listening.flags("gateway"))
+    config.check(loaded.settings, ("gateway",))
+    if not loaded.settings.ledger.url:
+        raise CommandFailed(
+            "--workers needs a ledger that several processes can share: set ledger.url to a PostgreSQL server "
+            "(engram ledger migrate --to moves a file there)",
+            Exit.USAGE,
+        )
+    _check_descriptor(listening.ready_fd)
+    given = {"--log-level": listening.log_level, "--host": listening.host}
+    words = [word for name, value in given.items() if value is not None for word in (name, value)]
+    return parent.main(loaded, count, [*sources.words(), *words], listening.ready_fd)
 
 
 def miner(*, sources: Sources = SOURCES, listening: Listening = LISTENING) -> int:
@@ -106,7 +141,20 @@ def check_roles(roles: Sequence[str]) -> None:
             raise CommandFailed(f"there is no role {role!r}, only {', '.join(ROLES)}{nearest(role, ROLES)}", Exit.USAGE)
 
 
-def _start(roles: Sequence[str], sources: Sources, listening: Listening, registering: Registering = REGISTERING) -> int:
+def _start(
+    roles: Sequence[str],
+    sources: Sources,
+    listening: Listening,
+    registering: Registering = REGISTERING,
+    several: Several = SEVERAL,
+) -> int:
+    if several.workers is not None:
+        if tuple(roles) != ("gateway",):
+            raise CommandFailed("--workers starts gateways, and no other role with them", Exit.USAGE)
+        return _start_workers(several.workers, sources, listening)
+    for handed in several.socket:
+        name, _, descriptor = handed.partition(":")
+        hand_down(name, int(descriptor))
     launch = _launch_file(sources.config)
     if "miner" in roles and (len(roles) > 1 or launch is None):
         raise CommandFailed("a node runs alone, from its launch file: engram miner --config launch.json", Exit.USAGE)
@@ -117,7 +165,7 @@ def _start(roles: Sequence[str], sources: Sources, listening: Listening, registe
     config.check(loaded.settings, roles)
     _check_descriptor(listening.ready_fd)
     _register(roles, loaded.settings.worker, registering)
-    return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch, load=load)
+    return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch, load=load, worker=several.worker)
 
 
 def _register(roles: Sequence[str], at: WorkerSettings, registering: Registering) -> None:
@@ -153,7 +201,7 @@ def _check_descriptor(descriptor: int | None) -> None:
     if descriptor is None:
         return
     try:
-        os.fstat(descriptor)
+        os.set_inheritable(descriptor, False)  # no node holds it, or its end would never be seen
     except (OSError, OverflowError):
         raise CommandFailed(
             f"--ready-fd {descriptor} is not an open file descriptor of this process", Exit.USAGE

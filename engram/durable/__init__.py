@@ -5,12 +5,17 @@ that answer done, refused, failed or unknown (`writer`, `group`); read on snapsh
 cleared of deleted data (`erasing`); copied while in use (`copies`); and replaced atomically (`restoring`).
 """
 
-from engram.durable.commit_thread import CommitThread, WriteRequest
+import importlib
+from typing import TYPE_CHECKING, Final
+
 from engram.durable.database import Database
 from engram.durable.errors import DurableError, NotDone, OutcomeUnknown, Unusable
 from engram.durable.group import Commits, Group, Outcome
-from engram.durable.readers import Readers
-from engram.durable.writer import Writer
+
+if TYPE_CHECKING:
+    from engram.durable.commit_thread import CommitThread, WriteRequest
+    from engram.durable.readers import Readers
+    from engram.durable.writer import Writer
 
 __all__ = [
     "CommitThread",
@@ -26,3 +31,17 @@ __all__ = [
     "WriteRequest",
     "Writer",
 ]
+
+_ON_A_LOOP: Final = {
+    "CommitThread": "commit_thread",
+    "Readers": "readers",
+    "WriteRequest": "commit_thread",
+    "Writer": "writer",
+}
+"""By their modules, which import trio. A program that only reads a file, such as the index worker, does without."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_A_LOOP:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ON_A_LOOP[name]}"), name)

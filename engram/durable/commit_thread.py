@@ -71,6 +71,10 @@ class CommitThread(ABC, Generic[H]):
     def _idle(self) -> DurableError | None:
         """Do what is due when nothing is written, in the thread. An error returned ends the writer."""
 
+    def _is_overdue(self) -> bool:
+        """Return whether `_idle` is to be called although there is something to write."""
+        return False
+
     @abstractmethod
     def _close(self) -> None:
         """Release what the thread has written to; it has ended."""
@@ -152,6 +156,8 @@ class CommitThread(ABC, Generic[H]):
     def _next_batch(self) -> list[WriteRequest[H]] | None:
         """Wait for the next group; return an empty one when it is time for `_idle`, None at the end."""
         batch: list[WriteRequest[H]] = []
+        if self._is_overdue():
+            return batch
         size = 0
         request = self._next
         self._next = None

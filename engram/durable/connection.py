@@ -46,8 +46,7 @@ def open_writer(database: Database[H], path: Path | None) -> tuple[sqlite3.Conne
         raw = sqlite3.connect(
             path or ":memory:", isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000
         )
-        for pragma in _WRITER_PRAGMAS:
-            raw.execute(f"PRAGMA {pragma}")
+        _set_up(raw)
         _refuse_newer(database, raw)
         if path and path.stat().st_size <= LARGEST_CHECKED:
             verdict = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -72,6 +71,19 @@ def open_writer(database: Database[H], path: Path | None) -> tuple[sqlite3.Conne
             f"{place} cannot be opened: {found}. Check the disk's space, mount and permissions"
         ) from error
     return raw, handle
+
+
+def copy_in_memory(of: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a writing connection to a private database in memory with everything that another one holds."""
+    raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    _set_up(raw)
+    of.backup(raw)
+    return raw
+
+
+def _set_up(raw: sqlite3.Connection) -> None:
+    for pragma in _WRITER_PRAGMAS:
+        raw.execute(f"PRAGMA {pragma}")
 
 
 def open_reader(path: Path, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> sqlite3.Connection:

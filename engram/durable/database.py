@@ -27,7 +27,12 @@ REFUSED_BY_DISK: Final = frozenset(
     }
 )
 """Codes by which SQLite says that nothing was done."""
-_FAULTS: Final = REFUSED_BY_DISK | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_INTERRUPT}
+_FAULTS: Final = REFUSED_BY_DISK | {
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+    sqlite3.SQLITE_INTERRUPT,
+}
 
 
 class Database(msgspec.Struct, Generic[H], frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from engram.gateway.events import bind_events
 from engram.gateway.node_passage import bind_node_passage, passes_authority
 from engram.gateway.node_signatures import bind_node_signatures
 from engram.gateway.ops import bind_ops
+from engram.gateway.orders import bind_orders
 from engram.gateway.payments import bind_payments
 from engram.gateway.phone import bind_ops_page, bind_phone
 from engram.gateway.public import bind_probes, bind_public
@@ -39,6 +40,7 @@ def gateway_app(services: Services) -> App:
     bind_public(endpoints, services)
     bind_sessions(endpoints, services)
     bind_purchases(endpoints, services)
+    bind_orders(endpoints, services)
     bind_events(endpoints, services)
     bind_payments(endpoints, services)
     bind_node_signatures(endpoints, services.countersigner)

@@ -7,14 +7,12 @@ import msgspec
 
 from engram.gateway.services import Services
 from engram.hotkeys import AuthError, MalformedHotkey, PublicKey, answers, gateway_scheme, parse_hotkey
-from engram.hotkeys.replay_guard import SingleUse
 from engram.hotkeys.scheme import TIMESTAMP_MS
 from engram.http.errors import ApiError
 from engram.http.request import Answer, Request
 
 DEV_HOTKEY: Final = hashlib.sha256(b"engram dev hotkey").digest()
 """Stands for callers without X-Hotkey where signature checks are switched off (loopback only)."""
-BUSY_RETRY_S: Final = 5
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -28,7 +26,7 @@ class Caller(msgspec.Struct, frozen=True):
 
     @property
     def message_sha256(self) -> bytes:
-        """Together with `public_key`, identifies the signature in the replay guard."""
+        """Together with `public_key`, identifies the signature where it may be used once."""
         return hashlib.sha256(self.message).digest()
 
 
@@ -47,28 +45,17 @@ def verify(services: Services, request: Request, refusal: str) -> Caller:
         extra: dict[str, object] = {"detail": refused.message}
         if refused.skew_ms is not None:
             extra["clock_skew_ms"] = refused.skew_ms
+            # Clients set their clock by it, so it must be ours.
+            request.signed_at = request.header(b"x-timestamp")
         raise ApiError(401, refused.code, refusal, extra=extra) from None
     request.signed_at = signed.timestamp
     return Caller(signed.public_key, signed.message, signed.timestamp_ms)
 
 
-def consume_signature(services: Services, guard: SingleUse, caller: Caller) -> None:
-    """Consume the signature of this request, so that it is refused from now on.
-
-    Raises ApiError: 401 `replayed`, `before_start` or `stale`, 503 `busy` when the replay guard is full.
-    """
-    if caller.signed_ms is None:
-        return
-    now_ms = int(services.clock.now() * 1000)
-    try:
-        guard.accept(caller.public_key, caller.message_sha256, caller.signed_ms, now_ms=now_ms)
-    except AuthError as refused:
-        code = "replayed" if refused.code == "replay" else refused.code
-        services.metrics.auth_refused.labels("gateway", code).inc()
-        if code == "busy":
-            raise ApiError(503, code, refused.message, headers=(("Retry-After", str(BUSY_RETRY_S)),)) from None
-        extra = {} if refused.skew_ms is None else {"clock_skew_ms": refused.skew_ms}
-        raise ApiError(401, code, refused.message, extra=extra) from None
+def replayed(services: Services) -> ApiError:
+    """Return the refusal of a signed request that may be sent once and was sent again; it is counted."""
+    services.metrics.auth_refused.labels("gateway", "replayed").inc()
+    return ApiError(401, "replayed", "this signed request was received before; sign a new one")
 
 
 def signed_answer(services: Services, request: Request, answer: Answer) -> Answer:

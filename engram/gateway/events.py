@@ -20,12 +20,13 @@ from engram.api import gateway as api
 from engram.api.call import Call
 from engram.api.route import NoBody
 from engram.api.serving import Endpoints
-from engram.gateway import records
+from engram.gateway import records, ticket_records, tickets
 from engram.gateway.caller import Caller
 from engram.gateway.feed import StreamsFull
 from engram.gateway.services import Services
 from engram.gateway.sessions import owned
-from engram.gateway.tickets import Lineage, StreamAdmission
+from engram.gateway.ticket_records import Lineage
+from engram.gateway.tickets import StreamToken
 from engram.gateway.views import TimedStats, session_answer
 from engram.http.errors import ApiError
 from engram.http.request import Answer, Stream
@@ -46,10 +47,10 @@ def bind_events(endpoints: Endpoints[Caller], services: Services) -> None:
     """Bind the event stream."""
 
     async def stream_events(call: Call[NoBody, Caller]) -> Answer | Stream:
-        session, admission = await _admitted(services, call)
+        session, token = await _admitted(services, call)
         after = _last_event_id(call)
         if after is not None and session.state in TERMINAL:
-            _, missed = await services.ledger.read(_news(session.id, after))
+            missed = await services.ledger.read(lambda c: history.events_since(c, session.id, after, PAGE))
             if not missed:
                 return Answer(204, b"", media="")
         try:
@@ -61,30 +62,48 @@ def bind_events(endpoints: Endpoints[Caller], services: Services) -> None:
         if call.http.method == "HEAD":
             call.http.signed_at = None  # a stream has no body to sign
             return Answer(200, b"", media=call.route.stream)
-        if admission is not None:
-            if not services.tickets.open(admission):
-                raise _bad_ticket()
-            services.feed.poke(session.id)  # wakes an older stream of this reader, which then ends
-        marks = _Marks(services, None if admission is None else admission.lineage)
+        marks = _Marks(services) if token is None else await _opened(services, token)
         return event_stream(lambda sink: _tell(services, sink, session, after, marks))
 
     endpoints.bind(api.STREAM_EVENTS, stream_events)
 
 
-async def _admitted(services: Services, call: Call[NoBody, Caller]) -> tuple[Session, StreamAdmission | None]:
+async def _admitted(services: Services, call: Call[NoBody, Caller]) -> tuple[Session, StreamToken | None]:
     """Return the session and the ticket or renewal that admits the reader (None: a signature does)."""
     session_id, ticket = call.path("session_id"), call.query("ticket")
     if ticket is None:
         return await owned(services, call.caller, session_id), None
     now = services.clock.now()
     _, _, renewal = _last_event_text(call).partition(".")
-    admission = services.tickets.find(ticket, session_id, now) or services.tickets.find(renewal, session_id, now)
-    if admission is None:
+
+    def query(connection: Connection) -> tuple[Session | None, StreamToken | None]:
+        secret = ticket_records.secret(connection)
+        for text in (ticket, renewal):
+            token = None if secret is None else tickets.read(text, session_id, secret, now)
+            if token is not None and ticket_records.opens(connection, token):
+                return session_records.get(connection, session_id), token
+        return None, None
+
+    session, token = await services.ledger.read(query)
+    if token is None:
         raise _bad_ticket()
-    session = await services.ledger.read(lambda connection: session_records.get(connection, session_id))
     if session is None:
         raise ApiError(404, "not_found", "Session not found.")
-    return session, admission
+    return session, token
+
+
+async def _opened(services: Services, token: StreamToken) -> "_Marks":
+    """Use a token up. Raises ApiError when another stream has used it meanwhile."""
+    now = services.clock.now()
+
+    def transaction(connection: Connection) -> tuple[Lineage | None, bytes | None]:
+        return ticket_records.open_stream(connection, token, now), ticket_records.secret(connection)
+
+    lineage, secret = await services.ledger.write(transaction)
+    if lineage is None or secret is None:
+        raise _bad_ticket()
+    services.feed.poke(token.session_id)  # wakes an older stream of this reader, which then ends
+    return _Marks(services, lineage, secret)
 
 
 def _bad_ticket() -> ApiError:
@@ -111,24 +130,23 @@ def _last_event_id(call: Call[NoBody, Caller]) -> int | None:
 class _Marks:
     """Makes the ids of one stream's events, with a renewal in each where a ticket opened the stream."""
 
-    def __init__(self, services: Services, lineage: Lineage | None) -> None:
+    def __init__(self, services: Services, lineage: Lineage | None = None, secret: bytes = b"") -> None:
         self._services = services
         self._lineage = lineage
-        self._opening = 0 if lineage is None else lineage.openings
+        self._secret = secret
         self.renew_at = inf
         """When to replace the reader's renewal, on trio's clock; never without a ticket."""
 
-    @property
-    def superseded(self) -> bool:
-        """Whether this reader has opened a newer stream."""
-        return self._lineage is not None and self._lineage.openings != self._opening
+    def is_over(self, connection: Connection) -> bool:
+        """Return whether this reader has opened a newer stream."""
+        return self._lineage is not None and ticket_records.is_over(connection, self._lineage)
 
     def id_of(self, event_id: int) -> str:
         """Return the id to send with an event of the history."""
         if self._lineage is None:
             return str(event_id)
         self.renew_at = trio.current_time() + RENEW_EVERY_S
-        return f"{event_id}.{self._services.tickets.renew(self._lineage, self._services.clock.now())}"
+        return f"{event_id}.{ticket_records.renew(self._lineage, self._secret, self._services.clock.now())}"
 
     async def renew(self, sink: EventSink, event_id: int) -> None:
         """Send the reader a new renewal, unless a signature opened its stream."""
@@ -145,8 +163,10 @@ async def _tell(services: Services, sink: EventSink, session: Session, after: in
             after = await _snapshot(services, sink, session.id, marks)
         else:
             await marks.renew(sink, after)
-        while services.clock.monotonic() < ends_at and not marks.superseded:
-            found, events = await services.ledger.read(_news(session.id, after))
+        while services.clock.monotonic() < ends_at:
+            found, events, is_over = await services.ledger.read(_news(session.id, after, marks))
+            if is_over:
+                return
             for event in events:
                 await _state(services, sink, found, event, marks)
                 after = event.id
@@ -175,10 +195,12 @@ async def _snapshot(services: Services, sink: EventSink, session_id: str, marks:
     return newest.id
 
 
-def _news(session_id: str, after: int) -> Callable[[Connection], tuple[records.FoundSession, Sequence[EventRecord]]]:
-    def query(connection: Connection) -> tuple[records.FoundSession, Sequence[EventRecord]]:
+def _news(
+    session_id: str, after: int, marks: _Marks
+) -> Callable[[Connection], tuple[records.FoundSession, Sequence[EventRecord], bool]]:
+    def query(connection: Connection) -> tuple[records.FoundSession, Sequence[EventRecord], bool]:
         found = _existing(connection, session_id)
-        return found, history.events_since(connection, session_id, after, PAGE)
+        return found, history.events_since(connection, session_id, after, PAGE), marks.is_over(connection)
 
     return query
 

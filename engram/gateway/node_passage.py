@@ -9,6 +9,8 @@ Whole answers of up to MOST_WHOLE_BYTES are signed by the gateway like its own. 
 """
 
 import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Final, final
 
 import trio
@@ -34,6 +36,9 @@ ANSWER_S: Final = 30.0
 """A node embeds texts before it answers."""
 IDLE_S: Final = 30.0
 
+STREAMS_PER_HOTKEY: Final = 4
+"""Long answers that a hotkey may have open at once: they share `http.event_streams` with the dashboards of all."""
+
 PASSED: Final = frozenset(
     {
         *(("GET", "health"), ("GET", "stats"), ("GET", "commitment"), ("GET", "retrieve"), ("DELETE", "retrieve")),
@@ -58,6 +63,8 @@ def passes_authority(scope: Scope) -> Read:
 def bind_node_passage(endpoints: Endpoints[Caller], services: Services) -> None:
     """Bind the paths below /sessions/{session_id}/node/."""
 
+    open_streams: Counter[bytes] = Counter()
+
     async def passed(call: Call[NoBody, Caller]) -> Answer | Stream:
         session = await owned(services, call.caller, call.path("session_id"))
         path, method = call.path("path"), call.http.method
@@ -68,14 +75,16 @@ def bind_node_passage(endpoints: Endpoints[Caller], services: Services) -> None:
         raw = call.http.raw_path.split(b"/node/", 1)[1].decode("ascii")
         query = call.http.query_string.decode("ascii")
         url = f"{session.node_endpoint.rstrip('/')}/{raw}" + (f"?{query}" if query else "")
-        return await _passed(services.node_http, method, url, call)
+        return await _passed(services.node_http, method, url, call, open_streams)
 
     endpoints.bind(api.READ_NODE, passed)
     endpoints.bind(api.POST_NODE, passed)
     endpoints.bind(api.DELETE_NODE, passed)
 
 
-async def _passed(http: client.HttpClient, method: str, url: str, call: Call[NoBody, Caller]) -> Answer | Stream:
+async def _passed(
+    http: client.HttpClient, method: str, url: str, call: Call[NoBody, Caller], open_streams: Counter[bytes]
+) -> Answer | Stream:
     body = call.http.body
     headers = {"Content-Type": "application/json", "X-Request-Id": call.exchange.request_id} if body else {}
     async with contextlib.AsyncExitStack() as stack:
@@ -102,8 +111,20 @@ async def _passed(http: client.HttpClient, method: str, url: str, call: Call[NoB
             raise ApiError(
                 504, "outcome_unknown", "The node did not answer: it is not known whether this was done."
             ) from None
+        owner = call.caller.public_key
+        if open_streams[owner] >= STREAMS_PER_HOTKEY:
+            message = f"{STREAMS_PER_HOTKEY} long answers are open for this key: wait until one ends."
+            raise ApiError(429, "too_many_streams", message, (("Retry-After", "5"),))
+        open_streams[owner] += 1
+        stack.callback(_closed, open_streams, owner)
         return NodeStream(answer, media, stack.pop_all())
     raise AssertionError("unreachable: the stack swallows nothing")
+
+
+def _closed(open_streams: Counter[bytes], owner: bytes) -> None:
+    open_streams[owner] -= 1
+    if not open_streams[owner]:
+        del open_streams[owner]
 
 
 def _header(answer: client.Answer, name: bytes) -> str:
@@ -140,11 +161,36 @@ class NodeStream(Stream):
         self._held = held
 
     async def run(self, receive: Receive, send: Send, draining: trio.Event) -> None:
-        """Send what comes; a node that breaks off cuts the client's connection, so that no part looks whole."""
-        async with self._held:
-            async for part in self._answer:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+        """Send what comes, until the client leaves.
+
+        A node that breaks off, or a server that drains, cuts the client's connection, so that no part looks whole:
+        raises Interrupted.
+        """
+        reason: str | Interrupted = ""
+
+        async def ends(awaited: Callable[[], Awaitable[object]], scope: trio.CancelScope, why: str) -> None:
+            nonlocal reason
+            await awaited()
+            reason = reason or why
+            scope.cancel()
+
+        async with self._held, trio.open_nursery() as nursery:
+            nursery.start_soon(ends, lambda: _left(receive), nursery.cancel_scope, "")
+            nursery.start_soon(ends, draining.wait, nursery.cancel_scope, "the gateway stops")
+            try:
+                async for part in self._answer:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            except Interrupted as cut:
+                reason = cut
+            nursery.cancel_scope.cancel()
+        if reason:
+            raise reason if isinstance(reason, Interrupted) else Interrupted(reason)
 
     async def discard(self) -> None:
         """Close the connection to the node."""
         await self._held.aclose()
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

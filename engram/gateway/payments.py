@@ -47,14 +47,19 @@ def payment_answer(payment: Payment, refunds: Sequence[Refund]) -> PaymentAnswer
         reason=payment.reason,
         created_at=payment.created_at,
         settled_at=payment.settled_at,
-        refunds=[
-            RefundAnswer(
-                number=refund.number,
-                status=str(refund.state),
-                amount_usd=refund.amount / 1_000_000,
-                reason=refund.reason,
-                transaction=refund.transaction_hash,
-            )
-            for refund in refunds
-        ],
+        refunds=refund_answers(refunds),
     )
+
+
+def refund_answers(refunds: Sequence[Refund]) -> list[RefundAnswer]:
+    """Return the refunds as those see them whom they go to."""
+    return [
+        RefundAnswer(
+            number=refund.number,
+            status=str(refund.state),
+            amount_usd=refund.amount / 1_000_000,
+            reason=refund.reason,
+            transaction=refund.transaction_hash,
+        )
+        for refund in refunds
+    ]

@@ -6,6 +6,7 @@
 | /app/sw.js, icons, manifest | the same                                |
 | /app/NAME-HASH.js, css, …   | for a year: another content has another name |
 | /app/config.json            | the operator's name and color; not kept |
+| /app/files.json, files.sig  | the signed list of all files; asked for anew |
 
 What runs there comes from this origin alone and is no text that a script made (Trusted Types). A gateway without
 built files (a checkout in which `make phone` never ran) says so at /app, and everything else works.
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from Crypto.Signature import eddsa
 
 from config.model import Settings
 from config.rules import is_secure
@@ -33,6 +35,12 @@ HOME: Final = "/app/"
 OPS: Final = "ops"
 """Files whose names begin so are the operator's, and are not served to buyers."""
 WORKER: Final = "sw.js"
+MANIFEST: Final = "files.json"
+SIGNATURE: Final = "files.sig"
+"""Of the manifest, by Ed25519 (hex)."""
+DEVELOPMENT_KEY: Final = "0858fe629e537731ea35bc667df9522403ec60b4003f71cf61e8591a7a6daaaf"
+"""Signs builds that are no release (phone/build/signing.ts). Everybody can compute its secret."""
+_SIGNED_AS: Final = b"engram-build-1:"
 
 CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -63,6 +71,8 @@ _TYPES: Final = {
     "png": "image/png",
     "woff2": "font/woff2",
     "webmanifest": "application/manifest+json",
+    "json": "application/json",
+    "sig": "text/plain; charset=us-ascii",
 }
 _ENCODINGS: Final = (("br", "br"), ("gzip", "gz"))
 """Content codings, the best first, with the ending of the file that holds each."""
@@ -97,6 +107,8 @@ class PhoneBuild(msgspec.Struct, frozen=True):
     """Names the build: a digest of all its files."""
     files: dict[str, str]
     """SHA-256 (hex) of each file, by name."""
+    key: str = ""
+    """Ed25519 public key (hex) that signed this list; empty in a build from before there were any."""
 
 
 _MANIFEST: Final = wire.decoder(PhoneBuild)
@@ -117,18 +129,40 @@ class DamagedBuild(Exception):
 def read_manifest(folder: Path = FOLDER) -> PhoneBuild | None:
     """Return what the build wrote down of itself; None where nothing was built. Raises DamagedBuild."""
     try:
-        return _MANIFEST.decode((folder / "files.json").read_bytes())
+        return _MANIFEST.decode((folder / MANIFEST).read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
-        raise DamagedBuild(f"{folder / 'files.json'} cannot be read: {error}; run `make phone`") from None
+        raise DamagedBuild(f"{folder / MANIFEST} cannot be read: {error}; run `make phone`") from None
 
 
 @lru_cache(maxsize=4)
 def read_built(folder: Path = FOLDER) -> tuple[BuiltFile, ...]:
     """Return the built files; none where nothing was built. Raises DamagedBuild for one that was changed."""
     manifest = read_manifest(folder)
-    return () if manifest is None else tuple(_read(folder, name, digest) for name, digest in manifest.files.items())
+    if manifest is None:
+        return ()
+    files = [_read(folder, name, digest) for name, digest in manifest.files.items()]
+    return (*files, *(_listed(folder, name) for name in (MANIFEST, SIGNATURE) if (folder / name).is_file()))
+
+
+def signed_by(folder: Path = FOLDER) -> str | None:
+    """Return the key (hex) that signed the build; None where the signature does not hold. Raises DamagedBuild."""
+    build = read_manifest(folder)
+    try:
+        content, signature = (folder / MANIFEST).read_bytes(), (folder / SIGNATURE).read_text("ascii").strip()
+        key = eddsa.import_public_key(bytes.fromhex(build.key if build else ""))
+        eddsa.new(key, "rfc8032").verify(_SIGNED_AS + content, bytes.fromhex(signature))
+    except (OSError, ValueError):
+        return None
+    return build.key if build else None
+
+
+def _listed(folder: Path, name: str) -> BuiltFile:
+    """Return the list of the files, or its signature, which cannot list themselves."""
+    content = (folder / name).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return BuiltFile(name, _TYPES[name.rpartition(".")[2]], f'"{digest[:32]}"', {"": content})
 
 
 def _read(folder: Path, name: str, digest: str) -> BuiltFile:

@@ -8,7 +8,7 @@ from config.model import Settings
 from engram.gateway.sales_check import Conditions, Sales
 from engram.gateway.sales_switch import Selling
 from engram.ledger import Ledger
-from engram.payments.purchasing import Purchasing, Quotes, VerifierMessage
+from engram.payments.purchasing import Purchasing, Quotes, VerifierMessage, Wanted
 
 
 @final
@@ -22,13 +22,13 @@ class Shop:
         ledger: Ledger,
         selling: Selling,
         verifier: ActorRef[VerifierMessage],
-        places: Callable[[], int],
+        places: Callable[[Wanted | None], int],
         conditions: Conditions | None = None,
     ) -> None:
-        """`places` returns how many nodes may run at once now; `conditions` holds everything else a sale depends on.
+        """`places` returns how many nodes may run at once if this one is to; `conditions` holds everything else.
 
         Raises UnknownNetwork, MalformedAddress.
         """
-        self.sales: Final = Sales(ledger, selling, conditions or Conditions(places=places))
+        self.sales: Final = Sales(ledger, selling, conditions or Conditions(places=lambda: places(None)))
         self.quotes: Final = Quotes(settings, public_url)
         self.purchasing: Final = Purchasing(settings, ledger, verifier, places, self.sales.refusal)

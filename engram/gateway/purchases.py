@@ -6,6 +6,7 @@ money; this module maps its PurchaseAnswer to HTTP. A client that disconnects ch
 """
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Final, assert_never
 
 import msgspec
@@ -30,6 +31,7 @@ from engram.payments import (
     Conflict,
     Malformed,
     NoRoom,
+    NotBought,
     Payment,
     PurchaseAnswer,
     Quote,
@@ -39,7 +41,7 @@ from engram.payments import (
     receipt_headers,
 )
 from engram.payments.purchasing import Extension, NewSession, Order, Wanted, request_hash
-from engram.sessions import InvalidDuration, Session, UnknownTier, rules
+from engram.sessions import InvalidDuration, Session, Tier, TierName, UnknownTier, rules
 from engram.sessions import records as session_records
 
 NO_ROOM_STATUS: Final = {
@@ -59,18 +61,15 @@ def bind_purchases(endpoints: Endpoints[Caller], services: Services) -> None:
 
     async def create_session(call: Call[CreateSessionBody, Caller]) -> Answer:
         order = call.request
-        try:
-            tier = rules.tier_named(tiers, order.tier)
-        except UnknownTier as unknown:
-            raise ApiError(400, "unknown_tier", shortened(str(unknown))) from None
-        hours, seconds = _duration(services, order.duration_hours)
+        tier = named_tier(tiers, order.tier)
+        hours, seconds = paid_duration(services, order.duration_hours)
         quote = services.shop.quotes.session(tier, hours)
         return await _sell(services, call.http, call.caller, NewSession(tier.name, seconds), quote)
 
     async def extend_session(call: Call[ExtendSessionBody, Caller]) -> Answer:
         session_id = call.path("session_id")
         session = await owned(services, call.caller, session_id)
-        hours, seconds = _duration(services, call.request.duration_hours)
+        hours, seconds = paid_duration(services, call.request.duration_hours)
         quote = services.shop.quotes.extension(session_id, tiers[session.tier], hours)
         return await _sell(services, call.http, call.caller, Extension(session_id, seconds), quote)
 
@@ -85,11 +84,11 @@ async def _sell(services: Services, request: Request, caller: Caller, wanted: Wa
         controller=caller.public_key,
         request_hash=request_hash(request.method, request.raw_path, caller.public_key, request.body),
         message_hash=caller.message_sha256 if services.settings.gateway.auth_required else None,
-        client_address=_counted_address(services, request.exchange.client),
+        client_address=counted_address(services, request.exchange.client),
     )
     with trio.move_on_after(services.settings.payments.answer_within_s + LATEST_S):
         return await _respond(services, quote, await services.shop.purchasing.answer(order, request.lines))
-    raise _come_again("outcome_unknown", "It is not known yet what became of this; send the same request again.", 2)
+    raise come_again("outcome_unknown", "It is not known yet what became of this; send the same request again.", 2)
 
 
 async def _respond(services: Services, quote: Quote, answer: PurchaseAnswer) -> Answer:
@@ -100,24 +99,32 @@ async def _respond(services: Services, quote: Quote, answer: PurchaseAnswer) -> 
         case StillPending(payment, retry_after_s):
             # A paid one whose block was reorganized away is no longer the buyer's to wait for.
             return await _bought(services, payment, retry_after_s if payment.settled_at is None else None)
+        case _:
+            raise purchase_refusal(services, quote, answer)
+
+
+def purchase_refusal(services: Services, quote: Quote, answer: NotBought) -> ApiError:
+    """Return the error that an order which was not bought is answered with."""
+    match answer:
         case Refused(code, message):
             challenge = services.shop.quotes.challenge(quote, message)
-            raise ApiError(402, code, message, headers=challenge.headers, extra=challenge.fields)
+            return ApiError(402, code, message, headers=challenge.headers, extra=challenge.fields)
         case Malformed(code, message):
-            raise ApiError(400, code, shortened(message))
-        case Conflict(message):
-            raise ApiError(409, "payment_conflict", message)
+            return ApiError(400, code, shortened(message))
+        case Conflict(message, code):
+            return ApiError(409, code, message)
         case Replayed(message):
-            raise ApiError(401, "replayed", message)
+            return ApiError(401, "replayed", message)
         case NoRoom(code, message, retry_after_s):
-            raise _come_again(code, message, retry_after_s, NO_ROOM_STATUS.get(code, 503))
+            return come_again(code, message, retry_after_s, NO_ROOM_STATUS.get(code, 503))
         case CannotNow(code, message, retry_after_s):
-            raise _come_again(code, message, retry_after_s)
+            return come_again(code, message, retry_after_s)
         case _:
             assert_never(answer)
 
 
-def _come_again(code: str, message: str, retry_after_s: int, status: int = 503) -> ApiError:
+def come_again(code: str, message: str, retry_after_s: int, status: int = 503) -> ApiError:
+    """Return the error of something that cannot be done now; 0 seconds name no time."""
     headers = (("Retry-After", str(retry_after_s)),) if retry_after_s else ()
     return ApiError(status, code, message, headers=headers)
 
@@ -152,7 +159,15 @@ async def _session_of(services: Services, payment: Payment) -> Session:
     return session
 
 
-def _duration(services: Services, hours: object) -> tuple[float, float]:
+def named_tier(tiers: Mapping[TierName, Tier], name: object) -> Tier:
+    """Return the tier of that name. Raises ApiError 400."""
+    try:
+        return rules.tier_named(tiers, name)
+    except UnknownTier as unknown:
+        raise ApiError(400, "unknown_tier", shortened(str(unknown))) from None
+
+
+def paid_duration(services: Services, hours: object) -> tuple[float, float]:
     """Return the requested hours, and the same in seconds. Raises ApiError 400."""
     limits = services.settings.sessions
     try:
@@ -163,7 +178,7 @@ def _duration(services: Services, hours: object) -> tuple[float, float]:
     return float(hours), seconds
 
 
-def _counted_address(services: Services, address: str) -> str:
+def counted_address(services: Services, address: str) -> str:
     """Return the buyer's address for the limits; empty where all buyers share loopback."""
     try:
         loopback = ipaddress.ip_address(address).is_loopback

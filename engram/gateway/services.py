@@ -10,7 +10,6 @@ from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock, Ids
 from engram.gateway.feed import EventFeed
 from engram.gateway.pricing import Shop
-from engram.gateway.tickets import Tickets
 from engram.gateway.views import TimedStats
 from engram.hints import Hints
 from engram.hotkeys import Keypair
@@ -68,7 +67,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     stats: LatestStats
     subnets: Subnets
     feed: EventFeed
-    tickets: Tickets
     metrics: Metrics
     probes: Mapping[str, Probe]
     """The probes of /ready, by name."""

@@ -9,17 +9,18 @@ A ticket and its renewals are one lineage, which opens one session's stream and 
 
 EventSource reconnects to the same URL with the last event id it received: the used ticket is refused, the renewal in
 the id is accepted. A renewal may open twice, because the first answer may have been lost; the newest stream of a
-lineage stays open, and its earlier streams end. Tokens are signed by this process and die with it; a client
-that is refused asks for another ticket.
+lineage stays open, and its earlier streams end.
+
+Tokens are signed with a secret of the ledger, which remembers the lineages that have opened (ticket_records.py): they
+hold over a restart, and at every gateway of the ledger.
 """
 
 import base64
 import binascii
 import hashlib
 import hmac
-import itertools
 import struct
-from typing import Final, final
+from typing import Final
 
 import msgspec
 
@@ -27,125 +28,60 @@ LIFETIME_S: Final = 120
 """Lifetime of a ticket."""
 RENEWAL_S: Final = 3_600
 """Lifetime of a renewal: how long a client may stay disconnected."""
-OF_ONE_SESSION: Final = 64
-"""Lineages remembered per session; beyond this the least recently used one is forgotten."""
-REMEMBERED: Final = 20_000
-"""Lineages remembered in total; beyond this the least recently used one is forgotten."""
+SECRET_BYTES: Final = 32
 
 _HEAD: Final = struct.Struct(">QQI")
 _MAC_BYTES: Final = 16
 
 
-class Lineage(msgspec.Struct):
-    """A ticket and its renewals."""
+class StreamToken(msgspec.Struct, frozen=True):
+    """A ticket (generation 0) or a renewal."""
 
-    number: int
+    lineage: int
     session_id: str
-    expires_at: float
-    """When its newest token expires, in unix seconds."""
-    issued: int = 0
-    """The newest generation that was issued."""
-    opened: int = -1
-    """The newest generation that opened a stream."""
-    openings: int = 0
-    """The number of streams opened; only the newest stays open."""
-
-
-class StreamAdmission(msgspec.Struct, frozen=True):
-    """A token that may open a stream."""
-
-    lineage: Lineage
     generation: int
+    expires_at: int
+    """Unix seconds."""
 
 
-@final
-class Tickets:
-    """Makes and checks tokens under one secret, and remembers which were used."""
-
-    def __init__(self, secret: bytes, *, bound: int = REMEMBERED, per_session: int = OF_ONE_SESSION) -> None:
-        """Raise ValueError for a secret of less than 32 bytes."""
-        if len(secret) < 32:
-            raise ValueError("a ticket secret has at least 32 bytes")
-        self._secret = secret
-        self._bound = bound
-        self._per_session = per_session
-        self._numbers = itertools.count()
-        self._lineages: dict[int, Lineage] = {}
-        self._of_session: dict[str, dict[int, Lineage]] = {}
-        """Both tables are in the order in which lineages were last issued or renewed."""
-
-    def __repr__(self) -> str:
-        return f"<Tickets: {len(self._lineages)} lineages>"
-
-    def issue(self, session_id: str, now_s: float) -> str:
-        """Return a new ticket for the events of `session_id`."""
-        of_session = self._of_session.get(session_id, {})
-        if len(of_session) >= self._per_session:
-            self._forget(next(iter(of_session.values())))
-        if len(self._lineages) >= self._bound:
-            self._forget(next(iter(self._lineages.values())))
-        lineage = Lineage(next(self._numbers), session_id, int(now_s) + LIFETIME_S)
-        self._remember(lineage)
-        return self._token(lineage)
-
-    def renew(self, lineage: Lineage, now_s: float) -> str:
-        """Return the next renewal of a lineage; if the lineage was forgotten meanwhile, it opens nothing."""
-        lineage.issued += 1
-        lineage.expires_at = int(now_s) + RENEWAL_S
-        if lineage.number in self._lineages:
-            self._forget(lineage)
-            self._remember(lineage)
-        return self._token(lineage)
-
-    def find(self, token: str, session_id: str, now_s: float) -> StreamAdmission | None:
-        """Return the admission that `token` gives, None when it is used, expired or forged. Does not use the token."""
-        raw = _decoded(token)
-        if raw is None or len(raw) != _HEAD.size + _MAC_BYTES:
-            return None
-        head, mac = raw[: _HEAD.size], raw[_HEAD.size :]
-        expires_at, number, generation = _HEAD.unpack(head)
-        lineage = self._lineages.get(number)
-        if not hmac.compare_digest(mac, self._mac(head, session_id)) or now_s >= expires_at or lineage is None:
-            return None
-        admission = StreamAdmission(lineage, generation)
-        return admission if _may_open(admission) else None
-
-    def open(self, admission: StreamAdmission) -> bool:
-        """Use a token; return True when it opens a stream, which then replaces the earlier ones of its lineage."""
-        if not _may_open(admission):
-            return False
-        admission.lineage.opened = admission.generation
-        admission.lineage.openings += 1
-        return True
-
-    def _token(self, lineage: Lineage) -> str:
-        head = _HEAD.pack(int(lineage.expires_at), lineage.number, lineage.issued)
-        return base64.urlsafe_b64encode(head + self._mac(head, lineage.session_id)).decode("ascii").rstrip("=")
-
-    def _mac(self, head: bytes, session_id: str) -> bytes:
-        return hmac.new(self._secret, head + session_id.encode("utf-8"), hashlib.sha256).digest()[:_MAC_BYTES]
-
-    def _remember(self, lineage: Lineage) -> None:
-        self._lineages[lineage.number] = lineage
-        self._of_session.setdefault(lineage.session_id, {})[lineage.number] = lineage
-
-    def _forget(self, lineage: Lineage) -> None:
-        del self._lineages[lineage.number]
-        of_session = self._of_session[lineage.session_id]
-        del of_session[lineage.number]
-        if not of_session:
-            del self._of_session[lineage.session_id]
+def write(token: StreamToken, secret: bytes) -> str:
+    """Return a token's text."""
+    head = _HEAD.pack(token.expires_at, token.lineage, token.generation)
+    return base64.urlsafe_b64encode(head + _mac(head, token.session_id, secret)).decode("ascii").rstrip("=")
 
 
-def _may_open(admission: StreamAdmission) -> bool:
-    opened = admission.lineage.opened
-    return opened < 0 if admission.generation == 0 else opened <= admission.generation
+def read(text: str, session_id: str, secret: bytes, now_s: float) -> StreamToken | None:
+    """Return the token of that text, None when it is forged, expired or of another session."""
+    raw = _decoded(text)
+    if raw is None or len(raw) != _HEAD.size + _MAC_BYTES:
+        return None
+    head, mac = raw[: _HEAD.size], raw[_HEAD.size :]
+    expires_at, lineage, generation = _HEAD.unpack(head)
+    if not hmac.compare_digest(mac, _mac(head, session_id, secret)) or now_s >= expires_at:
+        return None
+    return StreamToken(lineage, session_id, generation, expires_at)
 
 
-def _decoded(token: str) -> bytes | None:
-    if len(token) > 64 or not token.isascii():
+def may_open(generation: int, opened: int | None) -> bool:
+    """Return whether a token opens a stream; `opened` is the newest generation of its lineage that did, None before
+    the first.
+
+    >>> may_open(0, None), may_open(0, 0), may_open(3, 3), may_open(3, 4), may_open(3, None)
+    (True, False, True, False, False)
+    """
+    if generation == 0:
+        return opened is None
+    return opened is not None and opened <= generation
+
+
+def _mac(head: bytes, session_id: str, secret: bytes) -> bytes:
+    return hmac.new(secret, head + session_id.encode("utf-8"), hashlib.sha256).digest()[:_MAC_BYTES]
+
+
+def _decoded(text: str) -> bytes | None:
+    if len(text) > 64 or not text.isascii():
         return None
     try:
-        return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         return None

@@ -39,6 +39,8 @@ def session_answer(
         end_reason=None if session.end_reason is None else str(session.end_reason),
         stats_age_s=None if stats is None else round(max(0.0, monotonic - stats.at), 3),
         emptied_at=session.emptied_at,
+        restored_at=session.restored_at,
+        memory=str(rules.memory(session)),
     )
 
 

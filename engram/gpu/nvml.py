@@ -13,6 +13,8 @@ from engram.gpu.model import Gpu, GpuInfo, MigInstance, describe
 T = TypeVar("T")
 
 NO_DRIVER = "no NVIDIA driver on this machine (libnvidia-ml.so.1 was not found)"
+MOST_GPUS = 256
+"""Of a machine, and slices of a GPU: a count beyond it is not a driver's."""
 NO_PACKAGE = "the package nvidia-ml-py is not installed: pip install 'engram[gpu]'"
 
 
@@ -77,7 +79,7 @@ def _machine(nvml: ModuleType) -> GpuInfo:
         count = nvml.nvmlDeviceGetCount()
     except nvml.NVMLError as error:
         return GpuInfo(gpu_count=0, driver_version=driver, cuda_version=cuda, reason=f"GPUs cannot be counted: {error}")
-    gpus = tuple(_gpu(nvml, index) for index in range(count))
+    gpus = tuple(_gpu(nvml, index) for index in range(min(count, MOST_GPUS)))
     return describe(gpus, driver=driver, cuda=cuda, reasons=values.reasons)
 
 
@@ -112,7 +114,7 @@ def _gpu(nvml: ModuleType, index: int) -> Gpu:
 def _instances(nvml: ModuleType, handle: object, values: _Values) -> tuple[MigInstance, ...]:
     most = values.read("mig_instances", lambda: int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle))) or 0
     found: list[MigInstance] = []
-    for index in range(most):
+    for index in range(min(most, MOST_GPUS)):
         try:
             part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
         except nvml.NVMLError_NotFound:

@@ -4,23 +4,22 @@ A signature proves who made a request, not that it is new. Each request carries 
 inside a window around our clock, so a guard has to remember requests for no longer than that window.
 
 What is remembered   The public key and the sha256 of the signed message (`SignedRequest.replay_key`) of each request
-                     that was accepted. A refused request takes no room. Under one of three policies:
+                     that was accepted. A refused request takes no room. Under one of two policies:
                      `require_new`   once; where the caller says so, a repetition passes too (GET and HEAD)
-                     `SingleUse`     once; for what must not be given out twice (the gateway's tickets)
                      `FirstUse`      a signature that names no operation (version 1 of the namespace signature) is
                                      bound to the first operation and body that it arrives with
 For how long         Until the end of its window, in memory; up to one bucket longer.
 When it is full      A new request is refused with `busy` (HTTP 503), for the one sender that has used up its share or
                      for all. Nothing is dropped early to make room.
 Restarts             Memory is lost, so what was stamped before the start is refused (`before_start`). A request
-                     stamped ahead of our clock could be accepted again after a restart: `SingleUse` and `Verifier`
-                     refuse CLOCKS_AHEAD_MS more after each start; a node, whose window is wide, writes the latest
-                     such second to disk before it accepts the request (`ReplayFloor`).
+                     stamped ahead of our clock could be accepted again after a restart: `Verifier` refuses
+                     CLOCKS_AHEAD_MS more after each start; a node, whose window is wide, writes the latest such
+                     second to disk before it accepts the request (`ReplayFloor`).
 A clock set back     What has ended once by our clock is refused from then on (`stale`), whatever the clock says later.
                      Not covered: a clock that is set back and stays behind over a restart, when the new process takes
                      requests of the old one's last seconds for requests from the future.
 
-Purchases are not kept here: the ledger remembers their requests together with the payment.
+Purchases and tickets are not kept here: the ledger remembers their requests together with what they got.
 
 Costs on one core: 3 µs to note a request, 190 bytes each. At most 64 are dropped at once, and the set is split in 64
 parts, since the growth of one of 100,000 entries held up the loop for 3.5 ms.
@@ -34,8 +33,7 @@ from typing import Final, final
 
 from engram import files
 from engram.hotkeys.errors import AuthError
-from engram.hotkeys.scheme import SignedRequest, check_window
-from engram.hotkeys.ss58 import PublicKey
+from engram.hotkeys.scheme import SignedRequest
 
 CLOCKS_AHEAD_MS: Final = 2_000
 """How far ahead of ours the clocks of senders are taken to be when this process has just started."""
@@ -146,26 +144,6 @@ class ReplayStore:
             counts[sender] = left
         else:
             del counts[sender]
-
-
-@final
-class SingleUse:
-    """Accepts a request once, for a scheme that lets a request be repeated in general."""
-
-    def __init__(self, *, started_ms: int, window_ms: int, bound: int = 20_000, per_sender: int = 1_000) -> None:
-        """`started_ms` is when this process started (unix ms); `window_ms` holds in both directions."""
-        self._not_before_ms = started_ms + CLOCKS_AHEAD_MS
-        self._window_ms = window_ms
-        self._store = ReplayStore(bound=bound, per_sender=per_sender)
-
-    def accept(self, public_key: PublicKey, message_sha256: bytes, timestamp_ms: int, *, now_ms: int) -> None:
-        """Use up a request whose signature holds; called last, when nothing else stands against it.
-
-        Raises AuthError: replay, before_start, stale, future or busy.
-        """
-        window = self._window_ms
-        check_window(timestamp_ms, now_ms, past_ms=window, future_ms=window, not_before_ms=self._not_before_ms)
-        self._store.require_new(public_key + message_sha256, expires_ms=timestamp_ms + window, now_ms=now_ms)
 
 
 @final

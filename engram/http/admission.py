@@ -1,17 +1,23 @@
 """The open connections of a server: whether one more may enter, and which one is closed for it when all are taken.
 
 An address may have `per_address` connections (an IPv6 /64 counts as one address). When all places are taken, the
-address with the most connections loses one: of its connections without a request, the one that has been idle longest is
-closed. An attacker therefore evicts itself as long as any of its addresses holds more than one connection. Addresses of
-trusted proxies, which stand for many clients, are considered last.
+address with the most connections loses one: of its connections without a whole request, the one that has been idle
+longest is closed. An attacker therefore evicts itself as long as any of its addresses holds more than one connection.
+Addresses of trusted proxies, which stand for many clients, are considered last. Before all others goes a connection
+that has ended: its answer has been sent, and only the client's closing is awaited. Of an address with several
+connections of which none is idle, the one goes that has waited longest for its client to take more of its answer.
 """
 
 from collections.abc import Iterator
+from itertools import islice
+from operator import itemgetter
 from typing import Final, Generic, Protocol, TypeVar, final
 
 from engram.http.limits import ClientAddress, bucket_of
 
-_ADDRESSES_LOOKED_AT: Final = 16
+_ADDRESSES_LOOKED_AT: Final = 64
+_COMPARED: Final = 64
+"""Connections of addresses with equally many that are compared by how long they have been idle."""
 
 
 class Idling(Protocol):
@@ -19,11 +25,22 @@ class Idling(Protocol):
 
     @property
     def idle_since(self) -> int | None:
-        """Since which turn it has been idle (lower is longer); None while it has a request or one is arriving."""
+        """Since which turn it has been idle (lower is longer); None while it has a whole request or one is read."""
+        ...
+
+    @property
+    def blocked_since(self) -> int | None:
+        """Since which turn its client has taken nothing of its answer; None while it waits for no client."""
+        ...
+
+    @property
+    def arriving(self) -> bool:
+        """Whether more of a request has arrived that was not read yet. Asks the kernel."""
         ...
 
 
 C = TypeVar("C", bound=Idling)
+_since: Final = itemgetter(0)
 
 
 @final
@@ -35,8 +52,9 @@ class Admission(Generic[C]):
         self._places = places
         self._per_address = per_address
         self._proxies = proxies
-        self._open: dict[str, dict[C, None]] = {}
+        self._open: dict[str, dict[C, str]] = {}
         self._by_count: dict[int, dict[str, None]] = {}
+        self._ended: dict[C, None] = {}
         self._most = 0
         self._size = 0
 
@@ -60,12 +78,17 @@ class Admission(Generic[C]):
     def enter(self, peer: str, connection: C) -> None:
         """Count a connection in."""
         held = self._open.setdefault(bucket_of(peer), {})
-        held[connection] = None
+        held[connection] = peer
         self._size += 1
         self._moved(bucket_of(peer), len(held) - 1, len(held))
 
+    def end(self, connection: C) -> None:
+        """Note that a connection awaits no request any more: it is the first to be closed for a new one."""
+        self._ended[connection] = None
+
     def leave(self, peer: str, connection: C) -> None:
         """Count a connection out; calling it again is harmless."""
+        self._ended.pop(connection, None)
         bucket = bucket_of(peer)
         held = self._open.get(bucket, {})
         if connection not in held:
@@ -89,26 +112,37 @@ class Admission(Generic[C]):
             self._most -= 1
 
     def to_evict(self) -> C | None:
-        """Return the connection to close for a new one; None when the first addresses examined have no idle one."""
+        """Return the connection to close for a new one; None when the first addresses examined have none."""
+        if (ended := next(iter(self._ended), None)) is not None:
+            return ended
         last = None
-        for bucket in self._crowded_first():
-            chosen, since = None, None
-            for connection in self._open[bucket]:
-                idle_since = connection.idle_since
-                if idle_since is not None and (since is None or idle_since < since):
-                    chosen, since = connection, idle_since
-            if chosen is None:
-                continue
-            if not self._proxies.trusts(bucket):
-                return chosen
-            last = last or chosen
+        trusted: dict[str, bool] = {}
+        for buckets in self._crowded_first():
+            held = [entry for bucket in buckets for entry in self._open[bucket].items()]
+            idle = [(since, each, peer) for each, peer in held if (since := each.idle_since) is not None]
+            idle.sort(key=_since)
+            if len(held) > len(buckets):  # of addresses that hold several: those come before a lone one that is idle
+                idle += sorted(
+                    ((since, each, peer) for each, peer in held if (since := each.blocked_since) is not None),
+                    key=_since,
+                )
+            for _, each, peer in idle:
+                if peer not in trusted:
+                    trusted[peer] = self._proxies.trusts(peer)
+                if (trusted[peer] and last is not None) or each.arriving:
+                    continue
+                if not trusted[peer]:
+                    return each
+                last = each
         return last
 
-    def _crowded_first(self) -> Iterator[str]:
-        looked_at = 0
+    def _crowded_first(self) -> Iterator[tuple[str, ...]]:
+        """Yield addresses in groups, within which all have as many connections and the longest idle one is to go."""
+        left = _ADDRESSES_LOOKED_AT
         for count in range(self._most, 0, -1):
-            for bucket in self._by_count.get(count, ()):
-                yield bucket
-                looked_at += 1
-                if looked_at == _ADDRESSES_LOOKED_AT:
-                    return
+            buckets = iter(self._by_count.get(count, ()))
+            while group := tuple(islice(buckets, min(left, max(1, _COMPARED // count)))):
+                yield group
+                left -= len(group)
+            if not left:
+                return

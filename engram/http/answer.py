@@ -104,7 +104,7 @@ class Answer:
         if _BAD_VALUE.search(value):
             raise ValueError(f"a header that cannot be sent: {name!r}")
         line = begun + value + b"\r\n"
-        if len(value) <= _REMEMBERED_BYTES:
+        if len(value) <= _REMEMBERED_BYTES and name != b"x-request-id":  # another one each time
             _remember(_lines, (name, value), line)
         return line
 

@@ -66,15 +66,16 @@ class AnswerParser(Framed[AnswerHead]):
 
     def __init__(self, *, bodyless: bool = False) -> None:
         """Take whether the answer has no body because the request was a HEAD."""
-        super().__init__(_MAX_HEAD_BYTES, _MAX_EXTENSION_BYTES)
+        super().__init__(_MAX_HEAD_BYTES, _MAX_FIELDS, _MAX_EXTENSION_BYTES)
         self._bodyless = bodyless
         self._interim = 0
         self.ended = False
         """Whether the stream has ended."""
 
-    def end(self) -> None:
-        """Record the end of the stream. Raises Refused when the answer is incomplete."""
-        if self._state != self._rest:
+    def end(self, *, cut: bool = False) -> None:
+        """Record the end of the stream; `cut` where its sender may not have meant it. Raises Refused when the answer is
+        incomplete."""
+        if cut or self._state != self._rest:
             raise Refused(502, "cut_short", "the connection was closed before the end of the answer")
         self.ended = True
 
@@ -88,6 +89,8 @@ class AnswerParser(Framed[AnswerHead]):
         if match is None:
             raise Refused(502, "bad_answer", "this is not a valid HTTP answer")
         minor, status, lines = match.groups()
+        if lines.count(b"\r\n") > _MAX_FIELDS:  # before they are taken apart
+            raise Refused(502, "bad_answer", f"more than {_MAX_FIELDS} headers")
         head = AnswerHead(int(status), minor[0] - 48, fields(lines))
         _judge(head)
         if head.status < 200:
@@ -127,8 +130,6 @@ class AnswerParser(Framed[AnswerHead]):
 
 def _judge(head: AnswerHead) -> None:
     """Set framing and keep-alive from a head. Raises Refused where they are ambiguous."""
-    if len(head.headers) > _MAX_FIELDS:
-        raise Refused(502, "bad_answer", f"more than {_MAX_FIELDS} headers")
     chunked, options = False, b""
     for name, value in head.headers:
         if name == b"content-length":

@@ -77,13 +77,20 @@ class App(QuartTrio):
         """As Quart's; a handler may return a Stream too."""
         return _StreamResponse(result) if isinstance(result, Stream) else await super().make_response(result)
 
-    async def stream(self, stream: Stream, receive: Receive, send: Send, headers: HeaderLines | None = None) -> None:
-        """Send a stream, with `headers` where a framework has completed its own. Raises ApiError 503."""
+    async def stream(
+        self, stream: Stream, method: str, receive: Receive, send: Send, headers: HeaderLines | None = None
+    ) -> None:
+        """Send a stream, with `headers` where a framework has completed its own; of a HEAD only the head, without
+        running it. Raises ApiError 503."""
         if self.draining.is_set() or self.open_event_streams >= self.max_event_streams:
             await stream.discard()
             raise ApiError(503, "too_many_streams", "no more event streams now", (("Retry-After", "5"),))
         lines = headers if headers is not None else header_lines(stream.headers.items())
         await send({"type": "http.response.start", "status": 200, "headers": lines})
+        if method == "HEAD":
+            await stream.discard()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         self.open_event_streams += 1
         gauge = self.metrics.http_event_streams.labels(self.surface)
         gauge.set(self.open_event_streams)
@@ -181,7 +188,7 @@ class _HttpConnection(TrioASGIHTTPConnection):
         if request.url_rule is not None:
             current.route = request.url_rule.rule
         if isinstance(response, _StreamResponse):
-            await self.app.stream(response.stream, receive, send, header_lines(response.headers))
+            await self.app.stream(response.stream, self.scope["method"], receive, send, header_lines(response.headers))
         elif isinstance(response, Response) and isinstance(response.response, DataBody):
             response.headers.pop("Content-Length", None)
             await respond(send, response.status_code, bytes(response.response.data), header_lines(response.headers))

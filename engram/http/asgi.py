@@ -22,6 +22,11 @@ class Sender:
 
     __slots__ = ()
 
+    @property
+    def broken(self) -> bool:
+        """Whether the client takes no more: it may not have received all that was sent."""
+        return False
+
     def __call__(self, message: Any) -> Awaitable[None]:
         """Send a message of the application."""
         raise NotImplementedError
@@ -40,6 +45,11 @@ async def _in_parts(send: Send, status: int, headers: HeaderLines, body: bytes) 
     lines = [*headers] if status in BODILESS else [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def broken(send: Send) -> bool:
+    """Return whether the client is known to take no more; False where `send` does not tell."""
+    return isinstance(send, Sender) and send.broken
 
 
 def header_lines(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:

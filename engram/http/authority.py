@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Final, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -71,14 +70,11 @@ def _misplaced(name: str, where: str) -> ApiError:
 
 
 def _check_headers(headers: HeaderLines) -> None:
+    if b"namespace" not in b" ".join(dict(headers)):
+        return
     for name, value in headers:
-        if _names_namespace(name) and value:
+        if value and _NAMESPACE_HEADER.match(name) is not None:
             raise _misplaced(name.decode("ascii"), "a header")
-
-
-@lru_cache(maxsize=1_024)
-def _names_namespace(name: bytes) -> bool:
-    return b"namespace" in name and _NAMESPACE_HEADER.match(name) is not None
 
 
 def _check_query(query: bytes, understood: frozenset[str]) -> None:

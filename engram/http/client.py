@@ -1,27 +1,24 @@
 """The outbound HTTP client: the only place from which requests leave this process.
 
 Our own HTTP/1.1 on trio: `targets` (URLs and request heads), `dialling` (connections and their pools), `sending` (one
-request and its answer), `answers` (the parser). It follows no redirects, keeps no cookies, uses no proxies, retries
-nothing, upgrades nothing, and decodes only the encodings that it asked for.
+request and its answer), `answers` (the parser), `responses` (what callers get). It follows no redirects, keeps no
+cookies, uses no proxies, retries nothing, upgrades nothing, and decodes only the encodings that it asked for.
 """
 
 import ssl
-import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from math import inf
-from typing import Any, TypeAlias, TypeVar, final
+from typing import TypeAlias, final
 
-import httpx2
 import msgspec
 import trio
 
-from engram import wire
 from engram.http import targets
-from engram.http.answers import AnswerHead
+from engram.http.authorities import machine_tls
 from engram.http.dialling import Pools, dial
 from engram.http.errors import BadAnswer, HttpError, Interrupted, NotSent, TooLarge
-from engram.http.framing import Headers
+from engram.http.responses import Answer, Response, whole
 from engram.http.sending import Body, Exchange, Patience, Trailers, uploading
 from engram.http.targets import CHUNKED, Target
 from engram.http.transport import Transport
@@ -30,57 +27,8 @@ from engram.http.websocket_client import WebSocketClient, open_websocket
 
 __all__ = ["Answer", "BadAnswer", "HttpClient", "HttpError", "Interrupted", "NotSent", "Response", "TooLarge"]
 
-T = TypeVar("T")
 Resolve: TypeAlias = Callable[[str, int], Awaitable[str]]
 """(host, port) -> what is connected to, an address or the host itself. Raises NotSent where that must not be."""
-
-
-class Response(msgspec.Struct, frozen=True):
-    """A whole answer."""
-
-    status: int
-    headers: dict[str, str]
-    """Lower-case names; repeated lines are joined by `, `."""
-    content: bytes
-
-    def json(self) -> Any:
-        """Return the content as JSON. Raises BadAnswer when it is not JSON."""
-        return self.decode(object)
-
-    def decode(self, type_: type[T]) -> T:
-        """Return the content as JSON of this msgspec type. Raises BadAnswer when it does not fit."""
-        try:
-            return wire.decode(self.content, type_)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadAnswer(f"the answer ({self.status}) is not the JSON it should be: {error}") from None
-
-
-@final
-class Answer:
-    """An answer that is read as it arrives: `async for part in answer`, with back-pressure."""
-
-    __slots__ = ("_exchange", "headers", "status")
-
-    def __init__(self, head: AnswerHead, exchange: Exchange) -> None:
-        self.status = head.status
-        self.headers: Headers = head.headers
-        """Names in lower case, one entry per line, in the order received."""
-        self._exchange = exchange
-
-    def __aiter__(self) -> "Answer":
-        return self
-
-    async def __anext__(self) -> bytes:
-        """Return the next bytes, as they were sent (no content encoding is undone). Raises Interrupted."""
-        part = await self._exchange.part()
-        if part is None:
-            raise StopAsyncIteration
-        return part
-
-    @property
-    def trailers(self) -> Headers:
-        """The trailers of a chunked body, once it has ended."""
-        return self._exchange.trailers
 
 
 @final
@@ -143,14 +91,11 @@ class HttpClient:
         exchange = await self._open(target, patience, connect_s, method, keep=keep, address=address)
         try:
             if await exchange.begin(head, body or b""):
-                status, lines, raw = await _whole(exchange, max_bytes)
-            else:
-                async with uploading(exchange, length or 0):
-                    status, lines, raw = await _whole(exchange, max_bytes)
+                return await whole(exchange, max_bytes)
+            async with uploading(exchange, length or 0):
+                return await whole(exchange, max_bytes)
         finally:
             self._close(target, exchange, keep=keep)
-        answer_headers = _joined(lines)
-        return Response(status, answer_headers, _decoded(raw, answer_headers, max_bytes, status))
 
     @asynccontextmanager
     async def stream(
@@ -208,11 +153,13 @@ class HttpClient:
         connect_s: float = 3.0,
         answer_s: float = 10.0,
         max_bytes: int = 1_000_000,
+        drops_large: bool = False,
     ) -> WebSocketClient:
         """Open a WebSocket at a http(s) URL, on a connection of its own; close it after use.
 
-        `answer_s` runs from the connection to the handshake's answer; a message may have `max_bytes`. Raises NotSent,
-        Interrupted and BadAnswer (refused, or no WebSocket).
+        `answer_s` runs from the connection to the handshake's answer; a message may have `max_bytes`; a larger
+        one closes the connection, or is dropped alone. Raises NotSent, Interrupted and BadAnswer (refused, or no
+        WebSocket).
         """
         secure = targets.target(url).secure
         return await open_websocket(
@@ -222,6 +169,7 @@ class HttpClient:
             connect_s=connect_s,
             answer_s=answer_s,
             max_bytes=max_bytes,
+            drops_large=drops_large,
         )
 
     @property
@@ -280,41 +228,5 @@ class HttpClient:
         """Return the machine's trusted authorities; reading them takes 20 ms, so it is done once and off the loop."""
         async with self._tls_lock:
             if self._tls is None:
-                self._tls = await trio.to_thread.run_sync(httpx2.create_ssl_context)
+                self._tls = await trio.to_thread.run_sync(machine_tls)
             return self._tls
-
-
-async def _whole(exchange: Exchange, max_bytes: int) -> tuple[int, Headers, bytes]:
-    """Return status, header lines and body. Raises Interrupted, TooLarge."""
-    head = await exchange.head()
-    received = bytearray()
-    while head.length <= max_bytes and len(received) <= max_bytes:
-        part = await exchange.part()
-        if part is None:
-            return head.status, head.headers, bytes(received)
-        received += part
-    raise TooLarge(f"the answer has more than {max_bytes} bytes", head.status)
-
-
-def _joined(raw: Headers) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in raw:
-        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
-def _decoded(raw: bytes, headers: dict[str, str], max_bytes: int, status: int) -> bytes:
-    encoding = headers.get("content-encoding", "identity").lower()
-    if encoding in ("identity", "") or not raw:
-        return raw
-    if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise BadAnswer(f"the answer is encoded as {encoding!r}, which nobody asked for")
-    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
-    try:
-        content = inflater.decompress(raw, max_bytes + 1)
-    except zlib.error as error:
-        raise BadAnswer(f"the answer is not the {encoding} it says: {error}") from None
-    if len(content) > max_bytes:
-        raise TooLarge(f"the answer has more than {max_bytes} bytes", status)
-    return content

@@ -6,7 +6,8 @@
 - head: `head_s` after its first byte it is answered 408; a refused one is answered in its turn, then lingering.
 - answering: the application runs in this task (cycle.py). Nothing is read unless it asks. When a request ends, at most
   `discard_bytes` of a body that was left unread are read away; a larger rest ends the connection.
-- lingering: our side is closed, and input is read for `linger_s`, so that no TCP reset overtakes the answer.
+- lingering: our side is closed, and input is read for `linger_s`, so that no TCP reset overtakes the answer. Under
+  pressure it is the first to be closed.
 
 Back-pressure, and the order of answers and refusals, follow from the single task: there is no queue, no lock, no second
 task and no cancel scope on the path of a request. A connection notes its deadlines (`read_due`, `write_due`); the
@@ -20,10 +21,11 @@ from typing import TYPE_CHECKING, Final, final
 import msgspec
 import trio
 
-from engram.http.cycle import Cycle
+from engram.http.cycle import REST_S, Cycle
 from engram.http.head import Head, Refused
+from engram.http.limits import too_often
 from engram.http.parser import NEED, Parser
-from engram.http.transport import ClientAddress, Late, Transport
+from engram.http.transport import LATE, ClientAddress, Late, Transport
 from engram.http.websocket import WebSocket
 
 if TYPE_CHECKING:
@@ -31,7 +33,14 @@ if TYPE_CHECKING:
 
 
 _FRESH_S: Final = 1.0
-"""A connection younger than this when a drain begins may still send its first request."""
+"""A connection younger than this when a drain begins may still send its first request; a head that has begun has as
+long for its rest."""
+_SHAKE_S: Final = 2.0
+"""While the server drains, the time of a TLS handshake."""
+
+
+_STUCK_S: Final = 1.5
+"""A client that takes nothing of its answer for longer makes room for others, where all connections are taken."""
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -59,8 +68,10 @@ class Connection:
         "_answering",
         "_fresh_until",
         "_head_begun",
+        "_opened",
         "_patience",
         "_waiting_since",
+        "body_since",
         "client",
         "parser",
         "server",
@@ -77,29 +88,58 @@ class Connection:
         self._waiting_since = next(server.turns)
         self.websocket = False
         self._answering = False
+        self._opened = False
+        self.body_since: int | None = None
+        """The server's turn since which a body is awaited by a request that has no answer yet, or has it whole; or a
+        WebSocket's next bytes."""
         self._patience = server.patience
         self._fresh_until = server.now + _FRESH_S
 
     @property
     def idle_since(self) -> int | None:
-        """The server's turn since which it has been idle; None while it has a request or one is arriving."""
+        """The turn since which it has been idle; None while it has a whole request or a part was just read."""
         if self._answering:
-            return None
-        if not self._head_begun and (self.parser.held or self.transport.has_bytes()):
+            return self.transport.stuck_since if self._stuck else self.body_since
+        if self.parser.held and not self._head_begun:
             return None
         return self._waiting_since
 
+    @property
+    def blocked_since(self) -> int | None:
+        """The turn since which its client has taken nothing of its answer; None while it waits for no client."""
+        return None if self.transport.stuck_at == inf else self.transport.stuck_since
+
+    @property
+    def arriving(self) -> bool:
+        """Whether a request, or more of a body, has arrived that was not read yet."""
+        if self.transport.stuck_at != inf:
+            return False  # what it has sent meanwhile is not read
+        return (self._answering or not self._head_begun) and self.transport.has_bytes()
+
+    @property
+    def _stuck(self) -> bool:
+        """Whether the client has taken nothing of its answer for a while."""
+        return self.transport.stuck_at < self.server.now - _STUCK_S
+
     def drain(self) -> None:
-        """Stop waiting for a request, and end a WebSocket; a request that is being answered is left alone."""
-        if self.websocket or not self._answering:
+        """Stop waiting for a request, and end a WebSocket; what has begun (a handshake of TLS, a head, a body) has a
+        short time for its rest, and a request that is being answered is left alone."""
+        if not self._opened:
+            self.transport.read_due = min(self.transport.read_due, self.server.now + _SHAKE_S)
+        elif self.websocket or not self._answering:
             self.transport.call_back()
+        elif self.transport.read_due != inf:
+            self.transport.read_due = min(self.transport.read_due, self.server.now + REST_S)
 
     async def run(self) -> None:
         """Serve until the client disconnects, a deadline passes or the server drains. Raises no socket errors."""
         server, transport = self.server, self.transport
         try:
-            if not await transport.open(server.now + self._patience.head_s):
+            if not await transport.open(server.now + (_SHAKE_S if server.draining else self._patience.head_s)):
                 return
+            self._opened = True
+            if server.draining and transport.secure:
+                self._fresh_until = server.now + _FRESH_S
             while (head := await self._next_head()) is not None:
                 self._answering = True
                 cycle = Cycle(self, head)
@@ -129,7 +169,7 @@ class Connection:
         transport.read_due = server.now + self._patience.idle_s
         while (event := parser.next()) is NEED:
             if server.draining:
-                if not (data := transport.read_now() or await self._first_bytes()):
+                if not (data := transport.read_now() or await self._last_bytes()):
                     return None
                 parser.feed(data)
                 continue
@@ -139,11 +179,14 @@ class Connection:
             try:
                 data = await transport.read()
             except Late:
-                if self._head_begun and not server.draining:
-                    raise Refused(408, "head_timeout", "the headers did not arrive in time") from None
                 data = transport.read_now()  # what came in the same instant is served
-                transport.read_due = server.now + self._patience.head_s
-            if not data and not (data := await self._first_bytes()):
+                if not self._head_begun or server.draining:
+                    transport.read_due = server.now + self._patience.head_s
+                elif data:
+                    transport.read_due = LATE
+                else:
+                    raise Refused(408, "head_timeout", "the headers did not arrive in time") from None
+            if not data and not (data := await self._last_bytes()):
                 return None
             self._fresh_until = 0.0
             parser.feed(data)
@@ -152,14 +195,19 @@ class Connection:
         assert isinstance(event, Head)
         return event
 
-    async def _first_bytes(self) -> bytes:
-        """Wait for the first bytes of a connection that was opened just before the drain: its client could not know.
+    async def _last_bytes(self) -> bytes:
+        """Wait, in a drain, for the first bytes of a connection that was opened just before it, and for the rest of a
+        head that has begun: their clients could not know.
 
-        Returns none where bytes have come before, the connection is older, or its client has gone.
+        Returns none when that takes too long, or the client has gone.
         """
-        if not self.server.draining or self.server.now >= self._fresh_until:
+        if not self.server.draining:
             return b""
-        self.transport.read_due, self.transport.called_back, self._fresh_until = self._fresh_until, False, 0.0
+        if self.parser.held and not (self._head_begun and self._fresh_until):
+            self._head_begun, self._fresh_until = True, self.server.now + _FRESH_S
+        if self.server.now >= self._fresh_until:
+            return b""
+        self.transport.read_due, self.transport.called_back = self._fresh_until, False
         try:
             return await self.transport.read()
         except Late:
@@ -167,6 +215,10 @@ class Connection:
 
     async def refuse(self, refused: Refused) -> None:
         """Answer a request that did not reach the application, and close."""
+        if not self._answering and (wait_s := self.server.count_refusal(self.client[0])):
+            bodyless, origin = refused.bodyless, refused.origin
+            refused = too_often(wait_s)
+            refused.bodyless, refused.origin = bodyless, origin
         self._answering = True
         await self.transport.write(self.server.refusal(refused, self.client[0]))
         await self._linger()
@@ -175,6 +227,7 @@ class Connection:
         transport = self.transport
         if transport.broken:
             return
+        self.server.end(self)
         with contextlib.suppress(OSError, Late, trio.ClosedResourceError, trio.BrokenResourceError):
             transport.read_due, transport.called_back = self.server.now + self._patience.linger_s, False
             await transport.end()

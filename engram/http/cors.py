@@ -43,11 +43,17 @@ _MAX_AGE_S: Final = b"600"
 class Cors:
     """Returns the CORS headers for each origin."""
 
-    def __init__(self, origins: Iterable[str]) -> None:
-        """Take the origins: exact (`https://app.example`), or `*` for any; none disables CORS."""
+    def __init__(
+        self, origins: Iterable[str], *, allowed: Iterable[str] = ALLOWED, exposed: Iterable[str] = EXPOSED
+    ) -> None:
+        """Take the origins: exact (`https://app.example`), or `*` for any; none disables CORS.
+
+        Their pages may send the headers `allowed`, and read those `exposed`.
+        """
         self._origins = frozenset(each.rstrip("/").encode("ascii") for each in origins)
         self._any = b"*" in self._origins
-        self._exposed = (b"access-control-expose-headers", ", ".join(EXPOSED).encode("ascii"))
+        self._exposed = (b"access-control-expose-headers", ", ".join(exposed).encode("ascii"))
+        self._allowed = (b"access-control-allow-headers", ", ".join(allowed).encode("ascii"))
 
     def headers(self, origin: bytes) -> HeaderLines:
         """Return the lines for every answer to a request with this Origin header (b"" when it had none)."""
@@ -65,6 +71,6 @@ class Cors:
             return None
         return (
             (b"access-control-allow-methods", _METHODS),
-            (b"access-control-allow-headers", ", ".join(ALLOWED).encode("ascii")),
+            self._allowed,
             (b"access-control-max-age", _MAX_AGE_S),
         )

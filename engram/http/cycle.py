@@ -6,6 +6,8 @@ those of a request come with the last message of its body (`"trailers"`, beyond 
 its own connection: an exception before the answer is a 500, after its head the connection is cut; an answer that is
 incomplete or does not match its declared length is cut, and its connection is not reused.
 
+`extensions["engram.hung_up"]` waits until the client has left, also while the rest of its body is not read.
+
 Beyond ASGI, `http.disconnect` carries the Refused that ended a body (`"refused"`), which the application may still
 answer, and `extensions["engram.stream"]` lets a handler of long bodies replace the deadline of the whole body by one
 for each part.
@@ -24,12 +26,15 @@ from engram.http.asgi import HeaderLines, Message, Scope, Sender
 from engram.http.framing import CHUNKED
 from engram.http.head import Head, Refused
 from engram.http.parser import END, NEED
-from engram.http.transport import Late
+from engram.http.transport import LATE, Late
 
 if TYPE_CHECKING:
     from engram.http.connection import Connection
 
 STREAM: Final = "engram.stream"
+HUNG_UP: Final = "engram.hung_up"
+REST_S: Final = 2.0
+"""While the server drains, the time for the rest of a body, or for each part of one that is read in parts."""
 _READ_AHEAD_BYTES: Final = 65_536
 """Bytes of pipelined requests that are read before the current one is answered."""
 _PARTS_IN_A_TURN: Final = 64
@@ -107,7 +112,11 @@ class Cycle(Sender):
             "query_string": query,
             "headers": head.headers,
             "client": connection.client,
-            "extensions": {STREAM: self.take_parts, "http.response.trailers": {}},
+            "extensions": {
+                STREAM: self.take_parts,
+                HUNG_UP: connection.transport.hung_up,
+                "http.response.trailers": {},
+            },
         }
 
     def take_parts(self) -> None:
@@ -152,8 +161,9 @@ class Cycle(Sender):
 
     def _start_deadline(self) -> None:
         if self._each_part or not self._body_taken:
-            connection = self._connection
-            connection.transport.read_due = connection.server.now + connection.server.patience.body_s
+            server = self._connection.server
+            body_s = server.patience.body_s
+            self._connection.transport.read_due = server.now + (min(body_s, REST_S) if server.draining else body_s)
 
     async def _next(self) -> object:
         """Return the next event of the body; None when the client disconnected within it. Raises Refused."""
@@ -162,13 +172,16 @@ class Cycle(Sender):
             if self._head.expects and not self._answer.out:
                 self._head.expects = False
                 await connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            if not self._answer.status or self._ended:
+                connection.body_since = next(connection.server.turns)
             try:
                 data = await connection.transport.read()
             except Late:
-                within = connection.server.patience.body_s
-                raise Refused(408, "body_timeout", f"the body did not arrive within {within:g} s") from None
+                data = self._come_in_time()
             except (OSError, trio.ClosedResourceError, trio.BrokenResourceError):
                 data = b""
+            finally:
+                connection.body_since = None
             if not data:
                 self._received = self._body_taken = True
                 self._ended_early()
@@ -180,6 +193,19 @@ class Cycle(Sender):
             self._parts = 0
             await trio.lowlevel.checkpoint()
         return event
+
+    def _come_in_time(self) -> bytes:
+        """Return what had arrived when the time of the body was over, however late it is asked for. Raises Refused."""
+        transport, server = self._connection.transport, self._connection.server
+        try:
+            data = transport.read_now()
+        except OSError:
+            return b""
+        if not data:
+            within = f"within {server.patience.body_s:g} s" if not server.draining else "before the server's end"
+            raise Refused(408, "body_timeout", f"the body did not arrive {within}")
+        transport.read_due = LATE
+        return data
 
     def _ended_early(self) -> None:
         self._answer.keep = False
@@ -219,6 +245,11 @@ class Cycle(Sender):
 
     # The answer.
 
+    @property
+    def broken(self) -> bool:
+        """Whether the client takes no more: it may not have received all that was sent."""
+        return self._connection.transport.broken
+
     async def __call__(self, message: Any) -> None:
         """Send a message of the application."""
         kind = message["type"]
@@ -240,7 +271,9 @@ class Cycle(Sender):
 
     def _start(self, status: int, headers: HeaderLines, length: int | None, *, trailers: bool = False) -> None:
         server = self._connection.server
-        if server.draining or (not self._received and self._unwanted_body()):
+        if server.draining and not self._connection.parser.holds_request():
+            self._answer.keep = False
+        if not self._received and self._unwanted_body():
             self._answer.keep = False
         self._answer.start(status, headers, length, server.date, trailers=trailers)
 

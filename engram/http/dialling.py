@@ -78,14 +78,33 @@ def _literal_family(host: str) -> socket.AddressFamily | None:
 
 @final
 class _Origin:
-    __slots__ = ("idle", "in_use", "room")
+    __slots__ = ("idle", "in_use", "owed", "room")
 
     def __init__(self, room: int) -> None:
         self.room = trio.Semaphore(room)
+        self.owed = 0
+        """Places that are taken away as soon as they are given back."""
         self.in_use = 0
         """The number of requests that hold a place or wait for one."""
         self.idle: deque[tuple[float, Transport]] = deque()
         """Idle connections and since when, the longest idle first."""
+
+    def give_back(self) -> None:
+        """Give a place to the next request, or to nobody where there are too many."""
+        if self.owed:
+            self.owed -= 1
+        else:
+            self.room.release()
+
+    def resize(self, more: int) -> None:
+        """Add places, or take them away: those in use when they are given back."""
+        for _ in range(more):
+            self.give_back()
+        for _ in range(-more):
+            try:
+                self.room.acquire_nowait()
+            except trio.WouldBlock:
+                self.owed += 1
 
 
 @final
@@ -160,7 +179,19 @@ class Pools:
             if not self._expiring:
                 self._expiring = True
                 trio.lowlevel.spawn_system_task(self._expire)
-        origin.room.release()
+        origin.give_back()
+
+    def change(self, room: int, keep_alive_s: float) -> None:
+        """Apply other bounds; connections in use stay, and count."""
+        for origin in self._origins.values():
+            origin.resize(room - self._room)
+        self._room, self._keep_alive_s = room, keep_alive_s
+
+    def close_others(self, kept: frozenset[Origin]) -> None:
+        """Close the idle connections to all origins but these."""
+        for key, origin in self._origins.items():
+            if key not in kept:
+                _close(origin)
 
     def close(self) -> None:
         """Close every idle connection."""

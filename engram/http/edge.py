@@ -1,15 +1,14 @@
 """The layer between connections and applications: what every surface does with every request.
 
 In this order: a request id, the client's address, its rate limit, CORS preflights, fast paths, and then the body, whole
-and bounded, before the application runs. A path that routers could read differently is 404. A preflight counts toward
-the rate but is never refused for it, because its page could not read the refusal; the request that follows can be. No
-answer is sent before the body has been read: answers that overtook it hung browsers' kept-alive connections (51 of 300
-on this stack).
+and bounded, before the application runs; a route can read it in parts instead. A path that routers could read
+differently is 404. A preflight counts toward the rate but is never refused for it, because its page could not read the
+refusal; the request that follows can be. No answer is sent before a whole body has been read: answers that overtook it
+hung browsers' kept-alive connections (51 of 300 on this stack).
 """
 
 import re
-from collections.abc import Awaitable, Callable
-from math import ceil, inf
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter
 from typing import TypeAlias, final
 
@@ -19,9 +18,10 @@ from engram.clock import Ids
 from engram.http import exchange
 from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, error_body, header_lines, respond
 from engram.http.cors import Cors
+from engram.http.cycle import STREAM
 from engram.http.errors import ApiError
-from engram.http.head import Refused
-from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of
+from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of, too_often
+from engram.http.parts import CLOSE, BodyParts, incomplete, too_large
 from engram.telemetry import logs
 from engram.telemetry.loop_metrics import CounterChild, HistogramChild
 from engram.telemetry.metrics import Metrics
@@ -75,6 +75,7 @@ class Edge:
         self._fast: dict[str, FastPath] = {}
         self._fixed: dict[str, FastAnswer] = {}
         self._checks: list[Callable[[Scope], None]] = []
+        self._in_parts: Callable[[Scope], bool] | None = None
 
     def trust(self, proxies: tuple[str, ...]) -> None:
         """Believe the X-Forwarded-For of these networks from now on, and of no others. Raises ValueError."""
@@ -92,6 +93,10 @@ class Edge:
         """Run `check`, which refuses by raising ApiError, on each request once its body has been read."""
         self._checks.append(check)
 
+    def leave_bodies(self, in_parts: Callable[[Scope], bool]) -> None:
+        """Do not read the bodies of requests for which `in_parts` holds: their handlers do, as they come."""
+        self._in_parts = in_parts
+
     def put_behind(self, layer: Callable[[AsgiApp], AsgiApp]) -> None:
         """Insert a layer between this and the application behind it."""
         self._app = layer(self._app)
@@ -99,6 +104,11 @@ class Edge:
     def cors_headers(self, origin: bytes) -> HeaderLines:
         """Return the headers that every answer to a request of this origin carries."""
         return self._cors.headers(origin)
+
+    def count_refusal(self, peer: str) -> float:
+        """Count a request that its connection refuses against the rate of its address, unless that is a trusted
+        proxy's; return 0.0, or the seconds to wait."""
+        return 0.0 if self._client_address.trusts(peer) else self._address_limiter.take(bucket_of(peer))
 
     def request_id(self) -> str:
         """Return a new id for a request that came without one."""
@@ -127,28 +137,22 @@ class Edge:
             self._note(scope, current, perf_counter() - started)
 
     def _open(self, scope: Scope) -> exchange.Exchange:
-        request_id = ""
-        origin = b""
-        length: int | None = 0 if scope["method"] in _BODYLESS else None
-        forwarded: list[str] = []
-        for name, value in scope["headers"]:
-            if name not in _READ:
-                continue
-            if name == b"x-request-id":
-                if _REQUEST_ID.match(value) is not None:
-                    request_id = value.decode("ascii")
-            elif name == b"origin":
-                origin = value
-            elif name == b"x-forwarded-for":
-                forwarded.append(value.decode("latin-1"))
-            elif name == b"content-length":
-                length = int(value)
-            else:
-                length = None
+        headers = scope["headers"]
+        found = dict(headers)
+        request_id = found.get(b"x-request-id", b"")
+        forwarded: Sequence[str] = ()
+        if b"x-forwarded-for" in found:
+            forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
         peer = scope.get("client") or ("", 0)
-        client = self._client_address.of(str(peer[0]), forwarded)
-        current = exchange.Exchange(request_id or self.request_id(), client)
-        current.origin, current.length = origin, length
+        current = exchange.Exchange(
+            request_id.decode("ascii") if _REQUEST_ID.match(request_id) else self.request_id(),
+            self._client_address.of(str(peer[0]), forwarded),
+        )
+        current.origin = found.get(b"origin", b"")
+        if (length := found.get(b"content-length")) is not None:
+            current.length = int(length)
+        elif scope["method"] not in _BODYLESS or b"transfer-encoding" in found:
+            current.length = None
         exchange.open_in(scope, current)
         return current
 
@@ -158,7 +162,9 @@ class Edge:
         method, path = scope["method"], scope["path"]
         probing = method in _BODYLESS and (path in self._fixed or path in self._fast)
         wait_s = 0.0 if probing else self._address_limiter.take(bucket_of(current.client))
-        if current.length != 0:
+        if self._in_parts is not None and self._in_parts(scope):
+            self._open_parts(scope, receive, current)
+        elif current.length != 0:
             current.body = await self._read_body(receive, current)
         if probing:
             current.route = path
@@ -172,11 +178,18 @@ class Edge:
         if wait_s:
             raise rate_limited(wait_s)
         self._require_one_reading(scope["raw_path"])
-        if current.body:
+        if current.body or current.parts is not None:
             refuse_encoded(scope["headers"])
         for check in self._checks:
             check(scope)
         await self._app(scope, receive, send)
+
+    def _open_parts(self, scope: Scope, receive: Receive, current: exchange.Exchange) -> None:
+        """Leave the body to the handler, with a deadline for each part. Raises ApiError 413."""
+        if (current.length or 0) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+        scope["extensions"][STREAM]()
+        current.parts = BodyParts(receive, self._max_body_bytes, ended=current.length == 0)
 
     def _require_one_reading(self, raw_path: bytes) -> None:
         """Raise ApiError 404 for a path that two routers would read differently."""
@@ -187,14 +200,14 @@ class Edge:
         """Return the whole body. Raises ApiError 413, 503, and what ended a body before its end (400, 408)."""
         limit = self._max_body_bytes
         if (current.length or 0) > limit:
-            raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
+            raise too_large(limit)
         message = await receive()
         received: bytes | bytearray = message.get("body", b"")
         while True:
             if message["type"] == "http.disconnect":
-                raise _incomplete(message.get("refused"))
+                raise incomplete(message.get("refused"))
             if len(received) > limit:
-                raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
+                raise too_large(limit)
             if not self._has_room(current, len(received)):
                 raise ApiError(503, "busy", "too many large bodies at once; try again in a moment", _LATER)
             if not message.get("more_body", False):
@@ -236,20 +249,16 @@ class Edge:
         )
 
 
-_READ = frozenset({b"content-length", b"origin", b"transfer-encoding", b"x-forwarded-for", b"x-request-id"})
 _BODYLESS = frozenset({"GET", "HEAD"})
 """Methods whose requests have no body unless they declare one."""
-_CLOSE = (("connection", "close"),)
-_LATER = (*_CLOSE, ("Retry-After", "2"))
+_LATER = (*CLOSE, ("Retry-After", "2"))
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def rate_limited(wait_s: float) -> ApiError:
     """Return the 429 for a caller that must wait `wait_s` seconds."""
-    seconds = max(1, ceil(wait_s)) if wait_s != inf else 60
-    return ApiError(
-        429, "rate_limited", f"too many requests; try again in {seconds} s", (("Retry-After", str(seconds)),)
-    )
+    refused = too_often(wait_s)
+    return ApiError(refused.status, refused.code, refused.message, (("Retry-After", str(refused.retry_s)),))
 
 
 def refuse_encoded(headers: HeaderLines) -> None:
@@ -267,13 +276,6 @@ def refuse_encoded(headers: HeaderLines) -> None:
             f"a body with Content-Encoding {shown!r} is not taken: send it as it is",
             (("Accept-Encoding", "identity"),),
         )
-
-
-def _incomplete(refused: Refused | None) -> ApiError:
-    """Return the error for a body that did not arrive whole."""
-    if refused is None:
-        return ApiError(400, "incomplete_body", "the connection ended within the body", _CLOSE)
-    return ApiError(refused.status, refused.code, f"{refused}", _CLOSE)
 
 
 async def _send_error(error: ApiError, current: exchange.Exchange, send: exchange.Answering) -> None:

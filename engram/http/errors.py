@@ -59,7 +59,7 @@ class TooLarge(HttpError):
 
 @final
 class BadAnswer(HttpError):
-    """A whole answer came back and is unusable (not JSON, an unknown encoding)."""
+    """A whole answer came back and is unusable (not JSON, an unknown encoding, compressed data that is cut)."""
 
 
 def reason(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable
 from typing import Any, cast, final
 
 from engram.http.asgi import HeaderLines, Scope, Send, Sender, respond
+from engram.http.parts import BodyParts
 from engram.telemetry import logs
 
 KEY = "engram.exchange"
@@ -20,7 +21,7 @@ _CHALLENGE = (b"www-authenticate", b'Hotkey realm="engram"')
 class Exchange:
     """One request and its answer, as the layer in front of the application sees them."""
 
-    __slots__ = ("body", "client", "held_bytes", "length", "origin", "request_id", "route", "status")
+    __slots__ = ("body", "client", "held_bytes", "length", "origin", "parts", "request_id", "route", "status")
 
     def __init__(self, request_id: str, client: str) -> None:
         self.request_id = request_id
@@ -32,6 +33,8 @@ class Exchange:
         self.length: int | None = 0
         """The body's length as declared, in bytes; None where it is not known."""
         self.body = b""
+        self.parts: BodyParts | None = None
+        """The body of a route that reads it as it comes; `body` is empty then."""
         self.held_bytes = 0
         """Bytes of the body that are counted against the bound that all bodies share."""
         self.route = "other"
@@ -63,10 +66,7 @@ class Answering(Sender):
 
     def _completed(self, status: int, headers: HeaderLines) -> HeaderLines:
         lines = [*headers, (b"x-request-id", self._exchange.request_id.encode("ascii")), *self._cors]
-        for name, _ in lines:
-            if name == b"cache-control":
-                break
-        else:
+        if b"cache-control" not in dict(lines):
             lines.append(_UNCACHED)
         if status == 401 and not any(name.lower() == _CHALLENGE[0] for name, _ in lines):
             lines.append(_CHALLENGE)

@@ -64,6 +64,11 @@ class Forwarding:
         self._ended = False
 
     @property
+    def due(self) -> float:
+        """When the whole answer is due, by trio's clock; infinity where no total time is set."""
+        return self._due
+
+    @property
     def reusable(self) -> bool:
         """Whether the connection can carry another request."""
         if self._answer is None or not self._sent or self.transport.broken or not self._answer.keep:
@@ -152,7 +157,7 @@ class Forwarding:
         if self.transport.damaged:
             raise Failed("cut", "the connection broke: its TLS is damaged")
         try:
-            self._parser.end()
+            self._parser.end(cut=self.transport.cut)
         except Refused as refused:
             raise Failed("cut", refused.message) from None
 
@@ -176,7 +181,8 @@ class Upstream:
         """Take `tls` for https; connections are limited, and kept when idle, for each server."""
         self._pools = Pools(connections, keep_alive_s)
         self._tls = tls
-        self._retired = False
+        self._served: frozenset[Origin] | None = None
+        """The only origins whose connections are kept; None: all."""
 
     async def acquire(self, target: Target, connect_s: float, total_s: float, *, bodyless: bool) -> Forwarding:
         """Return an open connection, an idle one where there is one; it is given back by `release`.
@@ -210,7 +216,8 @@ class Upstream:
 
     def release(self, forwarding: Forwarding) -> None:
         """Keep a connection if it can be used again, else close it."""
-        keep_s = forwarding.keep_s if forwarding.reusable and not self._retired else 0.0
+        served = self._served is None or forwarding.origin in self._served
+        keep_s = forwarding.keep_s if forwarding.reusable and served else 0.0
         if keep_s > 0.0:
             self._pools.leave(forwarding.origin, forwarding.transport, keep_s)
         else:
@@ -237,7 +244,17 @@ class Upstream:
         """Close every idle connection."""
         self._pools.close()
 
+    def change(
+        self, connections: int, keep_alive_s: float, tls: ssl.SSLContext | None, served: frozenset[Origin]
+    ) -> None:
+        """Apply other bounds, and another `tls` to connections that are yet to be made; of origins that are not
+        `served`, keep no connection from now on."""
+        self._tls = tls
+        self._served = served
+        self._pools.change(connections, keep_alive_s)
+        self._pools.close_others(served)
+
     def retire(self) -> None:
         """Close every idle connection, and keep none from now on."""
-        self._retired = True
+        self._served = frozenset()
         self._pools.close()

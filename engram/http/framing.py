@@ -50,6 +50,8 @@ class Refused(Exception):
         """The request was a HEAD: its answer has no body."""
         self.origin = b""
         """The request's Origin header, where its head was well-formed."""
+        self.retry_s = 0
+        """Seconds after which the client may try again; 0 where that does not help."""
 
 
 @final
@@ -79,14 +81,16 @@ class Framed(Generic[H]):
         "_extension_bytes",
         "_left",
         "_max_extension_bytes",
+        "_max_fields",
         "_max_head_bytes",
         "_searched",
         "_state",
         "_trailer_lines",
     )
 
-    def __init__(self, max_head_bytes: int, max_extension_bytes: int) -> None:
+    def __init__(self, max_head_bytes: int, max_fields: int, max_extension_bytes: int) -> None:
         self._max_head_bytes = max_head_bytes
+        self._max_fields = max_fields
         self._max_extension_bytes = max_extension_bytes
         self._buffer: bytes | bytearray = b""
         self._state: Callable[[], H | bytes | Mark] = self._head
@@ -190,16 +194,17 @@ class Framed(Generic[H]):
         self._searched = 0
         if end > self._max_head_bytes or _TRAILERS.fullmatch(bytes(buffer[:end])) is None:
             raise Refused(400, "bad_trailers", "these are no valid trailers")
-        self._trailer_lines = self._take(end)[:-2]
+        lines = self._take(end)[:-2]
+        if lines.count(b"\r\n") > self._max_fields:
+            raise Refused(400, "bad_trailers", f"more than {self._max_fields} trailers")
+        self._trailer_lines = lines
         self._state = self._head
         return END
 
 
 def fields(lines: bytes) -> Headers:
     """Return checked header or trailer lines as names in lower case and values, in the order received."""
-    headers: Headers = []
-    if lines:
-        for line in lines[:-2].split(b"\r\n"):
-            name, _, value = line.partition(b":")
-            headers.append((name.lower(), value.strip()))
-    return headers
+    if not lines:
+        return []
+    split = lines[:-2].split(b"\r\n")
+    return [(name.lower(), value.strip()) for line in split for name, value in [line.split(b":", 1)]]

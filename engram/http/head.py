@@ -9,14 +9,13 @@
 """
 
 import re
-from collections.abc import Iterable
 from typing import Final, final
 
 import msgspec
 
 from engram.http.framing import BARE, CHUNKED, FIELDS, LENGTH, Headers, Refused, fields
 
-__all__ = ["SINGLE", "Bounds", "Head", "Refused", "bounds", "check_begun", "read"]
+__all__ = ["SINGLE", "Bounds", "Head", "Refused", "check_begun", "read"]
 
 _REQUEST_LINE = rb"([A-Z]{1,24}+) ((?:/[!-\"$-~]*+|\*)) HTTP/1\.([01])\r\n"
 _HEAD = re.compile(_REQUEST_LINE + FIELDS)  # possessive: its time is linear, whatever is sent
@@ -40,7 +39,6 @@ SINGLE: Final = frozenset(
     }
 )
 """Request headers that must not be repeated, on any surface."""
-_CONNECTION_FIELDS = frozenset({b"connection", b"expect", b"upgrade"})
 _NOT_OFFERED = frozenset({b"CONNECT", b"TRACE"})
 
 
@@ -52,24 +50,9 @@ class Bounds(msgspec.Struct, frozen=True):
     max_headers: int = 100
     max_extension_bytes: int = 1_024
     """Total bytes of chunk extensions of one body."""
-    looked_at: frozenset[bytes] = SINGLE | _CONNECTION_FIELDS
     single: frozenset[bytes] = SINGLE
     websocket: bool = False
     """Whether `Upgrade: websocket` is accepted; every other upgrade is refused."""
-
-
-def bounds(
-    *, max_head_bytes: int, max_headers: int, single_headers: Iterable[bytes] = (), websocket: bool = False
-) -> Bounds:
-    """Return bounds with `single_headers` (lower case) added to the headers that must not be repeated anywhere."""
-    single = SINGLE | frozenset(single_headers)
-    return Bounds(
-        max_head_bytes=max_head_bytes,
-        max_headers=max_headers,
-        looked_at=single | _CONNECTION_FIELDS,
-        single=single,
-        websocket=websocket,
-    )
 
 
 @final
@@ -101,6 +84,10 @@ def read(raw: bytes, bounds: Bounds) -> Head:
     if match is None:
         raise _why(raw)
     method, target, minor, lines = match.groups()
+    if lines.count(b"\r\n") > bounds.max_headers:  # before they are taken apart
+        refused = Refused(431, "too_many_headers", f"more than {bounds.max_headers} headers")
+        refused.bodyless, refused.origin = method == b"HEAD", _origin_within(raw)
+        raise refused
     headers = fields(lines)
     head = Head(method, target, 1 if minor == b"1" else 0, headers)
     try:
@@ -132,53 +119,65 @@ def _judge(head: Head, bounds: Bounds) -> None:
         raise Refused(405, "method_not_allowed", f"{head.method.decode('ascii')} is not offered")
     if head.target == b"*" and head.method != b"OPTIONS":
         raise Refused(400, "bad_target", "the request target must be a path")
-    if len(head.headers) > bounds.max_headers:
-        raise Refused(431, "too_many_headers", f"more than {bounds.max_headers} headers")
-    looked_at = bounds.looked_at
-    seen: set[bytes] = set()
-    connection = upgrade = b""
-    for name, value in head.headers:
-        if name not in looked_at:
-            continue
-        if name in seen and name in bounds.single:
-            raise Refused(400, "duplicate_header", f"{name.decode('ascii')} was sent more than once")
-        seen.add(name)
-        if name == b"host":
-            if _HOST.match(value) is None:
-                raise Refused(400, "bad_host", "the Host header names no host")
-        elif name == b"content-length":
-            if LENGTH.match(value) is None:
-                raise Refused(400, "bad_length", "Content-Length must be one decimal number")
-            head.length = int(value)
-        elif name == b"transfer-encoding":
-            if value.lower() != b"chunked":
-                raise Refused(501, "not_implemented", "chunked is the only transfer coding that is understood")
-            if head.minor == 0:
-                raise Refused(400, "ambiguous_length", "HTTP/1.0 has no Transfer-Encoding")
-            head.length = CHUNKED
-        elif name == b"connection":
-            connection += b"," + value.lower()
-        elif name == b"expect":
-            if value.lower() != b"100-continue":
-                raise Refused(417, "bad_expectation", "only 100-continue can be expected")
-            head.expects = head.minor == 1  # RFC 9110, 10.1.1: of HTTP/1.0 it is ignored
-        elif name == b"upgrade":
-            upgrade = value.lower()
-    if b"transfer-encoding" in seen and b"content-length" in seen:
-        raise Refused(400, "ambiguous_length", "Content-Length and Transfer-Encoding were both sent")
-    if head.minor == 1 and b"host" not in seen:
+    found = dict(head.headers)
+    connection = found.get(b"connection", b"")
+    if len(found) < len(head.headers):
+        connection = _joined_connection(head.headers, bounds)
+    if (host := found.get(b"host")) is not None:
+        if _HOST.match(host) is None:
+            raise Refused(400, "bad_host", "the Host header names no host")
+    elif head.minor == 1:
         raise Refused(400, "no_host", "HTTP/1.1 demands a Host header")
-    options = [option.strip(b" \t") for option in connection.split(b",")] if connection else ()
+    if (length := found.get(b"content-length")) is not None:
+        if LENGTH.match(length) is None:
+            raise Refused(400, "bad_length", "Content-Length must be one decimal number")
+        head.length = int(length)
+    if (coding := found.get(b"transfer-encoding")) is not None:
+        _judge_coding(coding, head, counted=length is not None)
+    if (expected := found.get(b"expect")) is not None:
+        _judge_expectation(expected)
+        head.expects = head.minor == 1 and head.length != 0  # RFC 9110, 10.1.1: of HTTP/1.0 it is ignored
+    options = [option.strip(b" \t") for option in connection.lower().split(b",")] if connection else ()
     if b"close" in options:
         head.keep = False
     elif head.minor == 0 and b"keep-alive" in options:
         head.keep = True
-    if b"upgrade" in seen:
-        head.upgrade = bounds.websocket and upgrade == b"websocket" and b"upgrade" in options and head.minor == 1
-        if not head.upgrade or head.method != b"GET" or head.length:
+    if (protocol := found.get(b"upgrade")) is not None:
+        offered = bounds.websocket and protocol.lower() == b"websocket" and b"upgrade" in options and head.minor == 1
+        if not offered or head.method != b"GET" or head.length:
             raise Refused(400, "no_upgrade", "no upgrade of the protocol is offered")
-    if not head.length:
-        head.expects = False
+        head.upgrade = True
+
+
+def _joined_connection(headers: Headers, bounds: Bounds) -> bytes:
+    """Return the values of all Connection fields of a head that repeats some field. Raises Refused.
+
+    Upgrade counts once too: its last value would be looked at alone.
+    """
+    seen: set[bytes] = set()
+    for name, value in headers:
+        if name in seen and (name in bounds.single or name == b"upgrade"):
+            raise Refused(400, "duplicate_header", f"{name.decode('ascii')} was sent more than once")
+        seen.add(name)
+        if name == b"expect":
+            _judge_expectation(value)
+    return b",".join(value for name, value in headers if name == b"connection")
+
+
+def _judge_expectation(value: bytes) -> None:
+    if value.lower() != b"100-continue":
+        raise Refused(417, "bad_expectation", "only 100-continue can be expected")
+
+
+def _judge_coding(value: bytes, head: Head, *, counted: bool) -> None:
+    """Set the framing of a head with Transfer-Encoding. Raises Refused."""
+    if value.lower() != b"chunked":
+        raise Refused(501, "not_implemented", "chunked is the only transfer coding that is understood")
+    if head.minor == 0:
+        raise Refused(400, "ambiguous_length", "HTTP/1.0 has no Transfer-Encoding")
+    if counted:
+        raise Refused(400, "ambiguous_length", "Content-Length and Transfer-Encoding were both sent")
+    head.length = CHUNKED
 
 
 def _why(head: bytes) -> Refused:
@@ -196,6 +195,6 @@ def _why(head: bytes) -> Refused:
 
 
 def _origin_within(head: bytes) -> bytes:
-    """Return the Origin of a head that is too large, so that its page can read the refusal."""
+    """Return the Origin of a head that is too large or has too many fields, so that its page can read the refusal."""
     found = re.search(rb"\r\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,256})[ \t]*\r\n", head)
     return b"" if found is None else found[1]

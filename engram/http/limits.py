@@ -9,10 +9,15 @@ proxies, hotkeys after their signature was verified.
 import ipaddress
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from math import ceil, inf
 from typing import Final, TypeAlias, final
+
+from engram.http.framing import Refused
 
 _TABLE: Final = 100_000
 """Buckets kept; about 20 MB when full."""
+_MAPPED_BITS: Final = 96
+"""The prefix of IPv4 addresses that are written as IPv6 ones (RFC 4291, 2.5.5.2)."""
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -53,6 +58,14 @@ class Limiter:
         return len(self._full_at)
 
 
+def too_often(wait_s: float) -> Refused:
+    """Return the 429 for a caller that must wait `wait_s` seconds."""
+    seconds = max(1, ceil(wait_s)) if wait_s != inf else 60
+    refused = Refused(429, "rate_limited", f"too many requests; try again in {seconds} s")
+    refused.retry_s = seconds
+    return refused
+
+
 def burst_of(per_minute: int) -> int:
     """Return the burst that a rate allows: a sixth of a minute's requests, at least 10."""
     return max(10, per_minute // 6)
@@ -69,7 +82,7 @@ class ClientAddress:
 
     def trust(self, networks: Iterable[str]) -> None:
         """Trust these networks from now on, and no others. Raises ValueError for anything else, and changes nothing."""
-        self._trusted = tuple(ipaddress.ip_network(each, strict=False) for each in networks)
+        self._trusted = tuple(_network(each) for each in networks)
 
     def of(self, peer: str, forwarded: Iterable[str] = ()) -> str:
         """Return the address of the client that talks to our outermost trusted proxy.
@@ -82,7 +95,7 @@ class ClientAddress:
             return peer
         client = peer
         for entry in reversed(",".join(forwarded).split(",")):
-            address = entry.strip().removeprefix("[").removesuffix("]")
+            address = unmapped(entry.strip().removeprefix("[").removesuffix("]"))
             try:
                 ipaddress.ip_address(address)
             except ValueError:
@@ -94,8 +107,10 @@ class ClientAddress:
 
     def trusts(self, address: str) -> bool:
         """Return whether the address is one of our proxies."""
+        if not self._trusted:
+            return False
         try:
-            parsed = ipaddress.ip_address(address)
+            parsed = ipaddress.ip_address(unmapped(address))
         except ValueError:
             return False
         return any(parsed in network for network in self._trusted)
@@ -137,14 +152,34 @@ class BodyRoom:
         return self._sum
 
 
+def unmapped(address: str) -> str:
+    """Return an IPv4 address as itself where it is written as an IPv6 one (`::ffff:192.0.2.1`), as sockets of both
+    families write it; anything else unchanged."""
+    if ":" in address:
+        try:
+            parsed = ipaddress.IPv6Address(address)
+        except ValueError:
+            return address
+        if parsed.ipv4_mapped is not None:
+            return str(parsed.ipv4_mapped)
+    return address
+
+
+def _network(written: str) -> Network:
+    network = ipaddress.ip_network(written, strict=False)
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= _MAPPED_BITS:
+        mapped = network.network_address.ipv4_mapped
+        return network if mapped is None else ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED_BITS))
+    return network
+
+
 def bucket_of(address: str) -> str:
     """Return the bucket of an address: itself, or the /64 of an IPv6 address, which belongs to one customer."""
+    address = unmapped(address)
     if ":" not in address:
         return address
     try:
         parsed = ipaddress.IPv6Address(address.partition("%")[0])
     except ValueError:
         return address
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
     return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))

@@ -14,11 +14,13 @@ from engram.http import descriptors
 from engram.http.app import App
 from engram.http.asgi import HeaderLines
 from engram.http.connection import Patience
-from engram.http.head import Refused, bounds
+from engram.http.edge import Edge
+from engram.http.head import SINGLE, Bounds, Refused
 from engram.http.server import Limits, Server
 from engram.http.sockets import Address, listen, passed
 from engram.http.tls import Certificates
 from engram.telemetry import logs
+from engram.telemetry.seldom import Seldom
 
 SLACK_S: Final = 2.0
 """Time to close after the full drain time, in seconds."""
@@ -56,7 +58,7 @@ class Listener:
         self._certificates = certificates
         self.bound: Address | None = None
         """None until it serves for the first time."""
-        self._serving: list[App | Server] = []
+        self._trusting: tuple[Edge | Server, ...] = ()
 
     @property
     def url(self) -> str:
@@ -67,8 +69,8 @@ class Listener:
     def trust(self, proxies: tuple[str, ...]) -> None:
         """Trust these networks from now on, and no others, in what serves and in what is started later."""
         self._settings = msgspec.structs.replace(self._settings, trusted_proxies=proxies)
-        for serving in self._serving:
-            (serving.edge if isinstance(serving, App) else serving).trust(proxies)
+        for each in self._trusting:
+            each.trust(proxies)
 
     def reload_certificates(self) -> None:
         """Load the certificates again, where there are any."""
@@ -83,46 +85,23 @@ class Listener:
             port = self._port if self.bound is None else self.bound.port
             application = app()
             application.edge.trust(self._settings.trusted_proxies)
-            self._serving = [application]
+
+            def begun(server: Server) -> None:
+                self.bound = server.bound
+                self._trusting = application.edge, server
+
             await serve(
                 application,
                 self._host,
                 port,
-                context=_Recording(context, self),
+                context=context,
                 settings=self._settings,
                 drain_s=self._drain_s,
                 certificates=self._certificates,
-                on_server=self._serving.append,
+                on_server=begun,
             )
 
         return DrainingJob(run)
-
-
-@final
-class _Recording:
-    """A job's context that records the bound address in its listener."""
-
-    def __init__(self, context: Context, listener: Listener) -> None:
-        self._context = context
-        self._listener = listener
-
-    @property
-    def stop_requested(self) -> trio.Event:
-        return self._context.stop_requested
-
-    def ready(self, info: object = None) -> None:
-        if isinstance(info, Address):
-            self._listener.bound = info
-        self._context.ready(info)
-
-
-def http_job(app: App, host: str, port: int, *, settings: HttpSettings, drain_s: float) -> DrainingJob:
-    """Return the job that serves `app`; its ChildSpec's shutdown time must exceed `drain_s`."""
-
-    async def run(context: Context) -> None:
-        await serve(app, host, port, context=context, settings=settings, drain_s=drain_s)
-
-    return DrainingJob(run)
 
 
 async def serve(
@@ -163,10 +142,10 @@ async def serve(
 def limits_of(app: App, settings: HttpSettings) -> Limits:
     """Return the limits of a surface's server: from its settings, capped by the process's file descriptors."""
     return Limits(
-        bounds=bounds(
+        bounds=Bounds(
             max_head_bytes=settings.max_header_bytes,
             max_headers=settings.max_headers,
-            single_headers=app.single_headers,
+            single=SINGLE.union(app.single_headers),
         ),
         patience=Patience(
             idle_s=settings.idle_timeout_s,
@@ -178,6 +157,11 @@ def limits_of(app: App, settings: HttpSettings) -> Limits:
         max_per_address=settings.max_connections_per_ip,
         trusted_proxies=settings.trusted_proxies,
     )
+
+
+def refusal_lines() -> Seldom:
+    """Return the bound on the lines of a listener about what it refused: anybody can cause those."""
+    return Seldom(100, 10.0, trio.current_time)
 
 
 async def _write_logs() -> None:
@@ -194,21 +178,27 @@ class _SurfaceObserver:
         self._surface = app.surface
         self._edge = app.edge
         self._refusals = app.metrics.http_refused
+        self._lines = refusal_lines()
         self._gauge = app.metrics.http_connections.labels(app.surface)
 
     def refused(self, refused: Refused, client: str) -> tuple[str, HeaderLines]:
         self.dropped(refused.code)
         request_id = self._edge.request_id()
-        _log.info(
-            "refused",
-            surface=self._surface,
-            code=refused.code,
-            status=refused.status,
-            client=client,
-            request_id=request_id,
-        )
+        if refused.status != 429 and self._lines.wanted():
+            _log.info(
+                "refused",
+                surface=self._surface,
+                code=refused.code,
+                status=refused.status,
+                client=client,
+                request_id=request_id,
+                **self._lines.facts,
+            )
         own = (b"x-request-id", request_id.encode("ascii"))
         return request_id, (own, *self._edge.cors_headers(refused.origin))
+
+    def count_refusal(self, client: str) -> float:
+        return self._edge.count_refusal(client)
 
     def dropped(self, code: str) -> None:
         self._refusals.labels(self._surface, code).inc()

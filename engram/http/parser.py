@@ -7,7 +7,7 @@ repaired, a request is accepted as it stands or refused. CR LF before a request 
 import re
 from typing import TypeAlias, final
 
-from engram.http.framing import CHUNKED, END, NEED, Framed, Mark
+from engram.http.framing import CHUNKED, END, NEED, Framed, Mark, Refused
 from engram.http.head import Bounds, Head, check_begun, read
 
 __all__ = ["END", "NEED", "Event", "Parser"]
@@ -25,7 +25,7 @@ class Parser(Framed[Head]):
     __slots__ = ("_bounds",)
 
     def __init__(self, bounds: Bounds) -> None:
-        super().__init__(bounds.max_head_bytes, bounds.max_extension_bytes)
+        super().__init__(bounds.max_head_bytes, bounds.max_headers, bounds.max_extension_bytes)
         self._bounds = bounds
 
     def take_all(self) -> bytes:
@@ -45,6 +45,23 @@ class Parser(Framed[Head]):
             self._state = self._chunk
         if self._state == self._chunk and self._buffer[:5] == b"0\r\n\r\n":
             return self._chunk() is END
+        return False
+
+    def holds_request(self) -> bool:
+        """Return whether a whole request is buffered behind the current one. Parses a copy: for the server's end."""
+        ahead = Parser(self._bounds)
+        ahead._buffer = bytes(self._buffer)
+        ahead._left, ahead._extension_bytes = self._left, self._extension_bytes
+        ahead._state = getattr(ahead, self._state.__name__)
+        current = self._state != self._head  # its body has not been taken to its end
+        try:
+            while (event := ahead.next()) is not NEED:
+                if event is END:
+                    if not current:
+                        return True
+                    current = False
+        except Refused:
+            pass
         return False
 
     def _head(self) -> Event:

@@ -10,6 +10,7 @@ from engram.http import exchange
 from engram.http.asgi import Receive, Scope, Send, error_body
 from engram.http.errors import ApiError
 from engram.http.exchange import Exchange
+from engram.http.parts import BodyParts
 
 HeaderPairs: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -52,6 +53,13 @@ class Request:
     def body(self) -> bytes:
         """The whole body."""
         return self.exchange.body
+
+    @property
+    def parts(self) -> BodyParts:
+        """The body as it comes. Raises LookupError where the route does not read it so."""
+        if self.exchange.parts is None:
+            raise LookupError(f"the body of {self.method} {self.scope['path']} has been read whole")
+        return self.exchange.parts
 
     def header(self, name: bytes) -> str | None:
         """Return the first header of this name (lower case), None when there is none."""

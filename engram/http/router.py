@@ -29,6 +29,7 @@ class _Entry(msgspec.Struct, frozen=True):
     pattern: re.Pattern[str]
     handler: Handler
     hot: bool
+    in_parts: bool = False
 
 
 @final
@@ -48,11 +49,17 @@ class Router:
         self._inner = inner
         return self
 
-    def add(self, method: str, path: str, handler: Handler, *, hot: bool = False) -> None:
-        """Answer `method` of `path`, whose first segment is no parameter, with `handler`."""
+    def add(self, method: str, path: str, handler: Handler, *, hot: bool = False, in_parts: bool = False) -> None:
+        """Answer `method` of `path`, whose first segment is no parameter, with `handler`.
+
+        With `in_parts` the handler reads the body as it comes, which the framework cannot: such a route is hot.
+        """
+        hot = hot or in_parts
+        if in_parts:
+            self._surface.edge.leave_bodies(self._is_in_parts)
         rule = _PARAMETER.sub(lambda found: f"<{'path:' if found[2] else ''}{found[1]}>", path)
         pattern = re.compile(_PARAMETER.sub(_group, path) + r"\Z")
-        entry = _Entry(rule, pattern, handler, hot)
+        entry = _Entry(rule, pattern, handler, hot, in_parts)
         if not pattern.groups:
             self._exact[method, path] = entry
         else:
@@ -87,9 +94,12 @@ class Router:
         request.exchange.route = entry.path
         answered = await entry.handler(request)
         if isinstance(answered, Stream):
-            await self._surface.stream(answered, receive, send)
+            await self._surface.stream(answered, scope["method"], receive, send)
         else:
             await respond(send, answered.status, answered.body, _lines(answered))
+
+    def _is_in_parts(self, scope: Scope) -> bool:
+        return (found := self._find(scope)) is not None and found[0].in_parts
 
     def _find(self, scope: Scope) -> tuple[_Entry, Mapping[str, str]] | None:
         """Return the hot route of a request, None where Quart is to route it."""

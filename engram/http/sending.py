@@ -10,7 +10,7 @@ sending, not the answer. The wait for a head starts when the last byte of the re
 waits for room in the buffer are timed.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from math import inf
 from typing import Final, TypeAlias, final
@@ -154,10 +154,12 @@ class Exchange:
             raise ValueError(f"the body has {'more' if left < 0 else 'less'} than the {length} bytes it declared")
 
     async def _send(self, *parts: bytes) -> None:
-        with trio.CancelScope(deadline=min(self._patience.due, trio.current_time() + self._patience.answer_s)) as wait:
-            await self.wire.write(*parts)
-        if wait.cancelled_caught:
-            raise self._late("the server takes nothing", self._patience.answer_s)
+        for slices in _sliced(parts):
+            due = min(self._patience.due, trio.current_time() + self._patience.answer_s)
+            with trio.CancelScope(deadline=due) as wait:
+                await self.wire.write(*slices)
+            if wait.cancelled_caught:
+                raise self._late("the server takes nothing", self._patience.answer_s)
 
     async def head(self) -> AnswerHead:
         """Return the answer's head. Raises Interrupted."""
@@ -210,7 +212,7 @@ class Exchange:
         if self.wire.damaged:
             raise Interrupted("the connection broke: its TLS is damaged")
         try:
-            self._parser.end()
+            self._parser.end(cut=self.wire.cut)
         except Refused as refused:
             raise Interrupted(refused.message) from None
 
@@ -218,6 +220,16 @@ class Exchange:
         if trio.current_time() >= self._patience.due:
             return Interrupted(f"no answer within {self._patience.total_s:g} s")
         return Interrupted(f"{what} for {wait_s:g} s")
+
+
+def _sliced(parts: tuple[bytes, ...]) -> Iterator[tuple[bytes, ...]]:
+    """Yield what is written at once, so that a wait ends with each slice that the server takes."""
+    if sum(map(len, parts)) <= _AT_ONCE_BYTES:
+        yield parts
+        return
+    for part in parts:
+        for at in range(0, len(part), _AT_ONCE_BYTES):
+            yield (part[at : at + _AT_ONCE_BYTES],)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ connections in the kernel's queue, closes idle ones after a last check for input
 `Connection: close`, and cuts the rest after the drain time.
 
 Under pressure (`max_connections`) an idle connection is closed to admit a new one (admission.py chooses it); when every
-connection has a request in progress, the new one is refused with 503.
+connection has a whole request in progress, the new one is refused with 503.
 """
 
 import contextlib
@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
-from itertools import count
 from typing import Final, Protocol, final
 
 import msgspec
@@ -26,9 +25,11 @@ from engram.http.admission import Admission
 from engram.http.asgi import AsgiApp, HeaderLines, Scope, error_body
 from engram.http.connection import Connection, Patience
 from engram.http.head import Bounds, Refused
-from engram.http.limits import ClientAddress
+from engram.http.limits import ClientAddress, unmapped
 from engram.http.sockets import Address, tune
 from engram.http.tls import Certificates, transports
+from engram.http.transport import turns
+from engram.telemetry.seldom import Seldom
 
 SWEEP_S: Final = 0.25
 _ACCEPTED_AT_ONCE: Final = 64
@@ -57,6 +58,11 @@ class Observer(Protocol):
 
     def refused(self, refused: Refused, client: str) -> tuple[str, HeaderLines]:
         """Record a request that is refused by its connection; return the request's id and headers to add."""
+        ...
+
+    def count_refusal(self, client: str) -> float:
+        """Count a request that is refused while its head is read against the rate of its address; return 0.0, or the
+        seconds to wait where there were too many."""
         ...
 
     def dropped(self, code: str) -> None:
@@ -102,9 +108,9 @@ class Server:
         self._turned_away = _turned_away(observer.for_anybody())
         self._secure = certificates is not None
         self._wrapped = transports(certificates, limits.patience.send_s)
-        self.turns = count(1)
-        """Increasing numbers, finer than the clock, that order connections by how long they have waited."""
+        self.turns = turns
         self._leaving = 0
+        self._cannot_accept = Seldom(1, 10.0, trio.current_time)
 
     def trust(self, proxies: tuple[str, ...]) -> None:
         """Exempt these networks from the bound per address from now on, and no others. Raises ValueError."""
@@ -156,14 +162,15 @@ class Server:
             except (BlockingIOError, ConnectionAbortedError):
                 return True
             except OSError as error:
-                _log.warning("cannot_accept", error=str(error))
+                if self._cannot_accept.wanted():
+                    _log.warning("cannot_accept", error=str(error), **self._cannot_accept.facts)
                 return False
             try:
                 tune(sock)
             except OSError:  # the client disconnected meanwhile
                 sock.close()
                 continue
-            self._admit(sock, str(peer[0]), int(peer[1]), nursery)
+            self._admit(sock, unmapped(str(peer[0])), int(peer[1]), nursery)
         return True
 
     def _admit(self, sock: socket.socket, host: str, port: int, nursery: trio.Nursery) -> None:
@@ -183,6 +190,10 @@ class Server:
         finally:
             self._open.leave(connection.client[0], connection)
             self._observer.count(len(self._open))
+
+    def end(self, connection: Connection) -> None:
+        """Note that a connection only awaits its client's closing: it goes first when there is no room."""
+        self._open.end(connection)
 
     def _make_room(self) -> bool:
         connection = self._open.to_evict()
@@ -217,6 +228,10 @@ class Server:
             self._leaving -= 1
             sock.close()
 
+    def count_refusal(self, client: str) -> float:
+        """Count a refused request of an address; return 0.0, or the seconds to wait where there were too many."""
+        return self._observer.count_refusal(client)
+
     def refusal(self, refused: Refused, client: str) -> bytes:
         """Return the answer to a request that does not reach the application; it closes the connection."""
         request_id, headers = self._observer.refused(refused, client)
@@ -226,8 +241,10 @@ class Server:
             b"content-type: application/json",
             b"content-length: %d" % len(body),
             b"connection: close",
+            _UNCACHED,
             *(b"%b: %b" % line for line in headers),
             *((_ALLOW,) if refused.status == 405 else ()),
+            *((b"retry-after: %d" % refused.retry_s,) if refused.retry_s else ()),
         ]
         head = b"\r\n".join(lines) + b"\r\n" + self.date + b"\r\n"
         return head if refused.bodyless else head + body
@@ -250,6 +267,8 @@ class Server:
 
 _ALLOW: Final = b"allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """A 405 must have it (RFC 9110, 15.5.6): of the methods in common use, those that reach an application."""
+_UNCACHED: Final = b"cache-control: no-store"
+"""A 405 and a 501 may be kept by caches unless they forbid it (RFC 9110, 15.1)."""
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 """Not 2.4: there `send` must raise once the client has disconnected, and here the application runs on."""
 
@@ -273,6 +292,7 @@ def _turned_away(headers: HeaderLines) -> bytes:
     lines = [
         b"HTTP/1.1 503 Service Unavailable",
         b"content-type: application/json",
+        _UNCACHED,
         b"retry-after: 1",
         b"connection: close",
         b"content-length: %d" % len(_BUSY),

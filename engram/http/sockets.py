@@ -59,34 +59,45 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return listeners
 
 
+_HANDED_DOWN: dict[str, list[int]] = {}
+
+
+def hand_down(name: str, descriptor: int) -> None:
+    """Let the surface called `name` listen on this descriptor, which the parent of this process has opened."""
+    os.set_inheritable(descriptor, False)  # what this process starts does not hold it
+    _HANDED_DOWN.setdefault(name, []).append(descriptor)
+
+
 def passed(environ: Mapping[str, str], name: str) -> list[socket.socket]:
-    """Return the listening sockets called `name` (LISTEN_FDNAMES) that the service manager holds for this process.
+    """Return the listening sockets called `name` (LISTEN_FDNAMES) that the service manager holds for this process, or
+    that its parent has handed down.
 
     Empty where there are none, or where they were meant for another process. Raises ValueError for a descriptor that is
     not a listening stream socket.
     """
-    if environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = int(environ.get("LISTEN_FDS", "0"))
-    names = environ.get("LISTEN_FDNAMES", "").split(":")
     sockets = []
-    for index in range(count):
-        if (names[index] if index < len(names) else "") != name:
-            continue
-        descriptor = _FIRST_PASSED_FD + index
+    for descriptor in (*_HANDED_DOWN.get(name, ()), *_held(environ, name)):
         if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-            raise ValueError(f"descriptor {descriptor} ({name}) from LISTEN_FDS is no socket")
+            raise ValueError(f"descriptor {descriptor} ({name}) for this process to listen on is no socket")
         os.set_inheritable(descriptor, False)  # no child holds it, or it would stay open after this process
         sock = socket.socket(fileno=os.dup(descriptor))
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.close()
-            raise ValueError(f"descriptor {descriptor} ({name}) from LISTEN_FDS does not listen for streams")
+            raise ValueError(f"descriptor {descriptor} ({name}) does not listen for streams")
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             sock.close()
-            raise ValueError(f"descriptor {descriptor} ({name}) from LISTEN_FDS must listen on TCP, not on a path")
+            raise ValueError(f"descriptor {descriptor} ({name}) must listen on TCP, not on a path")
         sock.setblocking(False)
         sockets.append(sock)
     return sockets
+
+
+def _held(environ: Mapping[str, str], name: str) -> list[int]:
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    count = int(environ.get("LISTEN_FDS", "0"))
+    return [_FIRST_PASSED_FD + index for index, found in enumerate(names[:count]) if found == name]
 
 
 def tune(sock: socket.socket) -> None:

@@ -111,8 +111,10 @@ class TlsTransport(Transport):
             except ssl.SSLWantReadError:
                 await self._flush()
                 if not await self._fill():
+                    self.cut = True
                     return b""
             except ssl.SSLError as error:
+                self.cut = isinstance(error, ssl.SSLEOFError)
                 self.damaged = not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
                 return b""
 

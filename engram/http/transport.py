@@ -6,7 +6,9 @@ server wants the connection to check its state, or the call was meant for the ot
 """
 
 import socket
+from itertools import count
 from math import inf
+from select import EPOLLRDHUP, epoll
 from typing import Final, TypeAlias
 
 import trio
@@ -14,6 +16,8 @@ from trio.lowlevel import notify_closing, wait_readable, wait_writable
 
 ClientAddress: TypeAlias = tuple[str, int]
 
+turns: Final = count(1)
+"""Increasing numbers, finer than the clock, that order connections by how long they have waited."""
 LATE: Final = -1.0
 READ_BYTES: Final = 65_536
 LEAST_BYTES_A_S: Final = 4_096
@@ -27,7 +31,20 @@ class Late(Exception):
 class Transport:
     """Reads and writes one accepted socket, which is non-blocking and belongs to this object."""
 
-    __slots__ = ("_reading", "_writing", "broken", "called_back", "damaged", "read_due", "send_s", "sock", "write_due")
+    __slots__ = (
+        "_reading",
+        "_writing",
+        "broken",
+        "called_back",
+        "cut",
+        "damaged",
+        "read_due",
+        "send_s",
+        "sock",
+        "stuck_at",
+        "stuck_since",
+        "write_due",
+    )
 
     secure = False
 
@@ -43,6 +60,12 @@ class Transport:
         """Whether writing is no longer possible."""
         self.damaged = False
         """Whether input ended by a TLS error instead of by its sender."""
+        self.cut = False
+        """Whether input ended without TLS's close_notify: anybody between may have ended it (RFC 9112, 9.8)."""
+        self.stuck_at = inf
+        """The time of the last progress of a write that waits for the client, on trio's clock; inf when none does."""
+        self.stuck_since = 0
+        """The turn of that progress."""
         self._reading = False
         self._writing = False
 
@@ -81,6 +104,12 @@ class Transport:
         if self.called_back or self.read_due == LATE:
             self.called_back, self.read_due = False, inf
             raise Late
+
+    async def hung_up(self) -> None:
+        """Return once the other side has ended or broken the connection, whatever of its bytes is still unread."""
+        with epoll(1) as watched:  # trio waits for bytes, which hide the end behind them
+            watched.register(self._number(), EPOLLRDHUP)
+            await wait_readable(watched.fileno())
 
     def has_bytes(self) -> bool:
         """Return whether bytes wait to be read."""
@@ -165,13 +194,14 @@ class Transport:
             rest = memoryview(part)[sent:]
             sent = max(0, sent - len(part))
             while rest:
-                self.write_due = min(due, trio.current_time() + self.send_s)
+                self.stuck_at, self.stuck_since = trio.current_time(), next(turns)
+                self.write_due = min(due, self.stuck_at + self.send_s)
                 await self._writable()
                 try:
                     rest = rest[self.sock.send(rest) :]
                 except BlockingIOError:
                     continue
-        self.write_due = inf
+        self.write_due = self.stuck_at = inf
 
     async def _writable(self) -> None:
         number = self._number()

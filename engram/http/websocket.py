@@ -5,17 +5,19 @@
                --an answer of its own (ASGI's extension websocket.http.response)--> that answer
 
 A client that sends nothing for `idle_s` is pinged, and closed with 1011 after another `idle_s` of silence. A message
-beyond `MESSAGE_BYTES` closes with 1009. While the server drains, a handshake is answered 503 and an open connection is
-closed with 1012 (restart). The application's messages are written as they come, one frame each.
+beyond 1 MiB closes with 1009. While the server drains, a handshake is answered 503 and an open connection is
+closed with 1012 (restart). One that waits for its client counts as idle since that last sent something: it makes room
+like an idle connection. The application's messages are written as they come, one frame each; several tasks may send,
+and one may receive meanwhile.
 """
 
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, final
 
 import structlog
 import trio
 from wsproto import ConnectionType, WSConnection
-from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -31,13 +33,14 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from engram.http.asgi import Message, Scope
+from engram.http.errors import TooLarge
 from engram.http.head import Head, Refused
+from engram.http.messages import Messages
 from engram.http.transport import Late
 
 if TYPE_CHECKING:
     from engram.http.connection import Connection
 
-MESSAGE_BYTES: Final = 1_048_576
 DENIAL: Final = "websocket.http.response"
 """ASGI's extension by which an application answers a handshake with a response of its own."""
 _EARLY_BYTES: Final = 65_536
@@ -69,10 +72,9 @@ class WebSocket:
         self._denied = False  # whether the application answers the handshake by a response of its own
         self._connect_sent = False  # whether the application received websocket.connect
         self._closed: int | None = None
-        self._text: list[str] = []
-        self._bytes: list[bytes] = []
-        self._size = 0
+        self._messages = Messages()
         self._pinged = False
+        self._writing = trio.Lock()
 
     async def run(self) -> None:
         """Shake hands, run the application, close."""
@@ -125,6 +127,8 @@ class WebSocket:
             await self._close(_RESTARTING)
             return
         transport.read_due = connection.server.now + connection.server.patience.idle_s
+        if connection.body_since is None:  # a ping does not make it younger
+            connection.body_since = next(connection.server.turns)
         try:
             data = await transport.read()
         except Late:
@@ -133,7 +137,7 @@ class WebSocket:
             return
         except (OSError, trio.ClosedResourceError, trio.BrokenResourceError):
             data = b""
-        self._pinged = False
+        self._pinged, connection.body_since = False, None
         if not self._accepted:
             connection.parser.feed(data)
         if not data or connection.parser.held > _EARLY_BYTES:
@@ -157,10 +161,20 @@ class WebSocket:
 
     async def _write(self, event: Event) -> None:
         """Send an event; drop it when the client has closed or disconnected."""
+        with contextlib.suppress(LocalProtocolError):
+            await self._put(event)
+
+    async def _put(self, event: Event) -> None:
+        """Send an event, whole before the next task's. Raises LocalProtocolError where it is too late for it."""
         transport = self._connection.transport
-        if self._accepted and self._wire.state is not ConnectionState.OPEN:
-            return
-        await transport.write(self._wire.send(event))
+        try:
+            self._writing.acquire_nowait()
+        except trio.WouldBlock:
+            await self._writing.acquire()
+        try:
+            await transport.write(self._wire.send(event))
+        finally:
+            self._writing.release()
         if transport.broken and self._closed is None:
             self._closed = _GONE
             transport.end_wait()
@@ -171,7 +185,7 @@ class WebSocket:
         elif isinstance(event, CloseConnection):
             if self._closed is None:
                 self._closed = event.code
-                await self._connection.transport.write(self._wire.send(event.response()))
+                await self._write(event.response())
         elif isinstance(event, TextMessage | BytesMessage):
             return await self._joined(event)
         elif not isinstance(event, Pong):
@@ -179,30 +193,19 @@ class WebSocket:
         return None
 
     async def _joined(self, event: TextMessage | BytesMessage) -> Message | None:
-        self._size += len(event.data.encode() if isinstance(event, TextMessage) else event.data)
-        if self._size > MESSAGE_BYTES:
+        try:
+            joined = self._messages.joined(event)
+        except TooLarge:
             await self._close(_TOO_LARGE)
             return None
-        if not event.data:
-            pass  # empty fragments cost the sender nothing and never end
-        elif isinstance(event, TextMessage):
-            self._text.append(event.data)
-        else:
-            self._bytes.append(bytes(event.data))
-        if not event.message_finished:
+        if joined is None:
             return None
-        message: dict[str, Any] = {"type": "websocket.receive", "bytes": None, "text": None}
-        if isinstance(event, TextMessage):
-            message["text"] = "".join(self._text)
-        else:
-            message["bytes"] = b"".join(self._bytes)
-        self._text, self._bytes, self._size = [], [], 0
-        return message
+        text, data = (joined, None) if isinstance(joined, str) else (None, joined)
+        return {"type": "websocket.receive", "bytes": data, "text": text}
 
     async def send(self, message: Any) -> None:
         """Take a message of the application."""
         kind = message["type"]
-        transport = self._connection.transport
         if self._closed is not None:
             return
         if kind == "websocket.send":
@@ -214,24 +217,24 @@ class WebSocket:
             accept = AcceptConnection(
                 subprotocol=message.get("subprotocol"), extra_headers=list(message.get("headers", ()))
             )
-            await transport.write(self._wire.send(accept))
+            await self._put(accept)
             self._accepted = True
             if early := self._connection.parser.take_all():
                 await self._feed(early)
         elif kind == "websocket.close" and not self._accepted:
             self._closed = _GONE
-            await transport.write(self._wire.send(RejectConnection(status_code=403)))
+            await self._put(RejectConnection(status_code=403))
         elif kind == f"{DENIAL}.start" and not self._accepted:
             date = self._connection.server.date.removeprefix(b"date: ").rstrip()
             lines = [*message.get("headers", ()), (b"date", date), (b"connection", b"close")]
             self._denied = True
             rejection = RejectConnection(status_code=message["status"], headers=lines, has_body=True)
-            await transport.write(self._wire.send(rejection))
+            await self._put(rejection)
         elif kind == f"{DENIAL}.body" and self._denied:
             finished = not message.get("more_body", False)
             if finished:
                 self._closed = _GONE
-            await transport.write(self._wire.send(RejectData(data=message.get("body", b""), body_finished=finished)))
+            await self._put(RejectData(data=message.get("body", b""), body_finished=finished))
         elif kind == "websocket.close":
             await self._close(message.get("code") or 1000, message.get("reason") or "")
         else:
@@ -241,8 +244,4 @@ class WebSocket:
         if self._closed is not None or not self._accepted:
             return
         self._closed = code
-        try:
-            data = self._wire.send(CloseConnection(code=code, reason=reason))
-        except LocalProtocolError:
-            return
-        await self._connection.transport.write(data)
+        await self._write(CloseConnection(code=code, reason=reason))

@@ -7,7 +7,7 @@ container, which servers give in no other way, are read by `read_texts`.
 import ssl
 from collections.abc import Iterable
 from math import inf
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 import trio
 from wsproto import ConnectionType, WSConnection
@@ -28,6 +28,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from engram.http import targets
 from engram.http.dialling import dial
 from engram.http.errors import BadAnswer, Interrupted, NotSent, TooLarge, reason
+from engram.http.messages import Content, Messages
 from engram.http.transport import Late, Transport
 
 CONNECT_S: Final = 5.0
@@ -37,9 +38,6 @@ _REASON_BYTES: Final = 300
 _TOO_LARGE: Final = 1009
 _GONE: Final = (OSError, Late, trio.ClosedResourceError, trio.BrokenResourceError)
 
-Content: TypeAlias = str | bytes
-"""A text message or a binary one."""
-
 
 @final
 class WebSocketClient:
@@ -48,13 +46,20 @@ class WebSocketClient:
     `HttpClient.websocket` and `open_websocket` make one.
     """
 
-    def __init__(self, transport: Transport, wire: WSConnection, early: Iterable[Event], max_bytes: int) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        wire: WSConnection,
+        early: Iterable[Event],
+        max_bytes: int,
+        *,
+        drops_large: bool = False,
+    ) -> None:
         self._transport = transport
         self._wire = wire
         self._events = list(reversed(list(early)))
-        self._max_bytes = max_bytes
-        self._parts: list[Content] = []
-        self._size = 0
+        self._drops_large = drops_large
+        self._messages = Messages(max_bytes, drops_large=drops_large)
         self._sending = trio.Lock()
         self.closed: str = ""
         """Why no more messages come; empty while the connection is open."""
@@ -62,8 +67,8 @@ class WebSocketClient:
     async def receive(self) -> Content | None:
         """Return the next message; None once the server has closed or is gone, and `closed` says how.
 
-        Raises TooLarge for a message of more than `max_bytes` (the connection is closed) and BadAnswer for what is
-        no WebSocket.
+        Raises TooLarge for a message of more than `max_bytes`, and BadAnswer for what is no WebSocket. After TooLarge
+        the connection is closed; one that drops large messages has read this one to its end, and goes on.
         """
         while not self.closed:
             while self._events:
@@ -163,21 +168,14 @@ class WebSocketClient:
             raise BadAnswer(f"no WebSocket: {error}") from error
 
     async def _joined(self, event: TextMessage | BytesMessage) -> Content | None:
-        data = event.data
-        self._size += len(data.encode()) if isinstance(data, str) and not data.isascii() else len(data)
-        if self._size > self._max_bytes:
-            with trio.move_on_after(_CLOSE_S):
-                await self._write(CloseConnection(code=_TOO_LARGE))
-            self.abort()
-            raise TooLarge(f"a message has more than {self._max_bytes} bytes", 101)
-        if data:  # empty fragments cost the server nothing and never end
-            self._parts.append(data if isinstance(data, str) else bytes(data))
-        if not event.message_finished:
-            return None
-        parts, self._parts, self._size = self._parts, [], 0
-        if isinstance(event, TextMessage):
-            return "".join(part for part in parts if isinstance(part, str))
-        return b"".join(part for part in parts if isinstance(part, bytes))
+        try:
+            return self._messages.joined(event)
+        except TooLarge:
+            if not self._drops_large:
+                with trio.move_on_after(_CLOSE_S):
+                    await self._write(CloseConnection(code=_TOO_LARGE))
+                self.abort()
+            raise
 
 
 async def open_websocket(
@@ -189,8 +187,9 @@ async def open_websocket(
     connect_s: float = CONNECT_S,
     answer_s: float = CONNECT_S,
     max_bytes: int,
+    drops_large: bool = False,
 ) -> WebSocketClient:
-    """Connect to a http(s) URL and shake hands; messages may have `max_bytes`.
+    """Connect to a http(s) URL and shake hands; messages may have `max_bytes`, see `WebSocketClient.receive`.
 
     Raises NotSent (no connection within `connect_s`), Interrupted (the handshake was not answered within `answer_s`)
     and BadAnswer (refused, or no WebSocket).
@@ -203,7 +202,7 @@ async def open_websocket(
         raise NotSent(f"no connection within {connect_s:g} s")
     try:
         with trio.move_on_after(answer_s):
-            return await _shaken(transport, target, headers, max_bytes)
+            return await _shaken(transport, target, headers, max_bytes, drops_large=drops_large)
         raise Interrupted(f"the handshake was not answered within {answer_s:g} s")
     except BaseException:
         transport.close()
@@ -211,7 +210,12 @@ async def open_websocket(
 
 
 async def _shaken(
-    transport: Transport, target: targets.Target, headers: Iterable[tuple[str, str]], max_bytes: int
+    transport: Transport,
+    target: targets.Target,
+    headers: Iterable[tuple[str, str]],
+    max_bytes: int,
+    *,
+    drops_large: bool,
 ) -> WebSocketClient:
     wire = WSConnection(ConnectionType.CLIENT)
     extra = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers]
@@ -224,7 +228,7 @@ async def _shaken(
             events = list(wire.events())
             for place, event in enumerate(events):
                 if isinstance(event, AcceptConnection):
-                    return WebSocketClient(transport, wire, events[place + 1 :], max_bytes)
+                    return WebSocketClient(transport, wire, events[place + 1 :], max_bytes, drops_large=drops_large)
                 if isinstance(event, RejectConnection):
                     refused = event.status_code
                     if not event.has_body:

@@ -54,6 +54,8 @@ class Callers:
             max_age_s=callers.cache_duration_s,
             has_chain=bool(callers.chain_endpoint),
         )
+        self.takes_x_epistula_alone = set(callers.schemes) == {"x-epistula"}
+        """Whether a request without any signature lacks the headers of that scheme."""
         self._verifier = Verifier(
             [profiles.STRICT[name] for name in callers.schemes],
             started_ms=self._now_ms() if started_ms is None else started_ms,

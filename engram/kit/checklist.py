@@ -46,6 +46,11 @@ class OnChain(msgspec.Struct, frozen=True):
     """The same where it is an address: host:port or a base URL."""
     incentive: float | None = None
     emission_rao: int | None = None
+    since_block: int | None = None
+    """The earlier block that the changes are counted from."""
+    incentive_change: float | None = None
+    emission_change_rao: int | None = None
+    change_unknown_because: str | None = None
 
 
 def checklist(
@@ -63,21 +68,24 @@ def checklist(
     validators use where it is not the one of `url` (behind NAT or a tunnel); `committed` is what was found at the
     committed address.
     """
-    reached = all(each.good for each in found.reach)
     return [
         _registered(chain),
         _of(COMMODITY, found.work, "it answers as its subnet wants", "it does not answer yet"),
         _of(SIGNATURES, found.signatures, "proven callers alone are served", "it was not reached"),
         _committed(chain, committed, public),
         _of(LOGGING, found.reach, "it answers for its health; watch it there", ""),
-        Line(
-            LOCALLY,
-            "good" if reached and found.work else "to do",
-            f"seen by the validator {seen_from}" if reached else "engram miner-check --local",
-        ),
+        _seen(found, seen_from),
         _open(project, local=chain is None),
         _incentive(chain),
     ]
+
+
+def _seen(found: Inspected, seen_from: str) -> Line:
+    if not found.work or not all(each.good for each in found.reach):
+        return Line(LOCALLY, "to do", "engram miner-check --local")
+    if not all(each.good for each in found.work):
+        return Line(LOCALLY, "to do", f"the validator {seen_from} saw it fail: see the lines above")
+    return Line(LOCALLY, "good", f"seen by the validator {seen_from}")
 
 
 def _of(line: str, findings: list[Finding], good: str, nothing: str) -> Line:
@@ -133,8 +141,11 @@ def _open(project: Path | None, *, local: bool) -> Line:
 
 def _incentive(chain: OnChain | None) -> Line:
     if chain is None:
-        return Line(INCENTIVE, "later", "engram subnet status --netuid … shows both")
+        return Line(INCENTIVE, "later", "engram subnet status --netuid … shows both, and their change")
     if not chain.registered or chain.incentive is None or chain.emission_rao is None:
         return Line(INCENTIVE, "to do", "nothing is earned before the hotkey is registered")
-    earned = chain.emission_rao / 1e9
-    return Line(INCENTIVE, "good", f"incentive {chain.incentive:.4f}, emission {earned:.6f} alpha a tempo")
+    earned = f"incentive {chain.incentive:.4f}, emission {chain.emission_rao / 1e9:.6f} alpha a tempo"
+    if chain.incentive_change is None or chain.emission_change_rao is None:
+        return Line(INCENTIVE, "good", f"{earned}; their change is not known: {chain.change_unknown_because}")
+    change = f"{chain.incentive_change:+.4f} and {chain.emission_change_rao / 1e9:+.6f}"
+    return Line(INCENTIVE, "good", f"{earned}; {change} since block {chain.since_block}")

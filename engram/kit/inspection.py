@@ -112,6 +112,9 @@ class Inspection:
         if status == 401 or other != 401:
             words = f"not as the miner of this hotkey: {status} to a request for it, {other} to one for another"
             return [*seen, Finding("answers", False, words)]
+        if not (200 <= status < 300 or status == 403):  # 403: this validator is proven, and not admitted
+            words = f"it answered a request for this hotkey with {status}: {said}"
+            return [*seen, Finding("answers", False, words)]
         return [*seen, Finding("answers", True, f"it takes requests for this hotkey alone ({status})")]
 
     async def _get(self, path: str, headers: Mapping[str, str] | None = None) -> Response:

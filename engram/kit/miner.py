@@ -1,6 +1,7 @@
 """A miner with an HTTP API: its endpoints, its application and its process."""
 
 import inspect
+import re
 import typing
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ AnyHandler = Callable[..., Awaitable[Any]]
 H = TypeVar("H", bound=AnyHandler)
 
 SIGNED: Final = ("epistula",)
+_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+/?")
 
 
 class MinerHealth(msgspec.Struct, frozen=True):
@@ -78,14 +80,22 @@ class Miner:
         self.settings = kit_settings.checked(msgspec.structs.replace(self.settings, callers=allowed), "--allow")
 
     def post(self, path: str) -> Callable[[H], H]:
-        """Answer POST of `path` with the decorated handler. Raises TypeError for one without types."""
+        """Answer POST of `path` with the decorated handler.
+
+        Raises TypeError for one without types, ValueError for a path that is none or is taken.
+        """
         return lambda handler: self._add("POST", path, handler)
 
     def get(self, path: str) -> Callable[[H], H]:
-        """Answer GET of `path` with the decorated handler. Raises TypeError for one without types."""
+        """Answer GET of `path` with the decorated handler. Raises as `post` does."""
         return lambda handler: self._add("GET", path, handler)
 
     def _add(self, method: Method, path: str, handler: H) -> H:
+        if _PATH.fullmatch(path) is None:
+            raise ValueError(f"{path!r} is no path: write one as /inference, without parameters")
+        taken = {(row.method, row.path) for row, _ in self._rows}
+        if (method, path) in taken | {(_CVM.method, _CVM.path), (_HEALTH.method, _HEALTH.path)}:
+            raise ValueError(f"{method} {path} is answered already; take another path")
         request, answer = _types(handler, takes_body=method == "POST")
         summary = inspect.getdoc(handler) or handler.__name__
         success: Response[Any] = Response(200, "The answer.", answer)

@@ -3,9 +3,16 @@
 from typing import final
 
 import msgspec
+import trio
 
 from engram.gpu import GpuReader
-from engram.gpu.attestation import AttestationProvider, CommandAttestation, NoAttestation, NvmlAttestation
+from engram.gpu.attestation import (
+    Attestation,
+    AttestationProvider,
+    CommandAttestation,
+    NoAttestation,
+    NvmlAttestation,
+)
 from engram.kit.settings import OfferSection
 
 
@@ -41,9 +48,15 @@ class Offer:
         self._attestation = _provider(settings)
 
     async def answer(self, request: CvmRequest) -> CvmInfo:
-        """Return the offer, with an attestation bound to the request's nonce and the miner's hotkey."""
-        info = await self._gpus.read()
-        proof = await self._attestation.attest(request.nonce, self._hotkey)
+        """Return the offer, with an attestation bound to the request's nonce and the miner's hotkey.
+
+        A driver that hangs costs the longer of the two deadlines, not both.
+        """
+        async with trio.open_nursery() as nursery:
+            proofs: list[Attestation] = []
+            nursery.start_soon(self._attest, request.nonce, proofs)
+            info = await self._gpus.read()
+        (proof,) = proofs
         vram_gb = self._settings.vram_gb or (None if info.vram_gib is None else round(info.vram_gib))
         return CvmInfo(
             gpu_type=self._settings.gpu_type or info.gpu_name,
@@ -55,12 +68,15 @@ class Offer:
             gpu_reason=info.reason,
         )
 
+    async def _attest(self, nonce: str, proofs: list[Attestation]) -> None:
+        proofs.append(await self._attestation.attest(nonce, self._hotkey))
+
 
 def _provider(settings: OfferSection) -> AttestationProvider:
     match settings.attestation:
         case "nvml":
-            return NvmlAttestation()
+            return NvmlAttestation(deadline_s=settings.attestation_s)
         case "command":
-            return CommandAttestation(settings.attestation_command)
+            return CommandAttestation(settings.attestation_command, deadline_s=settings.attestation_s)
         case "none":
             return NoAttestation()

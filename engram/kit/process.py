@@ -23,6 +23,7 @@ from engram.kit.settings import MinerSettings
 from engram.proxy.authorization import ChainView
 from engram.proxy.chain_view import NoChain, SyncedChain
 from engram.roles.process import EXIT_CANNOT_START, Process, begin, spare
+from engram.roles.registration import network_shown, registering, require_registered
 from engram.telemetry.loop_lag import loop_lag_job
 
 MakeMiner: TypeAlias = Callable[[str | None, int | None], Miner]
@@ -44,6 +45,10 @@ def main(make: MakeMiner, argv: Sequence[str] | None = None) -> int:
         allow: Annotated[
             tuple[str, ...], Parameter(help="Hotkey (SS58) that may call beside those of the settings.", negative="")
         ] = (),
+        unregistered: Annotated[
+            bool,
+            Parameter(help="Serve also where the chain does not have the hotkey on the subnet.", negative=""),
+        ] = False,
         log_level: Annotated[str, Parameter(help="DEBUG, INFO, WARNING or ERROR.")] = "INFO",
         ready_fd: Annotated[int | None, Parameter(help="Descriptor that gets one JSON line once it serves.")] = None,
     ) -> int:
@@ -54,18 +59,21 @@ def main(make: MakeMiner, argv: Sequence[str] | None = None) -> int:
         except ConfigError as error:
             print(f"miner cannot start: {error}", file=sys.stderr)
             return EXIT_CANNOT_START
-        return run(miner, ready_fd)
+        return run(miner, ready_fd, unregistered=unregistered)
 
     status = line(argv)
     return status if isinstance(status, int) else 0  # --help returns nothing
 
 
-def run(miner: Miner, ready_fd: int | None = None) -> int:
-    """Serve the miner until SIGTERM or Ctrl-C; return the exit status."""
+def run(miner: Miner, ready_fd: int | None = None, *, unregistered: bool = False) -> int:
+    """Serve the miner until SIGTERM or Ctrl-C; return the exit status.
+
+    Where the settings name a chain that answers, the miner's hotkey must be registered, or `unregistered` be True.
+    """
 
     @contextmanager
     def claimed(process: Process) -> Iterator[_Program]:
-        yield _Program(process, miner)
+        yield _Program(process, miner, unregistered)
 
     return Process("miner", (OSError, ValueError), ready_fd).live(claimed)
 
@@ -74,8 +82,9 @@ def run(miner: Miner, ready_fd: int | None = None) -> int:
 class _Program:
     """The tree of one miner."""
 
-    def __init__(self, process: Process, miner: Miner) -> None:
+    def __init__(self, process: Process, miner: Miner, unregistered: bool) -> None:
         self._process = process
+        self._unregistered = unregistered
         self._miner = miner
         serve = miner.settings.serve
         self._listener = Listener(serve.host, serve.port, HttpSettings(), serve.drain_s)
@@ -84,6 +93,7 @@ class _Program:
     async def opened(self) -> AsyncIterator[SupervisorSpec]:
         http = HttpClient()
         try:
+            await self._require_registered(http)
             yield self._tree(http)
         finally:
             await http.aclose()
@@ -95,6 +105,16 @@ class _Program:
     def ended(self) -> None:
         """Log the end."""
         _log.info("stopped")
+
+    async def _require_registered(self, http: HttpClient) -> None:
+        followed = _chain_settings(self._miner.settings)
+        if followed is None or self._unregistered:
+            return
+        at = self._miner.settings
+        chain = network_shown(at.callers.chain_endpoint)
+        command = registering(chain, at.miner.netuid, "--wallet.name W --wallet.hotkey H")
+        remedy = f"{command}; --unregistered serves without"
+        await require_registered(followed, chain, at.hotkey, remedy, http, self._process.clock)
 
     def _tree(self, http: HttpClient) -> SupervisorSpec:
         p, settings = self._process, self._miner.settings

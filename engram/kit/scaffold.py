@@ -21,6 +21,7 @@ _FILES: Final = {
     "Containerfile": "Containerfile.template",
     "LICENSE": "LICENSE.template",
     ".gitignore": "gitignore.template",
+    "wheels/.gitignore": "wheels-gitignore.template",
 }
 """Files of the project, and the templates beside this module that they are written from."""
 
@@ -62,6 +63,7 @@ def create(folder: Path, *, netuid: int, port: int, hotkey: str | None = None) -
     folder.mkdir(parents=True)
     for target, template in _FILES.items():
         text = resources.files("engram.kit").joinpath("project", template).read_text("utf-8")
+        (folder / target).parent.mkdir(exist_ok=True)
         (folder / target).write_text(text.format(**values), "utf-8")
     if keypair is not None:
         wallet.write_hotkey_file(folder / HOTKEY_FILE, keypair)

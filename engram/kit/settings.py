@@ -8,9 +8,12 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from config.addresses import is_http_url
 from config.errors import ConfigError, Problem
 from config.model import Count, Netuid, Port, Seconds, Section
 from engram import wire
+from engram.chain.read.endpoints import http_url
+from engram.gpu.attestation import DEADLINE_S
 from engram.hotkeys import MalformedHotkey, PublicKey, profiles, ss58
 from engram.proxy.settings.model import PLACEHOLDERS, StakeUnit
 
@@ -46,9 +49,12 @@ class CallersSection(Section, frozen=True):
     schemes: tuple[str, ...] = SCHEMES
     """How requests may be signed. `x-epistula` names no receiver: whoever gets such a request can pass it on."""
     chain_endpoint: str = ""
-    """JSON-RPC endpoint that tells permits and stakes; empty: only `allowed` pass."""
+    """JSON-RPC endpoint (wss, ws, https or http) that tells permits and stakes; empty: only `allowed` pass."""
     min_stake: Annotated[float, Meta(ge=0, le=1e15)] = 1_000.0
-    stake_unit: StakeUnit = "tao"
+    """A validator needs more than this."""
+    stake_unit: StakeUnit = "weighted"
+    """What of a validator's stake counts: `alpha`, `tao`, or `weighted`, both as the chain weights them, which is
+    `metagraph.S` of Bittensor's SDK."""
     cache_duration_s: Seconds = 3_600.0
     """A metagraph older than this authorizes no one."""
 
@@ -65,6 +71,8 @@ class OfferSection(Section, frozen=True):
     attestation: Literal["none", "nvml", "command"] = "none"
     attestation_command: tuple[str, ...] = ()
     """Program and arguments; its output is the attestation."""
+    attestation_s: Seconds = DEADLINE_S
+    """Seconds within which an attestation must be made; null is answered after it. Validators wait about 10 s."""
 
 
 class MinerSettings(Section, frozen=True):
@@ -125,6 +133,9 @@ def _problems(settings: MinerSettings, where: str) -> list[Problem]:
     known = ", ".join(profiles.STRICT)
     unknown = [scheme for scheme in settings.callers.schemes if scheme not in profiles.STRICT]
     found += [Problem(where, "callers.schemes", f"{scheme!r} is none of {known}") for scheme in unknown]
+    if settings.callers.chain_endpoint and not is_http_url(http_url(settings.callers.chain_endpoint)):
+        text = f"{settings.callers.chain_endpoint!r} is no URL, such as wss://entrypoint-finney.opentensor.ai:443"
+        found.append(Problem(where, "callers.chain_endpoint", text))
     if settings.serve.behind_proxy and not _is_loopback(settings.serve.host):
         text = f"{settings.serve.host} is not loopback: anyone could say who calls; set behind_proxy = false"
         found.append(Problem(where, "serve.behind_proxy", text))

@@ -53,6 +53,7 @@ class MinerSurface(Surface[Caller]):
         x_epistula = is_x_epistula(call.http)
         match error:
             case AuthError():
+                x_epistula = x_epistula or self._callers.takes_x_epistula_alone
                 bare = error.code == "missing_header" and not x_epistula
                 return _refused(call, unbelieved(error, x_epistula=x_epistula, bare=bare))
             case NotAuthorized():

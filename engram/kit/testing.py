@@ -15,6 +15,7 @@ from engram.http.listener import serve as serve_app
 from engram.http.sockets import Address
 from engram.kit.miner import Miner
 from engram.kit.signing import signed
+from engram.proxy.authorization import ChainView
 from engram.proxy.chain_view import NoChain
 from engram.telemetry.metrics import Metrics
 
@@ -51,13 +52,22 @@ class Served:
         return await self._http.request("GET", self.url + path, headers=headers)
 
 
-async def serve(miner: Miner, callers: Sequence[Keypair], use: Callable[[Served], Awaitable[None]]) -> None:
-    """Serve the miner on a free port of loopback, let `callers` call, and run `use`."""
+async def serve(
+    miner: Miner,
+    callers: Sequence[Keypair],
+    use: Callable[[Served], Awaitable[None]],
+    *,
+    chain: ChainView | None = None,
+) -> None:
+    """Serve the miner on a free port of loopback, let `callers` call, and run `use`.
+
+    `chain` stands for the subnet where the settings name a `chain_endpoint`; None: it has not been read.
+    """
     miner.allow(*(key.ss58 for key in callers))
     http, host = HttpClient(), _Host()
     clock = SystemClock()
     started_ms = int((clock.now() - _BEFORE_S) * 1000)
-    app = miner.app(clock=clock, ids=SystemIds(), metrics=Metrics(), chain=NoChain(), started_ms=started_ms)
+    app = miner.app(clock=clock, ids=SystemIds(), metrics=Metrics(), chain=chain or NoChain(), started_ms=started_ms)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(host.serve, app)

@@ -28,6 +28,8 @@ def misfit(text: str) -> Misfit:
     'Query must be string'
     >>> misfit("Expected `str` of length >= 3 - at `$.query`").detail
     'Query too short'
+    >>> misfit("Object missing required field `query`").detail
+    'Missing query'
     >>> misfit("Expected an object").detail
     'Expected an object'
     """

@@ -11,6 +11,12 @@ class LedgerUnavailable(LedgerError, NotDone):
     """The transaction was not committed: the disk is full or read-only, or the ledger is closed. Nothing was lost."""
 
 
+class ServerAway(LedgerUnavailable):
+    """The server of the ledger does not answer; a start that meets this is worth trying again."""
+
+    may_pass = True
+
+
 class CommitUnknown(LedgerError, OutcomeUnknown):
     """COMMIT failed in a way that leaves open whether it took effect. The process ends; the next start finds out."""
 

@@ -3,12 +3,25 @@
 import contextlib
 import fcntl
 import os
+import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from engram.files import in_the_way
 from engram.ledger.backup import LOCK_FILE, finish_restore
 from engram.ledger.errors import FolderInUse, LedgerUnavailable
+
+MARK_FILE: Final = "folder-mark"
+
+
+def mark_of(folder: Path) -> str:
+    """Return what tells this data folder from all others, a copy of it included. Raises OSError."""
+    file = folder / MARK_FILE
+    with contextlib.suppress(FileExistsError), file.open("x", encoding="ascii") as made:
+        made.write(secrets.token_hex(8))
+    return f"{file.read_text(encoding='ascii')}@{socket.gethostname()}:{file.stat().st_ino}"
 
 
 @contextlib.contextmanager

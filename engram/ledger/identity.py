@@ -20,7 +20,7 @@ def claim(folder: Path, environment: str, settings: LedgerSettings = EMBEDDED) -
     place = place_of(settings, folder)
     ledger = open_ledger(settings, folder)
     try:
-        ledger.write_now(partial(_refuse_moved, place=place))
+        ledger.write_now(partial(refuse_moved, place=place))
         held, ledger_id = ledger.write_now(
             lambda connection: (facts.claim_environment(connection, environment), facts.ledger_id(connection))
         )
@@ -34,7 +34,8 @@ def claim(folder: Path, environment: str, settings: LedgerSettings = EMBEDDED) -
     return ledger_id
 
 
-def _refuse_moved(connection: Connection, place: str) -> None:
+def refuse_moved(connection: Connection, place: str) -> None:
+    """Raise LedgerUnusable where the ledger was moved elsewhere, or is still being moved here."""
     if (to := facts.get(connection, facts.MOVED_TO)) is not None:
         raise LedgerUnusable(f"{place} was moved to {to}: set ledger.url to it")
     if facts.get(connection, facts.MOVING_FROM) is not None:

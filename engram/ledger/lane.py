@@ -17,11 +17,13 @@ from sqlalchemy.dialects import sqlite
 
 from engram import wire
 from engram.durable.connection import open_reader
-from engram.durable.driver import sqlite3
+from engram.durable.driver import code_of, sqlite3
 
 MOST_ROWS: Final = 256
 MOST_STEPS: Final = 20_000
 _STEPS_A_LOOK: Final = 1_000
+_PASSING: Final = frozenset({sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+"""Errors after which the connection is as good as before: a read that took too long, a lock that is not waited for."""
 
 R = TypeVar("R")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -91,7 +93,8 @@ class Lane:
             self._steps = 0
             found = connection.execute(lookup.sql, values).fetchmany(MOST_ROWS)
         except sqlite3.Error as error:
-            self.close()
+            if code_of(error) not in _PASSING:
+                self.close()
             raise LaneClosed(str(error)) from error
         return [lookup.decode(packed) for (packed,) in found]
 

@@ -153,6 +153,28 @@ def _validators_sign_once_a_block(connection: Connection) -> None:
     _script(connection, "relay_signatures.sql")
 
 
+def _some_work_is_done_once(connection: Connection) -> None:
+    _script(connection, "singletons.sql")
+
+
+def _tickets_hold_at_every_gateway(connection: Connection) -> None:
+    _script(connection, "tickets.sql")
+
+
+def _leases_know_their_folder(connection: Connection) -> None:
+    """Where a file is the ledger there are no leases."""
+    if connection.dialect.name == "postgresql":
+        _script(connection, "lease_folders.sql")
+
+
+def _memories_are_restored(connection: Connection) -> None:
+    _script(connection, "memory_restored.sql")
+
+
+def _validators_co_sign_rankings(connection: Connection) -> None:
+    _script(connection, "relay_kinds.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -174,4 +196,9 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _what_is_overdue_is_counted,
     _rows_have_owners,
     _validators_sign_once_a_block,
+    _some_work_is_done_once,
+    _tickets_hold_at_every_gateway,
+    _leases_know_their_folder,
+    _memories_are_restored,
+    _validators_co_sign_rankings,
 )

@@ -20,16 +20,25 @@ def place_of(settings: LedgerSettings, folder: Path) -> str:
 
 
 def server_of(
-    settings: LedgerSettings, address: str = "", on_drain: Callable[[], None] = lambda: None
+    settings: LedgerSettings,
+    address: str = "",
+    folder: str = "",
+    on_drain: Callable[[], None] = lambda: None,
 ) -> Server | None:
-    """Return the server that keeps the ledger, None where it is a file; does not connect.
+    """Return the server that keeps the ledger, None where it is a file; does not connect. `folder` is the mark of the
+    data folder (folder.py) that this process has locked.
 
     Raises LedgerUnavailable where the driver is not installed.
     """
     if not settings.url:
         return None
     found: Server = postgres("server").PostgresServer(
-        settings.url, name=settings.gateway_name, address=address, ttl_s=settings.lease_s, on_drain=on_drain
+        settings.url,
+        name=settings.gateway_name,
+        address=address,
+        folder=folder,
+        ttl_s=settings.lease_s,
+        on_drain=on_drain,
     )
     return found
 

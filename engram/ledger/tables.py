@@ -1,6 +1,7 @@
-"""Facts about the ledger itself and switches the operator set: `ledger_id`, `environment`, `selling`."""
+"""Facts about the ledger itself, switches the operator set, and what its gateways share: `ledger_id`, `environment`,
+`selling`, `ticket_secret`; and who does what only one process may do."""
 
-from sqlalchemy import Text
+from sqlalchemy import Integer, Text
 
 from engram.ledger.sql import Column, Table, metadata
 
@@ -9,5 +10,13 @@ meta = Table(
     metadata,
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+singletons = Table(
+    "singletons",
+    metadata,
+    Column("role", Text, primary_key=True),
+    Column("owner_epoch", Integer, nullable=False),
     sqlite_strict=True,
 )

@@ -11,7 +11,7 @@ import trio
 
 from engram.http.client import HttpClient
 from engram.mcp import remote
-from engram.mcp.model import HANDSHAKE_VERSIONS, HEADER_MISMATCH, UNSUPPORTED_VERSION
+from engram.mcp.model import HANDSHAKE_VERSIONS, HEADER_MISMATCH, METHOD_NOT_FOUND, UNSUPPORTED_VERSION
 from engram.mcp.remote import Exchanged, RemoteFailed, Response
 
 MAX_BYTES: Final = 262_144
@@ -55,10 +55,15 @@ class ToolClient:
         """Call a tool. Raises RemoteFailed."""
         params = {"name": tool, "arguments": dict(arguments)}
         with trio.move_on_after(self._within_s):
-            if not self._handshake:
-                exchanged = await self._post("tools/call", remote.enveloped(params), stateless=True)
-                if not _wants_handshake(exchanged):
-                    return _called(exchanged)
+            if self._handshake:
+                try:
+                    return _called(await self._by_handshake(params))
+                except RemoteFailed:
+                    if self._handshake:
+                        raise
+            exchanged = await self._post("tools/call", remote.enveloped(params), stateless=True)
+            if not _wants_handshake(exchanged):
+                return _called(exchanged)
             found = _called(await self._by_handshake(params))
             self._handshake = True
             return found
@@ -72,6 +77,8 @@ class ToolClient:
         }
         begun = await self._post("initialize", hello, request_id=_BEGINNING)
         if begun.response is None or begun.response.result is None:
+            if _code(begun) in (UNSUPPORTED_VERSION, METHOD_NOT_FOUND):
+                self._handshake = False
             raise _failed(begun, "initialize")
         version = begun.response.result.get("protocolVersion")
         if version not in HANDSHAKE_VERSIONS:
@@ -80,7 +87,10 @@ class ToolClient:
         if (session := begun.headers.get(_SESSION)) is not None:
             more[_SESSION] = session
         await self._post("notifications/initialized", {}, headers=more, request_id=None)
-        return await self._post("tools/call", params, headers=more)
+        called = await self._post("tools/call", params, headers=more)
+        if _code(called) == UNSUPPORTED_VERSION:
+            self._handshake = False
+        return called
 
     async def _post(
         self,
@@ -111,12 +121,18 @@ class ToolClient:
 def _wants_handshake(exchanged: Exchanged) -> bool:
     """Return whether a server refused a request for the wire that it is of."""
     error = None if exchanged.response is None else exchanged.response.error
-    code = None if error is None else error.get("code")
+    code = _code(exchanged)
     if code == UNSUPPORTED_VERSION:
         data = error.get("data") if error else None
         supported = data.get("supported", []) if isinstance(data, dict) else []
         return isinstance(supported, list) and any(version in HANDSHAKE_VERSIONS for version in supported)
-    return exchanged.status in (400, 404, 405, 406) and code not in (-32601, -32602, HEADER_MISMATCH)
+    return exchanged.status in (400, 404, 405, 406) and code not in (METHOD_NOT_FOUND, -32602, HEADER_MISMATCH)
+
+
+def _code(exchanged: Exchanged) -> object:
+    """Return the code of a JSON-RPC error; None where there is none."""
+    error = None if exchanged.response is None else exchanged.response.error
+    return None if error is None else error.get("code")
 
 
 def _called(exchanged: Exchanged) -> Called:

@@ -115,9 +115,9 @@ class Dispatcher:
             self._measure(method, "refused", trio.current_time() - began)
             protocol = error.code in (HEADER_MISMATCH, UNSUPPORTED_VERSION, DENIED, BUSY)
             return Answered(_error(message.id, error), STATUS.get(error.code, 200) if stateless or protocol else 200)
-        outcome = "failed" if result.get("isError") else "ok"
-        self._measure(method, outcome, trio.current_time() - began)
         body = _result(message.id, result)
+        outcome = "failed" if result.get("isError") or len(body) > MAX_ANSWER_BYTES else "ok"
+        self._measure(method, outcome, trio.current_time() - began)
         if len(body) > MAX_ANSWER_BYTES:
             text = f"the answer has {len(body)} bytes, at most {MAX_ANSWER_BYTES} are sent: ask for less"
             return Answered(_error(message.id, McpError(INTERNAL_ERROR, text)), 200)

@@ -9,7 +9,7 @@ from typing import final
 import msgspec
 
 from engram.http.request import Answer, HeaderPairs, Request
-from engram.mcp.access import Access, Denied
+from engram.mcp.access import Access, Arrived, Denied
 from engram.mcp.dispatcher import Dispatcher
 
 
@@ -34,14 +34,14 @@ class McpEndpoint:
 
     async def post(self, request: Request) -> Answer:
         """Answer one message."""
-        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.lines]
+        arrived = Arrived.of(request)
         try:
-            caller = await self._access.caller(headers, request.exchange.client, request.body)
-            _check_form(headers)
+            caller = await self._access.caller(arrived)
+            _check_form(arrived.headers)
         except Denied as denied:
             self._refused(denied.code)
             return refusal(denied)
-        answered = await self._dispatcher.answer(request.body, caller, headers)
+        answered = await self._dispatcher.answer(request.body, caller, arrived.headers)
         if answered.body is None:
             return Answer(answered.status, b"", media="")
         retry: HeaderPairs = (("Retry-After", "1"),) if answered.status == 503 else ()

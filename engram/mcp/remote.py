@@ -4,7 +4,7 @@ The answer is JSON, or the first event of a stream that has the request's id. No
 environment is used, no content encoding is taken, raw bytes are counted. Every failure is one error.
 """
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Iterator, Mapping
 from typing import Any, Final, final
 
 import msgspec
@@ -81,7 +81,7 @@ async def post(
                     content = await _event(answer, request_id, max_bytes)
                 else:
                     content = await _whole(answer, max_bytes)
-                return Exchanged(answer.status, received, _response(content, answer.status), content)
+                return Exchanged(answer.status, received, _response(content, answer.status, request_id), content)
     except trio.TooSlowError:
         raise RemoteFailed(f"no answer within {within_s:g} s") from None
     except HttpError as error:
@@ -107,19 +107,43 @@ async def _whole(parts: AsyncIterable[bytes], max_bytes: int) -> bytes:
 
 async def _event(parts: AsyncIterable[bytes], request_id: RequestId | None, max_bytes: int) -> bytes:
     """Return the data of the first event that answers the request; others are requests and notifications to us."""
-    held, seen = bytearray(), 0
+    events, seen = _Events(), 0
     async for part in parts:
         seen += len(part)
         if seen > max_bytes:
             raise RemoteFailed(f"the event stream has more than {max_bytes} bytes and no answer")
-        held += part.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        *events, rest = bytes(held).split(b"\n\n")
-        held = bytearray(rest)
-        for event in events:
-            data = b"\n".join(line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:"))
-            if data and _answers(data, request_id):
+        for data in events.of(part):
+            if _answers(data, request_id):
                 return data
     raise RemoteFailed("the event stream ended without an answer")
+
+
+@final
+class _Events:
+    """Reads the data of server-sent events from a stream in parts, which may end anywhere; each byte is read once."""
+
+    def __init__(self) -> None:
+        self._line = bytearray()
+        self._data: list[bytes] = []
+        self._after_cr = False
+
+    def of(self, part: bytes) -> Iterator[bytes]:
+        """Yield the data of the events that end in this part."""
+        if self._after_cr and part:
+            part, self._after_cr = part.removeprefix(b"\n"), False
+        if not part:
+            return
+        self._after_cr = part.endswith(b"\r")
+        *lines, rest = part.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        for line in lines:
+            self._line += line
+            if self._line.startswith(b"data:"):
+                self._data.append(bytes(self._line[5:]).removeprefix(b" "))
+            elif not self._line and self._data:
+                yield b"\n".join(self._data)
+                self._data.clear()
+            self._line.clear()
+        self._line += rest
 
 
 def _answers(data: bytes, request_id: RequestId | None) -> bool:
@@ -130,8 +154,11 @@ def _answers(data: bytes, request_id: RequestId | None) -> bool:
     return found.id == request_id and (found.result is not None or found.error is not None)
 
 
-def _response(content: bytes, status: int) -> Response | None:
-    """Return the response in a body; None where there is none, as in an answer of something before the server."""
+def _response(content: bytes, status: int, request_id: RequestId | None) -> Response | None:
+    """Return the response in a body; None where there is none, as in an answer of something before the server.
+
+    An error may be of no request, where the server could not read which it was. Raises RemoteFailed.
+    """
     if not content:
         return None
     try:
@@ -140,4 +167,8 @@ def _response(content: bytes, status: int) -> Response | None:
         if status == 200:
             raise RemoteFailed("the answer is no JSON-RPC response") from None
         return None
-    return found if found.result is not None or found.error is not None else None
+    if found.result is None and found.error is None:
+        return None
+    if found.id != request_id and (found.id is not None or found.error is None):
+        raise RemoteFailed(f"the answer is to request {found.id!r}, not to {request_id!r}"[:200])
+    return found

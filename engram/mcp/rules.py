@@ -42,6 +42,9 @@ NAME_HEADER: Final = "mcp-name"
 ROUTING: Final = (VERSION_HEADER, METHOD_HEADER, NAME_HEADER)
 NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """The parameter that `Mcp-Name` repeats, by method."""
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_NO_PORT: Final = (80, 443)
+"""Ports that a URL leaves out."""
 _BASE64: Final = re.compile(r"=\?base64\?(.*)\?=")
 
 Headers = Mapping[str, str]
@@ -144,7 +147,7 @@ def is_loopback_name(host: str) -> bool:
     >>> [is_loopback_name(host) for host in ("localhost:80", "127.0.0.1", "[::1]:9", "localhost.evil", "")]
     [True, True, True, False, False]
     """
-    return _name(host) in ("localhost", "127.0.0.1", "::1")
+    return _name(host) in _LOOPBACK
 
 
 def is_loopback_address(address: str) -> bool:
@@ -155,9 +158,34 @@ def is_loopback_address(address: str) -> bool:
         return False
 
 
-def host_is_ours(host: str | None, hosts: Iterable[str]) -> bool:
-    """Return whether a Host header names this server: a loopback name, or one of `hosts` (name, or name:port)."""
-    return host is not None and (is_loopback_name(host) or host.lower() in hosts or _name(host) in hosts)
+def names_of(hosts: Iterable[str], bound: tuple[str, int] | None, *, local: bool) -> frozenset[str]:
+    """Return the names that a client may call a server: `hosts` (name, or name:port), the address that it is bound to,
+    and those of loopback for a peer that is there.
+
+    >>> sorted(names_of(["agents.example"], ("10.0.0.5", 8765), local=False))
+    ['10.0.0.5:8765', 'agents.example']
+    """
+    own = frozenset(_at(bound[0], bound[1])) if bound is not None and _is_one_address(bound[0]) else frozenset()
+    return frozenset(hosts) | own | (_LOOPBACK if local else frozenset())
+
+
+def audiences_of(hosts: Iterable[str], bound: tuple[str, int] | None, *, local: bool) -> frozenset[str]:
+    """Return the audiences of a server's tokens: as `names_of`, a name without a port being of the server's own.
+
+    >>> sorted(audiences_of(["agents.example"], ("127.0.0.1", 80), local=False))
+    ['127.0.0.1', '127.0.0.1:80', 'agents.example', 'agents.example:80']
+    """
+    found = names_of(hosts, bound, local=False)
+    if bound is None:
+        return found
+    bare = {name for name in found if _name(name) == name.strip("[]")}
+    loopback = {name for each in (_LOOPBACK if local else ()) for name in _at(each, bound[1])}
+    return found | {f"{name}:{bound[1]}" for name in bare} | loopback
+
+
+def host_is_ours(host: str | None, names: Iterable[str]) -> bool:
+    """Return whether a Host header is one of these names (name, or name:port)."""
+    return host is not None and (host.lower() in names or _name(host) in names)
 
 
 def origin_is_ours(origin: str | None, hosts: Iterable[str]) -> bool:
@@ -166,6 +194,19 @@ def origin_is_ours(origin: str | None, hosts: Iterable[str]) -> bool:
         return True
     scheme, separator, host = origin.partition("://")
     return bool(separator) and scheme in ("http", "https") and host_is_ours(host, hosts)
+
+
+def _is_one_address(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _at(host: str, port: int) -> tuple[str, ...]:
+    """Return the Host headers of an address."""
+    name = f"[{host}]" if ":" in host else host
+    return (f"{name}:{port}", name) if port in _NO_PORT else (f"{name}:{port}",)
 
 
 def _name(host: str) -> str:

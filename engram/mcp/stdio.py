@@ -1,7 +1,8 @@
 """The stdio transport: one message a line in, one a line out. Requests of one client run side by side.
 
-A line longer than MAX_MESSAGE_BYTES is refused without being kept. `notifications/cancelled` ends the call that it
-names, which is then not answered. The end of the input ends the server, after the calls in progress.
+A line longer than MAX_MESSAGE_BYTES is refused without being kept. So is a request while AT_ONCE are in progress: what
+ends one of them must always be read. `notifications/cancelled` ends the call that it names, which is then not answered.
+The end of the input ends the server, after the calls in progress.
 """
 
 import os
@@ -13,11 +14,11 @@ import msgspec
 import trio
 
 from engram.mcp import rules
-from engram.mcp.dispatcher import MAX_MESSAGE_BYTES, Dispatcher
-from engram.mcp.model import INVALID_REQUEST, LOCAL, McpError, Message, RequestId
+from engram.mcp.dispatcher import CALLS_AT_ONCE, MAX_MESSAGE_BYTES, Dispatcher
+from engram.mcp.model import BUSY, INVALID_REQUEST, LOCAL, McpError, Message, RequestId
 
-AT_ONCE: Final = 32
-"""Requests in progress; more are not read until one is answered."""
+AT_ONCE: Final = CALLS_AT_ONCE
+"""Requests in progress; more are refused until one is answered. As many notifications may be, more are dropped."""
 _PART: Final = 65_536
 
 Respond = Callable[[bytes, Message | None], Awaitable[bytes | None]]
@@ -46,7 +47,7 @@ class _Conversation:
         self._respond = respond
         self._sink = sink
         self._writing = trio.Lock()
-        self._room = trio.Semaphore(AT_ONCE)
+        self._requests, self._notifications = trio.Semaphore(AT_ONCE), trio.Semaphore(AT_ONCE)
         self._running: dict[RequestId, trio.CancelScope] = {}
 
     async def run(self, source: trio.abc.ReceiveStream) -> None:
@@ -63,20 +64,35 @@ class _Conversation:
                 if message is not None and message.method == "notifications/cancelled":
                     self._cancel(message)
                     continue
-                await self._room.acquire()
-                nursery.start_soon(self._answer, line, message)
+                request_id = None if message is None or isinstance(message.id, msgspec.UnsetType) else message.id
+                is_notification = message is not None and request_id is None
+                room = self._notifications if is_notification else self._requests
+                if request_id is not None and request_id in self._running:
+                    await self._write(refused_line(_TWICE, request_id))
+                elif _acquired(room):
+                    scope = trio.CancelScope()
+                    if request_id is not None:
+                        self._running[request_id] = scope
+                    nursery.start_soon(self._answer, line, message, request_id, room, scope)
+                    await trio.lowlevel.checkpoint()  # they begin in the order in which they came
+                elif not is_notification:
+                    await self._write(refused_line(_FULL, request_id))
 
-    async def _answer(self, line: bytes, message: Message | None) -> None:
-        request_id = None if message is None or isinstance(message.id, msgspec.UnsetType) else message.id
-        with trio.CancelScope() as scope:
-            if request_id is not None:
-                self._running[request_id] = scope
+    async def _answer(
+        self,
+        line: bytes,
+        message: Message | None,
+        request_id: RequestId | None,
+        room: trio.Semaphore,
+        scope: trio.CancelScope,
+    ) -> None:
+        with scope:
             try:
                 answer = await self._respond(line, message)
                 if answer is not None:
                     await self._write(answer)
             finally:
-                self._room.release()
+                room.release()
                 if request_id is not None:
                     self._running.pop(request_id, None)
 
@@ -142,10 +158,22 @@ class Lines:
         self._held, self._too_long = bytearray(), False
 
 
-def refused_line(error: McpError) -> bytes:
-    """Return the response to what holds no request id."""
+def refused_line(error: McpError, request_id: RequestId | None = None) -> bytes:
+    """Return the response to a request; without an id to what holds none."""
     shown = {"code": error.code, "message": error.message}
-    return msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": shown})
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": request_id, "error": shown})
+
+
+def _acquired(room: trio.Semaphore) -> bool:
+    try:
+        room.acquire_nowait()
+    except trio.WouldBlock:
+        return False
+    return True
+
+
+_FULL: Final = McpError(BUSY, f"{AT_ONCE} requests are in progress: try again in a moment")
+_TWICE: Final = McpError(INVALID_REQUEST, "a request of this id is in progress: each has an id of its own")
 
 
 def standard_streams() -> tuple[trio.abc.ReceiveStream, trio.abc.SendStream]:

@@ -115,7 +115,7 @@ class Node:
         ids, metrics = ports.ids, ports.metrics
         self.app = make_app(self.service, settings=self.http, clock=clock, ids=ids, metrics=metrics)
         self.ops_app = ops_app(self.service, clock=clock, ids=ids, metrics=metrics, chain=self.chain.status)
-        self.lifetime = Lifetime(clock, launch.ends_at, lambda: _end_in(ports, launch))
+        self.lifetime = Lifetime(clock, launch.ends_at, lambda: _end_in(ports, launch), lambda: _has_current_end(ports))
         self._loaded = False
 
     def _service(self, ports: NodePorts) -> Service:
@@ -235,3 +235,9 @@ def _end_in(ports: NodePorts, launch: LaunchFile) -> float | None:
         _log.warning("launch_file_unreadable", reason=str(error))
         return launch.ends_at
     return found.ends_at if found.launch_token == launch.launch_token else launch.ends_at
+
+
+def _has_current_end(ports: NodePorts) -> bool:
+    """Return whether what names the end can be of now: a launch file, or a certificate, which has not come yet."""
+    signer = ports.signer
+    return ports.launch_file is not None or signer.own_hotkey is not None or signer.ends_at is not None

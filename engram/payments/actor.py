@@ -5,6 +5,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Final, final
 
+import msgspec
 import structlog
 import trio
 
@@ -20,11 +21,11 @@ from actors import (
     ReplyTo,
 )
 from engram.ledger import LedgerError
-from engram.payments import records, refunds, retention, rules
+from engram.payments import pay_links, records, refunds, retention, rules
 from engram.payments.model import AuthorizationKey, DuePayment, Payment, PaymentState
 from engram.payments.payment_worker import PaymentWork
 from engram.payments.ports import PaymentPorts
-from engram.payments.protocol import Advanced, Ended, Purchase, Reread, VerifierMessage, WorkOn
+from engram.payments.protocol import Advanced, Ended, NewSession, Purchase, Reread, VerifierMessage, WorkOn
 from engram.payments.purchase_answer import CannotNow, Conflict, NoRoom, PurchaseAnswer, Refused, Replayed
 from engram.payments.reservations import (
     Known,
@@ -139,11 +140,16 @@ class PaymentVerifier(Actor[VerifierMessage]):
     async def _buy(self, purchase: Purchase, deadline: float) -> PurchaseAnswer:
         now, order = self._ports.instants.now(), purchase.order
         requirements = order.quote.requirements
-        refusal = rules.refusal(purchase.payload, requirements, now.wall, self._payments.min_validity_left_s)
+        refusal = pay_links.overdue(order.expires_at, now.wall) or rules.refusal(
+            purchase.payload, requirements, now.wall, self._payments.min_validity_left_s
+        )
         found: ReservationAnswer
         if refusal is None:
-            limits = limits_of(self._ports.settings, self._ports.places())
+            limits = limits_of(self._ports.settings, self._ports.places(order.wanted))
             reservation = reservation_of(purchase, self._ports.ids, now, limits)
+            places_in, wanted = self._ports.places_in, order.wanted
+            if places_in is not None and isinstance(wanted, NewSession):
+                reservation = msgspec.structs.replace(reservation, places_in=lambda c: places_in(c, wanted))
             found = await self._ledger.write(lambda connection: reserve(connection, reservation))
         else:  # it cannot be a new payment, but it may be one that we know
             known = await self._ledger.read(lambda connection: records.find_authorization(connection, purchase.key))

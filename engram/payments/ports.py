@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import msgspec
+from sqlalchemy import Connection
 
 from actors import Registry
 from config.model import Settings
@@ -11,6 +12,7 @@ from engram.hints import Hints
 from engram.ledger import Ledger
 from engram.payments.evidence import Evidence
 from engram.payments.facilitator import Facilitator
+from engram.payments.protocol import NewSession, Wanted
 from engram.payments.refund_key import RefundKey
 from engram.sessions import Instants
 from engram.telemetry.metrics import Metrics
@@ -27,8 +29,10 @@ class PaymentPorts(msgspec.Struct, frozen=True, kw_only=True):
     ids: Ids
     metrics: Metrics
     hints: Hints
-    places: Callable[[], int]
-    """How many sessions may hold a node, read each time."""
+    places: Callable[[Wanted | None], int]
+    """How many sessions may hold a node if this one is to, read each time; None: any."""
+    places_in: Callable[[Connection, NewSession], int] | None = None
+    """The same by what the ledger shows in this transaction, for what is sold between two looks at the backends."""
     refund_key: RefundKey | None = None
     """None: refunds wait for the operator."""
     evidence: Evidence | None = None

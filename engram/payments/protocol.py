@@ -46,6 +46,10 @@ class Order(msgspec.Struct, frozen=True):
     """sha256 of the signed message, the replay key with `controller`; None where signatures are switched off."""
     client_address: str
     """Address whose open payments are counted; empty for one that is exempt."""
+    identifier: str | None = None
+    """What its payment bears instead of the buyer's payment-identifier: at most one that counts may bear it."""
+    expires_at: float | None = None
+    """Unix seconds from when no new payment for it is taken; None: as long as its price holds."""
 
 
 class Purchase(Message[PurchaseAnswer], frozen=True):

@@ -29,9 +29,13 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 class Conflict(msgspec.Struct, frozen=True, tag=True):
-    """This payment was presented before with another request: 409. The answer reveals nothing of that request."""
+    """This payment was presented before with another request: 409. The answer reveals nothing of that request.
+
+    `code`: payment_conflict; order_taken when the order of a pay link is paid, or being paid, by another payment.
+    """
 
     message: str
+    code: str = "payment_conflict"
 
 
 class Replayed(msgspec.Struct, frozen=True, tag=True):
@@ -67,4 +71,5 @@ class CannotNow(msgspec.Struct, frozen=True, tag=True):
     retry_after_s: int
 
 
-PurchaseAnswer: TypeAlias = Bought | StillPending | Refused | Conflict | Replayed | Malformed | NoRoom | CannotNow
+NotBought: TypeAlias = Refused | Conflict | Replayed | Malformed | NoRoom | CannotNow
+PurchaseAnswer: TypeAlias = Bought | StillPending | NotBought

@@ -49,10 +49,11 @@ class Purchasing:
         settings: Settings,
         ledger: Ledger,
         verifier: ActorRef[VerifierMessage],
-        places: Callable[[], int],
+        places: Callable[[Wanted | None], int],
         sales_refusal: Callable[[int], Awaitable[NoRoom | None]],
     ) -> None:
-        """`places` is how many sessions may hold a node now; `sales_refusal` says why nothing is sold for an amount."""
+        """`places` is how many sessions may hold a node if this one is to; `sales_refusal` says why an amount buys
+        nothing."""
         self._settings = settings
         self._ledger = ledger
         self._verifier = verifier
@@ -111,12 +112,14 @@ class Purchasing:
         """Judge an order for a session that was not answered before on the event loop; raises LaneClosed for others."""
         if not isinstance(order.wanted, NewSession) or reservations.is_answered(self._ledger, order):
             raise LaneClosed("this order needs more than an indexed row")
-        limits = reservations.limits_of(self._settings, self._places())
+        limits = reservations.limits_of(self._settings, self._places(order.wanted))
         return records.no_room(*sessions.counts.look(self._ledger, order.controller), limits)
 
     def _room(self, connection: Connection, order: Order) -> NoRoom | None:
         if isinstance(order.wanted, NewSession):
-            return records.room(connection, order.controller, reservations.limits_of(self._settings, self._places()))
+            return records.room(
+                connection, order.controller, reservations.limits_of(self._settings, self._places(order.wanted))
+            )
         if isinstance(order.wanted, Credit):
             return None
         session = sessions.records.get(connection, order.wanted.session_id)

@@ -4,11 +4,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, final
 
+import msgspec
+
 from config.model import Settings
 from engram.payments import networks, x402
 from engram.payments.extensions import Discovery
 from engram.payments.keccak import parse_address
 from engram.payments.model import Quote, Requirements
+from engram.payments.pay_links import LINK_PATH, PayLink
 from engram.payments.refund_settings import published
 from engram.payments.x402 import PaymentChallenge
 from engram.sessions import Tier, TierName, rules
@@ -41,6 +44,14 @@ class Quotes:
         return self._quote(
             f"/sessions/{session_id}/extend", f"{hours:g} h more of a {tier.name} node", tier, hours, self._extension
         )
+
+    def link(self, link: PayLink) -> Quote | None:
+        """Return the offer that a pay link is, at its own price; None where payment is taken elsewhere by now."""
+        if (link.network, link.pay_to) != (self._network.caip2, self._recipient.hex()):
+            return None
+        what = f"{link.hours:g} h more of a {link.tier} node" if link.session_id else f"{link.tier}, {link.hours:g} h"
+        offered = self._offer(LINK_PATH, f"Engram memory node, {what}, by a pay link", link.amount, None)
+        return msgspec.structs.replace(offered, identifier_required=False)
 
     def credit(self, path: str, amount: int, description: str) -> Quote:
         """Offer what is used later, for this amount (atomic units of the token), at that path."""

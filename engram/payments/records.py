@@ -4,7 +4,7 @@ Every arrow of rules.py is one compare-and-set made by `advance`, together with 
 first one (RESERVED) is made in reservations.py.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -47,6 +47,12 @@ def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment
     parameters = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
     row = statements.PAYMENT_BY_AUTHORIZATION.first(connection, parameters)
     return None if row is None else _payment(row)
+
+
+def of_identifier(connection: Connection, controller: bytes, identifier: str) -> list[Payment]:
+    """Return the payments of a hotkey that bear this identifier and count; those that moved no money do not."""
+    rows = statements.PAYMENT_BY_IDENTIFIER.rows(connection, {"controller": controller, "identifier": identifier})
+    return [found for (payment_id,) in rows if (found := get(connection, payment_id)) is not None]
 
 
 def room(connection: Connection, controller: bytes, limits: HoldLimits) -> NoRoom | None:
@@ -197,6 +203,11 @@ def of_session(connection: Connection, session_id: str) -> list[Payment]:
     return [_payment(row) for row in connection.execute(query).mappings()]
 
 
+def open_of(connection: Connection, controller: bytes) -> list[str]:
+    """Return the ids of a hotkey's payments whose outcome is not known yet, newest first, at most 20."""
+    return list(connection.execute(statements.OPEN_OF_HOTKEY, {"controller": controller}).scalars())
+
+
 def list_payments(
     connection: Connection, *, state: PaymentState | None = None, limit: int = 200, before: float | None = None
 ) -> list[Payment]:
@@ -281,6 +292,20 @@ def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:
     """Return the refunds of a payment by number."""
     rows = connection.execute(statements.REFUNDS_OF, {"payment_id": payment_id})
     return [_refund(row) for row in rows.mappings()]
+
+
+def refunded_by_session(connection: Connection, session_ids: Sequence[str]) -> dict[str, int]:
+    """Return what of each session's payments goes back or went, in micro-dollars; sessions without are left out."""
+    found: dict[str, int] = {}
+    for first in range(0, len(session_ids), 500):
+        query = (
+            select(payments.c.session_id, func.sum(refunds.c.amount))
+            .join(refunds, refunds.c.payment_id == payments.c.id)
+            .where(payments.c.session_id.in_(session_ids[first : first + 500]))
+            .group_by(payments.c.session_id)
+        )
+        found |= {session_id: int(amount) for session_id, amount in connection.execute(query)}
+    return found
 
 
 def open_refunds(connection: Connection, limit: int = 200) -> list[Refund]:

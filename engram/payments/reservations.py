@@ -1,5 +1,6 @@
 """RESERVED: the one transaction with which a payment begins, or the reason why it does not."""
 
+from collections.abc import Callable
 from typing import TypeAlias, assert_never
 
 import msgspec
@@ -10,7 +11,7 @@ from engram import sessions
 from engram.clock import Ids
 from engram.ledger import Ledger, owners
 from engram.ledger.sql import OWNER
-from engram.payments import records, rules, statements, x402
+from engram.payments import pay_links, records, rules, statements, x402
 from engram.payments.model import HoldLimits, Payment, PaymentKind, PaymentState
 from engram.payments.protocol import Credit, Extension, NewSession, Order, Purchase, Wanted
 from engram.payments.purchase_answer import CannotNow, Conflict, NoRoom, PurchaseAnswer, Replayed
@@ -28,6 +29,8 @@ class Reservation(msgspec.Struct, frozen=True):
     message_hash: bytes | None
     limits: HoldLimits
     now: Instant
+    places_in: Callable[[Connection], int] | None = None
+    """How many sessions may hold a place as the ledger is in the transaction; None: as `limits` says."""
 
 
 class Reserved(msgspec.Struct, frozen=True):
@@ -74,7 +77,7 @@ def reservation_of(purchase: Purchase, ids: Ids, now: Instant, limits: HoldLimit
         created_at=now.wall,
         updated_at=now.wall,
         next_attempt_at=now.wall,
-        identifier=purchase.payload.identifier,
+        identifier=order.identifier or purchase.payload.identifier,
     )
     session = _session(payment, wanted, requirements.network.v1_name)
     return Reservation(payment, session, order.message_hash, limits, now)
@@ -207,6 +210,8 @@ def _identified(connection: Connection, wanted: Payment) -> Conflict | None:
     who = {"controller": wanted.controller, "identifier": wanted.identifier}
     if statements.PAYMENT_BY_IDENTIFIER.values(connection, who) is None:
         return None
+    if pay_links.is_link(wanted.identifier):
+        return Conflict("this link is paid, or being paid, by another payment: nothing was taken", "order_taken")
     return Conflict("this payment identifier stands for another payment: send that one again, or use a new identifier")
 
 
@@ -223,6 +228,8 @@ def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
             "too_many_open_payments", "earlier payments are still being settled: wait for them", RETRY_AFTER_S
         )
     if reservation.session is not None:
+        if reservation.places_in is not None:
+            limits = msgspec.structs.replace(limits, places=min(limits.places, reservation.places_in(connection)))
         return records.room(connection, wanted.controller, limits)
     if wanted.kind is PaymentKind.CREDIT:
         return None

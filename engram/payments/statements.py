@@ -89,6 +89,12 @@ OPEN_PAYMENTS = Prepared(
     )
 )
 """How many are open of a payer, of a hotkey, from an address."""
+OPEN_OF_HOTKEY = (
+    select(payments.c.id)
+    .where(payments.c.controller == bindparam("controller"), _OPEN)
+    .order_by(payments.c.created_at.desc())
+    .limit(20)
+)
 ANSWERED_REQUEST = Prepared(
     select(answered_requests.c.payment_id, answered_requests.c.request_hash).where(
         answered_requests.c.public_key == bindparam("public_key"),

@@ -5,7 +5,7 @@ restarted by the supervisor, but started again by the next sweep, with a growing
 quarantined.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import final
 
@@ -18,8 +18,10 @@ from actors import (
     ActorsError,
     AlreadyPresent,
     AlreadyStarted,
+    Backoff,
     ChildSpec,
     Context,
+    Intensity,
     Job,
     MailboxPolicy,
     MaxChildren,
@@ -41,7 +43,17 @@ from engram.provisioning.protocol import (
     SessionChanged,
     Sweep,
 )
-from engram.sessions import EndReason, Instant, SessionEvent, SessionState, counts, paid_clock
+from engram.sessions import (
+    EndReason,
+    Instant,
+    RunningSession,
+    Session,
+    SessionEvent,
+    SessionState,
+    counts,
+    history,
+    paid_clock,
+)
 from engram.sessions import records as session_records
 
 PROVISIONER = "provisioner"
@@ -51,7 +63,11 @@ SWEEP_S = 2.0
 CHECK_NODES_S = 15.0
 CHECKPOINT_S = 60.0
 PAUSE_MAX_S = 60.0
+WATCH_BACKOFF = Backoff(2.0, 60.0)
+_FOR_EVER = Intensity(1_000_000, 1.0)
+"""Of watches: one that keeps ending is started again for ever, since the end of their branch is the gateway's."""
 _EXPIRE_AT_ONCE = 100
+_INFORMED_AT_ONCE = 100
 _WORKED_ON = frozenset({SessionState.PROVISIONING, SessionState.STOPPING, SessionState.DEGRADED})
 
 _log = structlog.get_logger("engram.provisioning")
@@ -68,11 +84,16 @@ class Provisioner(Actor[FleetMessage]):
         self._sagas = fleet.registry.supervisor(SAGAS)
         self._paused_until: dict[str, float] = {}
         self._checking: set[str] = set()
-        self._degraded_at: dict[str, float] = {}
-        """When this process first saw a session without its node, in seconds of the loop's clock."""
+        self._informed: set[str] = set()
+        """Sessions whose node has its end from this process: what was taken over may have been extended meanwhile."""
+        self._seen_event = 0
+        """The newest event when extensions were last looked for."""
+        self._outages: dict[tuple[str, int], float] = {}
+        """When this process first saw each outage (a session and the event that began it), by the loop's clock."""
 
     async def on_start(self, context: Context) -> None:
         self.context = context
+        self._seen_event = await self._fleet.ledger.read(history.newest_event_id)
         context.every(SWEEP_S, Sweep(), jitter=0.1)
         context.every(CHECK_NODES_S, CheckNodes(), jitter=0.1)
         context.every(self._fleet.expiry_interval_s, Expire(), jitter=0.1)
@@ -117,21 +138,33 @@ class Provisioner(Actor[FleetMessage]):
                 self._paused_until[session_id] = now + min(PAUSE_MAX_S, 2.0**crashes)
             if not await self._start_saga(session_id):
                 return
+        await self._find_extended()
+
+    async def _find_extended(self) -> None:
+        """Tell nodes of ends that another gateway has sold, or whose hint was lost."""
+        since = self._seen_event
+
+        def query(connection: Connection) -> tuple[int, set[str]]:
+            return history.newest_event_id(connection), history.extended_since(connection, since)
+
+        self._seen_event, extended = await self._fleet.ledger.read(query)
+        for session_id in extended:
+            self.context.start_soon(self._tell_end, session_id)
 
     async def _look_at(self, session_id: str) -> None:
-        session = await self._fleet.ledger.read(lambda c: session_records.get(c, session_id))
+        session = await self._fleet.ledger.read(lambda c: _mine(c, session_id))
         if session is None or session.quarantined_at is not None:
             return
         if session.state in _WORKED_ON:
             await self._start_saga(session_id)
-        elif session.state is SessionState.ACTIVE:  # it may have been extended
-            self.context.start_soon(saga.tell_end, self._fleet, session_id)
+        elif session.state is SessionState.ACTIVE:
+            await self._find_extended()
 
     async def _node_exited(self, token: str) -> None:
         node = await self._fleet.ledger.read(lambda c: records.by_token(c, token))
         if node is None:
             return
-        session = await self._fleet.ledger.read(lambda c: session_records.get(c, node.session_id))
+        session = await self._fleet.ledger.read(lambda c: _mine(c, node.session_id))
         if session is not None and session.node_token == token and session.quarantined_at is None:
             await self._start_saga(node.session_id)
 
@@ -160,6 +193,7 @@ class Provisioner(Actor[FleetMessage]):
         # Read after the listing: a launch is committed before it is made, so what is listed and not held is an orphan.
         held = await self._fleet.ledger.read(records.live_backends)
         running = await self._fleet.ledger.read(session_records.list_running)
+        self._tell_ends(running)
         alive = {node.token for node in listed if node.alive}
         orphans = [node for node in listed if held.get(node.token) != backend.name]
         self._fleet.metrics.nodes_orphaned.labels(backend.name).set(len(orphans))
@@ -170,6 +204,21 @@ class Provisioner(Actor[FleetMessage]):
             lost = here and session.token not in alive and not session.quarantined
             if lost and not await self._start_saga(session.session_id):
                 return
+
+    def _tell_ends(self, running: Sequence[RunningSession]) -> None:
+        """Tell nodes that this process has not told yet when their paid time ends, a part at each look."""
+        self._informed &= {session.session_id for session in running}
+        new = [session.session_id for session in running if session.session_id not in self._informed]
+        for session_id in new[:_INFORMED_AT_ONCE]:
+            self._informed.add(session_id)
+            self.context.start_soon(self._tell_end, session_id)
+
+    async def _tell_end(self, session_id: str) -> None:
+        try:
+            await saga.tell_end(self._fleet, session_id)
+        except LedgerUnavailable as error:
+            self._informed.discard(session_id)
+            _log.error("look_failed", message="the end of a node's paid time", reason=str(error))
 
     async def _destroy_orphan(self, backend: Backend, token: str) -> None:
         try:
@@ -198,8 +247,9 @@ class Provisioner(Actor[FleetMessage]):
         running = await self._fleet.ledger.read(session_records.list_running)
         now = trio.current_time()
         degraded = {each.session_id for each in running if each.state is SessionState.DEGRADED and not each.quarantined}
-        self._degraded_at = {each: self._degraded_at.get(each, now) for each in degraded}
-        lost = [each for each, at in self._degraded_at.items() if now - at >= self._fleet.settings.lost_after_s]
+        begun = await self._fleet.ledger.read(history.outages) if degraded else {}
+        self._outages = {each: self._outages.get(each, now) for each in begun.items() if each[0] in degraded}
+        lost = [each for (each, _), at in self._outages.items() if now - at >= self._fleet.settings.lost_after_s]
         ending = partial(_end, session_ids=lost, now=self._fleet.instants.now(), reason=EndReason.NODE_LOST)
         for session_id in await self._fleet.ledger.write(ending) if lost else []:
             _log.error("node_lost", session=session_id, after_s=self._fleet.settings.lost_after_s)
@@ -219,6 +269,11 @@ class Provisioner(Actor[FleetMessage]):
             _log.warning("saga_not_started", session=session_id, reason=str(error))
             return False
         return True
+
+
+def _mine(connection: Connection, session_id: str) -> Session | None:
+    """Return the session if this process works it: a saga that a second process began would launch a second node."""
+    return session_records.get(connection, session_id) if session_records.is_mine(connection, session_id) else None
 
 
 def _end(connection: Connection, session_ids: Sequence[str], now: Instant, reason: EndReason) -> list[str]:
@@ -247,13 +302,16 @@ def node_watch(fleet: Fleet, backend: Backend) -> Job:
 
 def node_watches(fleet: Fleet) -> SupervisorSpec:
     """Return the branch with the watch of each backend."""
-    watches = [ChildSpec(backend.name, partial(node_watch, fleet, backend)) for backend in fleet.backends.all]
+    watches = [
+        ChildSpec(backend.name, partial(node_watch, fleet, backend), backoff=WATCH_BACKOFF, intensity=_FOR_EVER)
+        for backend in fleet.backends.all
+    ]
     return SupervisorSpec("node_watch", watches, strategy="one_for_one")
 
 
-async def stop_all(backends: Backends) -> None:
-    """Stop every node of this ledger and keep what they store (`shutdown.nodes = stop`). Call it when the tree has
-    stopped: running sessions get their nodes back at the next start.
+async def stop_all(backends: Backends, tokens: Collection[str]) -> None:
+    """Stop these nodes and keep what they store (`shutdown.nodes = stop`). Call it when the tree has stopped: running
+    sessions get their nodes back at the next start.
 
     Nodes on machines of others go on: they are paid either way, and one that was stopped may have to be placed anew.
     """
@@ -261,10 +319,10 @@ async def stop_all(backends: Backends) -> None:
         for backend in backends.all:
             if backends.is_elsewhere(backend.name):
                 continue
-            nursery.start_soon(_stop_nodes, backend)
+            nursery.start_soon(_stop_nodes, backend, tokens)
 
 
-async def _stop_nodes(backend: Backend) -> None:
+async def _stop_nodes(backend: Backend, tokens: Collection[str]) -> None:
     try:
         listed = await backend.list()
     except (Unavailable, Unknown) as error:
@@ -272,7 +330,7 @@ async def _stop_nodes(backend: Backend) -> None:
         return
     async with trio.open_nursery() as nursery:
         for node in listed:
-            if node.alive:
+            if node.alive and node.token in tokens:
                 nursery.start_soon(_stop, backend, node.token)
 
 

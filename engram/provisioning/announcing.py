@@ -36,11 +36,16 @@ from engram.provisioning import session_keys
 from engram.provisioning.errors import NodeKeyError
 from engram.provisioning.hotkey_ring import HotkeyRing
 from engram.provisioning.model import NodeKey
+from engram.sessions import RunningSession
 from engram.telemetry.metrics import Metrics
 
 ANNOUNCERS: Final = "node_announcers"
 FOLDER: Final = "announcements"
 MOST: Final = 256
+"""Nodes that are announced at once; more are logged."""
+LOOKUPS_AT_ONCE: Final = 16
+LOOKUP_S: Final = 5.0
+"""For the name of a host, which its provider has chosen and answers for."""
 _SHARED_PORTS: Final = frozenset({80, 443})
 
 _log = structlog.get_logger("engram.provisioning")
@@ -83,7 +88,7 @@ async def announce_for_ever(ports: AnnouncingPorts, context: Context, look_s: fl
     while True:
         try:
             await _follow(ports, known)
-        except (LedgerUnavailable, ActorsError, NodeKeyError, OSError) as error:
+        except (LedgerUnavailable, ActorsError) as error:
             _log.warning("nodes_not_announced", reason=str(error))
         await trio.sleep(look_s)
 
@@ -103,34 +108,63 @@ def address_of(endpoint: str, found: str, *, allows_private: bool) -> ServingAdd
 
 
 async def _follow(ports: AnnouncingPorts, known: dict[str, Place]) -> None:
-    """Compare the places with the announcers. Raises LedgerUnavailable, ActorsError, NodeKeyError, OSError."""
+    """Compare the places with the announcers. Raises LedgerUnavailable, ActorsError.
+
+    A node whose key cannot be read keeps no other from being announced.
+    """
     announcers = ports.registry.supervisor(ANNOUNCERS)
     wanted = await _places(ports)
     running = {child.id for child in await announcers.children()}
     for token in [token for token in running if known.get(token) != wanted.get(token)]:
         await announcers.stop_child(token)
         running.discard(token)
+    over = len(wanted.keys() | running) - MOST
+    if over > 0:
+        _log.error("nodes_not_announced", nodes=over, reason=f"no more than {MOST} are announced at once")
     for token, place in wanted.items():
         if token not in running and len(running) < MOST:
-            keypair = await ports.ring.keypair(place.key)
+            try:
+                keypair = await ports.ring.keypair(place.key)
+            except (NodeKeyError, OSError) as error:
+                _log.error("node_not_announced", node=token, reason=str(error))
+                continue
             await announcers.start_child(_child(ports, token, place.address, keypair))
             known[token] = place
             running.add(token)
 
 
 async def _places(ports: AnnouncingPorts) -> Mapping[str, Place]:
+    """Return where each node is to be announced. Names are looked up side by side, each for LOOKUP_S at most."""
     found: dict[str, Place] = {}
-    for session, key in await ports.ledger.read(session_keys.certified_with_keys):
-        host = urlsplit(session.endpoint).hostname or ""
-        try:
-            [(*_, (resolved, *_)), *_] = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
-        except OSError as error:
-            _log.debug("node_not_resolved", node=session.token, reason=str(error))
-            continue
-        address = address_of(session.endpoint, str(resolved), allows_private=ports.allows_private)
+    room = trio.CapacityLimiter(LOOKUPS_AT_ONCE)
+
+    async def look_up(session: RunningSession, key: NodeKey) -> None:
+        async with room:
+            resolved = await _resolved(session)
+        if resolved is None:
+            return
+        address = address_of(session.endpoint, resolved, allows_private=ports.allows_private)
         if address is not None:
             found[session.token] = Place(address, key)
-    return found
+
+    sessions = await ports.ledger.read(session_keys.certified_with_keys)
+    async with trio.open_nursery() as nursery:
+        for session, key in sessions:
+            nursery.start_soon(look_up, session, key)
+    return {session.token: found[session.token] for session, _ in sessions if session.token in found}
+
+
+async def _resolved(session: RunningSession) -> str | None:
+    """Return the first IP address of the node's host."""
+    host = urlsplit(session.endpoint).hostname or ""
+    try:
+        with trio.fail_after(LOOKUP_S):
+            [(*_, (resolved, *_)), *_] = await trio.socket.getaddrinfo(host, None, type=trio.socket.SOCK_STREAM)
+    except (OSError, UnicodeError, trio.TooSlowError) as error:
+        reason = str(error) or f"its name is not answered within {LOOKUP_S:g} s"
+        _log.warning("node_not_resolved", node=session.token, reason=reason)
+        return None
+    return str(resolved)
 
 
 def _child(ports: AnnouncingPorts, token: str, address: ServingAddress, keypair: Keypair) -> ChildSpec:

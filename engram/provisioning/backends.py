@@ -9,11 +9,13 @@ from typing import Final, final
 
 import structlog
 import trio
+from sqlalchemy import Connection
 
-from engram.provisioning import placement
+from engram.provisioning import placement, records
 from engram.provisioning.errors import ProvisioningError, Unavailable
 from engram.provisioning.node_backend import NodeBackend
 from engram.provisioning.placement import Standing
+from engram.sessions import TierName
 
 LOOK_S: Final = 5.0
 """A backend that has not said by then what it offers does not answer."""
@@ -54,6 +56,19 @@ class Backends:
     def places(self) -> int:
         """How many nodes may run at once now: those that run, and what is free where a backend answers."""
         return placement.places(self.standings, self._held)
+
+    def places_for(self, tier: TierName, seconds: float) -> int:
+        """Return how many nodes may run at once now, where the next is of this tier, for so long."""
+        return placement.places_for(self.standings, self._held, tier, seconds)
+
+    def places_in(self, connection: Connection, tier: TierName, seconds: float) -> int:
+        """Return the same by what the ledger shows in this transaction: sales of this moment count, also those of other
+        gateways."""
+        standings = self.standings
+        if all(one.offers is None or one.offers.spare_usd_micros is None for one in standings):
+            return placement.places_for(standings, self._held, tier, seconds)
+        held, sold = records.count_by_backend(connection), records.sold(connection)
+        return placement.places_now(standings, held, sold, tier, seconds)
 
     def free(self, name: str) -> int:
         """Return how many places are free at this one; 0 while it does not answer."""

@@ -42,13 +42,17 @@ async def certify_for_ever(ports: CertifierPorts, context: Context) -> None:
 
 
 async def sweep(ports: CertifierPorts) -> None:
-    """Attend every active session whose node signs by a session key once. Raises LedgerUnavailable."""
+    """Attend every active session whose node signs by a session key once. Raises LedgerUnavailable when they cannot be
+    read; one that cannot be attended holds up no other."""
     room = trio.CapacityLimiter(_AT_ONCE)
 
     async def attend(session: RunningSession) -> None:
         async with room:
-            if not await ports.enrollment.attend(session.endpoint, session.token, launching=False):
-                await _degrade(ports, session.session_id)
+            try:
+                if not await ports.enrollment.attend(session.endpoint, session.token, launching=False):
+                    await _degrade(ports, session.session_id)
+            except LedgerUnavailable as error:  # here, since a nursery hands on groups of errors
+                _log.error("certificates_not_renewed", node=session.token, reason=str(error))
 
     async with trio.open_nursery() as nursery:
         for session in await ports.ledger.read(session_keys.certified):

@@ -109,13 +109,11 @@ class LocalBackend:
             return self._node(tracked)
 
     async def inspect(self, token: str) -> Node | None:
-        await self._find()
-        tracked = self._nodes.get(token)
+        tracked = await self._look_up(token)
         return None if tracked is None else self._node(tracked)
 
     async def extend(self, token: str, ends_at: float) -> None:
-        await self._find()
-        tracked = self._nodes.get(token)
+        tracked = await self._look_up(token)
         if tracked is None:
             return
         async with self._lock(tracked.file.session_id):
@@ -123,19 +121,22 @@ class LocalBackend:
                 await trio.to_thread.run_sync(node_folder.move_end, tracked.folder, ends_at)
 
     async def stop(self, token: str) -> None:
-        await self._find()
-        tracked = self._nodes.get(token)
+        tracked = await self._look_up(token)
         if tracked is not None:
             async with self._lock(tracked.file.session_id):
                 await self._end(tracked)
 
     async def destroy(self, token: str) -> None:
-        await self._find()
-        tracked = self._nodes.get(token)
+        tracked = await self._look_up(token)
         if tracked is None:
             return
         async with self._lock(tracked.file.session_id):
             if self._nodes.get(token) is not tracked:
+                return
+            with _disk():
+                there = await trio.to_thread.run_sync(node_folder.read_node, tracked.folder)
+            if there is not None and there.token != token:  # another gateway has its session's next node there
+                del self._nodes[token]
                 return
             await self._end(tracked)
             with _disk():
@@ -235,15 +236,28 @@ class LocalBackend:
 
     # Finding.
 
-    async def _find(self) -> None:
-        if self._found:
+    async def _look_up(self, token: str) -> _Tracked | None:
+        """Return the node of that token, also where another gateway with this folder has started it."""
+        await self._find()
+        tracked = self._nodes.get(token)
+        if tracked is None or not self._is_alive(tracked):
+            await self._find(again=True)
+            tracked = self._nodes.get(token)
+        return tracked
+
+    async def _find(self, *, again: bool = False) -> None:
+        if self._found and not again:
             await trio.lowlevel.checkpoint()
             return
         async with self._finding:
-            if not self._found:
+            if again or not self._found:
                 with _disk():
                     for tracked in await trio.to_thread.run_sync(self._search):
-                        self._nodes[tracked.file.token] = tracked
+                        known = self._nodes.get(tracked.file.token)
+                        if known is None or (self._is_alive(tracked) and not self._is_alive(known)):
+                            self._nodes[tracked.file.token] = tracked
+                            if self._watch is not None:
+                                self._watch[0].start_soon(self._await_exit, tracked)
                 self._found = True
 
     def _search(self) -> Sequence[_Tracked]:

@@ -56,6 +56,32 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     hourly_usd_micros: Mapping[TierName, int] = msgspec.field(default_factory=dict)
     """What an hour of a tier costs the operator there, in millionths of a US dollar; a tier that is left out costs
     nothing."""
+    spare_usd_micros: int | None = None
+    """What is left to pay for nodes besides those of the `paid_sessions`; None: no account limits them."""
+    paid_sessions: frozenset[str] = frozenset()
+    """Sessions whose node's whole time is paid, or set aside for."""
+
+    def cost_usd_micros(self, tier: TierName, seconds: float) -> float:
+        """Return what a node of this tier costs the operator there for so long."""
+        return self.hourly_usd_micros.get(tier, 0) * seconds / 3600.0
+
+    def places_for(self, tier: TierName, seconds: float) -> int:
+        """Return how many nodes there may be at once if the next ones are of this tier and run for so long.
+
+        >>> offers = Offers(
+        ...     backend="a",
+        ...     places=9,
+        ...     paid_sessions=frozenset({"s1", "s2"}),
+        ...     spare_usd_micros=250,
+        ...     hourly_usd_micros={TierName.PRO: 100},
+        ... )
+        >>> offers.places_for(TierName.PRO, 3600.0), offers.places_for(TierName.PRO, 36_000.0)
+        (4, 2)
+        """
+        cost = self.cost_usd_micros(tier, seconds)
+        if self.spare_usd_micros is None or cost <= 0:
+            return self.places
+        return min(self.places, len(self.paid_sessions) + int(max(0, self.spare_usd_micros) / cost))
 
 
 class NodeState(StrEnum):

@@ -49,7 +49,8 @@ def plan(connection: Connection, session_id: str, choice: Choice) -> Plan | None
     if key is None:
         raise NoCapacity("no node key is free")
     held, given_up = records.count_by_backend(connection), records.given_up(connection, session_id)
-    ranked = placement.ranked(choice.rule, choice.standings, held, session.tier, given_up)
+    seconds = session.paid_s - session.used_s
+    ranked = placement.ranked(choice.rule, choice.standings, held, session.tier, given_up, seconds)
     backend, port = _first_with_a_port(connection, ranked, choice.taken_ports)
     node = NodeRecord(
         token=records.new_token(connection, choice.token),

@@ -9,6 +9,7 @@ from engram.ledger import facts, owners
 from engram.ledger.sql import OWNER
 from engram.provisioning.errors import NoCapacity, OtherBackend
 from engram.provisioning.model import NodeRecord, NodeState
+from engram.provisioning.placement import Sold
 from engram.provisioning.rules import Facts
 from engram.provisioning.tables import NODE, node_session_keys, nodes
 from engram.sessions import Session
@@ -95,6 +96,12 @@ def live_backends(connection: Connection) -> dict[str, str]:
     return dict(connection.execute(select(nodes.c.token, nodes.c.backend).where(_LIVE)).all())
 
 
+def own_tokens(connection: Connection) -> set[str]:
+    """Return the nodes of this process that are not gone."""
+    query = select(nodes.c.token).where(_LIVE, nodes.c[OWNER] == owners.me(connection))
+    return set(connection.execute(query).scalars())
+
+
 def require_backends(connection: Connection, names: Collection[str]) -> None:
     """Raise OtherBackend when nodes of a backend that is not in `names` are not gone: nobody here could end them."""
     others = select(nodes.c.backend, func.count()).where(_LIVE, nodes.c.backend.not_in(names)).group_by(nodes.c.backend)
@@ -126,6 +133,15 @@ def count_by_backend(connection: Connection) -> dict[str, int]:
     """How many nodes of each backend are not gone."""
     living = select(nodes.c.backend, func.count()).where(_LIVE).group_by(nodes.c.backend)
     return dict(connection.execute(living).all())
+
+
+def sold(connection: Connection) -> list[Sold]:
+    """Return every session that is to have a node, with the backend of that node where it is planned."""
+    backends = dict(connection.execute(select(nodes.c.session_id, nodes.c.backend).where(_LIVE)).all())
+    return [
+        Sold(session_id, tier, seconds, backends.get(session_id))
+        for session_id, tier, seconds in session_records.list_served(connection)
+    ]
 
 
 def given_up(connection: Connection, session_id: str) -> dict[str, int]:

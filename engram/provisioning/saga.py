@@ -179,6 +179,7 @@ class Worker:
         if session is None or node is None or key is None:
             return Outcome.REJECTED
         if not self._fleet.ledger.holds:  # another gateway may own the session by now
+            await self._fleet.pokes.sleep(self._id, _LOOK_EVERY_S)
             return Outcome.LOST
         runs_already = await self._inspect() is Outcome.DONE
         self._fell_silent = runs_already and session.state in RUNNING

@@ -19,10 +19,9 @@ import trio
 from engram.hotkeys import AuthError
 from engram.http.asgi import JSON, HeaderLines, Receive, Scope, Send, error_body, respond
 from engram.http.cycle import STREAM
-from engram.http.framing import Headers
 from engram.http.limits import bucket_of
-from engram.ledger import LedgerError
 from engram.proxy import noting
+from engram.proxy.endings import CLIENT_GONE
 from engram.proxy.exchange.admission import Slot
 from engram.proxy.exchange.auth_texts import unauthorized, unbelieved
 from engram.proxy.exchange.bodies import Body
@@ -48,7 +47,8 @@ _STRANGERS_DRAINED_BYTES: Final = 8_388_608
 _DRAIN_S: Final = 20.0
 _DRAIN_PAUSE_S: Final = 2.0
 """A client that sends nothing for so long is not in the middle of its body."""
-_GONE: Final = 499
+_LAST_WORD_S: Final = 0.5
+"""Seconds to tell a client that the time to drain is over."""
 _MOST_KEY: Final = 128
 _SIGNATURES: Final = frozenset(
     {b"authorization", b"epistula-request-signature", b"x-epistula-signature", b"body-signature"}
@@ -82,48 +82,66 @@ class ProxyApp:
         plan = state.plan
         request = _incoming(scope, receive, send, plan, state.ids.token(8))
         origin = first(request.headers, b"origin")
-        cors: HeaderLines = () if origin is None else plan.cors_headers(origin)
+        if origin is not None:
+            request.cors = plan.cors_headers(origin)
         try:
             if scope["type"] == "websocket":
                 await self._answer_websocket(scope, request, plan)
             else:
                 scope["extensions"][STREAM]()
-                await self._answer(request, plan, cors)
+                await self._answer(request, plan)
         except Refusal as refusal:
-            await self._refuse(request, refusal, cors)
+            await self._refuse(request, refusal)
         except AnswerCut as cut:
             request.code, request.detail = cut.code, str(cut)
             if not request.status:
                 own = Refusal("backend_cut", "Error connecting to backend service", message=str(cut))
-                await self._refuse(request, own, cors)
+                await self._refuse(request, own)
         except Gone:
             request.code = request.code or "client_gone_body"
             await _see_off(request)
         except Exception:  # noqa: BLE001 -- the seam of a surface: whatever it throws becomes a 500 with its request id
             _log.exception("request_failed", request_id=request.request_id, path=request.raw_path.decode("latin-1"))
-            await self._refuse(request, Refusal("internal", "Internal server error"), cors)
+            await self._refuse(request, Refusal("internal", "Internal server error"))
         except BaseException:  # cancelled, alone or in a group: the time to drain is over
-            request.code = request.code or "draining"
+            if not request.code:
+                await self._cut(request)
             raise
         finally:
             noting.note(state, request)
         if request.answered and not request.read_to_end and not request.is_websocket:
             await _read_away(request)
 
-    async def _refuse(self, request: Incoming, refusal: Refusal, cors: HeaderLines) -> None:
-        request.code, request.detail = refusal.code, refusal.message
+    async def _refuse(self, request: Incoming, refusal: Refusal) -> bool:
+        """End a request with a refusal; return False where its client is known not to have received that."""
+        request.code, request.detail = refusal.code, refusal.cause
         if request.status:
-            return  # the head has been sent: the connection is cut
-        await refuse(request, refusal, cors)
+            return True  # the head has been sent: the connection is cut
+        try:
+            await refuse(request, refusal)
+        except Gone:
+            request.code = refusal.code  # why it ended, whether its client still learns that or not
+            return False
+        return True
 
-    async def _answer(self, request: Incoming, plan: Plan, cors: HeaderLines) -> None:
+    async def _cut(self, request: Incoming) -> None:
+        """End a request for which the time to drain is over; its client is told so where it has no answer yet."""
+        begun = "the proxy stopped before the backend had answered: what was asked may have been done, or not"
+        refusal = Refusal("draining", "The miner is stopping", message=begun if request.backend else "")
+        sent = False
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORD_S), suppress(OSError):
+            sent = await self._refuse(request, refusal)
+        if not sent:
+            request.status, request.sent_bytes = CLIENT_GONE, 0
+
+    async def _answer(self, request: Incoming, plan: Plan) -> None:
         state = self._state
         if await self._answer_own(request, plan):
             return
         state.admission.count_address(request)
         if request.method == "OPTIONS" and (allowed := _preflight(request, plan)) is not None:
             request.code, request.route, request.status = "own", "preflight", 204
-            await respond(request.send, 204, b"", [*allowed, *cors])
+            await respond(request.send, 204, b"", [*allowed, *request.cors])
             return
         matched = plan.routes.find(request.method, request.raw_path)
         if isinstance(matched, NoRoute):
@@ -131,17 +149,21 @@ class ProxyApp:
         request.route = matched.route.path
         limit = matched.route.max_bytes or plan.settings.bodies.max_bytes
         is_job = matched.route.answer_after_s > 0 and request.method == "POST"
-        body, slot = await self.prove(request, plan, limit, whole=is_job)
+        body = await self.prove(request, plan, limit, whole=is_job)
+        if is_job:
+            await self._run_as_job(request, plan, matched, body)
+        else:
+            await self._pass_on(request, plan, matched, body)
+
+    async def _pass_on(self, request: Incoming, plan: Plan, matched: Matched, body: Body) -> None:
+        state, slot = self._state, None
         try:
-            if is_job:
-                await self._run_as_job(request, plan, matched, body, slot, [*cors])
-            else:
-                passing = Passing(request, plan, matched, body, state.admission, state.watches, cors)
-                await passing.run()
-                request.code = request.code or "done"
+            slot = state.admission.enter_key(request)
+            await Passing(request, plan, matched, body, state.admission, state.watches).run()
+            request.code = request.code or "done"
         finally:
-            if not is_job:
-                body.close()
+            body.close()
+            if slot is not None:
                 slot.release()
 
     async def _answer_own(self, request: Incoming, plan: Plan) -> bool:
@@ -164,8 +186,8 @@ class ProxyApp:
         request.code = request.code or "own"
         return True
 
-    async def prove(self, request: Incoming, plan: Plan, limit: int, *, whole: bool = False) -> tuple[Body, Slot]:
-        """Return the body of a request whose caller is proven, and the caller's slot. Raises Refusal and Gone."""
+    async def prove(self, request: Incoming, plan: Plan, limit: int, *, whole: bool = False) -> Body:
+        """Return the body of a request whose caller is proven, and counted for its key. Raises Refusal and Gone."""
         state = self._state
         unproven = state.admission.enter_unproven(request)
         try:
@@ -185,36 +207,34 @@ class ProxyApp:
         allowed = request.caller in plan.policy.allowed
         state.metrics.proxy_auth.labels("accepted", "allow_list" if allowed else "permit").inc()
         try:
-            return body, state.admission.enter_proven(request)
+            state.admission.count_key(request)
         except BaseException:
             body.close()
             raise
+        return body
 
-    async def _run_as_job(
-        self, request: Incoming, plan: Plan, matched: Matched, body: Body, slot: Slot, cors: Headers
-    ) -> None:
+    async def _run_as_job(self, request: Incoming, plan: Plan, matched: Matched, body: Body) -> None:
         state, after_s = self._state, matched.route.answer_after_s
-        taken = [slot]
+        taken: list[Slot] = []
         started: RunningJob | None = None
         try:
             key = _idempotency_key(request)
             begun = None if key is None else await state.jobs.known(request, key)
             if begun is None:
+                taken.append(state.admission.enter_key(request))
                 taken.append(await self._place(request))
                 begun = await state.jobs.begin(plan, Undertaking(request, matched, body, taken), key)
             if isinstance(begun, RunningJob) and begun.request is request:
                 started = begun
-        except LedgerError as error:
-            raise Refusal("internal", "Internal server error", message=str(error)) from error
         finally:
             if started is None:
                 body.close()
                 for each in taken:
                     each.release()
         if isinstance(begun, RunningJob):
-            await answering.answer_new(request, begun, after_s, cors, keep=key is not None)
+            await answering.answer_new(request, state.jobs, begun, after_s, keep=key is not None)
         else:
-            await answering.answer_known(request, state.jobs, begun, after_s, cors)
+            await answering.answer_known(request, state.jobs, begun, after_s)
 
     async def _place(self, request: Incoming) -> Slot:
         """Return a place for a job, whose client is watched while it waits. Raises Refusal and Gone."""
@@ -276,8 +296,8 @@ async def _see_off(request: Incoming) -> None:
     if request.status or request.is_websocket:
         return
     body = error_body("the connection ended within the request", "client_gone", request.request_id)
-    await respond(request.send, 400, body, [JSON, (b"connection", b"close")])
-    request.status = _GONE
+    await respond(request.send, 400, body, [JSON, (b"connection", b"close"), *request.cors])
+    request.status = CLIENT_GONE
 
 
 async def _read_away(request: Incoming) -> None:

@@ -12,6 +12,10 @@ Who = Literal["client", "proxy", "backend"]
 Phase = Literal["head", "admission", "body", "queue", "connect", "upload", "wait", "answer", "job"]
 
 
+CLIENT_GONE: Final = 499
+"""What the log has for a client that left, whatever part of an answer it had received."""
+
+
 class Ending(msgspec.Struct, frozen=True):
     """A row of the table."""
 
@@ -70,6 +74,9 @@ _ROWS: Final = (
     ),
     Ending("job", 202, "proxy", "job", "The backend was not done in time: the request became a job."),
     Ending("jobs_full", 503, "proxy", "job", "Too many jobs are running."),
+    Ending("jobs_not_ready", 503, "proxy", "job", "The ledger has not yet taken note of the last process's jobs."),
+    Ending("results_full", 503, "proxy", "job", "Results that were not fetched take up all the room for the caller's."),
+    Ending("jobs_unavailable", 503, "proxy", "job", "The ledger did not read or write jobs; nothing was begun."),
     Ending("job_result_too_large", 502, "backend", "job", "The backend's answer is larger than a job's result may be."),
     Ending("job_conflict", 409, "proxy", "job", "The Idempotency-Key was used for another request."),
     Ending("no_job", 404, "proxy", "job", "There is no job of this id, or it is another key's."),
@@ -106,7 +113,9 @@ class Ended(msgspec.Struct, frozen=True):
 def in_words(ended: Ended) -> str:
     """Explain how a request ended."""
     row = TABLE[ended.code]
-    answered = "no answer was sent" if ended.status == 499 else f"the answer was {ended.status}"
+    answered = f"the answer was {ended.status}"
+    if ended.status == CLIENT_GONE:
+        answered = "the client left within the answer" if ended.sent_bytes else "no answer was sent"
     caller = f" from {ended.caller}" if ended.caller else ""
     lines = [
         f"{ended.method} {ended.path}{caller} at {ended.client}: {answered}, after {ended.took_s:.3f} s.",

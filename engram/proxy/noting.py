@@ -4,7 +4,7 @@ import msgspec
 import trio
 
 from engram.http.framing import Refused
-from engram.proxy.endings import TABLE, Ended
+from engram.proxy.endings import CLIENT_GONE, TABLE, Ended
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.state import State
 from engram.telemetry import logs
@@ -38,7 +38,7 @@ def note(state: State, request: Incoming) -> None:
     code = request.code or "internal"
     row = TABLE[code]
     path = request.raw_path.decode("latin-1")[:256]
-    status = request.status or row.status
+    status = row.status if row.status == CLIENT_GONE else request.status or row.status
     caller = request.caller_address
     state.endings.note(
         Ended(
@@ -61,6 +61,8 @@ def note(state: State, request: Incoming) -> None:
     metrics = state.metrics
     metrics.proxy_ends.labels(request.route, code).inc()
     metrics.proxy_seconds.labels(request.route, row.phase).observe(took_s)
+    for phase, seconds in request.spent().items():
+        metrics.proxy_phase_seconds.labels(request.route, phase).observe(seconds)
     if request.received_bytes:
         metrics.proxy_bytes.labels(request.route, "received").inc(request.received_bytes)
     if request.sent_bytes:
@@ -90,7 +92,7 @@ def note(state: State, request: Incoming) -> None:
     )
 
 
-ENDINGS_OF_THE_SERVER = {408: "head_late", 431: "head_too_large"}
+ENDINGS_OF_THE_SERVER = {408: "head_late", 429: "rate", 431: "head_too_large"}
 
 
 def note_refused(state: State, refused: Refused, client: str, request_id: str) -> None:

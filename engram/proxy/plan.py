@@ -16,6 +16,24 @@ from engram.proxy.settings import Loaded, ProxySettings
 
 HASHED: Final = frozenset({"epistula-v2", "dippy", "apex", "x-epistula"})
 """Schemes that sign a body's SHA-256: Content-Digest proves them without the body."""
+_ALLOWED: Final = (
+    "Content-Type",
+    "Content-Digest",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    *(f"Epistula-Secret-Signature-{number}" for number in range(3)),
+)
+"""Request headers that the scripts of a page may send, besides those that sign."""
+_EXPOSED: Final = (
+    "X-Request-Id",
+    "X-Job-Id",
+    "X-Job-Status",
+    "Location",
+    "Retry-After",
+    "WWW-Authenticate",
+    "Content-Digest",
+)
+"""Headers of an answer that they may read, besides those that sign it."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -58,6 +76,14 @@ def schemes_of(settings: ProxySettings) -> list[Scheme]:
     return found
 
 
+def _cors_of(settings: ProxySettings) -> Cors:
+    signing = {name.title() for scheme in schemes_of(settings) for name in scheme.headers}
+    answered = {name.title() for name in epistula.V2.headers} if settings.answers.sign else set()
+    return Cors(
+        settings.server.cors_origins, allowed=(*_ALLOWED, *sorted(signing)), exposed=(*_EXPOSED, *sorted(answered))
+    )
+
+
 def plan_of(
     loaded: Loaded,
     groups: dict[str, Group],
@@ -79,7 +105,7 @@ def plan_of(
         routes=Routes(settings.table()),
         verifier=Verifier(schemes_of(settings), started_ms=started_ms, replays=replays, self_key=self_key, admit=admit),
         groups=groups,
-        cors=Cors(settings.server.cors_origins),
+        cors=_cors_of(settings),
         client_address=ClientAddress(settings.server.trusted_proxies),
         signer=signer,
         number=number,

@@ -1,4 +1,4 @@
-"""Makes plans from settings: groups that stay as they are keep connections and health; those that are gone drain."""
+"""Makes plans from settings: servers that stay keep their connections and health; those that are gone drain."""
 
 from functools import partial
 from typing import Final, final
@@ -93,17 +93,19 @@ class Planner:
                 continue
             try:
                 tls = await trio.to_thread.run_sync(partial(tls_of, settings))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 key = f"backends.{name}"
                 problems.append(Problem(loaded.origins.get(key, "default"), key, f"ca_file does not load: {error}"))
                 continue
-            groups[name] = Group(name, settings, self._state.clock.monotonic, tls)
+            groups[name] = Group(name, settings, self._state.clock.monotonic, tls, known)
         return groups, problems
 
 
 def retire_others(former: Plan, plan: Plan) -> None:
-    """Let the groups that the new plan does not have drain."""
-    kept = set(map(id, plan.groups.values()))
-    for group in former.groups.values():
-        if id(group) not in kept:
+    """Let the groups of the new plan succeed those of their names, and what it does not name drain."""
+    for name, group in former.groups.items():
+        successor = plan.groups.get(name)
+        if successor is None:
             group.retire()
+        elif successor is not group:
+            successor.succeed(group)

@@ -10,6 +10,7 @@ import trio
 
 from actors import Context
 from config.errors import ConfigError
+from engram.http.errors import NotSent
 from engram.proxy.planning import Planner, read_at_start, retire_others
 from engram.proxy.settings import Loaded
 from engram.proxy.state import State
@@ -58,9 +59,11 @@ class Reloading:
                 loaded = await trio.to_thread.run_sync(self._load)
                 plan = await self._planner.plan(loaded, former)
             except ConfigError as error:
-                state.settings_error = str(error)
-                state.metrics.proxy_settings.labels("refused").inc()
-                _log.error("settings_kept", why=why, problems=[str(problem) for problem in error.problems])
+                self._keep(why, [str(problem) for problem in error.problems])
+                return
+            except (ValueError, NotSent, OSError) as error:  # what no rule has foreseen changes nothing either
+                _log.exception("settings_unforeseen", why=why)
+                self._keep(why, [f"{type(error).__name__}: {error}"])
                 return
             self._loaded = loaded
             state.settings_error = ""
@@ -69,6 +72,12 @@ class Reloading:
             retire_others(former, plan)
             state.metrics.proxy_settings.labels("applied").inc()
             _log.info("settings_applied", why=why, number=plan.number, needs_restart=list(state.needs_restart))
+
+    def _keep(self, why: str, problems: list[str]) -> None:
+        """Tell that the settings in force stay, and the reasons."""
+        self._state.settings_error = "\n".join(problems)
+        self._state.metrics.proxy_settings.labels("refused").inc()
+        _log.error("settings_kept", why=why, problems=problems)
 
 
 def _stamps(paths: tuple[Path, ...]) -> Stamps:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from math import inf
 from typing import Final, final
 
 import structlog
@@ -13,9 +14,12 @@ from engram.http.asgi import AsgiApp, HeaderLines
 from engram.http.connection import Patience
 from engram.http.framing import Refused
 from engram.http.head import SINGLE, Bounds
+from engram.http.limits import bucket_of
+from engram.http.listener import refusal_lines
 from engram.http.server import Limits, Server
 from engram.http.sockets import Address, listen, passed
 from engram.http.tls import Certificates
+from engram.proxy.limits.rates import FULL
 from engram.proxy.noting import note_refused
 from engram.proxy.settings.model import ProxySettings
 from engram.proxy.state import State
@@ -25,7 +29,6 @@ SURFACE: Final = "proxy"
 _LOGS_EVERY_S: Final = 0.2
 _JUDGED_LATER: Final = frozenset({b"authorization", b"payment-signature", b"x-payment"})
 """Headers that the schemes themselves demand once, with an answer of their own."""
-_CONNECTION: Final = frozenset({b"connection", b"expect", b"upgrade"})
 
 _log = structlog.get_logger("engram.proxy")
 
@@ -60,6 +63,7 @@ class Surface:
             self.bound = Address(bound.host, bound.port, secure=self._certificates is not None)
             observer = _Observer(self._state)
             server = Server(self._app, self.bound, limits_of(self._settings), observer, self._certificates)
+            self._state.follow(lambda plan: server.trust(plan.settings.server.trusted_proxies))
             async with trio.open_nursery() as beside:
                 beside.start_soon(_write_logs)
                 await beside.start(self._state.watches.run)
@@ -75,16 +79,15 @@ class Surface:
 
 
 def limits_of(settings: ProxySettings) -> Limits:
-    """Return the limits of the listener."""
+    """Return the limits of the listener that are set at its start."""
     server = settings.server
     single = SINGLE - _JUDGED_LATER
     return Limits(
         bounds=Bounds(
             max_head_bytes=server.max_header_bytes,
             max_headers=server.max_headers,
-            looked_at=single | _CONNECTION,
             single=single,
-            websocket=any(route.websocket for route in settings.table()),
+            websocket=True,  # what the routes take is judged by the plan in force
         ),
         patience=Patience(
             idle_s=server.idle_timeout_s,
@@ -94,7 +97,6 @@ def limits_of(settings: ProxySettings) -> Limits:
         ),
         max_connections=min(server.max_connections, descriptors.for_connections(descriptors.allowed())),
         max_per_address=server.max_connections_per_address,
-        trusted_proxies=server.trusted_proxies,
     )
 
 
@@ -110,18 +112,27 @@ class _Observer:
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._lines = refusal_lines()
         self._count: Callable[[float], None] = state.metrics.http_connections.labels(SURFACE).set
 
     def refused(self, refused: Refused, client: str) -> tuple[str, HeaderLines]:
         request_id = self._state.ids.token(8)
         self._state.metrics.http_refused.labels(SURFACE, refused.code).inc()
         note_refused(self._state, refused, client, request_id)
-        _log.info("refused", code=refused.code, status=refused.status, client=client, request_id=request_id)
+        if refused.status != 429 and self._lines.wanted():
+            known = {"code": refused.code, "status": refused.status, "client": client, "request_id": request_id}
+            _log.info("refused", **known, **self._lines.facts)
         return request_id, ((b"x-request-id", request_id.encode("ascii")), *self.for_origin(refused.origin))
 
     def for_origin(self, origin: bytes) -> HeaderLines:
         """Return the CORS headers of an answer."""
         return self._state.plan.cors_headers(origin)
+
+    def count_refusal(self, client: str) -> float:
+        if self._state.plan.client_address.trusts(client):
+            return 0.0
+        wait_s = self._state.admission.address_rates.take(bucket_of(client), trio.current_time())
+        return inf if wait_s == FULL else wait_s
 
     def dropped(self, code: str) -> None:
         self._state.metrics.http_refused.labels(SURFACE, code).inc()

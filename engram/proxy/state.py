@@ -1,5 +1,6 @@
 """What the parts of a running proxy share."""
 
+from collections.abc import Callable
 from typing import final
 
 import msgspec
@@ -72,6 +73,7 @@ class State:
         """Why the newest reading failed; empty when it did not."""
         self.started_s = clock.monotonic()
         self._plan: Plan | None = None
+        self._follower: Callable[[Plan], None] | None = None
         self._read_policy: tuple[Policy, Threshold, Policy] | None = None
 
     @property
@@ -110,6 +112,13 @@ class State:
         self.spool.change(settings.bodies)
         self.jobs.change(settings.jobs)
         self.capacity.change(settings.capacity)
+        if self._follower is not None:
+            self._follower(plan)
+
+    def follow(self, follower: Callable[[Plan], None]) -> None:
+        """Call the listener's `follower`, in place of the one before, with the plan in force and each one after it."""
+        self._follower = follower
+        follower(self.plan)
 
     def close(self) -> None:
         """Close the idle connections to backends."""

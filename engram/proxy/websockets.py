@@ -2,7 +2,7 @@
 used up, and the open socket counts for its key until it closes.
 
     client's handshake -> proven -> backend's handshake --101--> open --close of either side--> the same close
-                                            |                     +--its group is removed, and drained--> 1001
+                                            |                     +--its server is removed, and drained--> 1001
                                             |                     +--the route's total_s is over--> 1001
                                             |                     +--the backend silent, or takes nothing--> 1011
                                             +--another answer--> that answer
@@ -51,8 +51,8 @@ class Tunnel:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, request: Incoming, plan: Plan) -> None:
         matched = plan.routes.find("GET", request.raw_path)
         assert isinstance(matched, Matched), "the application has found it"
-        body, slot = await self._app.prove(request, plan, 0, whole=True)
-        body.close()
+        (await self._app.prove(request, plan, 0, whole=True)).close()
+        slot = self._state.admission.enter_key(request)
         place = None
         try:
             await receive()  # websocket.connect
@@ -94,7 +94,7 @@ class Tunnel:
                 return
             await send({"type": "websocket.accept", "subprotocol": accepted})
             request.phase, request.status = "answer", 101
-            lasting = _Lasting(group.retired, route.drain_s, due)
+            lasting = _Lasting(group.retired(server), route.drain_s, due)
             code = await _both_ways(watch.receive, send, backend, request, lasting)
             if backend.given_up:
                 group.failed(server, backend.given_up)
@@ -125,7 +125,7 @@ async def _in_time(work: Callable[[], Awaitable[T]], first_byte_s: float, due: f
 
 @final
 class _Lasting:
-    """How long a WebSocket may last: until its group is removed and drained, or the route's `total_s` is over."""
+    """How long a WebSocket may last: until its server is removed and drained, or the route's `total_s` is over."""
 
     def __init__(self, retired: trio.Event, drain_s: float, due: float) -> None:
         self._retired = retired

@@ -16,14 +16,27 @@ from actors import Actor, Context, ExitReason, MailboxPolicy
 from engram import kill_points
 from engram.clock import Clock
 from engram.ledger import Ledger
+from engram.ledger.singletons import wait_for_turn
 from engram.relay import records
 from engram.relay.finality import FinalBlocks, Finality, FinalityGuard
 from engram.relay.model import Entry, EntryState, Outcome, RelayStatus, Unreachable
 from engram.relay.negotiation import NotKnown, Terms
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
-from engram.relay.rules import Blame, Decision, Door, RetryPolicy, after, blame, decide, describe, log_status, shut
-from engram.relay.signer import PayloadSigner, Signed
+from engram.relay.rules import (
+    Blame,
+    Decision,
+    Door,
+    RetryPolicy,
+    after,
+    blame,
+    decide,
+    describe,
+    is_of_the_signer,
+    log_status,
+    shut,
+)
+from engram.relay.signer import Keyring, Signed
 from engram.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -38,6 +51,7 @@ FINALITY_LOOK_S = 2.0
 TERMS_KEPT_S = 3_600.0
 """For so long what a receiver takes is not asked again, unless it refuses a payload."""
 TERMS_AGAIN_S = 60.0
+REFUSALS_COME_FROM: Final = "relay.url, relay.original_receiver and the receiver's own settings"
 ALERT_AFTER = 3
 """Failures in a row from which on each is logged as an error."""
 
@@ -56,7 +70,8 @@ class EmitterPorts(msgspec.Struct, frozen=True, kw_only=True):
     ledger: Ledger
     receiver: Submits | None
     """None: nothing is sent."""
-    signer: PayloadSigner
+    keyring: Keyring
+    """Signs each payload as the signer of its stream."""
     policy: RetryPolicy
     clock: Clock
     rng: Random
@@ -66,8 +81,13 @@ class EmitterPorts(msgspec.Struct, frozen=True, kw_only=True):
     """Streams that are sent at once."""
     guard: FinalityGuard | None = None
     """Holds payloads back until their block is final; None: there is no chain to ask."""
-    ask_terms: Callable[[], Awaitable[Terms | NotKnown]] | None = None
-    """Asks the receiver what it takes; None: payloads leave as they were queued."""
+    ask_terms: Callable[[bool], Awaitable[Terms | NotKnown]] | None = None
+    """Asks the receiver what it takes, given whether it has negotiated before; None: payloads leave as they were
+    queued."""
+    acknowledged_by: Callable[[], str] = lambda: ""
+    """The key (ss58) that signed the last acknowledgement."""
+    destination: str = ""
+    """Names the receiver over restarts: its URL."""
     log_kept_s: float = records.LOG_KEPT_S
     """For so long the log of all attempts is kept."""
     settled: Callable[[Entry], None] = lambda entry: None
@@ -83,7 +103,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
     def __init__(self, ports: EmitterPorts) -> None:
         self._ledger = ports.ledger
         self._receiver = ports.receiver
-        self._signer = ports.signer
+        self._keyring = ports.keyring
         self._policy = ports.policy
         self._clock = ports.clock
         self._rng = ports.rng
@@ -92,6 +112,10 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._guard = ports.guard
         self._final = FinalBlocks()
         self._ask_terms = ports.ask_terms
+        self._destination = ports.destination
+        self._acknowledged_by = ports.acknowledged_by
+        self._negotiates: bool | None = None
+        """Whether the receiver has negotiated; None until that was read from the ledger."""
         self._settled = ports.settled
         self._log_kept_s = ports.log_kept_s
         self._terms: Terms | None = None
@@ -103,6 +127,10 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         """Streams that are being sent."""
         self._idle = trio.Event()
         self._door = Door()
+        self._well: set[int] = set()
+        """Streams to the last payload of which the receiver gave an answer that does not refuse them."""
+        self._refused: dict[int, tuple[int, str]] = {}
+        """Streams that are refused while others are not: how often in a row, and why."""
         self._stopping = False
         self._failures_in_a_row = 0
 
@@ -132,10 +160,13 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def _status(self) -> RelayStatus:
         enabled, failures = self._receiver is not None, self._failures_in_a_row
-        not_queued, held_back = self._losses.payloads, self._door.reason
+        held = [f"stream {stream}: {reason}" for stream, (_, reason) in self._refused.items()]
+        not_queued, held_back = self._losses.payloads, self._door.reason or "; ".join(held)
+        acknowledged_by = self._acknowledged_by()
         return await self._ledger.read(
             lambda connection: records.status(
                 connection,
+                acknowledged_by=acknowledged_by,
                 enabled=enabled,
                 failures_in_a_row=failures,
                 not_queued=not_queued,
@@ -144,6 +175,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         )
 
     async def _work(self, receiver: Submits) -> None:
+        await wait_for_turn(self._ledger, RELAY_EMITTER)  # the outbox is one, and each of its streams has an order
         await self._settle_interrupted()
         await self._purge()
         self._context.start_soon(self._purge_for_ever)
@@ -191,14 +223,20 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         """Return whether it is known what the receiver takes; ask it where that was not asked for an hour."""
         if self._ask_terms is None or self._clock.monotonic() < self._terms_until:
             return True
-        found = await self._ask_terms()
+        if self._negotiates is None:
+            self._negotiates = await self._ledger.read(lambda c: records.has_negotiated(c, self._destination))
+        found = await self._ask_terms(self._negotiates)
         if isinstance(found, Terms):
+            if found.negotiated is not self._negotiates:
+                await self._ledger.write(lambda c: records.note_negotiated(c, self._destination, found.negotiated))
+                self._negotiates = found.negotiated
             if found != self._terms:
                 log.info("relay receiver takes", schemas=msgspec.to_builtins(found.takes), said=found.negotiated)
             self._terms, self._terms_until = found, self._clock.monotonic() + TERMS_KEPT_S
             return True
         if self._terms is not None:  # what it said before holds until it says something else
             self._terms_until = self._clock.monotonic() + TERMS_AGAIN_S
+            log.warning("relay receiver does not say what it takes", reason=describe(found.outcome))
             return True
         self._count_failure()
         now_s = self._clock.monotonic()
@@ -226,7 +264,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         return records.claim(
             connection,
             now,
-            self._signer.sign,
+            self._keyring.sign,
             room=room,
             may_leave=self._may_leave,
             terms=self._terms,
@@ -263,13 +301,20 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def _settle_interrupted(self) -> None:
         now = self._clock.now()
-        found = await self._ledger.write(
-            lambda connection: records.interrupted(
-                connection, lambda entry, outcome: self._decide(entry, outcome, now), now
-            )
-        )
-        if found:
-            log.warning("relay attempts of unknown outcome will be repeated", entries=found)
+        heir = self._keyring.heir
+
+        def settle(connection: Connection) -> list[tuple[Entry, Decision]]:
+            if heir:
+                records.adopt(connection, heir)
+            return records.interrupted(connection, lambda entry, outcome: self._decide(entry, outcome, now), now)
+
+        found = await self._ledger.write(settle)
+        again = [entry for entry, decision in found if decision.state is EntryState.PENDING]
+        if again:
+            log.warning("relay attempts of unknown outcome will be repeated", entries=len(again))
+        for entry, decision in found:
+            if decision.state is EntryState.ABANDONED:
+                log.error("relay entry abandoned", entry=entry.id, attempts=entry.attempts, reason=decision.reason)
 
     async def _purge_for_ever(self) -> None:
         while True:
@@ -277,14 +322,18 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             await self._purge()
 
     async def _purge(self) -> None:
+        """Forget what is old, in batches that hold up no other write for long."""
         now = self._clock.now()
-        await self._ledger.write(lambda connection: records.purge(connection, now, self._log_kept_s))
+        while await self._ledger.write(lambda c: records.purge(c, now, self._log_kept_s)) == records.PURGED_AT_ONCE:
+            await trio.lowlevel.checkpoint()
 
     async def _settle(self, entry: Entry, outcome: Outcome) -> Entry | None:
         """Write the outcome of an attempt; return what is to be sent next, claimed in the same transaction."""
         now = self._clock.now()
-        decision = self._decide(entry, outcome, now)
-        door = after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
+        is_alone = is_of_the_signer(outcome) and bool(self._well - {entry.stream_id})
+        refusals = self._refused.get(entry.stream_id, (0, ""))[0] if is_alone else None
+        decision = decide(entry.attempts, outcome, now, self._policy, self._rng, refusals)
+        door = self._door if is_alone else after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
         goes_on = door.is_open and not self._stopping
         unsent: list[Entry] = []
 
@@ -306,7 +355,11 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             self._settled(entry)
         else:
             self._count_failure()
-        self._hold_back(after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng), outcome)
+        self._note_stream(entry.stream_id, outcome, refusals)
+        if is_alone:
+            self._hold_back(self._door, outcome)
+        else:
+            self._hold_back(after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng), outcome)
         if blame(outcome) is Blame.PAYLOAD:
             self._terms_until = 0.0  # it may take other schemas by now
         if decision.state is EntryState.ABANDONED:
@@ -325,15 +378,27 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                 self._terms_until = 0.0  # it may take other schemas by now
             log.error("relay payload not sent", entry=entry.id, state=str(entry.state), reason=entry.last_reason)
 
+    def _note_stream(self, stream: int, outcome: Outcome, refusals: int | None) -> None:
+        """Note whether the receiver refuses a stream; `refusals` of those before, where it refuses that one alone."""
+        if is_of_the_signer(outcome):
+            self._well.discard(stream)
+        elif blame(outcome) in (Blame.NOTHING, Blame.PAYLOAD):
+            self._well.add(stream)
+            self._refused.pop(stream, None)
+        if refusals is not None:
+            self._refused[stream] = refusals + 1, describe(outcome)
+            if refusals == 0:
+                log.error("relay stream refused", stream=stream, reason=describe(outcome), see=REFUSALS_COME_FROM)
+
     def _count_failure(self) -> None:
         self._failures_in_a_row += 1
         self._metrics.relay_failures_in_a_row.set(self._failures_in_a_row)
 
     def _hold_back(self, door: Door, outcome: Outcome) -> None:
         was, self._door = self._door, door
-        self._metrics.relay_held_back.set(not door.is_open)
+        self._metrics.relay_held_back.set(bool(self._refused) or not door.is_open)
         if was.is_open and not door.is_open and not isinstance(outcome, Unreachable):
-            log.error("relay receiver refuses", reason=door.reason, see="relay.url and the receiver's own settings")
+            log.error("relay receiver refuses", reason=door.reason, see=REFUSALS_COME_FROM)
 
     async def _wait_for_work(self, due_at: float | None) -> None:
         wait_s = REREAD_S if due_at is None else min(REREAD_S, max(0.1, due_at - self._clock.now()))

@@ -5,6 +5,13 @@ class RelayError(Exception):
     """Base of the area's errors; never raised itself."""
 
 
+class OutboxFull(RelayError):
+    """As many entries wait as may; nothing was queued."""
+
+    def __init__(self, bound: int) -> None:
+        super().__init__(f"{bound} entries wait in the relay's outbox, and no more may")
+
+
 class NoSuchEntry(RelayError):
     """The outbox holds no entry of this number."""
 

@@ -248,6 +248,9 @@ class LogLine(msgspec.Struct, frozen=True):
     status: str
     http_status: int | None
     at: float
+    anchor: str = ""
+    """Of one that delivered what is anchored: `anchored` (its anchor is delivered), `committed` (its root is on the
+    chain), `committing`, `waiting`, or why it will not be."""
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -285,6 +288,8 @@ class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
     dlq_abandoned: int
     withdrawn: int = 0
     """Never sent, of those that are kept (7 days): another payload of the block was signed, or the block is another."""
+    discarded: int = 0
+    """Given up, of those that are kept (7 days): gap markers that were refused, and dead letters by the operator."""
     total_ok: int
     total_failed: int
     last_ok_hash: str | None
@@ -296,5 +301,9 @@ class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Payloads that never reached the outbox, since the process started; the log says why."""
     held_back: str = ""
     """Why nothing is sent at present; empty: the receiver is well."""
+    acknowledged_by: str = ""
+    """Key (ss58) that signed the last acknowledgement since the process started; see relay.receiver_key."""
+    not_anchored: str = ""
+    """Why what is delivered stays `accepted`; empty: it is anchored in time."""
     acknowledgement_lag_s: float | None = None
     """From queueing to acknowledgement of the payload that was delivered last."""

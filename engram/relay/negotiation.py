@@ -3,14 +3,16 @@
 | the receiver answers GET /schemas with | it takes |
 |---|---|
 | 200 and a list of kinds and versions | what the list says |
-| 404, 405, 410, 501, or 200 and anything else | `scores` of engram-v1, as the original; `memory` of it is tried |
+| 404, 405, 410 or 501, with `relay.original_receiver` | `scores` of engram-v1, and `memory` of it is tried |
 | anything else, or nothing | not known: nothing is sent before it is |
+
+Without that setting a 404 says nothing: a proxy, a portal or a wrong address may have given it.
 
 | the payload | its receiver takes | it leaves |
 |---|---|---|
 | of any kind | its kind and version | as it is |
 | `memory` of engram-v2 | `memory` of engram-v1 | as engram-v1: without roots and tool, with a hash of its own |
-| `gap`, `anchor`, `ranking` | no such kind | not at all: discarded |
+| `gap` | no such kind | not at all: discarded |
 | anything else | another kind or version | not at all: parked |
 """
 

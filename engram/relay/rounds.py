@@ -17,7 +17,7 @@ from actors import Context
 from engram.clock import Clock
 from engram.hints import Hints
 from engram.hotkeys import ss58
-from engram.ledger import Ledger, LedgerError
+from engram.ledger import CommitUnknown, Ledger, LedgerError, owners
 from engram.relay import records
 from engram.relay.model import Enqueued, NodeMemory, SignedRoot, ToolCall
 from engram.relay.queueing import queue
@@ -65,6 +65,8 @@ class RoundPorts(msgspec.Struct, frozen=True, kw_only=True):
     view: StatsView
     clock: Clock
     netuid: int
+    signer: str
+    """ss58 of the gateway's hotkey, whose stream the payloads are."""
     block: Callable[[], int | None]
     """The newest finalized block, None while there is none."""
     interval_s: float
@@ -89,6 +91,7 @@ class MemoryRounds:
         self._view = ports.view
         self._clock = ports.clock
         self._netuid = ports.netuid
+        self._signer = ports.signer
         self._block = ports.block
         self._interval_s = ports.interval_s
         self._hints = ports.hints
@@ -105,6 +108,8 @@ class MemoryRounds:
             await trio.sleep(self._interval_s)
             try:
                 await self.queue_round()
+            except CommitUnknown as error:  # it may well be queued
+                _log.error("relay_round_unknown", reason=str(error))
             except LedgerError as error:
                 self._lost("ledger", 1, cause=str(error))
 
@@ -174,15 +179,20 @@ class MemoryRounds:
             nodes[ss58.encode(hotkey)] = memory_of(msgspec.structs.asdict(fresh[session_id]), roots.get(session_id))
         names = sorted(nodes)
         parts = [names[first : first + NODES_A_PAYLOAD] for first in range(0, len(names), NODES_A_PAYLOAD)]
+        # Gateways that share a ledger and a hotkey each tell of their own nodes.
+        me = owners.me(connection)
+        own = "" if me == owners.ALONE else f"g{me}."
         outcomes = []
         for number, part in enumerate(parts):
             payload = memory_payload(
                 {name: nodes[name] for name in part},
                 netuid=self._netuid,
                 block=block,
-                source=f"nodes{number}",
+                source=f"{own}nodes{number}",
                 round_ts=now,
                 tool=tool,
             )
-            outcomes.append(records.enqueue(connection, payload, now, bound=self._bound, block_hash=block_hash))
+            outcomes.append(
+                records.enqueue(connection, payload, now, bound=self._bound, block_hash=block_hash, signer=self._signer)
+            )
         return outcomes

@@ -10,7 +10,14 @@ waits is the only one that is ever sent; streams do not wait for each other.
 | 408, 425, 429, 5xx, none (unknown)    | this moment          | pending, one attempt | waits        |              |
 | the same at the tenth attempt         |                      | parked, gap marker   | goes on      |              |
 | 401, 402, 403, 404, other 4xx, 3xx    | the receiver         | pending, no attempt  | waits        | is held back |
-| nothing left this machine             | the receiver         | pending, no attempt  | waits        | is held back |
+| the same, while other streams do well | the stream's signer  | pending, no attempt  | is held back |              |
+| 502, 504, nothing left this machine   | the receiver         | pending, no attempt  | waits        | is held back |
+
+502 and 504 are what a proxy says of a receiver that it does not reach. 503 may be the receiver's own word, and where a
+payload was sent and no answer came it may be the payload that broke it: both use up attempts.
+
+A refusal of one key, or of one kind, does not hold up what the receiver takes: where the last answer to another stream
+was none of those, that stream alone waits, 10 s, 20 s, … 300 s.
 
 While the receiver is held back, one entry at a time is tried, after 10 s, 20 s, … 300 s. 409 means that the nonce came
 with another hash before; "still being worked on" is 425. A gap marker takes the place of a parked entry, signed, so
@@ -42,6 +49,7 @@ from engram.relay.model import (
     MinerScore,
     NodeMemory,
     Outcome,
+    Payload,
     Ranked,
     RankingPayload,
     ScoresPayload,
@@ -58,6 +66,8 @@ JITTER = 0.2
 OF_THE_PAYLOAD = frozenset({400, 409, 410, 413, 422})
 """Would be given again to the same bytes."""
 OF_THE_MOMENT = frozenset({408, 425, 429})
+UNREACHED = frozenset({502, 504})
+"""Of a proxy that does not reach the receiver."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -113,13 +123,25 @@ def blame(outcome: Outcome) -> Blame:
                 return Blame.NOTHING
             if status in OF_THE_PAYLOAD:
                 return Blame.PAYLOAD
+            if status in UNREACHED:
+                return Blame.RECEIVER
             return Blame.MOMENT if status in OF_THE_MOMENT or status >= 500 else Blame.RECEIVER
         case _:
             assert_never(outcome)
 
 
-def decide(attempts: int, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random) -> Decision:
-    """Decide what becomes of an entry whose attempt number `attempts` (from 1) ended so."""
+def is_of_the_signer(outcome: Outcome) -> bool:
+    """Return whether the outcome may be of this stream alone: the receiver, or a proxy, was reached and refuses."""
+    return isinstance(outcome, Answered) and outcome.http_status not in UNREACHED and blame(outcome) is Blame.RECEIVER
+
+
+def decide(
+    attempts: int, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random, refusals: int | None = None
+) -> Decision:
+    """Decide what becomes of an entry whose attempt number `attempts` (from 1) ended so.
+
+    With `refusals`, of those before in a row, its stream alone is held back.
+    """
     reason = describe(outcome)
     match blame(outcome):
         case Blame.NOTHING:
@@ -127,7 +149,8 @@ def decide(attempts: int, outcome: Outcome, now: float, policy: RetryPolicy, rng
         case Blame.PAYLOAD:
             return Decision(EntryState.ABANDONED, attempts, now, reason)
         case Blame.RECEIVER:
-            return Decision(EntryState.PENDING, attempts - 1, now, reason)
+            wait_s = 0.0 if refusals is None else backoff_s(refusals, policy, rng)
+            return Decision(EntryState.PENDING, attempts - 1, now + wait_s, reason)
         case Blame.MOMENT:
             if attempts >= policy.attempts:
                 return Decision(EntryState.ABANDONED, attempts, now, reason)
@@ -257,6 +280,13 @@ def output_hash(stable: bytes) -> str:
     return hashlib.sha256(stable).hexdigest()
 
 
+def kind_of(payload: Payload) -> str:
+    """Return the kind; a payload of scores, which is the original's, does not name it."""
+    return "scores" if isinstance(payload, ScoresPayload) else payload.kind
+
+
+ANCHORED_KINDS = ("memory", "scores", "ranking")
+"""Kinds whose output hashes are leaves of a root on the chain."""
 OF_VALIDATORS = frozenset({"scores", "ranking"})
 """Kinds of which a key signs one output a block, whatever its uid is; a gateway's nodes may make several."""
 

@@ -48,6 +48,31 @@ class PayloadSigner:
         return Signed(head + msgspec.json.encode(fields)[1:], digest)
 
 
+@final
+class Keyring:
+    """The signers of a process, by the addresses that streams name."""
+
+    def __init__(self, *signers: PayloadSigner) -> None:
+        self._signers = {signer.hotkey: signer for signer in signers}
+        self.heir = next(iter(self._signers), "")
+        """ss58 of the signer that streams without one belong to, which earlier versions kept; empty: there is none."""
+
+    def add(self, signer: PayloadSigner) -> None:
+        """Add the signer of a role; the first one is the heir."""
+        self._signers[signer.hotkey] = signer
+        self.heir = self.heir or signer.hotkey
+
+    def add_heir(self, signer: PayloadSigner) -> None:
+        """Add the signer of a gateway, whose streams had none."""
+        self.add(signer)
+        self.heir = signer.hotkey
+
+    def sign(self, payload: bytes, hotkey: str) -> Signed | None:
+        """Sign as this hotkey (ss58); None when its key is not in this process. Raises as PayloadSigner.sign."""
+        signer = self._signers.get(hotkey)
+        return None if signer is None else signer.sign(payload)
+
+
 def is_signed(document: Mapping[str, object]) -> bool:
     """Return whether the payload is signed by the hotkey it names, over what it holds. Never raises."""
     hotkey, signature = document.get("validator_hotkey"), document.get("signature")

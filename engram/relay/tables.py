@@ -10,7 +10,7 @@ relay_streams = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("netuid", Integer, nullable=False),
     Column("kind", Text, nullable=False),  # memory | scores
-    Column("signer", Text, nullable=False),  # ss58; empty: the process's own key
+    Column("signer", Text, nullable=False),  # ss58
     Column("next_seq", Integer, nullable=False),
     Column("pending", Integer, nullable=False),  # entries that wait or are being sent
     Column("parked", Integer, nullable=False),  # dead letters
@@ -66,7 +66,7 @@ relay_outbox = Table(
     Column("seq", Integer, nullable=False, server_default="0"),  # order within the stream; a gap marker has its entry's
     Column("block_hash", LargeBinary),  # of `block`, as it was when the payload was learned
     Column("anchor_id", Integer),  # of the anchor whose root has its output_hash as a leaf
-    UniqueConstraint("kind", "nonce"),
+    UniqueConstraint("stream_id", "kind", "nonce"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
 )
@@ -96,12 +96,13 @@ relay_candidates = Table(
     "relay_candidates",
     metadata,
     Column("netuid", Integer, primary_key=True),
+    Column("kind", Text, primary_key=True),  # scores | ranking
     Column("epoch", Integer, primary_key=True),  # of `block`
     Column("block", Integer, nullable=False),
     Column("block_hash", LargeBinary, nullable=False),
     Column("nonce", Text, nullable=False),
     Column("output_hash", Text, nullable=False),
-    Column("payload", LargeBinary, nullable=False),  # JSON of a scores payload, unsigned
+    Column("payload", LargeBinary, nullable=False),  # JSON, unsigned
     Column("signed", LargeBinary),  # the same, signed when it is proposed
     Column("signed_hash", Text),
     Column("cosignatures", Text, nullable=False),  # JSON: hotkey and signature of each validator that has signed
@@ -117,6 +118,7 @@ relay_bundles = Table(
     "relay_bundles",
     metadata,
     Column("netuid", Integer, primary_key=True),
+    Column("kind", Text, primary_key=True),
     Column("epoch", Integer, primary_key=True),
     Column("block", Integer, nullable=False),
     Column("proposer", Text, nullable=False),  # ss58
@@ -142,6 +144,7 @@ relay_evidence = Table(
     Column("differences", Text, nullable=False),  # JSON: the values that differ
     Column("output_hash", Text, nullable=False),
     Column("document", LargeBinary, nullable=False),  # the signed payload as it was proposed
+    Column("kind", Text, nullable=False, server_default="scores"),
     UniqueConstraint("proposer", "judge", "output_hash", "verdict"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
@@ -165,3 +168,14 @@ relay_anchors = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_relay_anchors_state", relay_anchors.c.netuid, relay_anchors.c.signer, relay_anchors.c.state)
+
+relay_unanchored = Table(
+    "relay_unanchored",
+    metadata,
+    Column("netuid", Integer, primary_key=True),
+    Column("signer", Text, primary_key=True),  # ss58; a row only while nothing that it relays can be anchored
+    Column("reason", Text, nullable=False),
+    Column("at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)

@@ -15,6 +15,8 @@ from engram.gateway.app import gateway_app
 from engram.hotkeys import Keypair, WalletFileError, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.tls import Certificates
+from engram.ledger import Ledger, LedgerError
+from engram.ledger.singletons import one_at_a_time
 from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
 from engram.payments.refund_settings import open_refund_key, with_play_recipient
 from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watches, stop_all
@@ -23,14 +25,16 @@ from engram.provisioning.backend_factory import make_backends
 from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.backends import Backends
 from engram.provisioning.certifier import certify_for_ever
-from engram.provisioning.records import count_by_backend, require_backends
+from engram.provisioning.committing import CommittingNodesPorts, commit_for_ever
+from engram.provisioning.records import count_by_backend, own_tokens, require_backends
 from engram.relay.actor import RELAY_EMITTER, RelayEmitter
-from engram.relay.anchoring.committing import Committing
+from engram.relay.anchoring.committing import Committing, NotCommitting
 from engram.relay.rounds import MemoryRounds
 from engram.roles.facilitator import facilitator
 from engram.roles.gateway_ports import GatewayPorts
+from engram.roles.outages import outlasting
 from engram.roles.process import spare
-from engram.roles.shared import LEDGER, Shared
+from engram.roles.shared import LEDGER, Shared, end_with_parent
 from engram.stats import StatsPoller
 from engram.telemetry.loop_lag import loop_lag_job
 
@@ -51,6 +55,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
         [
             ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
             spare("loop_lag", lambda: loop_lag_job(p.metrics)),
+            *([spare("parent", lambda: Job(end_with_parent))] if p.is_worker else []),
             *([spare("backups", lambda: Job(p.back_up))] if p.settings.backup.folder else []),
             *([facilitator(p)] if p.settings.payments.facilitator_url == "embedded" else []),
             spare("chain", ports.syncer),
@@ -80,10 +85,11 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
             ),
             spare("certifier", lambda: Job(partial(certify_for_ever, ports.certifier))),
             *(announcers(ports.announcing) if ports.announcing else []),
+            *([committing(p, ports.committing)] if ports.committing else []),
             spare("stats_poller", lambda: StatsPoller(ports.stats)),
             spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
             spare("relay_rounds", lambda: Job(MemoryRounds(rounds).run) if rounds else None),
-            spare("relay_anchors", lambda: Job(Committing(anchors).run) if anchors else None),
+            spare("relay_anchors", lambda: anchoring(p, anchors) if anchors else None),
             spare("event_feed", lambda: Job(ports.feed.run)),
             spare("control", lambda: Job(ports.control)),
             spare("sales_watch", lambda: Job(ports.services.shop.sales.watch)),
@@ -113,6 +119,18 @@ def announcers(ports: AnnouncingPorts) -> list[ChildSpec | SupervisorSpec]:
     ]
 
 
+def committing(p: Shared, ports: CommittingNodesPorts) -> ChildSpec:
+    """Return what commits where nodes on machines of others serve: of gateways with one ledger, one does."""
+    return spare("node_committing", lambda: one_at_a_time(p.ledger, "node_committing", partial(commit_for_ever, ports)))
+
+
+def anchoring(p: Shared, anchors: Committing | NotCommitting) -> Job:
+    """Return what commits roots: of gateways with one hotkey, one does."""
+    if isinstance(anchors, Committing):
+        return one_at_a_time(p.ledger, "relay_anchors", anchors.run)
+    return outlasting("relay_anchors", anchors.run)
+
+
 @final
 class Gateway:
     """The role: its keys, and the backends that run its nodes; see shared.Role."""
@@ -124,6 +142,7 @@ class Gateway:
         self.refund_key = open_refund_key(settings, folder)
         self.settings = with_play_recipient(settings, self.refund_key)
         self._backends: Backends | None = None
+        self._ledger: Ledger | None = None
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
         """Ask the backends for their capacity and return the tree. Raises UnusableBackend, OtherBackend."""
@@ -132,7 +151,7 @@ class Gateway:
         await backends.look()
         backends.note_held(await shared.ledger.read(count_by_backend))
         ports = GatewayPorts(shared, self.keypair, self.refund_key, self.certificates, backends)
-        self._backends = backends
+        self._backends, self._ledger = backends, shared.ledger
         return tree(shared, ports)
 
     def _backend_ports(self, p: Shared) -> BackendPorts:
@@ -150,10 +169,15 @@ class Gateway:
 
     async def close(self) -> None:
         """End the nodes if `shutdown.nodes` is `stop`; their data is kept for the next start."""
-        if self._backends is None or self.settings.shutdown.nodes != "stop":
+        if self._backends is None or self._ledger is None or self.settings.shutdown.nodes != "stop":
+            return
+        try:
+            tokens = await self._ledger.read(own_tokens)
+        except LedgerError as error:
+            _log.error("nodes_not_stopped", reason=str(error))
             return
         with trio.move_on_after(STOP_NODES_S) as patience:
-            await stop_all(self._backends)
+            await stop_all(self._backends, tokens)
         if patience.cancelled_caught:
             _log.error("nodes_not_stopped", after_s=STOP_NODES_S)
 

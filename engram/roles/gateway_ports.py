@@ -1,7 +1,6 @@
 """Builds the dependencies of a gateway's children. Areas are connected only here: none knows another's actor."""
 
 import contextlib
-import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import final
@@ -31,7 +30,6 @@ from engram.gateway.sales_check import Conditions, Disk
 from engram.gateway.sales_switch import Selling
 from engram.gateway.services import Services
 from engram.gateway.standing_facts import fixed_facts
-from engram.gateway.tickets import Tickets
 from engram.gateway.views import TimedStats
 from engram.hotkeys import Keypair
 from engram.hotkeys.passwords import password_for
@@ -45,17 +43,20 @@ from engram.payments.evidence import Evidence
 from engram.payments.evm_rpc import EvmRpc, json_rpc
 from engram.payments.facilitator import HttpFacilitator
 from engram.payments.ports import PaymentPorts
+from engram.payments.protocol import NewSession, Wanted
 from engram.payments.refund_key import RefundKey
 from engram.payments.refund_settings import refund_terms
 from engram.payments.refunds import settle_up
 from engram.payments.supported import FacilitatorStatus
 from engram.payments.supported_poller import SupportedPoller
-from engram.provisioning import announcing, node_keys
+from engram.provisioning import announcing, commitment_notes, node_keys
 from engram.provisioning.actor import PROVISIONER
 from engram.provisioning.announcing import AnnouncingPorts
 from engram.provisioning.backend_factory import with_hotkeys
 from engram.provisioning.backends import Backends
 from engram.provisioning.certifier import CertifierPorts
+from engram.provisioning.commitment_notes import CommitmentNotes
+from engram.provisioning.committing import CommittingNodesPorts
 from engram.provisioning.countersigning import Countersigner
 from engram.provisioning.enrollment import Enrollment, EnrollmentPorts
 from engram.provisioning.fleet import Fleet
@@ -66,11 +67,11 @@ from engram.provisioning.placement import Standing
 from engram.provisioning.processes import listening_ports
 from engram.relay import PayloadSigner, RetryPolicy
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
-from engram.relay.anchoring.committing import CommittingPorts
+from engram.relay.anchoring.committing import Committing, CommittingPorts, NotCommitting
 from engram.relay.chain_heads import guard_of
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.quorum.subnet_now import STALE_S
-from engram.relay.receiver import Receiver
+from engram.relay.receiver import open_receiver
 from engram.relay.roots import NodeRoots
 from engram.relay.rounds import RoundLosses, RoundPorts
 from engram.relay.tools import payload_tool
@@ -126,26 +127,31 @@ class GatewayPorts:
             ledger=p.ledger, enrollment=self._enrollment, instants=self._instants, hints=self._hints
         )
         self.announcing = self._announcing() if settings.provisioning.announce else None
+        self.committing = self._committing() if settings.provisioning.commit_addresses else None
         self.fleet = self._fleet()
         self.stats = self._stats()
+        p.keyring.add_heir(PayloadSigner.of(keypair))
         self.emitter = self._emitter()
         self.rounds = self._rounds() if settings.relay.url else None
-        anchors = settings.relay.url and settings.relay.anchor and settings.chain.source == "rpc"
-        self.anchors = self._anchors() if anchors else None
+        self.anchors = self._anchors() if settings.relay.url else None
         self.services = self._services()
         self._status = self._status_of()
         self.control = self._control()
 
-    def _places(self) -> int:
-        """Return how many nodes may run at once: the backend's capacity, bounded by the key pool where there is one."""
-        room = min(self._backends.places, self._p.settings.sessions.live_in_all)
+    def _places(self, wanted: Wanted | None = None) -> int:
+        """Return how many nodes may run at once: the backends' capacity, bounded by the key pool where there is one,
+        and for a session by what its whole time costs there."""
+        room = self._backends.places
+        if isinstance(wanted, NewSession):
+            room = self._backends.places_for(wanted.tier, wanted.seconds)
+        room = min(room, self._p.settings.sessions.live_in_all)
         keys = self._hints.usable_keys
         return room if keys is None else min(room, keys)
 
     def syncer(self) -> MetagraphSyncer:
         """Return the chain's actor."""
         p, chain = self._p, self._p.settings.chain
-        forks = ForkFolder(p.folder / FORKS)
+        forks = ForkFolder(p.own_folder / FORKS)
         return MetagraphSyncer(
             open_endpoints(chain, p.http, p.clock), self._subnets, chain, p.clock, p.rng, keep_fork=forks.keep
         )
@@ -168,6 +174,7 @@ class GatewayPorts:
             metrics=p.metrics,
             hints=self._hints,
             places=self._places,
+            places_in=lambda connection, wanted: self._backends.places_in(connection, wanted.tier, wanted.seconds),
             refund_key=refund_key,
             evidence=self._evidence(),
         )
@@ -238,11 +245,27 @@ class GatewayPorts:
             subnets=self._subnets,
             chain=settings.chain,
             netuid=settings.miner.netuid,
-            folder=p.folder / announcing.FOLDER,
+            folder=p.own_folder / announcing.FOLDER,
             allows_private=settings.environment == "local",
             http=p.http,
             clock=p.clock,
             rng=p.rng,
+            metrics=p.metrics,
+        )
+
+    def _committing(self) -> CommittingNodesPorts:
+        p, settings = self._p, self._p.settings
+        nodes = tuple(open_endpoints(settings.chain, p.http, p.clock))
+        return CommittingNodesPorts(
+            ledger=p.ledger,
+            ring=self._ring,
+            subnets=self._subnets,
+            netuid=settings.miner.netuid,
+            nodes=nodes,
+            sender=Sender(nodes, network=settings.chain.network),
+            notes=CommitmentNotes(p.own_folder / commitment_notes.FOLDER),
+            allows_private=settings.environment == "local",
+            clock=p.clock,
             metrics=p.metrics,
         )
 
@@ -269,13 +292,15 @@ class GatewayPorts:
 
     def _emitter(self) -> EmitterPorts:
         p, settings, chain = self._p, self._p.settings.relay, self._p.settings.chain
-        receiver = Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None
+        receiver = open_receiver(p.http, settings)
         return EmitterPorts(
             ledger=p.ledger,
             receiver=receiver,
             ask_terms=receiver.ask_terms if receiver else None,
+            acknowledged_by=lambda: receiver.acknowledged_by if receiver else "",
+            destination=settings.url,
             log_kept_s=settings.log_days * 86_400.0,
-            signer=PayloadSigner.of(self._keypair),
+            keyring=p.keyring,
             policy=RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s),
             clock=p.clock,
             rng=p.rng,
@@ -292,6 +317,7 @@ class GatewayPorts:
             view=self._samples,
             clock=p.clock,
             netuid=settings.miner.netuid,
+            signer=self._keypair.ss58,
             block=lambda: self._subnets.block,
             interval_s=settings.relay.round_s,
             hints=self._hints,
@@ -302,33 +328,38 @@ class GatewayPorts:
             call_tool=payload_tool(p.http, p.clock, settings.relay),
         )
 
-    def _anchors(self) -> CommittingPorts:
+    def _anchors(self) -> Committing | NotCommitting:
         p, chain, netuid = self._p, self._p.settings.chain, self._p.settings.miner.netuid
+        if chain.source != "rpc" or not p.settings.relay.anchor:
+            reason = "relay.anchor is false" if chain.source == "rpc" else "chain.source is recorded"
+            return NotCommitting(p.ledger, p.clock, netuid, self._keypair.ss58, reason)
         nodes = open_endpoints(chain, p.http, p.clock)
 
         def metagraph() -> Metagraph | None:
             age_s = self._subnets.age_s(netuid)
             return None if age_s is None or age_s > STALE_S else self._subnets.get(netuid)
 
-        return CommittingPorts(
-            ledger=p.ledger,
-            keypair=self._keypair,
-            clock=p.clock,
-            netuid=netuid,
-            metagraph=metagraph,
-            nodes=nodes,
-            sender=Sender(nodes, network=chain.network),
-            queued=self._hints.outbox_changed,
-            metrics=p.metrics,
-            signers=("",),
+        return Committing(
+            CommittingPorts(
+                ledger=p.ledger,
+                keypair=self._keypair,
+                clock=p.clock,
+                netuid=netuid,
+                metagraph=metagraph,
+                nodes=nodes,
+                sender=Sender(nodes, network=chain.network),
+                bound=p.settings.relay.pending_max,
+                queued=self._hints.outbox_changed,
+                metrics=p.metrics,
+            )
         )
 
     def _control(self) -> Callable[[Context], Awaitable[None]]:
         p = self._p
         operations = GatewayOperations(
-            p.folder, p.ledger, p.clock, self._instants, self._selling, self._hints, self._status, self._password_of
+            p.own_folder, p.ledger, p.clock, self._instants, self._selling, self._hints, self._status, self._password_of
         )
-        return control_job(p.folder, operations)
+        return control_job(p.own_folder, operations)
 
     def _password_of(self, file: Path) -> str | None:
         """Find it as nodes do, which do not inherit the gateway's environment. Raises HotkeyError."""
@@ -356,7 +387,6 @@ class GatewayPorts:
             countersigner=Countersigner(p.ledger, self._instants, self._ring),
             subnets=self._subnets,
             feed=self.feed,
-            tickets=Tickets(secrets.token_bytes(32)),
             metrics=p.metrics,
             probes={
                 "ledger": probes.ledger_probe(p.ledger),

@@ -13,7 +13,7 @@ from actors import Actor, Backoff, ChildSpec, Context, Intensity, Job, Superviso
 from config.model import MinerSettings
 from engram.hotkeys import HotkeyError, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
-from engram.http.listener import http_job
+from engram.http.listener import Listener
 from engram.memory.errors import MemoryAreaError
 from engram.miner import folder
 from engram.miner.errors import NodeError
@@ -37,6 +37,7 @@ _log = structlog.get_logger("engram.miner")
 def tree(node: Node, ports: NodePorts) -> SupervisorSpec:
     """Return the whole tree of a node. Children start from the top and stop from the bottom."""
     chain, launch = node.chain, ports.launch
+    listener = Listener(launch.host, launch.port, node.http, DRAIN_S)
     return SupervisorSpec(
         "node",
         [
@@ -69,7 +70,7 @@ def tree(node: Node, ports: NodePorts) -> SupervisorSpec:
             ChildSpec("lifetime", lambda: Job(node.live), restart="transient", significant=True),
             ChildSpec(
                 "http",
-                lambda: http_job(node.app, launch.host, launch.port, settings=node.http, drain_s=DRAIN_S),
+                lambda: listener.job(lambda: node.app),
                 shutdown=DRAIN_S + 1.0,
                 backoff=Backoff(0.2, 5.0),
             ),

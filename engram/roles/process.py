@@ -87,7 +87,8 @@ class Process:
     def live(self, claimed: Callable[["Process"], AbstractContextManager[Program]]) -> int:
         """Claim what the program needs, then run it until its end or a signal; return the exit status.
 
-        0: ended as it should; 1: failed while it ran; 2: cannot start, and standard error says why.
+        0: ended as it should; 1: failed while it ran, or what it needs from elsewhere is away (the error's `may_pass`);
+        2: cannot start, and standard error says why.
         """
         try:
             with claimed(self) as program:
@@ -191,7 +192,7 @@ class Process:
 
     def _cannot_start(self, error: Exception) -> int:
         print(f"{self.name} cannot start: {error}", file=sys.stderr)
-        return EXIT_CANNOT_START
+        return EXIT_FAILED if getattr(error, "may_pass", False) else EXIT_CANNOT_START
 
 
 def begin(log_level: str, *, json_logs: bool) -> None:

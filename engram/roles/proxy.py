@@ -130,7 +130,7 @@ class _Parts:
                 ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
                 spare("loop_lag", lambda: loop_lag_job(p.metrics)),
                 *([_tireless("chain", self._syncer)] if self._chain.endpoints else []),
-                ChildSpec("jobs", lambda: Job(state.jobs.run), backoff=Backoff(0.1, 5.0)),
+                _tireless("jobs", lambda: Job(state.jobs.run)),
                 spare("checks", lambda: Job(checks.run)),
                 spare("min_stake", lambda: Job(stakes.run)),
                 spare("reloading", lambda: Job(reloading.run)),
@@ -154,8 +154,8 @@ class _Parts:
         )
 
 
-def _tireless(name: str, start: Callable[[], Actor[Any]]) -> ChildSpec:
-    """Return a child that may fail any number of times without ending the proxy, as when no endpoint answers."""
+def _tireless(name: str, start: Callable[[], Actor[Any] | Job]) -> ChildSpec:
+    """Return a child that may fail any number of times without ending the proxy, which serves requests without it."""
     return ChildSpec(name, start, backoff=Backoff(1.0, 60.0), intensity=Intensity(1_000_000, 1.0), on_exceed="disable")
 
 

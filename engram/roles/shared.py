@@ -13,7 +13,7 @@ import trio
 
 import config
 from actors import ChildSpec, Context, SupervisorSpec
-from config.model import Settings
+from config.model import LogSettings, Settings
 from engram.hotkeys import HotkeyError
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
@@ -30,8 +30,10 @@ from engram.ledger import (
     identity,
 )
 from engram.ledger.backups import keep_backing_up
+from engram.ledger.folder import mark_of
 from engram.ledger.opening import server_of
 from engram.provisioning.errors import ProvisioningError
+from engram.relay.signer import Keyring
 from engram.roles.process import Process, begin
 from engram.roles.reloading import Reloading
 from engram.telemetry.disk import disk_gauges
@@ -80,20 +82,34 @@ class Shared:
     """The parts that every role may use; a Program that runs all its roles in one tree."""
 
     def __init__(
-        self, process: Process, roles: Sequence[Role], settings: Settings, folder: Path, ledger_id: str
+        self,
+        process: Process,
+        roles: Sequence[Role],
+        settings: Settings,
+        folder: Path,
+        ledger_id: str,
+        own_folder: Path | None = None,
     ) -> None:
         self.process = process
         self.registry, self.metrics = process.registry, process.metrics
         self.clock, self.ids, self.rng = process.clock, process.ids, process.rng
         self.settings = settings
         self.folder = folder
+        """What the roles keep: keys, nodes, and the ledger where it is a file."""
+        self.is_worker = own_folder is not None and own_folder != folder
+        self.own_folder = own_folder or folder
+        """What this process alone keeps; the same, but for one of several workers."""
         self.metrics.ledger_queue.set(0)
         self.metrics.before_scrape(disk_gauges(self.metrics, folder))
         self.ledger_id = ledger_id
+        self.keyring = Keyring()
+        """What the relay's emitter signs with, whichever role has started it."""
         self.listeners: dict[str, Listener] = {}
         self._surfaces: dict[str, Bound] = {}
         self._roles = roles
-        self._server = server_of(settings.ledger, f"{settings.ops.host}:{settings.ops.port}", _end)
+        address = f"{settings.ops.host}:{settings.ops.port}"
+        mark = mark_of(self.own_folder) if settings.ledger.url else ""
+        self._server = server_of(settings.ledger, address, mark, _end)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[SupervisorSpec]:
@@ -160,12 +176,15 @@ def main(
     loaded: config.Loaded,
     ready_fd: int | None,
     load: Callable[[], config.Loaded] | None = None,
+    worker: int | None = None,
 ) -> int:
-    """Run the roles in one process until SIGTERM or Ctrl-C; returns the exit status. At SIGHUP `load` is called."""
+    """Run the roles in one process until SIGTERM or Ctrl-C; returns the exit status. At SIGHUP `load` is called.
+
+    `worker` is its number among those that share a data folder: workers.py holds that folder, and each has one in it.
+    """
     settings = loaded.settings
-    log = settings.log
-    json_logs = log.format == "json" or (log.format == "auto" and not sys.stderr.isatty())
-    begin(log.level, json_logs=json_logs)
+    json_logs = writes_json(settings.log)
+    begin(settings.log.level, json_logs=json_logs)
     for caution in config.cautions(settings, roles):
         _log.warning("setting_to_look_at", key=caution.key, reason=caution.message)
     for unread in loaded.unread:
@@ -173,8 +192,10 @@ def main(
 
     @contextmanager
     def claimed(process: Process) -> Iterator[Shared]:
-        with data_folder(Path(settings.data_dir)) as folder:
-            shared = open_shared(process, openers, settings, folder)
+        own = Path(settings.data_dir) if worker is None else worker_folder(Path(settings.data_dir), worker)
+        with data_folder(own) as own_folder:
+            folder = own_folder if worker is None else own_folder.parents[1]
+            shared = open_shared(process, openers, settings, folder, own_folder)
             if load is not None:
                 process.reload = Reloading(loaded, load, roles, shared.listeners.values, json_logs=json_logs)
             yield shared
@@ -182,14 +203,44 @@ def main(
     return Process("engram", REFUSALS, ready_fd).live(claimed)
 
 
-def open_shared(process: Process, openers: Sequence[OpenRole], settings: Settings, folder: Path) -> Shared:
-    """Open the ledger of `folder`, which this process has locked, and each role's keys. Raises what is in REFUSALS."""
+def writes_json(log: LogSettings) -> bool:
+    """Return whether log lines are JSON: as the settings say, or where nobody reads them from a terminal."""
+    return log.format == "json" or (log.format == "auto" and not sys.stderr.isatty())
+
+
+async def end_with_parent(context: Context) -> None:
+    """End this worker when its standard input ends, as it does with its parent, however that ends; a job."""
+    context.ready()
+    while True:
+        await trio.lowlevel.wait_readable(0)
+        if not os.read(0, 1):
+            _log.error("parent_gone")
+            _end()
+            return
+
+
+def worker_folder(data_dir: Path, number: int) -> Path:
+    """Return the folder of a worker's own."""
+    return data_dir / "workers" / str(number)
+
+
+def open_shared(
+    process: Process,
+    openers: Sequence[OpenRole],
+    settings: Settings,
+    folder: Path,
+    own_folder: Path | None = None,
+) -> Shared:
+    """Open the ledger of `folder` and each role's keys. Raises what is in REFUSALS.
+
+    This process has locked the folder, or the one that has started it as a worker; `own_folder` it has locked itself.
+    """
     ledger_id, roles = identity.claim(folder, settings.environment, settings.ledger), []
     for open_role in openers:
         role = open_role(settings, folder)
         roles.append(role)
         settings = role.settings
-    return Shared(process, roles, settings, folder, ledger_id)
+    return Shared(process, roles, settings, folder, ledger_id, own_folder)
 
 
 def together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:

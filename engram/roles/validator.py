@@ -19,20 +19,22 @@ from engram.chain.sync.fork_folder import ForkFolder
 from engram.chain.sync.subnets import Subnets
 from engram.control.outbox import OutboxOperations
 from engram.control.server import control_job
-from engram.hotkeys import Keypair, WalletFileError, ss58, wallet
+from engram.hotkeys import Keypair, WalletFileError, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.app import App
 from engram.relay import PayloadSigner, RelayStatus, RetryPolicy
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
 from engram.relay.chain_heads import guard_of
 from engram.relay.protocol import GetRelayStatus
-from engram.relay.receiver import Receiver
+from engram.relay.receiver import open_receiver
 from engram.relay.rounds import RoundLosses
+from engram.roles.outages import outlasting
 from engram.roles.process import spare
 from engram.roles.shared import LEDGER, Shared
 from engram.roles.validator_quorum import ValidatorQuorum
 from engram.telemetry.loop_lag import loop_lag_job
-from engram.validator import relaying
+from engram.validator import peers
+from engram.validator.commitments import Commitments
 from engram.validator.due import OUR_VERSION
 from engram.validator.garden import Garden
 from engram.validator.gardening import Gardener
@@ -59,8 +61,8 @@ def tree(p: Shared, ports: "ValidatorPorts") -> SupervisorSpec:
             spare("loop_lag", lambda: loop_lag_job(p.metrics)),
             spare("validator_chain", ports.syncer),
             spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
-            spare("rounds", lambda: Job(ports.rounds.run)),
-            spare("weights", lambda: Job(ports.look_at_weights)),
+            spare("rounds", lambda: outlasting("rounds", ports.rounds.run)),
+            spare("weights", lambda: outlasting("weights", ports.look_at_weights)),
             *ports.quorum.children(),
             spare("control", lambda: Job(ports.control)),
             ChildSpec(
@@ -83,7 +85,7 @@ class ValidatorPorts:
         settings, at = p.settings, p.settings.validator
         self._p = p
         boot = p.ids.token(8)
-        blacklist = frozenset(ss58.decode(entry.partition(" ")[0]) for entry in at.blacklist)
+        blacklist = peers.blacklisted(at.blacklist)
         self.subnets = Subnets(p.clock, (at.netuid,), settings.chain.stall_after_s)
         self._losses = RoundLosses(p.metrics)
         self._client = MinerClient(p.http, p.clock, at.timeout_s)
@@ -104,6 +106,7 @@ class ValidatorPorts:
                 ground_truth=at.ground_truth,
             )
         )
+        nodes = open_endpoints(settings.chain, p.http, p.clock)
         rounds = Rounds(
             RoundTerms(
                 netuid=at.netuid,
@@ -127,6 +130,7 @@ class ValidatorPorts:
             workbench,
             boot,
             self._round_closed,
+            Commitments(nodes, at.netuid),
         )
         self.rounds = RoundsJob(
             rounds,
@@ -138,7 +142,6 @@ class ValidatorPorts:
             round_s=at.round_s,
             rng=p.rng,
         )
-        nodes = open_endpoints(settings.chain, p.http, p.clock)
         sender = Sender(nodes, network=settings.chain.network if settings.chain.source == "rpc" else None)
         self._weights = WeightsSetter(
             WeightPorts(
@@ -152,7 +155,7 @@ class ValidatorPorts:
                 netuid=at.netuid,
                 version=OUR_VERSION,
                 share_scores=at.share_scores,
-                blacklist=blacklist,
+                blacklist=frozenset(blacklist),
                 dry_run=at.dry_run,
                 boot=boot,
                 settled=self._relay if settings.relay.url else lambda connection, sent, last: None,
@@ -161,14 +164,17 @@ class ValidatorPorts:
         )
         relay = settings.relay
         guard = guard_of(settings.chain, nodes, p.clock, relay.confirmations)
-        self.quorum = ValidatorQuorum(p, keypair, self.subnets, guard, nodes, sender)
-        receiver = Receiver(p.http, relay.url, relay.timeout_s) if relay.url else None
+        receiver = open_receiver(p.http, relay)
+        self.quorum = ValidatorQuorum(p, keypair, self.subnets, guard, nodes, sender, receiver)
+        p.keyring.add(PayloadSigner.of(keypair))
         self.emitter = EmitterPorts(
             ledger=p.ledger,
             receiver=receiver,
             ask_terms=receiver.ask_terms if receiver else None,
+            acknowledged_by=lambda: receiver.acknowledged_by if receiver else "",
+            destination=relay.url,
             log_kept_s=relay.log_days * 86_400.0,
-            signer=PayloadSigner.of(keypair),
+            keyring=p.keyring,
             policy=RetryPolicy(relay.attempts, relay.backoff_min_s, relay.backoff_max_s),
             clock=p.clock,
             rng=p.rng,
@@ -219,12 +225,10 @@ class ValidatorPorts:
         self._p.metrics.validator_round_seconds.observe(seconds)
 
     def _relay(self, connection: Connection, sent: Sent, last: Round) -> None:
-        """Offer the scores of the round that weights were made of, in the transaction that settles them."""
-        payload = relaying.payload(connection, sent, last, self._keypair.public_key)
-        if payload is not None and not self.quorum.offer(connection, payload, last.block_hash, relaying.audit(sent)):
-            self._losses.add("no_block", 1)
+        """Offer what is relayed of weights, in the transaction that settles them."""
+        if lost := self.quorum.offer(connection, sent, last):
+            self._losses.add("no_block", lost)
             _log.error("scores_not_relayed", reason="the chain has not been read", round=last.id)
-        self.quorum.queue_ranking(connection, sent, last)
 
 
 @final

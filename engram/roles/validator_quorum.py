@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Final, final
 
-import msgspec
-import structlog
 from sqlalchemy import Connection
 
-from actors import Backoff, ChildSpec, Job
+from actors import Backoff, ChildSpec
 from config.model import RelaySettings, Settings
 from engram.chain.epochs import epoch_at
 from engram.chain.model import Metagraph
@@ -17,18 +15,18 @@ from engram.chain.sync.subnets import Subnets
 from engram.hotkeys import Keypair, PublicKey, ss58
 from engram.http.app import App
 from engram.relay.actor import RELAY_EMITTER, RelayEmitter
-from engram.relay.anchoring.committing import Committing, CommittingPorts
+from engram.relay.anchoring.committing import Committing, CommittingPorts, NotCommitting
 from engram.relay.finality import FinalityGuard
-from engram.relay.model import ScoresPayload
 from engram.relay.protocol import OutboxGrew
 from engram.relay.quorum import records
 from engram.relay.quorum.cosigner import Cosigner, CosignerPorts
 from engram.relay.quorum.model import QuorumTerms, Tolerance
 from engram.relay.quorum.peer_client import PeerClient
-from engram.relay.quorum.proposing import Proposing, ProposingPorts
+from engram.relay.quorum.permits_then import PermitsThen, holders_unknown
+from engram.relay.quorum.proposing import Proposing, ProposingPorts, not_known
 from engram.relay.quorum.subnet_now import STALE_S, Peer, peers_of
-from engram.relay.records import enqueue, may_sign
-from engram.relay.signer import PayloadSigner
+from engram.relay.receiver import Receiver
+from engram.roles.outages import outlasting
 from engram.roles.process import spare
 from engram.roles.shared import Shared
 from engram.validator import relaying
@@ -37,8 +35,6 @@ from engram.validator.peers_app import peers_app
 
 SURFACE: Final = "validator"
 """Name of the listener for other validators."""
-
-_log = structlog.get_logger("engram.relay")
 
 
 @final
@@ -53,6 +49,7 @@ class ValidatorQuorum:
         guard: FinalityGuard | None,
         nodes: Sequence[ChainEndpoint],
         sender: Sender,
+        receiver: Receiver | None = None,
     ) -> None:
         settings = p.settings
         self._p = p
@@ -63,15 +60,16 @@ class ValidatorQuorum:
         self._named = named_peers(settings.relay)
         self._guard = guard
         self._nodes = nodes
+        self._accepted = not_known if receiver is None else receiver.has_accepted
+        self._holders_at = holders_unknown if guard is None else PermitsThen(nodes, self._netuid)
         self._sender = sender
 
     def children(self) -> list[ChildSpec]:
         """Return the proposer and, where others are asked, the surface for them; none while nothing is sent."""
         if not self._p.settings.relay.url:
             return []
-        jobs = [spare("proposer", lambda: Job(Proposing(self._proposing()).run))]
-        if self._p.settings.relay.anchor and not self._p.settings.validator.dry_run:
-            jobs.append(spare("anchors", lambda: Job(Committing(self._committing()).run)))
+        jobs = [spare("proposer", lambda: outlasting("proposer", Proposing(self._proposing()).run))]
+        jobs.append(spare("anchors", lambda: outlasting("anchors", self._anchors().run)))
         if self._terms.quorum == 1:
             return jobs
         at = self._p.settings.validator
@@ -80,66 +78,43 @@ class ValidatorQuorum:
         served = ChildSpec(SURFACE, lambda: listener.job(self._app), shutdown=drain_s + 2.0, backoff=Backoff(0.1, 5.0))
         return [*jobs, served]
 
-    def offer(self, connection: Connection, payload: ScoresPayload, block_hash: bytes, audit: str | None) -> bool:
-        """Keep scores as what may be relayed of their epoch; False when the epoch is not known."""
-        metagraph = self._subnets.get(self._netuid)
+    def offer(self, connection: Connection, sent: Sent, last: Round) -> int:
+        """Keep the scores of the round that weights were made of, and the ranking by weights that were set, as what may
+        be relayed of their epoch; return 1 when they could not be, because the metagraph is not known."""
+        own, metagraph = self._keypair.public_key, self._subnets.get(self._netuid)
         if metagraph is None:
-            return False
-        epoch = epoch_at(metagraph, payload.block)
-        records.offer(connection, payload, epoch.index, block_hash, self._p.clock.now(), audit)
-        return True
-
-    def queue_ranking(self, connection: Connection, sent: Sent, last: Round) -> None:
-        """Queue the ranking of weights that were set, where this validator relays alone: none is co-signed."""
-        metagraph, own = self._subnets.get(self._netuid), self._keypair
-        if self._terms.quorum > 1 or metagraph is None:
-            return
-        payload = relaying.ranking(connection, sent, last, own.public_key, metagraph)
-        if payload is None:
-            return
-        now = self._p.clock.now()
-        intended = may_sign(
-            connection,
-            netuid=payload.netuid,
-            kind=payload.kind,
-            block=payload.block,
-            source=payload.nonce.split(":")[1],
-            signer=own.ss58,
-            output_hash=payload.output_hash,
-            now=now,
-        )
-        if not intended:
-            _log.error(
-                "ranking_not_queued", block=payload.block, reason="another ranking of this block was signed before"
-            )
-            return
-        enqueue(
-            connection,
-            payload,
-            now,
-            bound=self._p.settings.relay.pending_max,
-            block_hash=last.block_hash,
-            signer=own.ss58,
-            signed=PayloadSigner.of(own).sign(msgspec.json.encode(payload)),
-        )
+            return 1
+        epoch, now = epoch_at(metagraph, last.block), self._p.clock.now()
+        scores = relaying.payload(connection, sent, last, own, metagraph)
+        if scores is not None:
+            records.offer(connection, scores, epoch.index, last.block_hash, now, relaying.audit(sent))
+        ranking = relaying.ranking(sent, last, own, metagraph)
+        if ranking is not None:
+            records.offer(connection, ranking, epoch.index, last.block_hash, now)
+        return 0
 
     def outbox_changed(self) -> None:
         """Hint to the emitter that something waits."""
         self._p.registry.ref(RelayEmitter, RELAY_EMITTER).hint(OutboxGrew())
 
-    def _committing(self) -> CommittingPorts:
+    def _anchors(self) -> Committing | NotCommitting:
         p = self._p
-        return CommittingPorts(
-            ledger=p.ledger,
-            keypair=self._keypair,
-            clock=p.clock,
-            netuid=self._netuid,
-            metagraph=self._metagraph,
-            nodes=self._nodes,
-            sender=self._sender,
-            queued=self.outbox_changed,
-            metrics=p.metrics,
-            signers=(self._keypair.ss58,),
+        if p.settings.validator.dry_run or not p.settings.relay.anchor:
+            reason = "validator.dry_run is true" if p.settings.validator.dry_run else "relay.anchor is false"
+            return NotCommitting(p.ledger, p.clock, self._netuid, self._keypair.ss58, reason)
+        return Committing(
+            CommittingPorts(
+                ledger=p.ledger,
+                keypair=self._keypair,
+                clock=p.clock,
+                netuid=self._netuid,
+                metagraph=self._metagraph,
+                nodes=self._nodes,
+                sender=self._sender,
+                bound=p.settings.relay.pending_max,
+                queued=self.outbox_changed,
+                metrics=p.metrics,
+            )
         )
 
     def _proposing(self) -> ProposingPorts:
@@ -156,6 +131,8 @@ class ValidatorQuorum:
             bound=p.settings.relay.pending_max,
             queued=self.outbox_changed,
             metrics=p.metrics,
+            holders_at=self._holders_at,
+            accepted=self._accepted,
         )
 
     def _app(self) -> App:
@@ -170,6 +147,7 @@ class ValidatorQuorum:
                 guard=self._guard,
                 readings=lambda c, block, blocks: relaying.readings(c, self._netuid, block, blocks),
                 metrics=p.metrics,
+                holders_at=self._holders_at,
             )
         )
         return peers_app(cosigner, self._keypair, settings=p.settings.http, clock=p.clock, ids=p.ids, metrics=p.metrics)
@@ -199,6 +177,7 @@ def terms_of(settings: Settings) -> QuorumTerms:
             proof_rate=relay.proof_rate_tolerance,
             latency_ms=relay.latency_tolerance_ms,
             missing=relay.missing_tolerance,
+            weight=relay.weight_tolerance,
         ),
     )
 

@@ -10,11 +10,12 @@ from engram.hotkeys import Keypair, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.hotkeys.wallet_folder import WalletFolder
 from engram.http.app import App
+from engram.http.client import HttpClient
 from engram.roles.process import spare
-from engram.roles.registration import require_registered
+from engram.roles.registration import require_worker_registered
 from engram.roles.shared import LEDGER, Shared
 from engram.telemetry.loop_lag import loop_lag_job
-from engram.worker.kinds import http_kinds, load_kinds
+from engram.worker.kinds import backend_client, http_kinds, load_kinds
 from engram.worker.ops import ops_app
 from engram.worker.service import FLUSH_S, WorkerPorts, WorkerService
 
@@ -50,7 +51,7 @@ def tree(p: Shared, parts: "WorkerParts") -> SupervisorSpec:
 class WorkerParts:
     """What the children are made of. Raises ValueError for a kind that cannot be loaded."""
 
-    def __init__(self, p: Shared, keypair: Keypair) -> None:
+    def __init__(self, p: Shared, keypair: Keypair, backends: HttpClient) -> None:
         at = p.settings.worker
         self._p = p
         self._keypair = keypair
@@ -61,7 +62,7 @@ class WorkerParts:
             ledger=p.ledger,
             clock=p.clock,
             rng=p.rng,
-            kinds={**http_kinds(p.http, at), **load_kinds(at.kinds)},
+            kinds={**http_kinds(backends, at), **load_kinds(at.kinds)},
             gpu=GpuReader().read,
             metrics=p.metrics,
         )
@@ -81,6 +82,7 @@ class WorkerParts:
             p.ledger,
             p.settings.worker,
             self._keypair.ss58,
+            self._ports.gpu,
             http=p.settings.http,
             clock=p.clock,
             ids=p.ids,
@@ -96,14 +98,16 @@ class WorkerRole:
         """Raise HotkeyError, OSError."""
         self.settings = settings
         self.keypair = hotkey_of(settings.worker)
+        self._backends = backend_client(settings.worker)
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
         """Return the tree. Raises ValueError for a malformed setting, or a hotkey that is not registered."""
-        await require_registered(shared.settings.worker, self.keypair.public_key, shared.http, shared.clock)
-        return tree(shared, WorkerParts(shared, self.keypair))
+        await require_worker_registered(shared.settings.worker, self.keypair.public_key, shared.http, shared.clock)
+        return tree(shared, WorkerParts(shared, self.keypair, self._backends))
 
     async def close(self) -> None:
-        """Do nothing: the role holds no resources."""
+        """Close the connections to the backends."""
+        await self._backends.aclose()
 
 
 def hotkey_of(at: WorkerSettings) -> Keypair:

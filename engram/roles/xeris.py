@@ -4,21 +4,16 @@ from pathlib import Path
 from typing import Final, final
 
 import msgspec
-import structlog
-import trio
-from sqlalchemy import Connection
 
-from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec
+from actors import Backoff, ChildSpec, Intensity, Job, SupervisorSpec
 from config.model import Settings
-from engram.chain.model import Metagraph
 from engram.chain.read.endpoints import open_endpoints
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
 from engram.chain.sync.fork_folder import ForkFolder
 from engram.chain.sync.subnets import Subnets
-from engram.hotkeys import Keypair, ss58, wallet
+from engram.hotkeys import Keypair, PublicKey, ss58, wallet
 from engram.http.limits import Limiter, burst_of
-from engram.ledger import LedgerError
 from engram.mcp import Scope
 from engram.mcp.access import Policy
 from engram.mcp.connect import audience
@@ -30,23 +25,19 @@ from engram.roles.process import spare
 from engram.roles.shared import LEDGER, Shared
 from engram.roles.xeris_ports import PaidSubmissions
 from engram.telemetry.loop_lag import loop_lag_job
-from engram.xeris import anchoring, records, submissions
 from engram.xeris.agent_handlers import Agents
 from engram.xeris.agents import catalog
 from engram.xeris.anchoring import chain_root
 from engram.xeris.app import xeris_app
 from engram.xeris.chain_views import ChainViews
-from engram.xeris.ops import measure_kept, ops_app
+from engram.xeris.ops import ops_app
 from engram.xeris.permits import chain_permits
 from engram.xeris.receiver import XerisReceiver
+from engram.xeris.upkeep import PermitWatch, Retention
 
 OWN_KEY: Final = "xeris-hotkey"
-LOOK_S: Final = 3.0
 REVOKED: Final = "mcp-revoked.json"
-PURGE_S: Final = 3_600.0
 DAY_S: Final = 86_400.0
-
-_log = structlog.get_logger("engram.xeris")
 
 
 def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> SupervisorSpec:
@@ -65,6 +56,7 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
         keypair,
         p.clock,
         gateways=frozenset(ss58.decode(address) for address in at.gateways),
+        netuids=at.netuids,
         quorum=at.quorum,
         keep_s=keep_s,
         read_root=None if views is None else chain_root(views),
@@ -76,6 +68,9 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
             if (kept := tuple(version for version in versions if version in at.schema_versions))
         },
         is_paid=at.submission_usd > 0,
+        is_registered=lambda netuid, key: is_registered(subnets, netuid, key),
+        finalized=lambda netuid: None if views is None else finalized_of(subnets, netuid),
+        read_head=None if views is None else views.head,
         judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
     )
     listener = p.listener("xeris", at.host, at.port)
@@ -84,45 +79,8 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
     agents = agents_of(p)
     keep_fork = ForkFolder(p.folder / FORKS).keep
 
-    async def mark_overdue(metagraph: Metagraph) -> None:
-        before = metagraph.block - at.anchor_epochs * (metagraph.parameters.tempo + 1)
-        registered = metagraph.uid_by_hotkey.keys()
-        marked = await p.ledger.write(lambda c: anchoring.mark_overdue(c, metagraph.netuid, before, registered))
-        for kind, payloads in marked.items():
-            p.metrics.xeris_overdue.labels(kind).inc(payloads)
-            _log.error("not_anchored_in_time", kind=kind, payloads=payloads, netuid=metagraph.netuid)
-        # In a process with a gateway the operator's listener is that one's.
-        await measure_kept(p.ledger, p.metrics, p.clock.now())
-
-    async def note_permits(context: Context) -> None:
-        context.ready()
-        noted: dict[int, int] = {}
-        while True:
-            for netuid in at.netuids:
-                metagraph = subnets.get(netuid)
-                if metagraph is not None and noted.get(netuid) != metagraph.block:
-                    holders = [neuron.hotkey for neuron in metagraph.neurons if neuron.validator_permit]
-                    await p.ledger.write(
-                        lambda c, m=metagraph, h=holders: records.note_permits(c, m.netuid, m.block, h)  # type: ignore[misc]
-                    )
-                    noted[netuid] = metagraph.block
-                    await mark_overdue(metagraph)
-            await trio.sleep(LOOK_S)
-
-    def forget(connection: Connection) -> None:
-        before = records.kept_from(connection, p.clock.now(), keep_s)
-        records.purge(connection, before)
-        anchoring.purge(connection, before)
-
-    async def purge(context: Context) -> None:
-        context.ready()
-        while True:
-            try:
-                await p.ledger.write(forget)
-                await p.ledger.write(lambda c: submissions.purge(c, p.clock.now() - at.log_days * DAY_S))
-            except LedgerError as error:
-                _log.error("not_purged", reason=str(error))
-            await trio.sleep(PURGE_S)
+    watch = PermitWatch(p.ledger, subnets, at.netuids, p.clock, p.metrics, at.anchor_epochs)
+    retention = Retention(p.ledger, p.clock, keep_s=keep_s, log_kept_s=at.log_days * DAY_S)
 
     return SupervisorSpec(
         "root",
@@ -131,8 +89,8 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
             spare("loop_lag", lambda: loop_lag_job(p.metrics)),
             *(paid.children() if paid is not None else []),
             spare("xeris_chain", lambda: MetagraphSyncer(nodes, subnets, chain, p.clock, p.rng, keep_fork=keep_fork)),
-            spare("xeris_permits", lambda: Job(note_permits)),
-            spare("xeris_purge", lambda: Job(purge)),
+            spare("xeris_permits", lambda: Job(watch.run)),
+            spare("xeris_purge", lambda: Job(retention.run)),
             ChildSpec(
                 "ops",
                 lambda: operators.job(
@@ -172,6 +130,18 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
     )
 
 
+def is_registered(subnets: Subnets, netuid: int, key: PublicKey) -> bool:
+    """Return whether a key is registered on a subnet; True while the subnet was not read."""
+    metagraph = subnets.get(netuid)
+    return metagraph is None or metagraph.neuron(key) is not None
+
+
+def finalized_of(subnets: Subnets, netuid: int) -> int:
+    """Return the finalized block at which a subnet was read last; 0 while it was not."""
+    metagraph = subnets.get(netuid)
+    return 0 if metagraph is None else metagraph.block
+
+
 def agents_of(p: Shared) -> Agents:
     """Return what agents are offered over MCP. Raises ValueError for a malformed setting, OSError."""
     at = p.settings.xeris
@@ -180,6 +150,7 @@ def agents_of(p: Shared) -> Agents:
     readers: frozenset[Scope] = frozenset({"read"})
     policy = Policy(
         hosts=frozenset(host.lower() for host in (*at.mcp_hosts, *([own] if own else []))),
+        named_by="xeris.mcp_hosts",
         loopback=readers,
         anyone=readers if at.mcp_open_to == "anyone" else frozenset(),
         signed=readers,

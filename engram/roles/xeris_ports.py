@@ -50,7 +50,7 @@ class PaidSubmissions:
             ids=p.ids,
             metrics=p.metrics,
             hints=Hints(),
-            places=lambda: 0,
+            places=lambda wanted: 0,
             refund_key=refund_key,
             evidence=self._evidence(),
         )
@@ -63,7 +63,7 @@ class PaidSubmissions:
         self.shop = Selling(
             p.ledger,
             Quotes(settings, lambda: at.public_url.rstrip("/") or listener.url),
-            Purchasing(settings, p.ledger, verifier, lambda: 0, refusal),
+            Purchasing(settings, p.ledger, verifier, lambda wanted: 0, refusal),
             units=at.submissions_a_payment,
             amount=round(at.submission_usd * MICROS * at.submissions_a_payment),
         )

@@ -20,8 +20,22 @@ from engram.sdk.errors import (
 from engram.sdk.export_rules import Exported
 from engram.sdk.gateway import GatewayClient
 from engram.sdk.key_shares import collect_key_shares, distribute_key_shares
-from engram.sdk.model import Event, Hit, Identity, Memory, Payment, Session, Stopped, Tier
+from engram.sdk.model import (
+    Event,
+    Hit,
+    Identity,
+    Memory,
+    OrderPayment,
+    OrderStatus,
+    Payment,
+    PayOrder,
+    Session,
+    Spending,
+    Stopped,
+    Tier,
+)
 from engram.sdk.node import NodeClient
+from engram.sdk.restoring import RestoredMemory, read_export, restore_session
 from engram.sdk.share_rounds import SharesMissing, SharesNotPlaced
 from engram.sdk.share_rules import NodeFault
 from engram.sdk.wallet import Wallet
@@ -44,15 +58,20 @@ __all__ = [
     "NodeFault",
     "NodeRefused",
     "NotReached",
+    "OrderPayment",
+    "OrderStatus",
     "OutcomeUnknown",
+    "PayOrder",
     "Payment",
     "PaymentNeeded",
     "PaymentRefused",
+    "RestoredMemory",
     "SdkError",
     "Session",
     "SessionOver",
     "SharesMissing",
     "SharesNotPlaced",
+    "Spending",
     "Stopped",
     "Tier",
     "Undecryptable",
@@ -62,4 +81,6 @@ __all__ = [
     "async_distribute_key_shares",
     "collect_key_shares",
     "distribute_key_shares",
+    "read_export",
+    "restore_session",
 ]

@@ -17,19 +17,21 @@ from typing import Final, Self, TypeVar, final
 
 import msgspec
 
-from engram import wire
 from engram.api import gateway as api
-from engram.api.gateway_model import BoughtAnswer, CreateSessionBody, ExtendSessionBody
+from engram.api.gateway_model import (
+    CreateSessionBody,
+    ExtendSessionBody,
+    MakeOrderBody,
+    OrderBody,
+    RestoredBody,
+)
 from engram.api.route import NoBody, Route
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import AuthError, Keypair, PublicKey, answers, gateway_scheme, parse_hotkey
-from engram.payments import x402
-from engram.payments.errors import MalformedPayment
 from engram.sdk import event_stream
 from engram.sdk.errors import (
     ApiError,
     Impostor,
-    MalformedAnswer,
     NotReached,
     OutcomeUnknown,
     PaymentNeeded,
@@ -38,7 +40,19 @@ from engram.sdk.errors import (
     SessionOver,
     WaitedTooLong,
 )
-from engram.sdk.model import Event, Identity, Payment, Session, Stopped, Tier
+from engram.sdk.gateway_rules import dearest_usd, decode, wait_s
+from engram.sdk.model import (
+    Event,
+    Identity,
+    OrderPayment,
+    OrderStatus,
+    Payment,
+    PayOrder,
+    Session,
+    Spending,
+    Stopped,
+    Tier,
+)
 from engram.sdk.transport import Answer, Transport, error_of
 from engram.sdk.wallet import Wallet
 
@@ -112,6 +126,33 @@ class GatewayClient:
         """Buy more time for a live session. Raises like `create_session`."""
         return self._buy(api.EXTEND_SESSION, ExtendSessionBody(hours), max_usd, session_id=session_id)
 
+    def make_order(self, tier: str = "standard", *, hours: float = 1.0, session_id: str | None = None) -> PayOrder:
+        """Make a link by which somebody else, or another wallet, pays once for a session of this hotkey.
+
+        `session_id` names a session that gets more time, whatever the tier; None: a new one. Raises ApiError.
+        """
+        body = MakeOrderBody(tier, hours, session_id)
+        return self._ask(api.MAKE_ORDER, body)
+
+    def order_status(self, order: str) -> OrderStatus:
+        """Return what became of an order of this hotkey. Raises ApiError (403, 400)."""
+        return self._ask(api.SHOW_ORDER, OrderBody(order))
+
+    def pay_order(self, order: str, *, max_usd: float | None = None) -> OrderPayment:
+        """Pay somebody's order with this client's wallet: what is bought is theirs, refunds come back to the wallet.
+
+        Raises like `create_session`; ApiError 409 `order_taken` or 410 `order_expired`, and then nothing was paid.
+        """
+        return self._buy(api.PAY_ORDER, OrderBody(order), max_usd)
+
+    def balance(self, address: str) -> Spending:
+        """Return what an address (0x…) owns of the token that is paid with. Raises ApiError."""
+        return self._signed(api.SHOW_BALANCE, address=address)
+
+    def play_money(self, address: str) -> Spending:
+        """Give play money to an address, in `local` alone, and return what it owns then. Raises ApiError (404)."""
+        return self._signed(api.GIVE_PLAY_MONEY, address=address)
+
     def get(self, session_id: str) -> Session:
         """Return the session as it is now. Raises ApiError (404, 403)."""
         return self._signed(api.SHOW_SESSION, session_id=session_id)
@@ -127,6 +168,13 @@ class GatewayClient:
     def stop(self, session_id: str) -> Stopped:
         """Stop a session permanently; its node is destroyed soon after. Repeating it is harmless."""
         return self._signed(api.STOP_SESSION, session_id=session_id)
+
+    def mark_restored(self, session_id: str, emptied_at: float) -> Session:
+        """Say that what the node lost at `emptied_at` was restored; `restoring.restore_session` does this by itself.
+
+        Raises ApiError (409 `not_this_loss`: the node has lost its memory again).
+        """
+        return self._ask(api.MARK_RESTORED, RestoredBody(emptied_at), session_id=session_id)
 
     def wait_active(self, session_id: str, *, timeout_s: float = 180.0) -> Session:
         """Wait until the node of a session answers. Raises SessionOver, WaitedTooLong, ApiError."""
@@ -184,18 +232,18 @@ class GatewayClient:
                 raise WaitedTooLong(f"session {session_id} is {session.status}, not {what}, after {timeout_s:g} s")
             self._sleep(POLL_S)
 
-    def _buy(self, route: Route[Q, BoughtAnswer], order: Q, max_usd: float | None, **names: str) -> Session:
+    def _buy(self, route: Route[Q, A], order: Q, max_usd: float | None, **names: str) -> A:
         path, body = route.url(**names), msgspec.json.encode(order)
         answer = self._send(route.method, path, body)
         if answer.status == route.success.status:
-            return _decode(answer, route)
+            return decode(answer, route)
         if answer.status != 402:
             raise error_of(answer, verified=True)
         return self._pay(route, path, body, self._payment(answer, max_usd))
 
     def _payment(self, answer: Answer, max_usd: float | None) -> dict[str, str]:
         required = answer.headers.get("payment-required", "")
-        price_usd = _dearest_usd(required)
+        price_usd = dearest_usd(required)
         if self._wallet is None:
             raise PaymentNeeded(f"this costs {price_usd} USD: give GatewayClient a wallet to pay with")
         if max_usd is not None and price_usd > max_usd:
@@ -203,39 +251,45 @@ class GatewayClient:
         payment = self._wallet.pay(required, self._clock.now(), secrets.token_bytes(32))
         return {"PAYMENT-SIGNATURE": payment}
 
-    def _pay(self, route: Route[Q, BoughtAnswer], path: str, body: bytes, payment: dict[str, str]) -> Session:
+    def _pay(self, route: Route[Q, A], path: str, body: bytes, payment: dict[str, str]) -> A:
         """Send the paid request until it is answered, always with the same payment, so that it is charged once."""
         for attempt in range(1, PAID_ATTEMPTS + 1):
             try:
                 answer = self._send(route.method, path, body, payment)
             except (NotReached, OutcomeUnknown) as lost:
                 error: SdkError = lost
-                wait_s: float | None = POLL_S * 2**attempt
+                waits_s: float | None = POLL_S * 2**attempt
             except ApiError as refused:  # refused before the signature was checked
-                error, wait_s = refused, _wait_s(refused)
+                error, waits_s = refused, wait_s(refused, POLL_S)
             else:
                 if answer.status == route.success.status:
-                    return _decode(answer, route)
+                    return decode(answer, route)
                 refusal = error_of(answer, verified=True)
                 if answer.status == 402:
                     raise PaymentRefused(refusal.message)
-                error, wait_s = refusal, _wait_s(refusal)
-            if wait_s is None or attempt == PAID_ATTEMPTS:
+                error, waits_s = refusal, wait_s(refusal, POLL_S)
+            if waits_s is None or attempt == PAID_ATTEMPTS:
                 raise error
-            self._sleep(wait_s)
+            self._sleep(waits_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _public(self, route: Route[NoBody, A]) -> A:
         answer = self._transport.request(route.method, route.path)
         if answer.status != route.success.status:
             raise error_of(answer)
-        return _decode(answer, route)
+        return decode(answer, route)
+
+    def _ask(self, route: Route[Q, A], request: Q, **names: str) -> A:
+        answer = self._send(route.method, route.url(**names), msgspec.json.encode(request))
+        if answer.status != route.success.status:
+            raise error_of(answer, verified=True)
+        return decode(answer, route)
 
     def _signed(self, route: Route[NoBody, A], **names: str) -> A:
         answer = self._send(route.method, route.url(**names), None)
         if answer.status != route.success.status:
             raise error_of(answer, verified=True)
-        return _decode(answer, route)
+        return decode(answer, route)
 
     def _send(self, method: str, path: str, body: bytes | None, payment: dict[str, str] | None = None) -> Answer:
         """Send a signed request and return the gateway's signed answer. Unsigned refusals are raised as ApiError."""
@@ -258,29 +312,3 @@ class GatewayClient:
         if self._gateway is None:
             self._gateway = parse_hotkey(self.identity().hotkey)
         return self._gateway
-
-
-def _dearest_usd(payment_required: str) -> float:
-    """Return the highest price among the offers, read from the terms to be signed and not from the body's text."""
-    try:
-        offers = x402.decode_challenge(payment_required)
-    except MalformedPayment as error:
-        raise MalformedAnswer(f"the gateway's PAYMENT-REQUIRED header cannot be read: {error}") from None
-    if not offers:
-        raise MalformedAnswer("the gateway offers no way to pay that is known here (exact, USDC)")
-    return max(offer.amount for offer in offers) / 1_000_000
-
-
-def _wait_s(error: ApiError) -> float | None:
-    """Return the seconds to wait before sending the paid request again; None when that would not help."""
-    if error.status == 503 or error.code == "rate_limited":
-        return min(10.0, error.retry_after_s or POLL_S)
-    return None
-
-
-def _decode(answer: Answer, route: Route[Q, A]) -> A:
-    assert route.success.answer is not None
-    try:
-        return wire.decode(answer.body, route.success.answer)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedAnswer(f"a {answer.status} answer could not be read: {error}") from None

@@ -5,12 +5,29 @@ from collections.abc import Mapping
 import msgspec
 
 from engram.api.gateway_model import IdentityAnswer as Identity
+from engram.api.gateway_model import LinkPaymentAnswer as OrderPayment
+from engram.api.gateway_model import OrderAnswer as PayOrder
+from engram.api.gateway_model import OrderStatusAnswer as OrderStatus
 from engram.api.gateway_model import PaymentAnswer as Payment
 from engram.api.gateway_model import SessionAnswer as Session
+from engram.api.gateway_model import SpendingAnswer as Spending
 from engram.api.gateway_model import StoppedAnswer as Stopped
 from engram.api.gateway_model import TierAnswer as Tier
 
-__all__ = ["Event", "Hit", "Identity", "Memory", "Payment", "Session", "Stopped", "Tier"]
+__all__ = [
+    "Event",
+    "Hit",
+    "Identity",
+    "Memory",
+    "OrderPayment",
+    "OrderStatus",
+    "PayOrder",
+    "Payment",
+    "Session",
+    "Spending",
+    "Stopped",
+    "Tier",
+]
 
 
 class Event(msgspec.Struct, frozen=True):

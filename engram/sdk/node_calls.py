@@ -134,7 +134,7 @@ class NodeCalls:
                 raise MalformedAnswer(f"{len(items)} items were sent, the node answered for {len(results)}")
             return [_stored(each, item, self._sender) for each, item in zip(results, items, strict=True)]
 
-        return self._post(node.INGEST_BATCH, {"items": listed}, read)
+        return self.post(node.INGEST_BATCH, {"items": listed}, read)
 
     def query(self, text: str, top_k: int, where: Where | None, ranking: Ranking = BY_COSINE) -> Call[list[Hit]]:
         """Find the nearest memories to a text; it is embedded here when there is an embedder.
@@ -170,7 +170,7 @@ class NodeCalls:
         fields: JsonObject = {"query_vector": floats(vector), "top_k": top_k}
         if words is not None:
             fields["query_text"] = words
-        return self._post(
+        return self.post(
             node.QUERY, fields | filter_of(where) | ranking.fields(), lambda answer: _found(answer, ranking)
         )
 
@@ -184,12 +184,12 @@ class NodeCalls:
                 raise MalformedAnswer("the node did not say which value a record was found by")
             return page
 
-        return self._post(node.LOOK_UP, fields, read)
+        return self.post(node.LOOK_UP, fields, read)
 
     def look_up_texts(self, key: str, values: Sequence[str], after: str | None = None) -> Call[model.References]:
         """Find the same records with texts and metadata; nothing is decrypted."""
         fields: JsonObject = {"key": key, "values": list(values), "after": after}
-        return self._post(node.LOOK_UP, fields, lambda answer: checked(answer, model.References))
+        return self.post(node.LOOK_UP, fields, lambda answer: checked(answer, model.References))
 
     def delete_batch(self, cids: Sequence[str]) -> Call[list[bool | NodeRefused]]:
         """Delete up to 256 memories in one request."""
@@ -200,7 +200,7 @@ class NodeCalls:
                 raise MalformedAnswer(f"{len(cids)} ids were sent, the node answered for {len(results)}")
             return [_deleted(each) for each in results]
 
-        return self._post(node.DELETE_BATCH, {"cids": list(cids)}, read)
+        return self.post(node.DELETE_BATCH, {"cids": list(cids)}, read)
 
     def walk(
         self, after: str | None, where: Where | None, *, readable: bool = False, limit: int = rules.MAX_LIST_LIMIT
@@ -208,7 +208,7 @@ class NodeCalls:
         """List by a cursor, oldest first; None starts. `readable` names metadata that are never encrypted."""
         conditions = filter_of(where or {}) if readable else self._filter(where)
         fields: JsonObject = {"limit": limit, "after": after}
-        return self._post(node.LIST, fields | conditions, lambda answer: checked(answer, model.Listing))
+        return self.post(node.LIST, fields | conditions, lambda answer: checked(answer, model.Listing))
 
     def memories(self, found: Sequence[tuple[str, dict[str, object], str | None]]) -> list[Memory]:
         """Return found records as memories, decrypted. Raises Undecryptable."""
@@ -235,7 +235,7 @@ class NodeCalls:
         def read(answer: Answer) -> list[Memory]:
             return self._opened([_memory(each) for each in checked(answer, model.Listing).records])
 
-        return self._post(node.LIST, fields | self._filter(where), read)
+        return self.post(node.LIST, fields | self._filter(where), read)
 
     def get(self, cid: str) -> Call[Memory | None]:
         """Return one memory; None when the node has none under that id for this hotkey."""
@@ -275,7 +275,7 @@ class NodeCalls:
             owner, key = known(result.owner) or "", str(item.get("key") or "")
             return self._receipt(result.receipt, "stored", outcome, node_key, owner, key)
 
-        return self._post(node.INGEST, item | {"receipt": True}, read)
+        return self.post(node.INGEST, item | {"receipt": True}, read)
 
     def delete_with_receipt(self, cid: str, node_key: PublicKey) -> Call[CheckedReceipt | None]:
         """Delete a memory, and check the node's proof that it has it no longer; None when there was none."""
@@ -311,7 +311,7 @@ class NodeCalls:
             except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 raise Impostor(f"the node's proof does not hold: {error}") from error
 
-        return self._post(node.PROVE_MEMORY, {"cid": cid}, read)
+        return self.post(node.PROVE_MEMORY, {"cid": cid}, read)
 
     def challenge(self, cid: str, embedding: bytes, key: PublicKey) -> Call[bool]:
         """Return whether the node has the vector's bytes (f32 little-endian) now, by a proof of the second form."""
@@ -342,7 +342,7 @@ class NodeCalls:
                 and proofs.verify_possession(possession.proof, embedding, challenge)
             )
 
-        return self._post(node.CHALLENGE, fields, read)
+        return self.post(node.CHALLENGE, fields, read)
 
     def export_stream(self, kind: str, after: int) -> Call[None]:
         """Return everything behind number `after` of a kind, read as it comes. Raises ValueError without a key."""
@@ -367,7 +367,7 @@ class NodeCalls:
             if not checked(answer, model.Kept).stored:
                 raise NodeRefused("the node did not keep the share and did not say why")
 
-        return self._post(node.PUT_KEY_SHARE, fields, read)
+        return self.post(node.PUT_KEY_SHARE, fields, read)
 
     def get_share(self) -> Call[tuple[Share, int] | None]:
         """Return the stored share with its threshold; None when there is none."""
@@ -381,7 +381,7 @@ class NodeCalls:
             except ValueError as error:
                 raise MalformedAnswer(f"the node's share could not be read: {error}") from error
 
-        return self._post(node.GET_KEY_SHARE, {}, read)
+        return self.post(node.GET_KEY_SHARE, {}, read)
 
     def _item(self, text: str | None, vector: Sequence[float] | None, metadata: Mapping[str, JsonValue]) -> JsonObject:
         if vector is None and text is not None and self._embed is not None:
@@ -430,7 +430,7 @@ class NodeCalls:
                 raise outcome
             return outcome
 
-        return self._post(node.INGEST, item, read)
+        return self.post(node.INGEST, item, read)
 
     def _query(self, fields: JsonObject, top_k: int, where: Where | None, ranking: Ranking) -> Call[list[Hit]]:
         def read(answer: Answer) -> list[Hit]:
@@ -441,7 +441,7 @@ class NodeCalls:
             return self._opened(hits)
 
         fields = fields | {"top_k": top_k} | self._filter(where) | ranking.fields()
-        return self._post(node.QUERY, fields, read)
+        return self.post(node.QUERY, fields, read)
 
     def _filter(self, where: Where | None) -> JsonObject:
         if where and self.cipher is not None:
@@ -486,7 +486,8 @@ class NodeCalls:
             return False
         return True
 
-    def _post(self, route: Route[Any, Any], fields: JsonObject, read: Callable[[Answer], T]) -> Call[T]:
+    def post(self, route: Route[Any, Any], fields: JsonObject, read: Callable[[Answer], T]) -> Call[T]:
+        """Sign a body for a route, in this namespace."""
         return Call("POST", route.path, msgspec.json.encode(self._signed(route, fields)), read)
 
     def _signed(self, route: Route[Any, Any], fields: JsonObject) -> JsonObject:

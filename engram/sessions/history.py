@@ -5,10 +5,13 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select
 
-from engram.ledger import Prepared
+from engram.ledger import Prepared, owners
+from engram.ledger.sql import OWNER
 from engram.sessions.model import EventRecord, SessionState
-from engram.sessions.tables import session_events
+from engram.sessions.tables import session_events, sessions
 
+EXTENDED = "extended"
+"""The event of paid time that was added."""
 _INSERT = Prepared(insert(session_events), ["session_id", "at", "event", "data"])
 _STATES = sorted(map(str, SessionState))
 
@@ -54,6 +57,29 @@ def changed_since(connection: Connection, event_id: int, limit: int = 10_000) ->
         .where(session_events.c.id > event_id)
         .order_by(session_events.c.id)
         .limit(limit)
+    )
+    return dict(connection.execute(query).all())
+
+
+def extended_since(connection: Connection, event_id: int) -> set[str]:
+    """Return the sessions of this process that were extended after event `event_id`, wherever that was paid."""
+    query = (
+        select(session_events.c.session_id)
+        .join(sessions, sessions.c.id == session_events.c.session_id)
+        .where(session_events.c.id > event_id, session_events.c.event == EXTENDED)
+        .where(sessions.c[OWNER] == owners.me(connection))
+    )
+    return set(connection.execute(query).scalars())
+
+
+def outages(connection: Connection) -> dict[str, int]:
+    """Return the event that began the outage of each degraded session of this process, by session."""
+    query = (
+        select(session_events.c.session_id, func.max(session_events.c.id))
+        .join(sessions, sessions.c.id == session_events.c.session_id)
+        .where(sessions.c.state == str(SessionState.DEGRADED), sessions.c[OWNER] == owners.me(connection))
+        .where(session_events.c.event == str(SessionState.DEGRADED))
+        .group_by(session_events.c.session_id)
     )
     return dict(connection.execute(query).all())
 

@@ -32,6 +32,7 @@ class IndexedSession(msgspec.Struct, frozen=True, array_like=True):
     quarantined_at: float | None
     node_store: str | None
     emptied_at: float | None
+    restored_at: float | None
     reads_s: float
     wall: float
     monotonic: float
@@ -68,4 +69,5 @@ class IndexedSession(msgspec.Struct, frozen=True, array_like=True):
             quarantined_at=self.quarantined_at,
             node_store=self.node_store,
             emptied_at=self.emptied_at,
+            restored_at=self.restored_at,
         )

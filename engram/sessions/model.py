@@ -103,6 +103,17 @@ class Instant(msgspec.Struct, frozen=True):
     boot: str
 
 
+class MemoryState(StrEnum):
+    """What became of the memory of a session's node."""
+
+    KEPT = "kept"
+    """Nothing was lost."""
+    LOST = "lost"
+    """The node began again empty, and nobody has said that its memory was restored."""
+    RESTORED = "restored"
+    """By the controller, from what it had kept."""
+
+
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """One session as the ledger holds it. Times are unix seconds, durations seconds, money micro-dollars."""
 
@@ -136,6 +147,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """Names what holds the node's memory; None until a node serves."""
     emptied_at: float | None = None
     """When the node last began again with an empty memory."""
+    restored_at: float | None = None
+    """When the controller last said that it had restored what was lost then; None since a later loss."""
 
 
 class RunningSession(msgspec.Struct, frozen=True, array_like=True):

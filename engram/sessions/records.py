@@ -95,6 +95,12 @@ def get(connection: Connection, session_id: str) -> Session | None:
     return None if row is None else _session(row)
 
 
+def is_mine(connection: Connection, session_id: str) -> bool:
+    """Return whether this process works the session; of processes that share a ledger, one does."""
+    query = select(sessions.c[OWNER] == owners.me(connection)).where(sessions.c.id == session_id)
+    return bool(connection.execute(query).scalar_one_or_none())
+
+
 def state_of(connection: Connection, session_id: str) -> SessionState | None:
     """Return the state of the session of that id, or None."""
     found = _STATE.values(connection, {"id": session_id})
@@ -133,6 +139,14 @@ def list_running(connection: Connection) -> list[RunningSession]:
         RunningSession(session_id, _STATES[state], token or "", endpoint or "", hotkey, quarantined_at is not None)
         for session_id, state, token, endpoint, hotkey, quarantined_at in connection.execute(query)
     ]
+
+
+def list_served(connection: Connection) -> list[tuple[str, TierName, float]]:
+    """Return every session that has a node or is to get one, paid for or about to be: ids, tiers, seconds left."""
+    query = select(sessions.c.id, sessions.c.tier, sessions.c.paid_s - sessions.c.used_s).where(
+        sessions.c.state.in_(sorted(LIVE))
+    )
+    return [(session_id, _TIERS[tier], left) for session_id, tier, left in connection.execute(query)]
 
 
 def list_unfinished(connection: Connection, limit: int) -> list[tuple[str, int]]:
@@ -284,7 +298,7 @@ def add_seconds(connection: Connection, session_id: str, seconds: float, usd_mic
     )
     if added.rowcount != 1:
         return False
-    history.append_event(connection, session_id, at, "extended", {"seconds": seconds})
+    history.append_event(connection, session_id, at, history.EXTENDED, {"seconds": seconds})
     return True
 
 
@@ -300,9 +314,27 @@ def set_node(connection: Connection, session_id: str, token: str, endpoint: str 
 def note_store(connection: Connection, session: Session, store: str, at: float) -> bool:
     """Note what holds the node's memory from now on; return whether the session has lost what another one held."""
     emptied = session.node_store not in (None, store)
-    values: dict[str, str | float] = {"node_store": store} | ({"emptied_at": at} if emptied else {})
+    values: dict[str, str | float | None] = {"node_store": store}
+    if emptied:
+        values |= {"emptied_at": at, "restored_at": None}
+        history.append_event(connection, session.id, at, "memory_lost", {})
     connection.execute(update(sessions).where(sessions.c.id == session.id).values(values))
     return emptied
+
+
+def note_restored(connection: Connection, session_id: str, emptied_at: float, at: float) -> Session | None:
+    """Note that the controller has restored what was lost at `emptied_at`, and return the session.
+
+    None where that is not the session's last loss, or no node serves it. Repeating it changes nothing.
+    """
+    session = get(connection, session_id)
+    if session is None or session.emptied_at != emptied_at or session.state not in RUNNING:
+        return None
+    if session.restored_at is not None:
+        return session
+    connection.execute(update(sessions).where(sessions.c.id == session_id).values(restored_at=at))
+    history.append_event(connection, session_id, at, "memory_restored", {})
+    return msgspec.structs.replace(session, restored_at=at)
 
 
 def set_launch_attempts(connection: Connection, session_id: str, attempts: int) -> None:

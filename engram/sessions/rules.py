@@ -30,6 +30,7 @@ from engram.sessions.model import (
     TERMINAL,
     EndReason,
     Instant,
+    MemoryState,
     Session,
     SessionEvent,
     SessionState,
@@ -173,6 +174,13 @@ def expires_at(session: Session, now: Instant) -> float:
 EXTENSION_PAUSE_S: Final = 120.0
 """How long an extension whose payment is not decided puts expiry off: a buyer can keep an outcome open for ever (by
 cancelling the authorization while it is settled), and shall not live on that. Nodes end at about the same time."""
+
+
+def memory(session: Session) -> MemoryState:
+    """Return what became of the memory of the session's node."""
+    if session.emptied_at is None:
+        return MemoryState.KEPT
+    return MemoryState.LOST if session.restored_at is None else MemoryState.RESTORED
 
 
 def has_expired(session: Session, now: Instant) -> bool:

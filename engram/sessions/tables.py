@@ -33,6 +33,7 @@ sessions = Table(
     Column("quarantined_at", REAL),
     Column("node_store", Text),  # what holds the node's memory
     Column("emptied_at", REAL),  # another one took its place
+    Column("restored_at", REAL),  # the controller says that it put back what was lost then
     owner_column(),
     info={"open": "ended_at IS NULL"},
     sqlite_strict=True,

@@ -135,13 +135,13 @@ class _Lossy:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._held: deque[str] = deque()
+        self._cut = False
+        """The last write failed, perhaps in the middle of a line."""
 
     def write(self, text: str) -> int:
         self.write_held()
-        try:
-            return self._stream.write(text)
-        except _UNWRITABLE:
-            return len(text)
+        self._put(text)
+        return len(text)
 
     def hold(self, line: str) -> None:
         self._held.append(line)
@@ -154,13 +154,22 @@ class _Lossy:
             while True:
                 lines.append(self._held.popleft())
         if lines:
-            with contextlib.suppress(*_UNWRITABLE):
-                self._stream.write("\n".join(lines) + "\n")
+            self._put("\n".join(lines) + "\n")
             self.flush()
 
     def flush(self) -> None:
-        with contextlib.suppress(*_UNWRITABLE):
+        try:
             self._stream.flush()
+        except _UNWRITABLE:
+            self._cut = True
+
+    def _put(self, text: str) -> None:
+        """Write whole lines, on a line of their own whatever was written of those before."""
+        try:
+            self._stream.write("\n" + text if self._cut else text)
+            self._cut = False
+        except _UNWRITABLE:
+            self._cut = True
 
     def isatty(self) -> bool:
         return self._stream.isatty()

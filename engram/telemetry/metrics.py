@@ -50,6 +50,7 @@ class Metrics:
     nodes_orphaned: Gauge
     akash_deployments: Gauge
     akash_balance: Gauge
+    akash_spare_act: Gauge
     akash_margin: Gauge
     akash_orphans: Counter
     backend_places: Gauge
@@ -88,6 +89,7 @@ class Metrics:
     worker_jobs: loop_metrics.Counter
     worker_job_seconds: loop_metrics.Histogram
     worker_refused: Counter
+    worker_unwritten: Counter
     worker_in_flight: Gauge
     worker_unacknowledged: Gauge
     chain_block: Gauge
@@ -98,6 +100,7 @@ class Metrics:
     chain_endpoint_failures: Gauge
     announcement: Gauge
     announcements: Counter
+    node_commitments: Counter
     ledger_commits: loop_metrics.Counter
     ledger_commit_seconds: Histogram
     ledger_writes: loop_metrics.Counter
@@ -121,6 +124,7 @@ class Metrics:
     proxy_auth: Counter
     proxy_ends: Counter
     proxy_seconds: loop_metrics.Histogram
+    proxy_phase_seconds: loop_metrics.Histogram
     proxy_bytes: Counter
     proxy_backend_up: Gauge
     proxy_breaker_open: Gauge

@@ -1,4 +1,9 @@
-"""Whether validators measured the same: the original's consensus over score vectors of one block."""
+"""Whether validators measured the same: the original's consensus over score vectors of one block.
+
+As in the original, nothing calls it when weights are set: there no transport brings the vectors of others, and here no
+two validators hold a round at one block, nor is a vector of another known before its own weights are set. Instead the
+quorum of the relay compares round with round (engram/relay/quorum/rules.py). docs/validator.md says more.
+"""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -20,7 +20,7 @@ from engram.validator.records import standings as miner_records
 from engram.validator.turns import Turns
 
 LISTED_EVERY: Final = 8
-"""Rounds from one look at the lengths of a miner's public texts to the next."""
+"""Rounds from one look at the lengths of a miner's public texts to the next; the first is in the first round."""
 
 UNANSWERED: Final = 2
 """Questions of a round that a miner may leave without an answer; it is asked no more of them."""
@@ -82,7 +82,7 @@ class Asker:
                 with trio.CancelScope(shield=True):
                     await self._write(opened.id, sheet.hotkey, answers + rest)
         kill_points.point("round:answered")
-        if opened.id % LISTED_EVERY == 0 and not _is_silent(answers):
+        if opened.id % LISTED_EVERY == 1 and not _is_silent(answers):
             async with turns.turn():
                 await self._note_lengths(sheet)
 
@@ -106,16 +106,20 @@ class Asker:
             return _answer(question, tried, recall=0.0)
         signer = self._keypair if question.own_key else self._signer(sheet.seeds)
         tried = await self._client.query(sheet.url, signer, question.vector)
-        if tried.not_admitted and signer is not self._keypair:
-            tried = await self._client.query(sheet.url, self._keypair, question.vector)
         return _answer(question, tried, recall=scoring.recall(tried.cids, question.truth))
 
     def _signer(self, seeds: Sequence[bytes]) -> Keypair:
         return Keypair.from_seed(self._rng.choice(seeds)) if seeds else self._keypair
 
     async def _note_lengths(self, sheet: Sheet) -> None:
-        lengths = planting.length_sample(await self._client.public_texts(sheet.url, self._keypair))
-        at = self._clock.now()
+        """Keep the lengths of a miner's public texts; those of before where it does not say, or says too little.
+
+        It is signed by a key that only this miner sees: the validator's own would tell it who is asking.
+        """
+        texts = await self._client.public_texts(sheet.url, self._signer(sheet.seeds))
+        lengths, at = planting.length_sample(texts or ()), self._clock.now()
+        if not lengths:
+            return
         await self._ledger.write(lambda c: miner_records.set_lengths(c, sheet.hotkey, lengths, at))
 
 

@@ -8,6 +8,10 @@ from typing import Final
 
 import msgspec
 
+ATTEMPTS: Final = 8
+SENTENCE: Final = 72
+"""Characters of a sentence; a note of fewer begins as something jotted down."""
+
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
@@ -47,6 +51,21 @@ _ASPECTS: Final = (
     ("access", "The key of {place} hangs behind the clock; {person} has the second one."),
     ("access", "To reach {place}, take tram {number} and ask for {person} at the gate."),
 )
+_SHORT: Final = (
+    "{place}",
+    "{place}, {day}",
+    "{place} {hour}",
+    "{place}: {person}",
+    "{place}: {number}",
+    "{place}?",
+    "{day}: {place}, {person}",
+    "{person} about {place}",
+    "{place} in {month}",
+    "{place}: call {person}",
+    "see {place}",
+    "{place} {number}",
+)
+"""What people jot down, for notes that are shorter than a sentence."""
 _MORE: Final = (
     "Write it down before {day}.",
     "{person} confirmed that by phone.",
@@ -85,9 +104,13 @@ def family(rng: Random) -> Family:
 
 
 def note(rng: Random, about: Family, length: int) -> str:
-    """Draw a note about the matter, of about `length` characters (at least one sentence)."""
-    text = _filled(rng, rng.choice(_ASPECTS)[1], about)
-    while len(text) < length:
+    """Draw a note about the matter, as near to `length` characters as one of several attempts comes."""
+    return min((_attempt(rng, about, length) for _ in range(ATTEMPTS)), key=lambda text: abs(len(text) - length))
+
+
+def _attempt(rng: Random, about: Family, length: int) -> str:
+    text = _filled(rng, rng.choice(_SHORT) if length < SENTENCE else rng.choice(_ASPECTS)[1], about)
+    while len(text) < length - 20:
         text += " " + _filled(rng, rng.choice((*_MORE, rng.choice(_ASPECTS)[1])), about)
     return text[0].upper() + text[1:]
 

@@ -21,7 +21,7 @@ from engram.hotkeys.certificates import CertificateRefused
 from engram.hotkeys.miner_scheme import SIGNED_FOR, signed_body
 from engram.hotkeys.python_json import JsonObject
 from engram.http.client import HttpClient, Response
-from engram.http.errors import HttpError, NotSent
+from engram.http.errors import HttpError, NotSent, TooLarge
 from engram.memory import cid as cids
 from engram.memory.model import PUBLIC
 from engram.memory.proof import keyed_tree, proofs
@@ -29,6 +29,12 @@ from engram.validator.model import Outcome
 from engram.validator.scoring import TOP_K
 
 MAX_ANSWER_BYTES: Final = 262_144
+TEXTS: Final = 200
+PAGE: Final = 50
+SMALLEST_PAGE: Final = 10
+"""Records of a page of public texts: at first, and at least before it is made smaller no more."""
+PAGES: Final = 8
+"""Pages that are asked for at most."""
 CHALLENGE_VALID_S: Final = 10
 AHEAD_MS: Final = 20_000
 """How far stamps may run ahead of the clock, when more requests are signed than milliseconds pass."""
@@ -53,6 +59,8 @@ class MinerReply(msgspec.Struct, frozen=True, kw_only=True):
     """False: nothing of the request left this machine."""
     not_admitted: bool = False
     """The miner does not admit the signer."""
+    too_large: bool = False
+    """The answer is larger than MAX_ANSWER_BYTES."""
 
 
 def next_stamp(last_ms: int, now_ms: int) -> int:
@@ -144,12 +152,28 @@ class MinerClient:
             return _replace(reply, Outcome.MALFORMED, "no answer to a deletion")
         return reply
 
-    async def public_texts(self, url: str, own: Keypair) -> list[str]:
-        """Return texts of the miner's public records, at most 200; empty when it does not say."""
-        _, answer = await self._post(url, api.LIST, own, {"limit": 200, "offset": 0})
-        found = None if answer is None else _decoded(answer, Listing)
-        texts = [] if found is None else [record.metadata.get("text") for record in found.records]
-        return [text for text in texts if isinstance(text, str)]
+    async def public_texts(self, url: str, signer: Keypair) -> list[str] | None:
+        """Return texts of the miner's public records, at most TEXTS; None when it does not say.
+
+        They are asked for in pages, in smaller ones where a page is larger than an answer may be.
+        """
+        texts: list[str] = []
+        limit, offset = PAGE, 0
+        for _ in range(PAGES):
+            reply, answer = await self._post(url, api.LIST, signer, {"limit": limit, "offset": offset})
+            if reply.too_large and limit > SMALLEST_PAGE:
+                limit //= 5
+                continue
+            found = None if answer is None else _decoded(answer, Listing)
+            if found is None:
+                return texts or None
+            given = found.records[:limit]
+            held = [record.metadata.get("text") for record in given]
+            texts += [text for text in held if isinstance(text, str)]
+            offset += len(given)
+            if len(given) < limit or offset >= TEXTS:
+                break
+        return texts
 
     async def _post(
         self, url: str, route: Route[Any, Any], signer: Keypair, fields: JsonObject
@@ -176,8 +200,13 @@ class MinerClient:
                 max_bytes=MAX_ANSWER_BYTES,
             )
         except HttpError as error:
-            sent = not isinstance(error, NotSent)
-            return MinerReply(outcome=Outcome.UNREACHABLE, detail=str(error)[:200], may_have_arrived=sent), None
+            unreached = MinerReply(
+                outcome=Outcome.UNREACHABLE,
+                detail=str(error)[:200],
+                may_have_arrived=not isinstance(error, NotSent),
+                too_large=isinstance(error, TooLarge),
+            )
+            return unreached, None
         latency_ms = (trio.current_time() - began) * 1000
         if answer.status == 200 or (gone and answer.status == 404):
             return MinerReply(outcome=Outcome.ANSWERED, latency_ms=latency_ms), answer

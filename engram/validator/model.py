@@ -83,6 +83,8 @@ class Holding(msgspec.Struct, frozen=True):
     matters: dict[int, Family]
     seeded: frozenset[str]
     """CIDs of the ground-truth file's records that it has taken."""
+    uncertain: list[Held] = []
+    """What it may hold by the time that it answers, or may not: about to be sent or deleted, or of unknown outcome."""
 
 
 class Offers(msgspec.Struct, frozen=True):

@@ -27,13 +27,18 @@ from engram.validator import reports
 
 
 def show(
-    metrics: Metrics, status: reports.ValidatorStatus, metagraph: Metagraph | None, hotkey: bytes, now: float
+    metrics: Metrics,
+    status: reports.ValidatorStatus,
+    metagraph: Metagraph | None,
+    hotkey: bytes,
+    now: float,
+    running_s: float,
 ) -> None:
-    """Set the gauges of a validator to the current values."""
+    """Set the gauges of a validator, which has run for so many seconds, to the current values."""
     metrics.validator_due.show({} if status.look is None else {status.look.verdict: 1})
     metrics.validator_planted.show(status.planted)
-    if status.last_round is not None and status.last_round.closed_at is not None:
-        metrics.validator_round_age.set(max(0.0, now - status.last_round.closed_at))
+    closed_at = None if status.last_round is None else status.last_round.closed_at
+    metrics.validator_round_age.set(running_s if closed_at is None else max(0.0, now - closed_at))
     neuron = None if metagraph is None else metagraph.neuron(hotkey)
     if metagraph is None or neuron is None:
         metrics.validator_weights_age.clear()
@@ -79,7 +84,7 @@ def ops_app(
             relay_gauges.measure(metrics, connection, clock.now())
             return reports.status(connection, netuid, hotkey)
 
-        show(metrics, await ledger.read(read), subnets.get(netuid), hotkey, clock.now())
+        show(metrics, await ledger.read(read), subnets.get(netuid), hotkey, clock.now(), subnets.running_s)
         measure(metrics, subnets)
         return Answer(200, metrics.render(), media=CONTENT_TYPE)
 

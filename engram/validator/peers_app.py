@@ -1,8 +1,11 @@
 """The surface of a validator for other validators: they ask for signatures, and say what has left."""
 
-from typing import Any, Final, final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar, final
 
 import msgspec
+import trio
 
 from config.model import HttpSettings
 from engram.api import validator_peers as api
@@ -23,7 +26,13 @@ from engram.relay.quorum.model import Judged, Verdict
 from engram.relay.quorum.proposals import MalformedProposal, read_bundle, read_proposal
 from engram.telemetry.metrics import Metrics
 
+T = TypeVar("T")
+
 MAX_BODY_BYTES: Final = 1_000_000
+LARGE_BYTES: Final = 16_384
+"""A larger payload is checked in a thread."""
+READ_AT_ONCE: Final = 2
+"""Large payloads that are checked at once; others wait."""
 _RETRY: Final = (("Retry-After", "12"),)
 
 
@@ -67,10 +76,20 @@ def peers_app(
         single_headers=[name.encode() for name in epistula.V2.headers],
     )
 
-    async def propose(call: Call[api.ProposedScores, PublicKey]) -> Answer:
+    room = trio.CapacityLimiter(READ_AT_ONCE)
+
+    async def aside(read: Callable[[], T], size: int) -> T:
+        return read() if size <= LARGE_BYTES else await trio.to_thread.run_sync(read, limiter=room)
+
+    async def propose(call: Call[api.ProposedOutput, PublicKey]) -> Answer:
         try:
-            proposal = read_proposal(bytes(call.request.payload), call.request.block_hash)
-            judged, signature = await cosigner.judge(call.caller, proposal)
+            if (refused := cosigner.refuses(call.caller)) is not None:
+                metrics.relay_verdicts.labels(refused.verdict).inc()
+                judged, signature = refused, None
+            else:
+                payload, block_hash = bytes(call.request.payload), call.request.block_hash
+                proposal = await aside(partial(read_proposal, payload, block_hash), len(payload))
+                judged, signature = await cosigner.judge(call.caller, proposal)
         except MalformedProposal as error:
             metrics.relay_verdicts.labels(Verdict.MALFORMED).inc()
             judged, signature = Judged(Verdict.MALFORMED, str(error)), None
@@ -86,9 +105,12 @@ def peers_app(
         status = rules.STATUS[judged.verdict]
         return Answer(status, msgspec.json.encode(opinion), _RETRY if status == rules.TOO_EARLY else ())
 
-    async def bundle(call: Call[api.BundledScores, PublicKey]) -> api.BundleNoted:
+    async def bundle(call: Call[api.BundledOutput, PublicKey]) -> api.BundleNoted:
+        if (refused := cosigner.refuses(call.caller)) is not None:
+            raise ApiError(rules.STATUS[refused.verdict], str(refused.verdict), refused.reason)
         try:
-            proposal, keys = read_bundle(bytes(call.request.payload))
+            payload = bytes(call.request.payload)
+            proposal, keys = await aside(partial(read_bundle, payload), len(payload))
             return api.BundleNoted(await cosigner.note(proposal, keys))
         except MalformedProposal as error:
             raise ApiError(422, "malformed", str(error)) from None

@@ -2,26 +2,35 @@
 
 A miner sees of a record its signer, its length, its model and when it came. So signers come and go as customers do:
 each is a key of its own, signs a number of records with a long tail (most few, some many), at random intervals, and
-never comes back; lengths are drawn from what the miner's public records have. Records are kept for a random number of
-rounds, so that some are old, and are then deleted by their signer, as customers do too.
+never comes back; lengths are drawn from what the public records of all miners have, never from one miner's word.
+Records are kept for a random number of rounds, so that some are old, and are then deleted by their signer, as customers
+do too.
 
 A record's life, each arrow a commit before or after its effect:
 
     drafted -> ready (has its vector) -> sending -> held -> deleting -> deleted
-                                            |         \\-> (never deleted: the miner is gone) lost
-                                            \\-> refused (the miner did not take it)
+                                            |         \\-> lost (given up after a week, or the hotkey is gone)
+                                            \\-> refused (the miner did not take it; deleted where it may have)
 """
 
 import itertools
 import math
 from collections.abc import Sequence
 from random import Random
+from statistics import median
 from typing import Final
 
 import msgspec
 
 LENGTHS: Final = (42, 58, 71, 83, 97, 110, 124, 146, 173, 210, 260, 330, 480, 720)
-"""Lengths of notes in characters where nothing is known of a miner's customers."""
+"""Lengths of notes in characters where too little is known of the miners' customers."""
+LONGEST: Final = 4_000
+"""Characters of a note at most."""
+LEAST_TEXTS: Final = 20
+"""Texts that a miner must list before it has a say in the lengths."""
+LEAST_OPERATORS: Final = 3
+"""Operators whose miners must list texts before their lengths are drawn from."""
+QUANTILES: Final = 64
 MOST_PER_SIGNER: Final = 40
 TAIL: Final = 1.6
 """Exponent of the number of records a signer leaves: share with more than n falls as n ** -TAIL."""
@@ -29,12 +38,10 @@ ROUNDS_KEPT_MEAN: Final = 6.0
 
 
 class Habits(msgspec.Struct, frozen=True, kw_only=True):
-    """What customers of a miner do, as far as this validator can see."""
+    """What customers do, as far as this validator can see."""
 
     lengths: tuple[int, ...] = LENGTHS
-    """Characters of their public texts."""
-    model: str = "v1"
-    """Their most frequent model_version."""
+    """Characters of their public texts, over all miners: see `common_lengths`."""
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,9 +148,34 @@ def to_ask(rng: Random, candidates: Sequence[Candidate], *, queries: int, least_
     return [rng.choice(older if index % 2 else able).family for index in range(queries)]
 
 
-def length_sample(texts: Sequence[str], fallback: Sequence[int] = LENGTHS, least: int = 20) -> tuple[int, ...]:
-    """Return the lengths of customers' texts to draw from; `fallback` while fewer than `least` are known."""
-    lengths = sorted(len(text) for text in texts if text)
+def length_sample(texts: Sequence[str], least: int = LEAST_TEXTS) -> tuple[int, ...]:
+    """Return a sorted sample of at most 127 lengths of customers' texts; empty when fewer than `least` are known.
+
+    One longer than LONGEST counts as LONGEST: notes of that length are still cheap to draw.
+    """
+    lengths = sorted(min(len(text), LONGEST) for text in texts if text)
     if len(lengths) < least:
-        return tuple(fallback)
-    return tuple(lengths[:: max(1, len(lengths) // 64)])
+        return ()
+    return tuple(lengths[:: max(1, len(lengths) // QUANTILES)])
+
+
+def common_lengths(samples: Sequence[Sequence[Sequence[int]]]) -> tuple[int, ...]:
+    """Return the lengths that records are planted with, of the samples of every operator's miners; LENGTHS while fewer
+    than LEAST_OPERATORS have any.
+
+    Each quantile is the median of the operators': one that lists whatever it likes moves none of them further than to
+    the next one's, so no miner says how long the records are that are planted at it.
+    """
+    operators = [quantiles for each in samples if (quantiles := _medians([one for one in each if one]))]
+    return _medians(operators) if len(operators) >= LEAST_OPERATORS else LENGTHS
+
+
+def _medians(samples: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return the medians of the samples' quantiles, lowest first; empty without a sample."""
+    if not samples:
+        return ()
+    ordered = [sorted(each) for each in samples]
+    return tuple(
+        round(median(each[(2 * place + 1) * len(each) // (2 * QUANTILES)] for each in ordered))
+        for place in range(QUANTILES)
+    )

@@ -13,35 +13,33 @@ from engram.relay.quorum.model import Reading
 from engram.relay.rules import ranking_payload, scores_payload
 from engram.validator.model import Round, Sent, SentState
 from engram.validator.records import rounds as round_records
-from engram.validator.records import sent as weight_records
 
 ROUNDS_COMPARED: Final = 8
 
 
-def payload(connection: Connection, sent: Sent, last: Round, hotkey: bytes) -> ScoresPayload | None:
-    """Return the payload; None when no miner was scored, or this validator's uid is not known."""
-    look = weight_records.last_look(connection, sent.netuid, hotkey)
-    scores = _scores(connection, last)
-    if not scores or look is None or look.uid is None:
+def payload(
+    connection: Connection, sent: Sent, last: Round, hotkey: bytes, metagraph: Metagraph
+) -> ScoresPayload | None:
+    """Return the payload; None when no miner was scored, or the hotkey holds no uid."""
+    scores, neuron = _scores(connection, last), metagraph.neuron(hotkey)
+    if not scores or neuron is None:
         return None
     return scores_payload(
-        scores, netuid=sent.netuid, block=last.block, uid=look.uid, round_ts=last.closed_at or last.opened_at
+        scores, netuid=sent.netuid, block=last.block, uid=neuron.uid, round_ts=last.closed_at or last.opened_at
     )
 
 
-def ranking(
-    connection: Connection, sent: Sent, last: Round, hotkey: bytes, metagraph: Metagraph
-) -> RankingPayload | None:
-    """Return the order of the miners by weights that were set; None when they were not, or our uid is not known."""
-    look = weight_records.last_look(connection, sent.netuid, hotkey)
-    if sent.state is not SentState.SET or look is None or look.uid is None:
+def ranking(sent: Sent, last: Round, hotkey: bytes, metagraph: Metagraph) -> RankingPayload | None:
+    """Return the order of the miners by weights that were set; None when they were not, or the hotkey holds no uid."""
+    neuron = metagraph.neuron(hotkey)
+    if sent.state is not SentState.SET or neuron is None:
         return None
-    hotkeys = {neuron.uid: ss58.encode(neuron.hotkey) for neuron in metagraph.neurons}
+    hotkeys = {each.uid: ss58.encode(each.hotkey) for each in metagraph.neurons}
     weights = {(uid, hotkeys[uid]): weight for uid, weight in sent.weights.items() if weight > 0 and uid in hotkeys}
     if not weights:
         return None
     return ranking_payload(
-        weights, netuid=sent.netuid, block=last.block, uid=look.uid, round_ts=last.closed_at or last.opened_at
+        weights, netuid=sent.netuid, block=last.block, uid=neuron.uid, round_ts=last.closed_at or last.opened_at
     )
 
 

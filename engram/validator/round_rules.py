@@ -1,15 +1,15 @@
 """What is asked in a round, and the scores that follow from the answers. No I/O."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from random import Random
 from statistics import fmean
 from typing import Final
 
 import msgspec
 
-from engram.validator import planting, scoring, standing
+from engram.validator import peers, planting, scoring, standing
 from engram.validator.miner_client import median_ms
-from engram.validator.model import Answer, Held, Kind, Known, Offers, Outcome, Question, Result
+from engram.validator.model import Answer, Held, Kind, Known, Miner, Offers, Outcome, Question, Result
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
 
@@ -18,21 +18,13 @@ RIGHT_ABOVE: Final = 0.5
 never gets there, as at most half of a truth is public."""
 
 
-class Asking(msgspec.Struct, frozen=True):
-    """A matter to ask about and the records that the miner should hold; the truth is found later."""
-
-    family_id: int
-    own_key: bool
-
-
-def matters_to_ask(rng: Random, held: Sequence[Held], round_id: int, *, queries: int, least_held: int) -> list[Asking]:
-    """Choose what a miner is asked about; half of the queries are signed by the validator's own key."""
+def matters_to_ask(rng: Random, held: Sequence[Held], round_id: int, *, queries: int, least_held: int) -> list[int]:
+    """Choose what a miner is asked about, by the id of the matter; fewer than `queries` where it holds too little."""
     oldest: dict[int, list[int]] = {}
     for each in held:
         oldest.setdefault(each.family_id, []).append(round_id - each.planted_round)
     candidates = [planting.Candidate(str(id_), len(ages), max(ages)) for id_, ages in oldest.items()]
-    chosen = planting.to_ask(rng, candidates, queries=queries, least_held=least_held)
-    return [Asking(int(family), own_key=bool(index % 2)) for index, family in enumerate(chosen)]
+    return [int(family) for family in planting.to_ask(rng, candidates, queries=queries, least_held=least_held)]
 
 
 def to_challenge(rng: Random, held: Sequence[Held], challenges: int) -> list[Held]:
@@ -45,15 +37,13 @@ def to_challenge(rng: Random, held: Sequence[Held], challenges: int) -> list[Hel
     return [first, *rng.sample(rest, min(len(rest), challenges - 1))]
 
 
-def worth_asking(drawn: Sequence[Question], *, least_planted: int) -> list[Question]:
-    """Return the questions that are asked, now that their truths are known.
+def is_worth_asking(query: Question, kept: Sequence[Question], *, most: int, least_planted: int) -> bool:
+    """Return whether a query is asked beside those that are `kept` for its miner, now that its truth is known.
 
-    A query is, when so many of its right answers are planted: the others could be had without storing anything. Where
-    no query to a miner is left, neither is a challenge: its score would lack the recall through no fault of its own.
+    It is, when so many of its right answers are planted: the others could be had without storing anything.
     """
-    kept = [each for each in drawn if each.kind is Kind.CHALLENGE or each.planted >= least_planted]
-    queried = {each.hotkey for each in kept if each.kind is Kind.QUERY}
-    return [each for each in kept if each.hotkey in queried]
+    is_new = all(query.text != each.text for each in kept)
+    return len(kept) < most and is_new and query.planted >= least_planted
 
 
 def parts_of(answers: Iterable[tuple[Kind, Answer]]) -> tuple[Parts, Tally] | None:
@@ -92,20 +82,28 @@ def refusing(offers: Mapping[bytes, Offers]) -> frozenset[bytes]:
     return frozenset(hotkey for hotkey, each in offers.items() if each.refused and not each.taken)
 
 
+def groups(results: Sequence[Result], proved_at: Collection[tuple[bytes, str]]) -> list[frozenset[int]]:
+    """Return the uids of a round that share one score; see peers.groups."""
+    found = (Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=each.url) for each in results)
+    return peers.groups(found, proved_at)
+
+
 VOID_FROM: Final = 3
 """Miners at least of which none gave an answer, before the fault is held to be the validator's own."""
 _SILENT: Final = frozenset({Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.LATE})
+_HEARD: Final = frozenset({Outcome.ANSWERED, Outcome.LEGACY})
 
 
 def is_void(answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]], refused: frozenset[bytes]) -> bool:
-    """Return whether a round says nothing of its miners: not one of them answered anything, or took a record.
+    """Return whether a round says nothing of its miners: not one of them answered, or took a record.
 
-    That is our own network, address or clock. Scored, it would slash every miner of the subnet for a day.
+    That is our own network, address or clock. Scored, it would slash every miner of the subnet for a day. Nonsense is
+    no answer: one miner that sends it would have all the others slashed.
     """
     silent = {
         hotkey for hotkey, found in answers.items() if found and all(answer.outcome in _SILENT for _, answer in found)
     }
-    heard = {hotkey for hotkey, found in answers.items() if found} - silent
+    heard = any(answer.outcome in _HEARD for found in answers.values() for _, answer in found)
     return not heard and len(silent | refused) >= VOID_FROM
 
 

@@ -5,6 +5,7 @@ round that is found open is carried to its end with the same questions; miners t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import Final, final
 
@@ -16,19 +17,19 @@ from sqlalchemy import Connection
 from engram import kill_points
 from engram.chain.model import Metagraph
 from engram.clock import Clock
-from engram.hotkeys import Keypair
+from engram.hotkeys import Keypair, PublicKey
 from engram.ledger import Ledger
 from engram.validator import corpus, peers, round_rules
 from engram.validator.asker import Asker
+from engram.validator.commitments import Committed, no_commitments
 from engram.validator.garden import Embeds
 from engram.validator.gardening import Gardener
 from engram.validator.miner_client import MinerClient
-from engram.validator.model import Held, Holding, Kind, Miner, Question, Result, Round, RoundState
+from engram.validator.model import Held, Holding, Kind, Miner, Question, Round, RoundState
 from engram.validator.records import asking as asking_records
 from engram.validator.records import plants as plant_records
 from engram.validator.records import rounds as round_records
 from engram.validator.records import standings as miner_records
-from engram.validator.round_rules import Asking
 from engram.validator.standing import is_slashed
 from engram.validator.workbench import Candidate, Draft, Truth
 
@@ -36,6 +37,11 @@ ABANDON_S: Final = 900.0
 """A round that was left open for longer than this says nothing of the miners as they are now."""
 DRAWN_AT_ONCE: Final = 64
 """Miners whose planted records are held in memory at once: about 100 of 1.5 KB each."""
+
+DRAWING_S: Final = 60.0
+"""In which the questions of a round are drawn and their truths found, where the machine has its hands free."""
+SPARE: Final = 3
+"""Queries drawn for each that was not worth asking: one of them is to take its place."""
 
 _log = structlog.get_logger("engram.validator")
 
@@ -57,7 +63,8 @@ class RoundTerms(msgspec.Struct, frozen=True, kw_only=True):
     """Rounds for which a planted record is kept at most."""
     share_scores: bool
     private_allowed: bool
-    blacklist: frozenset[bytes]
+    blacklist: Mapping[PublicKey, str]
+    """Why each of these hotkeys is never asked."""
 
 
 @final
@@ -76,6 +83,7 @@ class Rounds:
         embeds: Embeds,
         boot: str,
         closed: Callable[[Round, float], None],
+        committed: Committed = no_commitments,
     ) -> None:
         """Take the ports; `boot` names this start of the process, `closed` is called with each round and its length."""
         self._terms = terms
@@ -88,6 +96,7 @@ class Rounds:
         self._embeds = embeds
         self._boot = boot
         self._closed = closed
+        self._committed = committed
 
     async def recover(self) -> None:
         """Bring a round that was left open to its end."""
@@ -104,11 +113,11 @@ class Rounds:
 
     async def prepare(self, metagraph: Metagraph) -> None:
         """Draft and embed what is planted until the next round. Raises EmbeddingFailed."""
-        await self._gardener.draft(self._miners(metagraph), await self._next_id())
+        await self._gardener.draft(await self._miners(metagraph), await self._next_id())
 
     async def hold(self, metagraph: Metagraph) -> Round:
         """Hold one round from beginning to end. Raises EmbeddingFailed before anything is opened."""
-        miners = self._miners(metagraph)
+        miners = await self._miners(metagraph)
         questions = await self._questions(miners)
         at = self._clock.now()
         opened = await self._ledger.write(
@@ -119,11 +128,12 @@ class Rounds:
         kill_points.point("round:opened")
         return await self._ask_and_close(opened)
 
-    def _miners(self, metagraph: Metagraph) -> list[Miner]:
+    async def _miners(self, metagraph: Metagraph) -> list[Miner]:
         terms = self._terms
         return peers.miners(
             metagraph,
             self._keypair.public_key,
+            await self._committed(),
             blacklist=terms.blacklist,
             private_allowed=terms.private_allowed,
         )
@@ -134,34 +144,56 @@ class Rounds:
 
     async def _questions(self, miners: Sequence[Miner]) -> list[Question]:
         """Draw the questions and find their truths. Raises EmbeddingFailed."""
-        round_id = await self._next_id()
+        round_id, until = await self._next_id(), self._clock.now() + DRAWING_S + self._terms.deadline_s
         able = [miner.hotkey for miner in miners if miner.url is not None]
         found: list[Question] = []
         for start in range(0, len(able), DRAWN_AT_ONCE):
             batch = able[start : start + DRAWN_AT_ONCE]
-            holdings = await self._ledger.read(lambda c, b=batch: asking_records.held(c, b))  # type: ignore[misc]
+            holdings = await self._ledger.read(
+                partial(asking_records.held, hotkeys=batch, round_id=round_id, until=until)
+            )
             found += await self._drawn(holdings, round_id)
         return found
 
     async def _drawn(self, holdings: Mapping[bytes, Holding], round_id: int) -> list[Question]:
+        """Draw the questions to some miners. A query that is not worth asking is replaced by another, once."""
         terms = self._terms
+        queries = {hotkey: list[Question]() for hotkey in holdings}
+        for spare in (1, SPARE):
+            short = [hotkey for hotkey, kept in queries.items() if len(kept) < terms.queries]
+            numbers = {hotkey: spare * (terms.queries - len(queries[hotkey])) for hotkey in short}
+            for query in await self._queries(holdings, numbers, round_id):
+                kept = queries[query.hotkey]
+                if round_rules.is_worth_asking(query, kept, most=terms.queries, least_planted=terms.least_planted):
+                    kept.append(msgspec.structs.replace(query, own_key=bool(len(kept) % 2)))
+        drawn: list[Question] = []
+        for hotkey, kept in queries.items():
+            drawn += kept
+            # Without a query its score would lack the recall, through no fault of its own.
+            proved = round_rules.to_challenge(self._rng, holdings[hotkey].records, terms.challenges) if kept else []
+            drawn += [_challenge(hotkey, each) for each in proved]
+        return drawn
+
+    async def _queries(
+        self, holdings: Mapping[bytes, Holding], numbers: Mapping[bytes, int], round_id: int
+    ) -> list[Question]:
+        """Draw so many queries to each miner of `numbers`, and find their truths."""
         drawn: list[Question] = []
         wanted: list[Draft] = []
-        for hotkey, holding in holdings.items():
+        for hotkey, number in numbers.items():
+            holding = holdings[hotkey]
             candidates = [Candidate(each.cid, each.vector) for each in holding.records]
-            chosen = round_rules.matters_to_ask(
-                self._rng, holding.records, round_id, queries=terms.queries, least_held=terms.least_planted
+            uncertain = [Candidate(each.cid, each.vector) for each in holding.uncertain]
+            families = round_rules.matters_to_ask(
+                self._rng, holding.records, round_id, queries=number, least_held=self._terms.least_planted
             )
-            for asking in chosen:
-                query = _query(hotkey, asking, corpus.question(self._rng, holding.matters[asking.family_id]))
-                wanted.append(Draft(query.text, candidates, holding.seeded))
+            for family_id in families:
+                query = _query(hotkey, family_id, corpus.question(self._rng, holding.matters[family_id]))
+                about = [each.cid for each in holding.records if each.family_id == family_id]
+                wanted.append(Draft(query.text, candidates, about, holding.seeded, uncertain))
                 drawn.append(query)
-            if chosen:
-                proved = round_rules.to_challenge(self._rng, holding.records, terms.challenges)
-                drawn += [_challenge(hotkey, each) for each in proved]
-        truths = iter((await self._embeds([], wanted)).truths) if wanted else iter(())
-        known = [each if each.kind is Kind.CHALLENGE else _found(each, next(truths)) for each in drawn]
-        return round_rules.worth_asking(known, least_planted=terms.least_planted)
+        truths = (await self._embeds([], wanted)).truths if wanted else []
+        return [_found(query, truth) for query, truth in zip(drawn, truths, strict=True)]
 
     async def _ask_and_close(self, opened: Round) -> Round:
         began = trio.current_time()
@@ -189,7 +221,9 @@ class Rounds:
                 answers,
                 held,
                 offers,
-                self.groups_of(results) if terms.share_scores else [],
+                round_rules.groups(results, round_records.proved_at(connection, opened.id))
+                if terms.share_scores
+                else [],
                 opened.block,
             )
             if round_records.close_round(connection, opened.id, scored.results, RoundState.CLOSED, at):
@@ -209,24 +243,17 @@ class Rounds:
             _log.error("round_void", round=opened.id, reason="no miner answered: look at our network and clock")
         return msgspec.structs.replace(opened, state=state, closed_at=at)
 
-    @staticmethod
-    def groups_of(results: Sequence[Result]) -> list[frozenset[int]]:
-        """Return the uids of a round that share one score."""
-        return peers.groups(
-            Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=each.url) for each in results
-        )
 
-
-def _query(hotkey: bytes, asking: Asking, text: str) -> Question:
+def _query(hotkey: bytes, family_id: int, text: str) -> Question:
     return Question(
         hotkey=hotkey,
         kind=Kind.QUERY,
-        family_id=asking.family_id,
+        family_id=family_id,
         text=text,
         vector=b"",
         truth=(),
         planted=0,
-        own_key=asking.own_key,
+        own_key=False,
     )
 
 

@@ -5,7 +5,6 @@ score = 0.5 * recall@10 + 0.3 * latency + 0.2 * proofs, each part a share of 1.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
 from typing import Final
 
 import msgspec
@@ -84,17 +83,18 @@ def normalized(scores: Mapping[int, float]) -> dict[int, float]:
 
 
 def shared(scores: Mapping[int, float], groups: Iterable[frozenset[int]]) -> dict[int, float]:
-    """Return the scores after every group of uids has divided one score, the mean of its members', among itself.
+    """Return the scores after every group of uids has divided its earnings among itself.
 
-    An operator who runs n uids on one store earns what one uid would.
+    A member gets the part of its own score that this is of the group's sum: n equal uids get an nth each, one whose own
+    score is 0 gets nothing and takes nothing, and one that earns little takes little. Together they never earn more
+    than the best of them, so an operator who runs n uids on one store gains nothing by the others.
 
-    >>> shared({1: 1.0, 2: 1.0, 3: 0.5}, [frozenset({1, 2})])
-    {1: 0.5, 2: 0.5, 3: 0.5}
+    >>> shared({1: 1.0, 2: 1.0, 3: 0.5, 4: 0.0}, [frozenset({1, 2}), frozenset({3, 4})])
+    {1: 0.5, 2: 0.5, 3: 0.5, 4: 0.0}
     """
     found = dict(scores)
     for group in groups:
-        members = [uid for uid in group if uid in scores]
-        if len(members) > 1:
-            each = fmean(scores[uid] for uid in members) / len(members)
-            found.update(dict.fromkeys(members, each))
+        members = {uid: scores[uid] for uid in group if uid in scores and scores[uid] > 0}
+        total = sum(members.values())
+        found.update({uid: own * (own / total) for uid, own in members.items()})
     return found

@@ -4,9 +4,11 @@
          -> due: read the chain anew -> still due -> dry run: write down what would be sent
                                                   -> INTENT (committed) -> send -> SET | REFUSED | UNKNOWN
 
-An INTENT or UNKNOWN of this epoch counts as sent. It is settled by LastUpdate, which only ever moves forward: moved
-past the block of the intent means SET; not moved when the extrinsic can no longer be included means REFUSED, and the
-epoch may be tried again. Where weights are committed first, LastUpdate may move at the reveal alone: UNKNOWN stays.
+An INTENT or UNKNOWN of this epoch counts as sent. Weights set in the open are settled by LastUpdate, which only ever
+moves forward: moved past the block of the intent means SET; not moved when the extrinsic can no longer be included
+means REFUSED, and the epoch may be tried again. Where weights are committed first, LastUpdate says nothing: the chain
+may move it at the reveal of an earlier commit, too. The commit itself is looked for, by the mark that the intent has;
+where it is not found UNKNOWN stays, as it may have been revealed or dropped by now.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +34,7 @@ from engram.chain.model import Metagraph
 from engram.chain.read.node import ChainEndpoint
 from engram.chain.read.runtime import ERA_BLOCKS
 from engram.chain.read.view import View, open_view
-from engram.chain.submit import reveal
+from engram.chain.submit import commit_marks, reveal
 from engram.chain.submit.kept_commits import KeptCommits
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.set_weights import WeightsProposal, propose, set_weights
@@ -42,9 +44,9 @@ from engram.clock import Clock
 from engram.hotkeys import Keypair, ss58
 from engram.ledger import Ledger
 from engram.validator import due as rules
-from engram.validator import peers, round_rules, scoring
+from engram.validator import round_rules, scoring
 from engram.validator.due import Due, Known
-from engram.validator.model import Look, Miner, Round, RoundState, Sent, SentState
+from engram.validator.model import Look, Round, RoundState, Sent, SentState
 from engram.validator.records import rounds as round_records
 from engram.validator.records import sent as weight_records
 from engram.validator.records import standings as miner_records
@@ -52,9 +54,19 @@ from engram.validator.records import standings as miner_records
 LOOK_S: Final = 12.0
 """A block's time."""
 _NOT_SENT: Final = (SubmitRefused, RefusedInBlock, NeverIncluded, WeightsRejected, WeightsInvalid)
+_COMMIT: Final = "commit "
+"""How the reason of an intent begins whose weights are committed; the commit's mark follows."""
+_MARK_DIGITS: Final = 64
 _VERDICTS: Final = {SentState.SET: Due.SET, SentState.REFUSED: Due.REFUSED, SentState.UNKNOWN: Due.UNSETTLED}
 
 _log = structlog.get_logger("engram.validator")
+
+
+def _was_not_set(error: ChainError) -> bool:
+    """Return whether the chain certainly has none of the weights whose sending ended so."""
+    if isinstance(error, EndpointUnreachable | EndpointBusy) and not error.may_have_arrived:
+        return True
+    return error.nothing_was_sent or isinstance(error, _NOT_SENT)
 
 
 class WeightPorts(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +204,8 @@ class WeightsSetter:
         ports, own = self._ports, self._ports.keypair.public_key
         if proposal.objections:
             return Due.RATE_LIMITED, "; ".join(proposal.objections)
+        mark = commit_marks.mark_of(proposal.plan)
+        sent = sent if mark is None else msgspec.structs.replace(sent, reason=f"{_COMMIT}{mark}")
         sent_id = await ports.ledger.write(lambda c: weight_records.intend_weights(c, sent, own, epoch.first_block))
         if sent_id is None:
             return Due.SET, ""
@@ -207,21 +221,18 @@ class WeightsSetter:
         ports = self._ports
         try:
             done = await set_weights(ports.sender, view, proposal, ports.keypair, ports.kept)
-        except _NOT_SENT as error:
-            return SentState.REFUSED, str(error), None
-        except (EndpointUnreachable, EndpointBusy) as error:
-            return (SentState.UNKNOWN if error.may_have_arrived else SentState.REFUSED), str(error), None
         except ChainError as error:
-            return SentState.UNKNOWN, str(error), None
+            return (SentState.REFUSED if _was_not_set(error) else SentState.UNKNOWN), str(error), None
         return SentState.SET, f"in block {done.block.number}", done.block.number
 
     async def _finish(
         self, sent: Sent, state: SentState, reason: str, last: Round | None, block: int | None = None
     ) -> None:
         ports = self._ports
+        kept = reason if state is not SentState.UNKNOWN or not _mark(sent) else f"{_COMMIT}{_mark(sent)}: {reason}"
 
         def settle(connection: Connection) -> bool:
-            settled = weight_records.settle_weights(connection, sent.id, state, reason, block)
+            settled = weight_records.settle_weights(connection, sent.id, state, kept, block)
             if settled and state is not SentState.UNKNOWN and last is not None:
                 ports.settled(connection, msgspec.structs.replace(sent, state=state, reason=reason), last)
             return settled
@@ -239,21 +250,42 @@ class WeightsSetter:
         if newest and newest[0].state in (SentState.INTENT, SentState.UNKNOWN) and neuron is not None:
             sent = newest[0]
             last = await ports.ledger.read(lambda c: round_records.round_of(c, sent.round_id))
-            if neuron.last_update_block > sent.block:
+            if _is_committed(sent, metagraph):
+                await self._settle_commit(sent, metagraph, last)
+            elif neuron.last_update_block > sent.block:
                 at = neuron.last_update_block
                 await self._finish(sent, SentState.SET, f"LastUpdate is {at}", last, at)
-            elif metagraph.block > sent.block + ERA_BLOCKS and not metagraph.parameters.commit_reveal_weights_enabled:
+            elif metagraph.block > sent.block + ERA_BLOCKS:
                 await self._finish(sent, SentState.REFUSED, f"not included by block {metagraph.block}", last)
-        if ports.kept.holds(ports.netuid):
-            await self._reveal()
+        await self._reveal()
+
+    async def _settle_commit(self, sent: Sent, metagraph: Metagraph, last: Round | None) -> None:
+        """Settle weights that were committed, once the chain holds their commit."""
+        ports, mark = self._ports, _mark(sent)
+        latest = sent.block + ERA_BLOCKS
+        if not mark or metagraph.block > latest + _reveal_blocks(metagraph):
+            return  # by then it has been revealed, or dropped, or never was
+        try:
+            view = await open_view(ports.nodes)
+            found = await commit_marks.find_commit(view, ports.netuid, mark)
+        except ChainError as error:
+            _log.warning("commit_not_looked_for", reason=str(error))
+            return
+        if found is not None:
+            at = found.block or min(view.head.number, latest)
+            await self._finish(sent, SentState.SET, f"the chain holds its commit at block {at}", last, at)
 
     async def _reveal(self) -> None:
         ports = self._ports
         try:
+            if not ports.kept.holds(ports.netuid):
+                return
             found = await reveal.read_commits(
                 ports.nodes, ports.netuid, ports.keypair.public_key, ports.kept, ports.clock
             )
+            kill_points.point("reveal:before")
             await reveal.reveal(ports.sender, found, ports.keypair, ports.kept)
+            kill_points.point("reveal:after")
         except ChainError as error:
             _log.warning("weights_not_revealed", reason=str(error))
 
@@ -277,6 +309,23 @@ class WeightsSetter:
         await ports.ledger.write(lambda c: weight_records.keep_look(c, look, own))
 
 
+def _mark(sent: Sent) -> str:
+    """Return the mark of the commit that was sent; empty when there was none."""
+    held = sent.reason or ""
+    return held.removeprefix(_COMMIT)[:_MARK_DIGITS] if held.startswith(_COMMIT) else ""
+
+
+def _is_committed(sent: Sent, metagraph: Metagraph) -> bool:
+    """Return whether weights were committed; those of an earlier version of Engram have no mark."""
+    return bool(_mark(sent)) or metagraph.parameters.commit_reveal_weights_enabled
+
+
+def _reveal_blocks(metagraph: Metagraph) -> int:
+    """Return for how many blocks the chain holds a commit at most."""
+    rules = metagraph.parameters
+    return (rules.tempo + 1) * (rules.commit_reveal_period_tempos + 1)
+
+
 def _uids(connection: Connection, last: Round) -> dict[bytes, int]:
     return {result.hotkey: result.uid for result in round_records.results(connection, last.id)}
 
@@ -284,10 +333,10 @@ def _uids(connection: Connection, last: Round) -> dict[bytes, int]:
 def _scores(connection: Connection, last: Round, metagraph: Metagraph | None, ports: WeightPorts) -> dict[bytes, float]:
     """Return the scores after the last round, by hotkey."""
     results = round_records.results(connection, last.id)
-    found = [Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=each.url) for each in results]
     block = last.block if metagraph is None else metagraph.block
     uids = {each.hotkey: each.uid for each in results}
-    groups = peers.groups(found) if ports.share_scores else []
+    proved_at = round_records.proved_at(connection, last.id)
+    groups = round_rules.groups(results, proved_at) if ports.share_scores else []
     return round_rules.weights(miner_records.all_known(connection), uids, groups, block, ports.blacklist)
 
 

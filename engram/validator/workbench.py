@@ -32,19 +32,25 @@ class Draft(msgspec.Struct, frozen=True, array_like=True):
 
     text: str
     candidates: list[Candidate]
+    about: list[str]
+    """CIDs of those candidates that the question is about: nothing that is farther away than these is asked for."""
     seeded: frozenset[str] = frozenset()
     """CIDs of the file's records that count."""
+    uncertain: list[Candidate] = []
+    """Records that the miner may hold or not: what they could push out of its first 10 is left out of the truth."""
 
 
 class Work(msgspec.Struct, frozen=True):
     """One piece of work."""
 
     texts: list[str]
-    drafts: list[tuple[str, int]]
-    """Text of each question, and which of `candidates` are its."""
+    drafts: list[tuple[str, int, list[str]]]
+    """Text of each question, which of `candidates` are its, and the CIDs of those that it is about."""
     candidates: list[list[Candidate]]
     seeded: list[frozenset[str]]
     """The records of the ground-truth file that stand beside each of `candidates`."""
+    uncertain: list[list[Candidate]]
+    """The uncertain records beside each of `candidates`."""
     embedder: str
     """minilm | hash"""
     weights_dir: str
@@ -54,7 +60,8 @@ class Work(msgspec.Struct, frozen=True):
 
 
 class Truth(msgspec.Struct, frozen=True, array_like=True):
-    """The vector of a question and the CIDs of its 10 nearest records, nearest first; how many of them are planted."""
+    """The vector of a question and the CIDs of its nearest records, nearest first: 10 at most, and how many of them are
+    planted."""
 
     vector: bytes
     cids: list[str]
@@ -85,9 +92,10 @@ class Workbench:
         places = {pool: place for place, pool in enumerate(pools)}
         work = Work(
             list(texts),
-            [(each.text, places[id(each.candidates)]) for each in drafts],
+            [(each.text, places[id(each.candidates)], each.about) for each in drafts],
             [each.candidates for each in pools.values()],
             [each.seeded for each in pools.values()],
+            [each.uncertain for each in pools.values()],
             embedder=self._miner.embedder,
             weights_dir=self._miner.weights_dir,
             cache_dir=self._miner.cache_dir or str(self._cache),

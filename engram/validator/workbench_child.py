@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,8 @@ from engram.validator.scoring import TOP_K
 from engram.validator.workbench import Candidate, Done, Truth, Work
 
 NICENESS: Final = 19
+ENOUGH: Final = 5
+"""Right answers that a question has at least, wherever they are from."""
 MOST_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -26,12 +28,12 @@ async def _embedded(embedder: Embedder, work: Work) -> Done:
     async with trio.open_nursery() as nursery:
         await nursery.start(_run, embedder)
         vectors = [vector for text in work.texts for vector in await embedder.embed([text])]
-        drafts = [vector for text, _ in work.drafts for vector in await embedder.embed([text])]
+        drafts = [vector for text, *_ in work.drafts for vector in await embedder.embed([text])]
         nursery.cancel_scope.cancel()
     shared = read_file(Path(work.ground_truth)) if work.ground_truth else []
     truths = [
-        truth(vector, work.candidates[place], [each for each in shared if each.cid in work.seeded[place]])
-        for vector, (_, place) in zip(drafts, work.drafts, strict=True)
+        truth(vector, work.candidates[place], about, shared, work.seeded[place], work.uncertain[place])
+        for vector, (_, place, about) in zip(drafts, work.drafts, strict=True)
     ]
     return Done(vectors, truths)
 
@@ -41,19 +43,46 @@ async def _run(embedder: Embedder, task_status: trio.TaskStatus[None]) -> None:
     await embedder.run(started)
 
 
-def truth(vector: bytes, candidates: Sequence[Candidate], shared: Sequence[Entry]) -> Truth:
-    """Return the 10 records nearest to `vector` by cosine, of a miner's planted ones and its seeded ones (`shared`)."""
-    found = [(each.cid, each.vector) for each in candidates] + [(each.cid, each.vector_bytes) for each in shared]
-    found = [each for each in found if len(each[1]) == len(vector)]
-    if not found:
-        return Truth(vector, [], 0)
-    rows = np.frombuffer(b"".join(bytes_ for _, bytes_ in found), "<f4").reshape(len(found), -1)
+def truth(
+    vector: bytes,
+    candidates: Sequence[Candidate],
+    about: Collection[str],
+    shared: Sequence[Entry] = (),
+    seeded: Collection[str] = (),
+    uncertain: Sequence[Candidate] = (),
+) -> Truth:
+    """Return the 10 records nearest to `vector` by cosine, of a miner's planted ones and of `shared` those `seeded`.
+
+    They end with the last of those that the question is `about`, or after ENOUGH before the first planted record that
+    it is not about: what is farther away has nothing to do with it, and any record of a customer may be nearer. They
+    are fewer, too, where others could push the last of them out of the first 10 of an answer: `uncertain` records, and
+    those of `shared` that the miner was not given yet, as anyone may have given them to it.
+    """
+    sure = {each.cid: each.vector for each in candidates}
+    sure |= {each.cid: each.vector_bytes for each in shared if each.cid in seeded}
+    doubtful = {each.cid: each.vector for each in uncertain} | {each.cid: each.vector_bytes for each in shared}
+    doubts = [score for score, cid in _by_cosine(vector, doubtful) if cid not in sure]
+    nearest = [
+        cid
+        for place, (score, cid) in enumerate(_by_cosine(vector, sure)[:TOP_K], start=1)
+        if place + sum(each >= score for each in doubts) <= TOP_K
+    ]
+    last = max((place for place, cid in enumerate(nearest, start=1) if cid in about), default=0)
+    own = {each.cid for each in candidates}
+    strange = (place for place, cid in enumerate(nearest[:last]) if place >= ENOUGH and cid in own and cid not in about)
+    nearest = nearest[: next(strange, last)]
+    return Truth(vector, nearest, sum(cid in own for cid in nearest))
+
+
+def _by_cosine(vector: bytes, records: Mapping[str, bytes]) -> list[tuple[float, str]]:
+    """Return cosine (not divided by the vector's own length) and CID of the records that fit it, the nearest first."""
+    fitting = [(cid, held) for cid, held in records.items() if len(held) == len(vector)]
+    if not fitting:
+        return []
+    rows = np.frombuffer(b"".join(bytes_ for _, bytes_ in fitting), "<f4").reshape(len(fitting), -1)
     lengths = np.linalg.norm(rows, axis=1)
     scores = rows @ np.frombuffer(vector, "<f4") / np.where(lengths > 0, lengths, 1.0)
-    order = np.argsort(-scores, kind="stable")[:TOP_K]
-    nearest = [found[index][0] for index in order]
-    own = {each.cid for each in candidates}
-    return Truth(vector, nearest, sum(cid in own for cid in nearest))
+    return [(float(scores[index]), fitting[index][0]) for index in np.argsort(-scores, kind="stable")]
 
 
 def main() -> int:

@@ -3,7 +3,11 @@
     dialing --> handshake --> Engine.IO open --> namespace --> open --> lost
 
 Each step has `connect_s`. An open connection is lost when the server closes it, breaks the protocol, is silent for its
-own ping interval and timeout together, or takes nothing for `send_s`. The caller waits before it makes another.
+own ping interval and timeout together, or takes nothing for `send_s`. The caller waits before it makes another. A
+message that is too large is dropped, and the connection goes on.
+
+The WebSocket is wsproto's by `engram.http`, not trio-websocket's, which is wsproto over trio as well: that one dials by
+itself, past the one outbound seam with its deadlines, bounds and rules of addresses.
 """
 
 from collections.abc import Awaitable, Callable
@@ -24,6 +28,7 @@ from engram.worker.packets import (
     Decoder,
     Disconnected,
     Opened,
+    OversizedPacket,
     Packet,
     Ping,
     SocketAck,
@@ -38,6 +43,8 @@ MOST_PENDING: Final = 20_000
 """Acknowledgements that are waited for at once; the oldest are forgotten."""
 
 OnAck = Callable[[list[Any]], None]
+OnEvent = Callable[[SocketEvent], Awaitable[None]]
+OnOversized = Callable[[SocketEvent | None], Awaitable[None]]
 P = TypeVar("P", Opened, Connected)
 
 
@@ -57,21 +64,22 @@ class Connection:
         self.lost = ""
         """Why no more can be sent; empty while it is open."""
 
-    async def serve(self, on_event: Callable[[SocketEvent], Awaitable[None]]) -> NoReturn:
+    async def serve(self, on_event: OnEvent, on_oversized: OnOversized) -> NoReturn:
         """Hand out events until the connection is lost; answer pings, and hand out acknowledgements meanwhile.
 
+        `on_oversized` is called for each message that was dropped for its size, with the event where that is known.
         Always raises LinkLost.
         """
         with trio.move_on_after(self.silent_s) as silence:
             while True:
                 packet = await self._packet()
                 if packet is not None:
-                    await self._take(packet, on_event)
+                    await self._take(packet, on_event, on_oversized)
                 silence.deadline = trio.current_time() + self.silent_s
         self.abort(f"the orchestrator was silent for {self.silent_s:g} s")
         raise LinkLost(self.lost)
 
-    async def _take(self, packet: Packet, on_event: Callable[[SocketEvent], Awaitable[None]]) -> None:
+    async def _take(self, packet: Packet, on_event: OnEvent, on_oversized: OnOversized) -> None:
         match packet:
             case SocketEvent():
                 await on_event(packet)
@@ -80,6 +88,10 @@ class Connection:
                     on_ack(arguments)
             case Ping():
                 await self._send([packets.PONG])
+            case OversizedPacket(dropped):
+                if isinstance(dropped, SocketAck):
+                    self._pending.pop(dropped.ack_id, None)
+                await on_oversized(dropped if isinstance(dropped, SocketEvent) else None)
             case Disconnected():
                 raise LinkLost("the orchestrator ended the session")
             case ConnectionRefused(reason):
@@ -107,7 +119,7 @@ class Connection:
         try:
             frames = self._fitting(packets.ack_frames(ack_id, [result]))
         except ValueError as error:
-            frames = packets.ack_frames(ack_id, [{"error": str(error)}])
+            frames = packets.ack_frames(ack_id, [rules.unknown(str(error)).result])
         return await self._send(frames)
 
     async def close(self) -> None:
@@ -127,7 +139,9 @@ class Connection:
             if frame is None:
                 raise LinkLost(self.lost or self._socket.closed)
             return self._decoder.feed(frame)
-        except (BadAnswer, TooLarge, BadPacket) as error:
+        except TooLarge:
+            return self._decoder.drop()
+        except (BadAnswer, BadPacket) as error:
             self.abort(f"the orchestrator broke the protocol: {error}")
             raise LinkLost(self.lost) from error
 
@@ -156,6 +170,7 @@ async def open_connection(http: HttpClient, settings: WorkerSettings, hotkey: st
             connect_s=settings.connect_s,
             answer_s=settings.connect_s,
             max_bytes=settings.max_message_bytes,
+            drops_large=True,
         )
     except HttpError as error:
         raise LinkLost(f"no connection to the orchestrator: {error}") from error

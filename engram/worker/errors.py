@@ -14,7 +14,7 @@ class JobFailed(JobError):
 
 @final
 class OutcomeUnknown(JobError):
-    """The job may or may not have been done: its backend's answer was lost."""
+    """The job may or may not have been done: its backend's answer was lost, or its result cannot be read."""
 
 
 @final

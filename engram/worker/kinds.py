@@ -24,6 +24,8 @@ _CONNECT_S: Final = 3.0
 _RETRY_S: Final = (0.2, 1.0, 3.0, 5.0)
 """Waits between tries to reach a backend that has not taken the job."""
 _TEXT_CHARS: Final = 500
+_ANSWER_LOST: Final = (502, 504)
+"""Answers of a gateway before the backend, which may have done the job."""
 
 _json: Final = wire.decoder(object)
 
@@ -77,19 +79,29 @@ class HttpKind:
                     total_s=self._most_s,
                     max_bytes=self._max_bytes,
                 )
-                return _result_of(answer)
+                if answer.status not in _ANSWER_LOST:
+                    return _result_of(answer)
+                lost = f"Backend's answer was lost: a gateway answered {answer.status} {_text_of(answer)}".rstrip()
+                if wait_s is None or not self._may_ask_again(job):
+                    raise OutcomeUnknown(lost)
             except NotSent as error:
                 if wait_s is None:
                     raise JobFailed(f"Backend not reached: {error}") from error
             except TooLarge as error:
-                raise JobFailed(f"Backend's answer has more than {self._max_bytes} bytes") from error
+                text = f"Backend's answer has more than {self._max_bytes} bytes"
+                if error.status >= 300 and error.status not in _ANSWER_LOST:
+                    raise JobFailed(f"Backend answered {error.status}: {text}") from error
+                raise OutcomeUnknown(text) from error
             except Interrupted as error:
-                if wait_s is None or not self.repeatable or job.id is None:
+                if wait_s is None or not self._may_ask_again(job):
                     raise OutcomeUnknown(f"Backend's answer was lost: {error}") from error
             except HttpError as error:
-                raise JobFailed(f"Backend's answer cannot be read: {error}") from error
+                raise OutcomeUnknown(f"Backend's answer cannot be read: {error}") from error
             await trio.sleep(wait_s)
         raise AssertionError("the last try returns or raises")
+
+    def _may_ask_again(self, job: WorkerJob) -> bool:
+        return self.repeatable and job.id is not None
 
 
 def _header_of(job_id: str) -> str:
@@ -102,19 +114,22 @@ def _percent(character: str) -> str:
 
 
 def _result_of(answer: Response) -> Any:
-    """Return the result. Raises JobFailed for an error answer."""
+    """Return the result. Raises JobFailed for an error answer, OutcomeUnknown for a result that cannot be read."""
     media = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
     if answer.status >= 300:
-        text = answer.content[: 4 * _TEXT_CHARS].decode("utf-8", "replace")[:_TEXT_CHARS]
-        raise JobFailed(f"Backend answered {answer.status}: {text}")
+        raise JobFailed(f"Backend answered {answer.status}: {_text_of(answer)}")
     if media == "application/json" or media.endswith("+json"):
         try:
             return _json.decode(answer.content) if answer.content else None
         except (msgspec.DecodeError, RecursionError) as error:
-            raise JobFailed(f"Backend's answer is not the JSON that it says: {error}") from error
+            raise OutcomeUnknown(f"Backend's answer is not the JSON that it says: {error}") from error
     if media.startswith("text/"):
         return answer.content.decode("utf-8", "replace")
     return answer.content
+
+
+def _text_of(answer: Response) -> str:
+    return answer.content[: 4 * _TEXT_CHARS].decode("utf-8", "replace")[:_TEXT_CHARS]
 
 
 def load_kinds(entries: Iterable[str]) -> Mapping[str, JobKind]:
@@ -135,6 +150,11 @@ def load_kinds(entries: Iterable[str]) -> Mapping[str, JobKind]:
             )
         kinds[name] = made
     return kinds
+
+
+def backend_client(settings: WorkerSettings) -> HttpClient:
+    """Return a client for the backends, with a connection for each job that may run; close it after use."""
+    return HttpClient(connections_per_origin=settings.concurrency)
 
 
 def http_kinds(http: HttpClient, settings: WorkerSettings) -> dict[str, JobKind]:

@@ -5,12 +5,14 @@
        +------ refused, lost -----+----------------+---------------+
 
 Each connection is authenticated once. What an orchestrator sends is a hint: it is asked at each connection, and every
-`reconcile_s`, for jobs that it has sent in vain. Results that it has not acknowledged are sent again at each
-connection and after `resend_s`; the first to arrive counts, for they bear the job's id.
+`reconcile_s`, for jobs that it has sent in vain, unless acknowledgements of jobs alone carry results. Results that are
+not acknowledged are sent again at each connection and after `resend_s`; the first one counts, for they bear the
+job's id.
 """
 
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from math import inf
 from typing import Any, Final, Literal, final
 
@@ -30,7 +32,8 @@ from engram.worker.errors import LinkLost
 from engram.worker.introduction import AUTHENTICATE, Introducer
 from engram.worker.packets import SocketEvent
 from engram.worker.rules import RefusedJob
-from engram.worker.runner import JobRunner
+from engram.worker.runner import JobRunner, Respond
+from engram.worker.session import Session
 
 RESULT: Final = "job_result"
 RECONCILE: Final = "reconcile"
@@ -38,6 +41,8 @@ _PAGE: Final = 16
 _NAMES_BYTES: Final = 16_384
 """Of ids of running jobs, which the orchestrator is told when it is asked for others."""
 _MOST_DOUBLINGS: Final = 6
+_MOST_PAGES: Final = 64
+"""Answers to `reconcile` that are asked for in a row, each because the one before had jobs not heard of yet."""
 _NOTE_S: Final = 0.2
 """Seconds for which acknowledgements are gathered: one that is lost with the process costs a resend."""
 _JITTER: Final = 0.5
@@ -62,29 +67,8 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Attempts in a row that led to no steady connection."""
     last_loss: str
     ignored_events: int
-
-
-@final
-class Session:
-    """A connection that serves, and what is under way on it."""
-
-    def __init__(self, connection: Connection, *, waits: bool) -> None:
-        self.connection = connection
-        self.authenticated = trio.Event()
-        if not waits:
-            self.authenticated.set()
-        self.sent: dict[str, float] = {}
-        """When results were sent that are not acknowledged yet."""
-        self.settled = trio.Event()
-        """Set, and replaced, at each acknowledgement."""
-        self.acknowledged = 0
-
-    def note_acknowledged(self, job_id: str) -> None:
-        """Note the acknowledgement of a result."""
-        self.sent.pop(job_id, None)
-        self.acknowledged += 1
-        self.settled.set()
-        self.settled = trio.Event()
+    oversized_messages: int = 0
+    """Messages that were dropped because they had more than `max_message_bytes`."""
 
 
 @final
@@ -124,6 +108,7 @@ class Link:
         self._failures = 0
         self._last_loss = ""
         self._ignored = 0
+        self._oversized = 0
 
     @property
     def status(self) -> LinkStatus:
@@ -135,6 +120,7 @@ class Link:
             failures=self._failures,
             last_loss=self._last_loss,
             ignored_events=self._ignored,
+            oversized_messages=self._oversized,
         )
 
     async def run(self) -> None:
@@ -235,7 +221,7 @@ class Link:
                     self._ignored += 1
 
         try:
-            await session.connection.serve(on_event)
+            await session.connection.serve(on_event, partial(self._drop, session))
         except LinkLost as lost:
             return lost
 
@@ -245,12 +231,15 @@ class Link:
 
     # ---------------------------------------------------------------------------------------- jobs
 
+    async def _drop(self, session: Session, event: SocketEvent | None) -> None:
+        self._oversized += 1
+        most = self._settings.max_message_bytes
+        _log.warning("message_too_large", most_bytes=most, reason="the orchestrator sent more; it was dropped")
+        if event is not None and event.name == "job":
+            await self._runner.refuse(RefusedJob(f"Job has more than {most} bytes"), _respond_to(session, event))
+
     async def _take(self, session: Session, event: SocketEvent) -> None:
-        ack_id, connection = event.ack_id, session.connection
-
-        async def respond(result: Any) -> bool:
-            return ack_id is not None and await connection.acknowledge(ack_id, result)
-
+        respond = _respond_to(session, event)
         job = rules.read_job(event.arguments)
         if isinstance(job, RefusedJob):
             await self._runner.refuse(job, respond)
@@ -258,22 +247,33 @@ class Link:
             await self._runner.offer(job, respond)
 
     async def _reconcile(self, session: Session) -> None:
-        if not self._settings.reconcile_s:
+        # A job that came by no event has no acknowledgement to carry its result.
+        if not self._settings.reconcile_s or self._settings.results == "ack":
             return
         await session.authenticated.wait()
         misses = 0
         while True:
-            answer = await self._answer_to_reconcile(session)
-            misses = misses + 1 if answer is None else 0
-            for entry in _jobs_of(answer):
-                if not self._runner.has_room:
+            heard: set[str] = set()
+            for _ in range(_MOST_PAGES):
+                answer = await self._answer_to_reconcile(session)
+                misses = misses + 1 if answer is None else 0
+                before = len(heard)
+                await self._take_all(_jobs_of(answer), heard)
+                if len(heard) == before or not self._runner.has_room:
                     break
-                job = rules.read_job([entry])
-                if isinstance(job, RefusedJob) or job.id is None:  # without an id it would run at each asking
-                    self._ignored += 1
-                else:
-                    await self._runner.offer(job, _unheard)
             await trio.sleep(self._settings.reconcile_s * 2 ** min(misses, _MOST_DOUBLINGS))
+
+    async def _take_all(self, entries: list[Any], heard: set[str]) -> None:
+        """Take jobs that were asked for while there is room, and add their ids to `heard`."""
+        for entry in entries:
+            if not self._runner.has_room:
+                break
+            job = rules.read_job([entry])
+            if isinstance(job, RefusedJob) or job.id is None:  # without an id it would run at each asking
+                self._ignored += 1
+            else:
+                heard.add(job.id)
+                await self._runner.offer(job, _unheard)
 
     async def _answer_to_reconcile(self, session: Session) -> list[Any] | None:
         answers: list[list[Any]] = []
@@ -283,7 +283,9 @@ class Link:
             answers.append(arguments)
             answered.set()
 
-        await session.connection.emit(RECONCILE, {"jobs": self._runner.names(_NAMES_BYTES)}, on_ack=on_ack)
+        names = self._runner.names(_NAMES_BYTES)
+        limits = {"limit": self._runner.room_beside(names), "max_bytes": self._settings.max_message_bytes}
+        await session.connection.emit(RECONCILE, {"jobs": names, **limits}, on_ack=on_ack)
         with trio.move_on_after(self._settings.ack_s):
             await answered.wait()
         return answers[0] if answers else None
@@ -293,25 +295,34 @@ class Link:
     async def _send_results(self, session: Session) -> None:
         """Send all results that wait for their acknowledgement, then again those that still do."""
         await session.authenticated.wait()
-        in_vain = 0
+        in_vain = seen = 0
         while self._settings.results == "event":
-            before = session.acknowledged
-            await self._send_all(session)
-            in_vain = 0 if session.acknowledged > before else in_vain + 1
-            await trio.sleep(rules.resend_after_s(self._settings.resend_s, in_vain))
+            sent = await self._send_all(session)
+            if session.acknowledged > seen:
+                in_vain, seen = 0, session.acknowledged
+            elif sent:
+                in_vain += 1
+            with trio.move_on_after(rules.resend_after_s(self._settings.resend_s, in_vain)):
+                if in_vain:
+                    await session.settled.wait()  # the orchestrator takes results again: all others are due now
+                else:
+                    await trio.sleep_forever()
 
-    async def _send_all(self, session: Session) -> None:
-        after = 0
+    async def _send_all(self, session: Session) -> int:
+        """Send what is due, and give each page its time to be acknowledged; return how many were sent."""
+        after = sent = 0
+        await self._write_acknowledged()  # what the ledger knows of is not due
         while page := await self._page(after):
             fresh = trio.current_time() - self._settings.resend_s
             due = [(number, row) for number, row in page if session.sent.get(row.id, -inf) <= fresh]
             for _, row in due:
                 await self._send_result(session, row.id, _unpack.decode(row.result))
-            after = page[-1][0]
+            after, sent = page[-1][0], sent + len(due)
             names = {row.id for _, row in due}
             with trio.move_on_after(self._settings.ack_s):
                 while names & session.sent.keys():
                     await session.settled.wait()
+        return sent
 
     async def _page(self, after: int) -> list[tuple[int, Any]]:
         by = self._by
@@ -332,7 +343,8 @@ class Link:
         try:
             await session.connection.emit(RESULT, {"id": job_id, "result": result}, on_ack=on_ack)
         except ValueError as error:
-            await session.connection.emit(RESULT, {"id": job_id, "result": {"error": str(error)}}, on_ack=on_ack)
+            unsent = rules.unknown(str(error)).result
+            await session.connection.emit(RESULT, {"id": job_id, "result": unsent}, on_ack=on_ack)
         kill_points.point("worker_result:sent")
 
     async def _note_acknowledged(self) -> None:
@@ -353,6 +365,13 @@ class Link:
             _log.warning("acknowledgements_not_noted", results=len(names), reason=str(error))
         else:
             self._runner.note_acknowledged(noted)
+
+
+def _respond_to(session: Session, event: SocketEvent) -> Respond:
+    async def respond(result: Any) -> bool:
+        return event.ack_id is not None and await session.connection.acknowledge(event.ack_id, result)
+
+    return respond
 
 
 async def _unheard(result: Any) -> bool:

@@ -1,6 +1,6 @@
 """A job, its states, and what is kept of it.
 
-    accepted --a place is free--> running --its kind answers--> done --acknowledged, time over--> (deleted)
+    accepted --a place is free--> running --its kind answers--> done --acknowledged, keep_s over--> (deleted)
                                    |  ^
        the process or the link to  |  |  only where the kind is `repeatable`: its backend knows the job by its id
        the backend ended: the      +--+
@@ -42,6 +42,19 @@ class JobRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     ended_at: float | None = None
     acknowledged_at: float | None = None
+
+
+class ListedJob(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator sees of a job: neither its payload nor its result."""
+
+    id: str
+    type: str
+    state: State
+    outcome: str
+    result_bytes: int
+    created_at: float
+    ended_at: float | None
+    acknowledged_at: float | None
 
 
 class JobEnd(msgspec.Struct, frozen=True):

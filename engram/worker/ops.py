@@ -18,6 +18,7 @@ from engram.http.router import Router
 from engram.ledger import Ledger
 from engram.telemetry.metrics import CONTENT_TYPE, Metrics
 from engram.worker import records
+from engram.worker.link import ReadGpu
 from engram.worker.service import WorkerService
 
 MOST_JOBS: Final = 200
@@ -28,6 +29,7 @@ def ops_app(
     ledger: Ledger,
     settings: WorkerSettings,
     hotkey: str,
+    gpu: ReadGpu,
     *,
     http: HttpSettings,
     clock: Clock,
@@ -52,6 +54,7 @@ def ops_app(
             "orchestrator_url": settings.orchestrator_url,
             "hotkey": hotkey,
             "link": now.link.status,
+            "gpu": await gpu(),
             "jobs": {
                 "running": now.runner.running,
                 "waiting": max(0, now.runner.in_flight - now.runner.running),
@@ -61,8 +64,7 @@ def ops_app(
         }
 
     async def jobs(_: Call[NoBody, None]) -> object:
-        found = await ledger.read(lambda c: records.newest(c, MOST_JOBS))
-        return {"jobs": [records.shown(row) for row in found]}
+        return {"jobs": await ledger.read(lambda c: records.newest(c, MOST_JOBS))}
 
     async def scrape(_: Call[NoBody, None]) -> Answer:
         service().measure()

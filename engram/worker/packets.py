@@ -76,8 +76,22 @@ class SocketAck(msgspec.Struct, frozen=True):
     arguments: list[Any]
 
 
+class OversizedPacket(msgspec.Struct, frozen=True):
+    """A packet was dropped for its size. Only one whose attachments are too large is known."""
+
+    packet: SocketEvent | SocketAck | None = None
+
+
 Packet: TypeAlias = (
-    Opened | Connected | ConnectionRefused | Disconnected | Ping | IgnoredPacket | SocketEvent | SocketAck
+    Opened
+    | Connected
+    | ConnectionRefused
+    | Disconnected
+    | Ping
+    | IgnoredPacket
+    | SocketEvent
+    | SocketAck
+    | OversizedPacket
 )
 
 _opened: Final = wire.decoder(Opened)
@@ -99,7 +113,8 @@ class Decoder:
         self._max_bytes = max_bytes
         self._waiting: SocketEvent | SocketAck | None = None
         self._attachments: list[bytes] = []
-        self._wanted = 0
+        self._came = self._wanted = 0
+        self._oversized = False
 
     def feed(self, frame: Frame) -> Packet | None:
         """Return the packet that this frame completes; None when more frames belong to it. Raises BadPacket."""
@@ -109,6 +124,13 @@ class Decoder:
             raise BadPacket(f"not the JSON of a packet: {error}") from None
         except RecursionError:
             raise BadPacket("a packet is nested too deeply") from None
+
+    def drop(self) -> Packet | None:
+        """Take note of a frame that was too large to be read; return as `feed` does."""
+        if self._waiting is None:
+            return OversizedPacket()
+        self._oversized = True
+        return self._came_one(self._waiting)
 
     def _text(self, frame: str) -> Packet | None:
         if frame == "2" or frame.startswith("2probe"):
@@ -159,10 +181,19 @@ class Decoder:
             raise BadPacket("an attachment that belongs to no packet")
         self._attachments.append(frame)
         if sum(map(len, self._attachments)) > self._max_bytes:
-            raise BadPacket(f"the attachments of a packet have more than {self._max_bytes} bytes")
-        if len(self._attachments) < self._wanted:
+            self._oversized = True
+        return self._came_one(packet)
+
+    def _came_one(self, packet: SocketEvent | SocketAck) -> Packet | None:
+        self._came += 1
+        if self._oversized:
+            self._attachments = []
+        if self._came < self._wanted:
             return None
-        attachments, self._attachments, self._waiting = self._attachments, [], None
+        oversized, attachments = self._oversized, self._attachments
+        self._waiting, self._attachments, self._came, self._oversized = None, [], 0, False
+        if oversized:
+            return OversizedPacket(packet)
         filled = _filled(packet.arguments, dict(enumerate(attachments)))
         return msgspec.structs.replace(packet, arguments=filled)
 

@@ -7,12 +7,22 @@ from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, se
 
 from engram.ledger.prepared import Prepared
 from engram.ledger.sql import upsert
-from engram.worker.model import JobCounts, JobRow, Outcome, State
+from engram.worker.model import JobCounts, JobRow, ListedJob, Outcome, State
 from engram.worker.tables import worker_jobs
 
 _columns: Final = worker_jobs.c
 _NAMES: Final = ("id", "kind", "state", "request_hash", "payload", "outcome", "result", "created_at", "ended_at")
 _ROW: Final = [*(_columns[name] for name in _NAMES), _columns.acknowledged_at]
+_LISTED: Final = (
+    _columns.id,
+    _columns.kind.label("type"),
+    _columns.state,
+    _columns.outcome,
+    func.length(_columns.result).label("result_bytes"),
+    _columns.created_at,
+    _columns.ended_at,
+    _columns.acknowledged_at,
+)
 _OF: Final = (_columns.orchestrator == bindparam("by"), _columns.id == bindparam("of"))
 _BY_ID: Final = Prepared(select(*_ROW).where(*_OF))
 _INSERT: Final = Prepared(
@@ -122,8 +132,12 @@ def count_unacknowledged(connection: Connection, orchestrator: str) -> int:
 
 
 def expire(connection: Connection, before: float) -> int:
-    """Forget jobs that ended before then (unix seconds), acknowledged or not; return how many."""
-    return connection.execute(delete(worker_jobs).where(_columns.ended_at < before)).rowcount
+    """Forget jobs whose results were acknowledged before then (unix seconds); return how many.
+
+    A result that was never acknowledged is kept: `unacknowledged` of the settings bounds them.
+    """
+    old = (_columns.ended_at < before, _columns.acknowledged_at < before)  # the first one has an index
+    return connection.execute(delete(worker_jobs).where(*old)).rowcount
 
 
 def counts(connection: Connection) -> JobCounts:
@@ -137,26 +151,12 @@ def counts(connection: Connection) -> JobCounts:
     return JobCounts(**{str(name): int(count) for name, count in rows})
 
 
-def newest(connection: Connection, limit: int, state: State | None = None) -> list[JobRow]:
-    """Return the jobs that were accepted last, the newest first, without their payloads."""
-    query = select(worker_jobs).order_by(_columns.number.desc()).limit(limit)
+def newest(connection: Connection, limit: int, state: State | None = None) -> list[ListedJob]:
+    """Return the jobs that were accepted last, the newest first. Payloads and results are not read."""
+    query = select(*_LISTED).order_by(_columns.number.desc()).limit(limit)
     if state is not None:
         query = query.where(_columns.state == state)
-    return [_row(row) for row in connection.execute(query).mappings()]
-
-
-def shown(row: JobRow) -> dict[str, object]:
-    """Return what the operator sees of a job: neither its payload nor its result."""
-    return {
-        "id": row.id,
-        "type": row.kind,
-        "state": row.state,
-        "outcome": row.outcome,
-        "result_bytes": len(row.result),
-        "created_at": row.created_at,
-        "ended_at": row.ended_at,
-        "acknowledged_at": row.acknowledged_at,
-    }
+    return [ListedJob(**row) for row in connection.execute(query).mappings()]
 
 
 def _row(row: RowMapping | dict[str, Any]) -> JobRow:

@@ -130,15 +130,22 @@ def interrupted(kind: str) -> JobEnd:
 
 
 def kept_within(end: JobEnd, most: int) -> JobEnd:
-    """Return this end, or that its result cannot be kept: more than `most` bytes, or no value of JSON."""
+    """Return this end, or that its result cannot be kept: more than `most` bytes, or no value of JSON.
+
+    A job that was done is then of unknown outcome: it must not be told as failed.
+    """
     try:
         size = len(msgspec.msgpack.encode(end.result))
         msgspec.json.encode(end.result)
     except (OverflowError, RecursionError, TypeError, ValueError, msgspec.EncodeError) as error:
-        return JobEnd("failed", {"error": f"Result cannot be sent: {str(error)[:200]}"})
+        return _without_result(end, f"Result cannot be sent: {str(error)[:200]}")
     if size > most:
-        return JobEnd("failed", {"error": f"Result has {size} bytes, more than {most}"})
+        return _without_result(end, f"Result has {size} bytes, more than {most}")
     return end
+
+
+def _without_result(end: JobEnd, text: str) -> JobEnd:
+    return JobEnd("failed", {"error": text}) if end.outcome == "failed" else unknown(text)
 
 
 def liveness_s(ping_interval_ms: float, ping_timeout_ms: float) -> float:

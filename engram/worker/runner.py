@@ -16,13 +16,13 @@ from engram import kill_points, wire
 from engram.clock import Clock
 from engram.ledger import Ledger, LedgerError, LedgerUnavailable
 from engram.worker import records, rules
-from engram.worker.errors import JobFailed, OutcomeUnknown
+from engram.worker.execution import JobExecution
+from engram.worker.journal import Journal
 from engram.worker.kinds import JobKind
-from engram.worker.model import JobEnd, JobRow, WorkerJob
+from engram.worker.model import JobRow, WorkerJob
+from engram.worker.places import JobPlaces
 from engram.worker.rules import RefusedJob
 
-_TRIES: Final = 5
-_AGAIN_S: Final = 1.0
 _SWEEP_S: Final = 60.0
 _QUOTES: Final = 3
 """Bytes that a text takes in a list of JSON besides its own."""
@@ -43,8 +43,16 @@ class RunnerEvents(Protocol):
         """Note that a job has ended, after so many seconds of running."""
         ...
 
+    def idle(self) -> None:
+        """Note that the last running job has ended."""
+        ...
+
     def refused(self, error: str) -> None:
         """Note that a job was refused."""
+        ...
+
+    def unwritten(self) -> None:
+        """Note that the ledger did not take what has happened to a job; it is tried again."""
         ...
 
     async def kept(self, job_id: str, result: Any) -> None:
@@ -78,20 +86,18 @@ class JobRunner:
     ) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._kinds = kinds
         self._settings = settings
         self._events = events
         self._by = rules.orchestrator_of(settings.orchestrator_url)
-        self._places = trio.Semaphore(settings.concurrency)
+        self._journal = Journal(ledger, clock, self._by, events.unwritten)
+        self._execution = JobExecution(kinds, clock, settings.job_s, events.ended, events.idle)
+        self._places = JobPlaces(settings.concurrency)
         self._most = settings.concurrency + settings.waiting
         self._named: dict[str, RunningJob] = {}
-        self._waits: set[trio.CancelScope] = set()
         self._nursery: trio.Nursery | None = None
-        self._stopping = False
         self._idle = trio.Event()
         self.in_flight = 0
         """Jobs that run or wait for a place."""
-        self.running = 0
         self.unacknowledged = 0
         """Results in the ledger that wait for their acknowledgement."""
 
@@ -113,12 +119,16 @@ class JobRunner:
 
         Those that wait for a place are refused, or left to the next start when they have an id.
         """
-        self._stopping = True
-        for wait in self._waits:
-            wait.cancel()
+        self._places.close()
         while self.in_flight:
             self._idle = trio.Event()
             await self._idle.wait()
+        await self._note_answered()
+
+    @property
+    def running(self) -> int:
+        """Jobs that run."""
+        return self._execution.running
 
     def names(self, most_bytes: int) -> list[str]:
         """Return ids of jobs that run or wait, as many as have so many bytes together."""
@@ -129,6 +139,13 @@ class JobRunner:
                 break
             names.append(name)
         return names
+
+    def room_beside(self, names: list[str]) -> int:
+        """Return how many jobs are worth asking for when these ids are named.
+
+        It counts free places and jobs that are here without being named, which may be sent once more.
+        """
+        return max(0, self._most - self.in_flight) + len(self._named) - len(names)
 
     @property
     def has_room(self) -> bool:
@@ -171,7 +188,7 @@ class JobRunner:
 
     async def _recover(self, nursery: trio.Nursery) -> None:
         left = await self._ledger.read(lambda c: records.unfinished(c, self._by))
-        lost = [row for row in left if row.state == "running" and not self._repeatable(row.kind)]
+        lost = [row for row in left if row.state == "running" and not self._execution.repeatable(row.kind)]
         at = self._clock.now()
         for row in lost:
             end = rules.interrupted(row.kind)
@@ -190,18 +207,14 @@ class JobRunner:
                 job = WorkerJob(row.id, row.kind, _unpack.decode(row.payload))
                 nursery.start_soon(self._counted, self._go_on, job, running)
 
-    def _repeatable(self, kind: str) -> bool:
-        known = self._kinds.get(kind)
-        return known is not None and known.repeatable
-
     async def _go_on(self, job: WorkerJob, running: RunningJob) -> None:
-        if await self._place():
+        if await self._places.take():
             await self._work(job, running, noted=False)
 
     # ---------------------------------------------------------------------------------------- one job
 
     def _refusal(self, *, named: bool) -> RefusedJob | None:
-        if self._stopping or self._nursery is None:
+        if self._places.closed or self._nursery is None:
             return rules.STOPPING
         if self.in_flight >= self._most or (named and self.unacknowledged >= self._settings.unacknowledged):
             return rules.FULL
@@ -232,24 +245,24 @@ class JobRunner:
             row = None
         match rules.decide(None, row, request_hash):
             case "answer" if row is not None:
-                await to(_unpack.decode(row.result))
+                await self._answer_all(row, [to])
             case RefusedJob() as conflict:
                 await self.refuse(conflict, to)
             case _:
                 await self.refuse(refusal, to)
 
     async def _run_nameless(self, job: WorkerJob, respond: Respond) -> None:
-        if not await self._place():
+        if not await self._places.take():
             await self.refuse(rules.STOPPING, respond)
             return
         try:
-            end = await self._end_of(job)
+            end = await self._execution.end_of(job)
         finally:
-            self._places.release()
+            self._places.give_back()
         await respond(end.result)
 
     async def _run_named(self, job: WorkerJob, payload: bytes, running: RunningJob) -> None:
-        placed = self._place_now()
+        placed = self._places.take_now()
         row = JobRow(
             id=str(job.id),
             kind=job.kind,
@@ -263,7 +276,7 @@ class JobRunner:
         except BaseException as error:
             del self._named[row.id]
             if placed:
-                self._places.release()
+                self._places.give_back()
             if not isinstance(error, LedgerUnavailable):
                 raise
             for respond in running.responds:
@@ -272,12 +285,12 @@ class JobRunner:
         kill_points.point("worker_job:begun")
         if known is not None:
             if placed:
-                self._places.release()
+                self._places.give_back()
             del self._named[row.id]
             await self._answer_known(known, running)
         elif placed:
             await self._work(job, running, noted=True)
-        elif await self._place():
+        elif await self._places.take():
             await self._work(job, running, noted=False)
         else:
             del self._named[row.id]  # it runs at the next start
@@ -287,21 +300,28 @@ class JobRunner:
         for respond in running.responds:
             if isinstance(decision, RefusedJob):
                 await self.refuse(decision, respond)
-            else:
-                await respond(_unpack.decode(known.result))
+        if not isinstance(decision, RefusedJob):
+            await self._answer_all(known, running.responds)
+
+    async def _answer_all(self, known: JobRow, responds: list[Respond]) -> None:
+        result, sent = _unpack.decode(known.result), False
+        for respond in responds:
+            sent = await respond(result) or sent
+        if sent:
+            await self._note_answered(known.id)
 
     async def _work(self, job: WorkerJob, running: RunningJob, *, noted: bool) -> None:
         """Run a job that has its place, keep its result, answer. `noted`: it is in the ledger as running."""
         assert job.id is not None
         job_id = job.id
         try:
-            if not noted:
-                await self._ledger.write(lambda c: records.start(c, self._by, job_id))
-            end = rules.kept_within(await self._end_of(job), self._settings.max_result_bytes)
+            if not noted and not await self._note_start(job_id):
+                return  # it runs at the next start
+            end = rules.kept_within(await self._execution.end_of(job), self._settings.max_result_bytes)
             kill_points.point("worker_job:answered")
-            kept = await self._keep(job_id, end)
+            kept = await self._journal.end(job_id, end)
         finally:
-            self._places.release()
+            self._places.give_back()
             del self._named[job_id]
         if not kept:
             return
@@ -313,79 +333,24 @@ class JobRunner:
         if self._settings.results == "event":
             await self._events.kept(job_id, end.result)
         elif sent:
-            at = self._clock.now()
-            self.note_acknowledged(await self._ledger.write(lambda c: records.acknowledge(c, self._by, [job_id], at)))
+            await self._note_answered(job_id)
 
-    async def _keep(self, job_id: str, end: JobEnd) -> bool:
-        result, at = msgspec.msgpack.encode(end.result), self._clock.now()
-        with trio.CancelScope(shield=True):
-            for tries in range(_TRIES):
-                if tries:
-                    await trio.sleep(_AGAIN_S)
-                try:
-                    return await self._ledger.write(
-                        lambda c: records.end(c, self._by, job_id, outcome=end.outcome, result=result, at=at)
-                    )
-                except LedgerUnavailable as error:
-                    _log.error("result_not_kept", job_id=job_id, reason=str(error))
-        return False  # it stays `running`: the next start settles it
+    async def _note_start(self, job_id: str) -> bool:
+        """Note that a job runs from now on; return False when the worker stops before the ledger takes that."""
+        with self._places.ended_by_close() as wait:
+            await self._journal.start(job_id)
+        return not wait.cancelled_caught
 
-    async def _end_of(self, job: WorkerJob) -> JobEnd:
-        """Call the job's kind; return how it ended."""
-        kind = self._kinds.get(job.kind)
-        if kind is None:
-            self._events.ended("unknown", "failed", 0.0)
-            return JobEnd("failed", rules.UNKNOWN_TYPE)
-        began = self._clock.monotonic()
-        self.running += 1
-        try:
-            end = await self._called(kind, job)
-        finally:
-            self.running -= 1
-        self._events.ended(job.kind, end.outcome, self._clock.monotonic() - began)
-        return end
-
-    async def _called(self, kind: JobKind, job: WorkerJob) -> JobEnd:
-        with trio.move_on_after(self._settings.job_s):
-            try:
-                return JobEnd("done", await kind.run(job))
-            except JobFailed as error:
-                return JobEnd("failed", {"error": str(error)})
-            except OutcomeUnknown as error:
-                return rules.unknown(str(error))
-            except Exception:  # noqa: BLE001 -- a plugin's bug ends its job only
-                _log.exception("job_crashed", kind=job.kind, job_id=job.id)
-                return rules.unknown("Job crashed")
-        return rules.unknown(f"Job took longer than {self._settings.job_s:g} s")
-
-    # ---------------------------------------------------------------------------------------- places
-
-    def _place_now(self) -> bool:
-        try:
-            self._places.acquire_nowait()
-        except trio.WouldBlock:
-            return False
-        return True
-
-    async def _place(self) -> bool:
-        """Wait for a place; return False when the worker stops meanwhile."""
-        if self._stopping:
-            return False
-        if self._place_now():
-            return True
-        with trio.CancelScope() as wait:
-            self._waits.add(wait)
-            try:
-                await self._places.acquire()
-                return True
-            finally:
-                self._waits.discard(wait)
-        return False
+    async def _note_answered(self, *job_ids: str) -> None:
+        """Note results that were sent as acknowledgements, where that is how results count as delivered."""
+        if self._settings.results == "ack":
+            self.note_acknowledged(await self._journal.acknowledge(*job_ids))
 
     # ---------------------------------------------------------------------------------------- upkeep
 
     async def _sweep(self) -> None:
         before = self._clock.now() - self._settings.keep_s
+        await self._note_answered()
         try:
             gone = await self._ledger.write(lambda c: records.expire(c, before))
             await self._recount()

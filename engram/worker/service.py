@@ -10,6 +10,7 @@ import trio
 from actors import Context, DrainingJob
 from config.model import WorkerSettings
 from engram.clock import Clock
+from engram.gpu import clear_gpu_memory
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 from engram.ledger import Ledger
@@ -17,6 +18,7 @@ from engram.telemetry.metrics import Metrics
 from engram.worker.introduction import Introducer
 from engram.worker.kinds import JobKind
 from engram.worker.link import Link, ReadGpu
+from engram.worker.release import MemoryRelease
 from engram.worker.runner import JobRunner
 
 FLUSH_S: Final = 5.0
@@ -44,6 +46,7 @@ class WorkerService:
     def __init__(self, ports: WorkerPorts) -> None:
         self._settings = ports.settings
         self._metrics = ports.metrics
+        self._release = MemoryRelease(clear_gpu_memory)
         self.runner = JobRunner(ports.ledger, ports.clock, ports.kinds, ports.settings, self)
         self.link = Link(
             ports.http,
@@ -69,6 +72,8 @@ class WorkerService:
         async with trio.open_nursery() as nursery:
             await nursery.start(self.runner.run)
             nursery.start_soon(self.link.run)
+            if self._settings.release_gpu_memory:
+                nursery.start_soon(self._release.run)
             context.ready()
             await context.stop_requested.wait()
             with trio.move_on_after(self._settings.drain_s):
@@ -92,9 +97,17 @@ class WorkerService:
         self._metrics.worker_jobs.labels(kind, outcome).inc()
         self._metrics.worker_job_seconds.labels(kind).observe(seconds)
 
+    def idle(self) -> None:
+        """Let memory be released that jobs have left behind."""
+        self._release.ask()
+
     def refused(self, error: str) -> None:
         """Count a refusal."""
         self._metrics.worker_refused.inc()
+
+    def unwritten(self) -> None:
+        """Count a write that the ledger did not take."""
+        self._metrics.worker_unwritten.inc()
 
     async def kept(self, job_id: str, result: Any) -> None:
         """Hand a result to the link."""

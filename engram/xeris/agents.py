@@ -10,6 +10,7 @@ from engram.api import xeris as api
 from engram.hotkeys import MalformedHotkey, ss58
 from engram.ledger import Ledger, LedgerError
 from engram.mcp import Caller, Catalog, Resource, ServerInfo, Template, Tool, ToolFailed
+from engram.relay.schemas import SCHEMAS
 from engram.xeris import intelligence, records
 from engram.xeris.records import Wanted
 
@@ -87,8 +88,8 @@ def catalog(ledger: Ledger, netuids: tuple[int, ...]) -> Catalog:
 
     async def newest(netuid: int, kind: str) -> api.Intelligence | None:
         def read(connection: Connection) -> api.Intelligence | None:
-            rows = records.newest(connection, netuid, kind, 1)
-            return intelligence.with_proof(connection, rows[0]) if rows else None
+            found = records.newest(connection, netuid, kind)
+            return None if found is None else intelligence.with_proof(connection, found)
 
         try:
             return await ledger.read(read)
@@ -117,7 +118,7 @@ def catalog(ledger: Ledger, netuids: tuple[int, ...]) -> Catalog:
         try:
             if not slash:
                 return await _found(Wanted(netuid=int(netuid)), _SHOWN) if int(netuid) in netuids else None
-            return await newest(int(netuid), kind)
+            return await newest(int(netuid), kind) if kind in SCHEMAS else None
         except ToolFailed:
             return None
 

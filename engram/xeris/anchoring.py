@@ -15,12 +15,15 @@ from engram.chain.read.view import View
 from engram.chain.registry.commitment_fields import octets_of, read_fields
 from engram.hotkeys import PublicKey, ss58
 from engram.relay.anchoring import rules
+from engram.relay.rules import ANCHORED_KINDS
 from engram.xeris.chain_views import ChainViews, NotReadable
 from engram.xeris.judging import Refused, Submission
 from engram.xeris.tables import accepted, anchors
 
-ANCHORED_KINDS: Final = ("scores", "ranking", "memory")
-"""Kinds whose payloads are anchored."""
+LATE: Final = 1
+"""`overdue` of a payload that was not anchored in time."""
+CANNOT: Final = 2
+"""`overdue` of one whose signer is not registered on the subnet, and can commit no root."""
 
 
 class _Root(msgspec.Struct, frozen=True):
@@ -122,9 +125,9 @@ def inclusion(connection: Connection, anchor_id: int, leaf: int) -> Inclusion | 
 def mark_overdue(
     connection: Connection, netuid: int, before_block: int, registered: Collection[PublicKey]
 ) -> dict[str, int]:
-    """Mark payloads of before a block that are not anchored; returns how many by kind.
+    """Mark payloads of before a block that are not anchored; returns how many are late, by kind.
 
-    Those of a hotkey that is not registered, which cannot commit, stay as they are.
+    Those of a hotkey that is not registered, which cannot commit, are marked as that.
     """
     query = (
         select(accepted.c.id, accepted.c.kind, accepted.c.signer)
@@ -139,8 +142,10 @@ def mark_overdue(
     )
     marked: dict[str, int] = {}
     for row_id, kind, signer in connection.execute(query).all():
-        if signer in registered:
-            connection.execute(update(accepted).where(accepted.c.id == row_id).values(overdue=1))
+        is_late = signer in registered
+        mark = update(accepted).where(accepted.c.id == row_id)
+        connection.execute(mark.values(overdue=LATE if is_late else CANNOT))
+        if is_late:
             marked[kind] = marked.get(kind, 0) + 1
     return marked
 

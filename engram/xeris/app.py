@@ -28,6 +28,8 @@ from engram.xeris.selling import Selling
 from engram.xeris.submissions import claims_of
 
 MAX_BODY_BYTES: Final = 1_000_000
+PAGE_BYTES: Final = 1_000_000
+"""Of the documents of a page, which anybody may ask for and be slow to read; one document alone may have as many."""
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _MOST: Final = 100
 _RETRY: Final = (("Retry-After", "30"),)
@@ -64,12 +66,12 @@ def xeris_app(
         return Answer(200, taken.acknowledgement)
 
     async def listed(call: Call[NoBody, None]) -> api.IntelligencePage:
-        netuid, limit = _number(call, "netuid", 450), min(_MOST, max(1, _number(call, "limit", 20)))
-        kind, before = call.query("kind"), _number(call, "before", 0)
-        found = await ledger.read(lambda c: records.newest(c, netuid, kind, limit + 1, before_id=before or None))
-        more = len(found) > limit
-        following = found[limit - 1].id if more else None
-        return api.IntelligencePage(items=[intelligence.shown(each) for each in found[:limit]], next=following)
+        netuid, limit = _number(call, "netuid", receiver.netuid), min(_MOST, max(1, _number(call, "limit", 20)))
+        kind, before = _kind(call), _number(call, "before", 0)
+        found, following = await ledger.read(
+            lambda c: records.page(c, netuid, kind, limit, PAGE_BYTES, before_id=before or None)
+        )
+        return api.IntelligencePage(items=[intelligence.shown(each) for each in found], next=following)
 
     async def one(call: Call[NoBody, None]) -> api.Intelligence | Answer:
         wanted = call.path("signed_hash")
@@ -83,7 +85,7 @@ def xeris_app(
     async def events(call: Call[NoBody, None]) -> Stream:
         last = call.header("Last-Event-ID") or ""
         after = int(last) if last.isascii() and last.isdecimal() and len(last) < 16 else None
-        return live.events(ledger, receiver.arrivals, _number(call, "netuid", 450), call.query("kind"), after)
+        return live.events(ledger, receiver.arrivals, _number(call, "netuid", receiver.netuid), _kind(call), after)
 
     async def taken(_: Call[NoBody, None]) -> api.Schemas:
         kinds = receiver.taken.items()
@@ -111,6 +113,15 @@ def xeris_app(
     endpoints.bind(api.HEALTH, health)
     endpoints.require_all(api.ROUTES)
     return app
+
+
+def _kind(call: Call[Any, None]) -> str | None:
+    text = call.query("kind")
+    if not text:
+        return None
+    if text not in SCHEMAS:
+        raise ApiError(422, "invalid", f"kind must be one of {', '.join(SCHEMAS)}, not {text[:40]!r}")
+    return text
 
 
 def _number(call: Call[Any, None], name: str, default: int) -> int:

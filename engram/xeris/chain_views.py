@@ -36,6 +36,17 @@ class ChainViews:
         self._sources = [source for source in (nodes, archive) if source]
         self._room = trio.CapacityLimiter(READS_AT_ONCE)
 
+    async def head(self) -> int:
+        """Return the newest finalized block by any endpoint of the chain; 0 while none answers or too much is read."""
+
+        async def number(view: View) -> int:
+            return view.head.number
+
+        try:
+            return await self.read(0, number, number)
+        except NotReadable:
+            return 0
+
     async def read(
         self,
         block: int,

@@ -28,24 +28,31 @@ class Arrivals:
             await self._next.wait()
 
 
-def state_of(found: records.Accepted) -> str:
+def state_of(found: records.AcceptedHead) -> str:
     """Return `anchored`, `overdue` (not anchored in time) or `accepted`."""
     if found.anchor_id is not None:
         return "anchored"
-    return "overdue" if found.overdue else "accepted"
+    return "overdue" if found.overdue == anchoring.LATE else "accepted"
+
+
+def reason_of(found: records.AcceptedHead) -> str:
+    """Return why a payload stays `accepted`; empty: it is anchored, or may be yet."""
+    if found.anchor_id is None and found.overdue == anchoring.CANNOT:
+        return f"its signer is not registered on subnet {found.netuid}, and can commit no root"
+    return ""
 
 
 def shown(found: records.Accepted, anchor: api.Inclusion | None = None) -> api.Intelligence:
     """Return a payload whole."""
     fields = {name: getattr(found, name) for name in records.Accepted.__struct_fields__ if name not in _OF_OURS}
-    return api.Intelligence(**fields, state=state_of(found), anchor=anchor)
+    return api.Intelligence(**fields, state=state_of(found), reason=reason_of(found), anchor=anchor)
 
 
-def summary(found: records.Accepted) -> api.IntelligenceSummary:
+def summary(found: records.AcceptedHead) -> api.IntelligenceSummary:
     """Return a payload without its document."""
     names = api.IntelligenceSummary.__struct_fields__
-    fields = {name: getattr(found, name) for name in names if name != "state"}
-    return api.IntelligenceSummary(**fields, state=state_of(found))
+    fields = {name: getattr(found, name) for name in names if name not in ("state", "reason")}
+    return api.IntelligenceSummary(**fields, state=state_of(found), reason=reason_of(found))
 
 
 def with_proof(connection: Connection, found: records.Accepted) -> api.Intelligence:

@@ -4,16 +4,17 @@ from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import UnsetType
+from msgspec import UNSET, UnsetType
 
 from engram import wire
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
 from engram.relay import is_signed
 from engram.relay.anchoring.rules import LEAVES_MOST, root_of
-from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, Ranked, SignedRoot
+from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MinerScore, NodeMemory, Ranked, SignedRoot, ToolCall
 from engram.relay.quorum.model import COSIGNATURES_MOST, Cosignature
 from engram.relay.roots import RootRefused, require_root
 from engram.relay.rules import (
+    ANCHORED_KINDS,
     OF_VALIDATORS,
     is_in_order,
     output_hash,
@@ -57,12 +58,13 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True):
     parked: str | None = None
     reason: str | None = None
     cosignatures: list[Cosignature] = []
+    tool: ToolCall | UnsetType = UNSET
     anchored: str | None = None
-    epoch: int = 0
-    root: str = ""
-    leaves: list[str] = []
-    first: int = 0
-    count: int = 0
+    epoch: int | None = None
+    root: str | None = None
+    leaves: list[str] | None = None
+    first: int | None = None
+    count: int | None = None
 
 
 class Anchor(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +125,10 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Keys with a validator permit at the payload's block; None where that is not known (yet)."""
     gateways: Collection[PublicKey]
     quorum: int
+    netuids: Collection[int]
+    """The subnets that are served."""
+    finalized: int | None = None
+    """The newest finalized block; None where the chain is not read."""
 
 
 def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[str]] = TAKEN) -> Submission:
@@ -132,6 +138,7 @@ def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[
     """
     try:
         document = wire.decode(body, dict[str, Any])
+        wire.require_unique_names(body)
         found = wire.convert(document, _Signed)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("schema", f"not a payload of the relay: {error}") from None
@@ -144,7 +151,7 @@ def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[
         raise Refused("output_hash", "output_hash is not the hash of the output")
     block, _, rest = found.nonce.partition(":")
     source = rest.rpartition(":")[0]
-    if block != str(found.block) or not source or len(found.nonce) > NONCE_MOST:
+    if block != str(found.block) or not source or len(found.nonce) > NONCE_MOST or "\0" in found.nonce:
         raise Refused("nonce", f"nonce {found.nonce[:80]!r} is not block:source:milliseconds of block {found.block}")
     unsigned = {name: value for name, value in document.items() if name != "cosignatures"}
     if not is_signed(unsigned):
@@ -169,14 +176,14 @@ def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[
 
 
 def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> None:
-    if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53 or not 0 <= found.epoch < 2**53:
+    if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53 or not 0 <= (found.epoch or 0) < 2**53:
         raise Refused("schema", "netuid, block or epoch is out of range")
     missing = {
         "scores": found.scores is None,
         "memory": found.nodes is None,
         "ranking": found.ranking is None,
         "gap": found.parked is None or found.reason is None,
-        "anchor": found.anchored is None,
+        "anchor": found.kind == "anchor" and None in _anchor_fields(found).values(),
     }
     if found.kind not in missing or found.kind not in taken:
         raise Refused("schema", f"kind {found.kind[:40]!r} is none of {', '.join(taken)}")
@@ -185,6 +192,8 @@ def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> Non
         raise Refused("schema", f"{text} (GET /schemas)")
     if missing[found.kind]:
         raise Refused("schema", f"a payload of kind {found.kind} has not its output")
+    if found.kind == "anchor" and found.anchored not in ANCHORED_KINDS:
+        raise Refused("schema", f"outputs of kind {(found.anchored or '')[:40]!r} are not anchored")
     if not is_in_order(found.ranking or []):
         raise Refused("schema", "ranks count from 1, by falling weights, and each miner is there once")
     for name, node in (found.nodes or {}).items():
@@ -202,30 +211,34 @@ def _stable(found: _Signed) -> bytes | None:
     if found.kind == "ranking":
         return stable_ranking(found.ranking or [])
     if found.kind == "anchor":
-        return stable_anchor(found.anchored or "", found.epoch, found.root, found.leaves, found.first, found.count)
+        anchor = _anchor_of(found)
+        return stable_anchor(anchor.anchored, anchor.epoch, anchor.root, anchor.leaves, anchor.first, anchor.count)
     return stable_nodes(found.nodes or {}) if found.kind == "memory" else None
 
 
 def _anchor(found: _Signed) -> Anchor | None:
     if found.kind != "anchor":
         return None
-    last = found.first + found.count
-    if not 0 < len(found.leaves) <= LEAVES_MOST or not 0 <= found.first < last <= len(found.leaves):
-        raise Refused("schema", f"leaves {found.first} to {last} are not of {len(found.leaves)}")
+    anchor = _anchor_of(found)
+    last = anchor.first + anchor.count
+    if not 0 < len(anchor.leaves) <= LEAVES_MOST or not 0 <= anchor.first < last <= len(anchor.leaves):
+        raise Refused("schema", f"leaves {anchor.first} to {last} are not of {len(anchor.leaves)}")
     try:
-        root = root_of(found.leaves).hex()
+        root = root_of(anchor.leaves).hex()
     except ValueError as error:
         raise Refused("schema", f"leaves: {error}") from None
-    if root != found.root:
-        raise Refused("anchor_root", f"the root of the leaves is {root}, not {found.root[:64]}")
-    return Anchor(
-        anchored=found.anchored or "",
-        epoch=found.epoch,
-        root=root,
-        leaves=found.leaves,
-        first=found.first,
-        count=found.count,
-    )
+    if root != anchor.root:
+        raise Refused("anchor_root", f"the root of the leaves is {root}, not {anchor.root[:64]}")
+    return anchor
+
+
+def _anchor_fields(found: _Signed) -> dict[str, object]:
+    return {name: getattr(found, name) for name in Anchor.__struct_fields__}
+
+
+def _anchor_of(found: _Signed) -> Anchor:
+    """Return the fields of an anchor, none of which is missing."""
+    return wire.convert(_anchor_fields(found), Anchor)
 
 
 def _cosigners(found: _Signed, signer: PublicKey, digest: str) -> tuple[PublicKey, ...]:
@@ -261,6 +274,8 @@ def judge(submission: Submission, known: Known) -> None:
 
     A nonce that came with the same payload before is answered before this is called.
     """
+    if submission.netuid not in known.netuids:
+        raise Refused("subnet", f"subnet {submission.netuid} is not served here, only {sorted(known.netuids)}")
     if known.same_nonce is not None and known.same_nonce != submission.signed_hash:
         raise Refused("nonce_used", f"nonce {submission.nonce} came with another payload before")
     if known.signed_before is not None and known.signed_before != submission.output_hash:
@@ -269,6 +284,9 @@ def judge(submission: Submission, known: Known) -> None:
         if submission.signer not in known.gateways:
             address = ss58.encode(submission.signer)
             raise Refused("unknown_gateway", f"{address} is none of this receiver's xeris.gateways")
+        if known.finalized is not None and submission.block > known.finalized:
+            text = f"block {submission.block} is above the finalized head {known.finalized}: send it later"
+            raise Refused("not_final", text)
         return
     if known.permits is None:
         raise Refused(

@@ -45,7 +45,7 @@ def ops_app(
         return {"xeris": await ledger.read(kept), "chain": subnets.status()}
 
     async def scrape(_: Call[NoBody, None]) -> Answer:
-        await measure_kept(ledger, metrics, clock.now())
+        await measure_kept(ledger, metrics, clock.now(), subnets.running_s)
         measure(metrics, subnets)
         return Answer(200, metrics.render(), media=CONTENT_TYPE)
 
@@ -57,14 +57,11 @@ def ops_app(
     return app
 
 
-async def measure_kept(ledger: Ledger, metrics: Metrics, now: float) -> None:
+async def measure_kept(ledger: Ledger, metrics: Metrics, now: float, running_s: float) -> None:
     """Set the gauges of what is kept: what is overdue and has no anchor, and the newest payload's age.
 
-    Raises LedgerError.
+    Before the first payload that is how long the receiver has run. Raises LedgerError.
     """
     newest_at, overdue = await ledger.read(lambda c: (records.newest_at(c), anchoring.count_overdue(c)))
     metrics.xeris_unanchored.show(overdue)
-    if newest_at is None:
-        metrics.xeris_newest_age.clear()
-    else:
-        metrics.xeris_newest_age.set(max(0.0, now - newest_at))
+    metrics.xeris_newest_age.set(running_s if newest_at is None else max(0.0, now - newest_at))

@@ -1,6 +1,6 @@
 """Takes one submission: checks, keeps and acknowledges it, in one transaction."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Final, final
 
 import msgspec
@@ -14,7 +14,7 @@ from engram.hotkeys import Keypair, PublicKey
 from engram.http.limits import Limiter
 from engram.ledger import Ledger, LedgerError
 from engram.payments import prepaid
-from engram.relay.rules import acknowledged_text
+from engram.relay.rules import ANCHORED_KINDS, acknowledged_text
 from engram.relay.schemas import TAKEN
 from engram.xeris import anchoring, judging, records, submissions
 from engram.xeris.anchoring import ReadsRoot
@@ -47,6 +47,7 @@ class XerisReceiver:
         clock: Clock,
         *,
         gateways: frozenset[PublicKey],
+        netuids: Collection[int],
         quorum: int,
         keep_s: float,
         taken: Mapping[str, Collection[str]] = TAKEN,
@@ -55,12 +56,17 @@ class XerisReceiver:
         limiter: Limiter | None = None,
         judged: Callable[[str], None] = lambda code: None,
         is_paid: bool = False,
+        is_registered: Callable[[int, PublicKey], bool] = lambda netuid, key: True,
+        finalized: Callable[[int], int | None] = lambda netuid: None,
+        read_head: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         """Take how roots are read on the chain (None: anchors wait), how permits of a block that was missed are
         (None: its payloads wait), and `judged`, which is called with `accepted`, `repeated`, or the code of a refusal.
 
         `limiter` bounds how many new payloads a key may submit; only the ledger's writer uses it. With `is_paid` each
-        accepted payload uses one of its signer's submissions.
+        accepted payload uses one of its signer's submissions. `is_registered` says of (netuid, key) whether the key
+        can commit roots there, as far as is known. `finalized` is the newest finalized block of a subnet that was read
+        lately (None: the chain is not read), `read_head` reads the chain's own where a payload is of a later one.
         """
         self._read_root = read_root
         self._read_permits = read_permits
@@ -69,14 +75,22 @@ class XerisReceiver:
         self._keypair = keypair
         self._clock = clock
         self._gateways = gateways
+        self._finalized = finalized
+        self._read_head = read_head
+        self._netuids = tuple(netuids)
+        self.netuid = next(iter(netuids), 0)
+        """Of the subnets that are served the first one, which is meant where none is named."""
         self.quorum = quorum
         """Distinct validators that must have signed scores."""
         self._keep_s = keep_s
         self.taken = taken
         """The versions of each kind that are taken."""
         self._judged = judged
+        self._head = 0
+        """The newest finalized block that `read_head` has seen."""
         self.arrivals = Arrivals()
         self._is_paid = is_paid
+        self._is_registered = is_registered
 
     async def take(self, body: bytes) -> Taken:
         """Accept a payload. The same payload again gets the acknowledgement of the first time.
@@ -86,8 +100,6 @@ class XerisReceiver:
         claims = claims_of(body)
         try:
             submission = await self._read(body)
-            if submission.anchor is not None:
-                await self._require_committed(submission)
             taken = await self._keep(submission, claims)
         except Refused as refused:
             await self.note_refused(claims, refused)
@@ -108,19 +120,40 @@ class XerisReceiver:
 
     async def _keep(self, submission: Submission, claims: Claims) -> Taken:
         def keep(connection: Connection) -> Taken:
-            return self._kept(connection, submission, claims)
+            found = self._stored(connection, submission, claims)
+            return found or self._kept(connection, submission, claims)
+
+        def take(connection: Connection) -> Taken | None:
+            if (found := self._stored(connection, submission, claims)) is not None:
+                return found
+            self._limit(submission)
+            if submission.anchor is None:
+                return self._kept(connection, submission, claims)
+            self._judge(connection, submission)  # the chain is read for none but what may be taken
+            return None
 
         try:
-            return await self._ledger.write(keep)
+            if (found := await self._ledger.write(take)) is not None:
+                return found
         except Refused as refused:
-            if refused.code != "permits_unknown" or self._read_permits is None:
-                raise
-            netuid, block = submission.netuid, submission.block
-            holders = await self._read_permits(netuid, block)
-            if holders is None:
-                raise
-        await self._ledger.write(lambda c: records.note_permits_of(c, netuid, block, holders))
+            await self._learn(submission, refused)
+            await self._ledger.read(lambda c: self._judge(c, submission))
+        if submission.anchor is not None:
+            await self._require_committed(submission)
         return await self._ledger.write(keep)
+
+    async def _learn(self, submission: Submission, refused: Refused) -> None:
+        """Read on the chain what was not known of a payload. Raises `refused` where it cannot be, or is of no use."""
+        netuid, block = submission.netuid, submission.block
+        if refused.code == "not_final" and self._read_head is not None:
+            self._head = max(self._head, await self._read_head())
+            return
+        if refused.code != "permits_unknown" or self._read_permits is None:
+            raise refused
+        holders = await self._read_permits(netuid, block)
+        if holders is None:
+            raise refused
+        await self._ledger.write(lambda c: records.note_permits_of(c, netuid, block, holders))
 
     async def _require_committed(self, submission: Submission) -> None:
         if self._read_root is None:
@@ -139,14 +172,20 @@ class XerisReceiver:
             judging.require_roots(submission)
         return submission
 
-    def _kept(self, connection: Connection, submission: Submission, claims: Claims) -> Taken:
-        at = self._clock.now()
-        held = records.stored(connection, submission.kind, submission.nonce, submission.signer)
-        if held is not None and held[0] == submission.signed_hash:
-            submissions.note(connection, claims, "repeated", at)
-            return Taken(held[1], repeated=True)
+    def _stored(self, connection: Connection, submission: Submission, claims: Claims) -> Taken | None:
+        """Return the acknowledgement that this payload got before; None when it was not accepted yet."""
+        held = records.stored(connection, submission)
+        if held is None or held[0] != submission.signed_hash:
+            return None
+        submissions.note(connection, claims, "repeated", self._clock.now())
+        return Taken(held[1], repeated=True)
+
+    def _limit(self, submission: Submission) -> None:
         if self._limiter is not None and (wait_s := self._limiter.take(submission.signer)) > 0:
             raise Refused("too_many", f"this key submits too many payloads: send it again in {wait_s:.0f} s")
+
+    def _judge(self, connection: Connection, submission: Submission) -> None:
+        held = records.stored(connection, submission)
         judging.judge(
             submission,
             Known(
@@ -155,14 +194,23 @@ class XerisReceiver:
                 permits=records.permits_at(connection, submission.netuid, submission.block),
                 gateways=self._gateways,
                 quorum=self.quorum,
+                netuids=self._netuids,
+                finalized=None if (read := self._finalized(submission.netuid)) is None else max(read, self._head),
             ),
         )
+
+    def _kept(self, connection: Connection, submission: Submission, claims: Claims) -> Taken:
+        """Judge a new payload as things stand in this transaction, and keep it."""
+        self._judge(connection, submission)
+        at = self._clock.now()
         if self._is_paid and submission.is_paid_for and not prepaid.use(connection, submission.signer, at):
             raise Refused("payment_required", "this key has no submission left: buy some at POST /credits")
         acknowledgement = self._acknowledge(submission, at)
         if submission.anchor is not None:
             anchoring.keep(connection, submission, at)
-        records.accept(connection, submission, acknowledgement, at)
+        is_anchored = submission.kind in ANCHORED_KINDS
+        cannot = is_anchored and not self._is_registered(submission.netuid, submission.signer)
+        records.accept(connection, submission, acknowledgement, at, anchoring.CANNOT if cannot else 0)
         submissions.note(connection, claims, "accepted", at)
         return Taken(acknowledgement, repeated=False)
 

@@ -1,6 +1,7 @@
 """Accepted payloads and recorded permits. Functions run inside `ledger.write` or `ledger.read`."""
 
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, literal_column, select, update
@@ -20,6 +21,7 @@ BLOCKS_KEPT = 200_000
 
 _STORED = Prepared(
     select(accepted.c.signed_hash, accepted.c.acknowledgement).where(
+        accepted.c.netuid == bindparam("netuid"),
         accepted.c.kind == bindparam("kind"),
         accepted.c.nonce == bindparam("nonce"),
         accepted.c.signer == bindparam("signer"),
@@ -40,7 +42,7 @@ _OTHER = Prepared(
         signatures.c.output_hash != bindparam("output_hash"),
     )
 )
-_LATER = ("id", "anchor_id", "leaf", "overdue")
+_LATER = ("id", "anchor_id", "leaf")
 """Columns that are empty when a payload is accepted."""
 _ACCEPT = Prepared(insert(accepted), [column.name for column in accepted.columns if column.name not in _LATER])
 _SIGNED = Prepared(upsert(signatures).on_conflict_do_nothing())
@@ -53,8 +55,13 @@ _PERMITS = Prepared(
 )
 
 
-class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """A payload that was accepted."""
+_WHOLE = (accepted.c.document, accepted.c.acknowledgement)
+_HEADS = [column for column in accepted.columns if column not in (*_WHOLE, accepted.c.nonce, accepted.c.source)]
+"""Columns of AcceptedHead. A document may have a million bytes: where it is not shown, it is not read."""
+
+
+class AcceptedHead(msgspec.Struct, frozen=True, kw_only=True):
+    """A payload that was accepted, without its document."""
 
     id: int
     kind: str
@@ -66,16 +73,30 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     signed_hash: str
     round_ts: float
     received_at: float
-    document: msgspec.Raw
-    acknowledgement: msgspec.Raw
     anchor_id: int | None
     leaf: int | None
-    overdue: bool
+    overdue: int
+    """0, or one of anchoring.LATE and CANNOT."""
 
 
-def stored(connection: Connection, kind: str, nonce: str, signer: PublicKey) -> tuple[str, bytes] | None:
-    """Return the signed_hash and the acknowledgement of what came with this nonce; None when it is new."""
-    row = _STORED.values(connection, {"kind": kind, "nonce": nonce, "signer": signer})
+class Accepted(AcceptedHead, frozen=True, kw_only=True):
+    """A payload that was accepted, whole."""
+
+    document: msgspec.Raw
+    acknowledgement: msgspec.Raw
+
+
+def stored(connection: Connection, submission: Submission) -> tuple[str, bytes] | None:
+    """Return the signed_hash and the acknowledgement of what came with this nonce before; None when it is new."""
+    row = _STORED.values(
+        connection,
+        {
+            "netuid": submission.netuid,
+            "kind": submission.kind,
+            "nonce": submission.nonce,
+            "signer": submission.signer,
+        },
+    )
     return None if row is None else (row[0], row[1])
 
 
@@ -107,7 +128,7 @@ def _source(submission: Submission) -> str:
     return signed_source(submission.kind, submission.source)
 
 
-def accept(connection: Connection, submission: Submission, acknowledgement: bytes, at: float) -> None:
+def accept(connection: Connection, submission: Submission, acknowledgement: bytes, at: float, overdue: int = 0) -> None:
     """Keep an accepted payload with its acknowledgement."""
     about = {
         "kind": submission.kind,
@@ -125,23 +146,44 @@ def accept(connection: Connection, submission: Submission, acknowledgement: byte
         "document": submission.document,
         "acknowledgement": acknowledgement,
         "received_at": at,
+        "overdue": overdue,
     }
     _ACCEPT.apply(connection, about | of_payload)
     for key in submission.keys:
         _SIGNED.apply(connection, about | {"signer": key, "source": _source(submission), "at": at})
 
 
-def newest(
-    connection: Connection, netuid: int, kind: str | None, limit: int, before_id: int | None = None
-) -> list[Accepted]:
-    """Return what was accepted last, the newest first; with `before_id` what is older than it."""
-    query = select(accepted).where(accepted.c.netuid == netuid)
+def newest(connection: Connection, netuid: int, kind: str) -> Accepted | None:
+    """Return what was accepted last of a kind; None where nothing was."""
+    query = select(accepted).where(accepted.c.netuid == netuid, accepted.c.kind == kind)
+    row = connection.execute(query.order_by(accepted.c.id.desc()).limit(1)).mappings().first()
+    return None if row is None else _accepted(row)
+
+
+def page(
+    connection: Connection, netuid: int, kind: str | None, limit: int, most_bytes: int, before_id: int | None = None
+) -> tuple[list[Accepted], int | None]:
+    """Return what was accepted last, the newest first, and `before_id` of the page after, None at the end.
+
+    A page has at most `limit` payloads and, unless it is a single one, `most_bytes` of documents and acknowledgements.
+    With `before_id` it begins with what is older than it.
+    """
+    size = func.length(accepted.c.document) + func.length(accepted.c.acknowledgement)
+    query = select(accepted.c.id, size).where(accepted.c.netuid == netuid)
     if kind is not None:
         query = query.where(accepted.c.kind == kind)
     if before_id is not None:
         query = query.where(accepted.c.id < before_id)
-    rows = connection.execute(query.order_by(accepted.c.id.desc()).limit(limit)).mappings()
-    return [_accepted(row) for row in rows]
+    sizes = connection.execute(query.order_by(accepted.c.id.desc()).limit(limit + 1)).all()
+    ids = list[int]()
+    left = most_bytes
+    for each_id, each_bytes in sizes[:limit]:
+        left -= each_bytes
+        if ids and left < 0:
+            break
+        ids.append(each_id)
+    rows = connection.execute(select(accepted).where(accepted.c.id.in_(ids)).order_by(accepted.c.id.desc())).mappings()
+    return [_accepted(row) for row in rows], ids[-1] if len(sizes) > len(ids) else None
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,9 +198,9 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     before_id: int | None = None
 
 
-def search(connection: Connection, wanted: Wanted, limit: int) -> list[Accepted]:
-    """Return accepted payloads that fit, the newest first."""
-    query = select(accepted).where(accepted.c.netuid == wanted.netuid)
+def search(connection: Connection, wanted: Wanted, limit: int) -> list[AcceptedHead]:
+    """Return accepted payloads that fit, the newest first, without their documents."""
+    query = select(*_HEADS).where(accepted.c.netuid == wanted.netuid)
     if wanted.kind is not None:
         query = query.where(accepted.c.kind == wanted.kind)
     if wanted.signer is not None:
@@ -172,16 +214,16 @@ def search(connection: Connection, wanted: Wanted, limit: int) -> list[Accepted]
     if wanted.before_id is not None:
         query = query.where(accepted.c.id < wanted.before_id)
     rows = connection.execute(query.order_by(accepted.c.id.desc()).limit(limit)).mappings()
-    return [_accepted(row) for row in rows]
+    return [AcceptedHead(**_head(row)) for row in rows]
 
 
-def later(connection: Connection, netuid: int, kind: str | None, after_id: int, limit: int) -> list[Accepted]:
-    """Return what was accepted after the payload of a number, the oldest first."""
-    query = select(accepted).where(accepted.c.netuid == netuid, accepted.c.id > after_id)
+def later(connection: Connection, netuid: int, kind: str | None, after_id: int, limit: int) -> list[AcceptedHead]:
+    """Return what was accepted after the payload of a number, the oldest first, without its documents."""
+    query = select(*_HEADS).where(accepted.c.netuid == netuid, accepted.c.id > after_id)
     if kind is not None:
         query = query.where(accepted.c.kind == kind)
     rows = connection.execute(query.order_by(accepted.c.id).limit(limit)).mappings()
-    return [_accepted(row) for row in rows]
+    return [AcceptedHead(**_head(row)) for row in rows]
 
 
 def last_id(connection: Connection) -> int:
@@ -221,8 +263,13 @@ def purge(connection: Connection, before: float) -> int:
     return connection.execute(delete(accepted).where(accepted.c.received_at < before)).rowcount
 
 
-def note_permits(connection: Connection, netuid: int, block: int, keys: Collection[PublicKey]) -> None:
-    """Record who holds a validator permit at a block; blocks that have the same permits share a row."""
+def note_permits(connection: Connection, netuid: int, block: int, keys: Collection[PublicKey], tempo: int) -> None:
+    """Record who holds a validator permit at a block; blocks that have the same permits share a row.
+
+    Permits change at the end of an epoch, of `tempo` + 1 blocks. Two blocks with the same permits that are no further
+    apart have one such end between them at most, so that all blocks between have these permits too. Across a longer
+    gap, in which the receiver was down, permits may have changed and changed back: the blocks between stay unknown.
+    """
     joined = b"".join(sorted(keys))
     last = (
         connection.execute(select(permits).where(permits.c.netuid == netuid).order_by(permits.c.block.desc()).limit(1))
@@ -231,7 +278,7 @@ def note_permits(connection: Connection, netuid: int, block: int, keys: Collecti
     )
     if last is not None and block <= last["until_block"]:
         return
-    if last is not None and last["holders"] == joined:
+    if last is not None and last["holders"] == joined and block - last["until_block"] <= tempo:
         same = (permits.c.netuid == netuid) & (permits.c.block == last["block"])
         connection.execute(update(permits).where(same).values(until_block=block))
         return
@@ -250,7 +297,7 @@ def note_permits_of(connection: Connection, netuid: int, block: int, keys: Colle
 def permits_at(connection: Connection, netuid: int, block: int) -> frozenset[PublicKey] | None:
     """Return who held a permit at a block; None when that was not recorded.
 
-    Permits change at the end of an epoch alone, so a block between two rows with different permits is not known.
+    A block between the last one of a row and the first one of the next is not known.
     """
     row = _PERMITS.values(connection, {"netuid": netuid, "block": block})
     if row is None or block > row[0]:
@@ -259,21 +306,12 @@ def permits_at(connection: Connection, netuid: int, block: int) -> frozenset[Pub
     return frozenset(keys[place : place + KEY_BYTES] for place in range(0, len(keys), KEY_BYTES))
 
 
+def _head(row: RowMapping) -> dict[str, Any]:
+    fields = {column.name: row[column.name] for column in _HEADS}
+    return fields | {"signer": ss58.encode(fields["signer"])}
+
+
 def _accepted(row: RowMapping) -> Accepted:
     return Accepted(
-        id=row["id"],
-        kind=row["kind"],
-        netuid=row["netuid"],
-        block=row["block"],
-        signer=ss58.encode(row["signer"]),
-        signers=row["signers"],
-        output_hash=row["output_hash"],
-        signed_hash=row["signed_hash"],
-        round_ts=row["round_ts"],
-        received_at=row["received_at"],
-        document=msgspec.Raw(row["document"]),
-        acknowledgement=msgspec.Raw(row["acknowledgement"]),
-        anchor_id=row["anchor_id"],
-        leaf=row["leaf"],
-        overdue=bool(row["overdue"]),
+        **_head(row), document=msgspec.Raw(row["document"]), acknowledgement=msgspec.Raw(row["acknowledgement"])
     )

@@ -57,12 +57,12 @@ def note(connection: Connection, claims: Claims, verdict: str, at: float, reason
         {
             "at": at,
             "verdict": verdict,
-            "signer": claims.validator_hotkey[:LONGEST],
-            "kind": claims.kind[:LONGEST],
+            "signer": _text(claims.validator_hotkey, LONGEST),
+            "kind": _text(claims.kind, LONGEST),
             "netuid": _number(claims.netuid),
             "block": _number(claims.block),
-            "signed_hash": claims.signed_hash[:LONGEST],
-            "reason": reason[: 2 * LONGEST],
+            "signed_hash": _text(claims.signed_hash, LONGEST),
+            "reason": _text(reason, 2 * LONGEST),
         },
     )
 
@@ -83,6 +83,11 @@ def purge(connection: Connection, before: float) -> int:
         .limit(PURGED_AT_ONCE)
     )
     return connection.execute(delete(submissions).where(submissions.c.id.in_(old))).rowcount
+
+
+def _text(value: str, most: int) -> str:
+    """Return the beginning of what a payload says, as any ledger keeps it: PostgreSQL takes no NUL in a text."""
+    return value[:most].replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _number(value: int | None) -> int | None:

@@ -23,8 +23,8 @@ accepted = Table(
     Column("received_at", REAL, nullable=False),
     Column("anchor_id", Integer),  # the anchor whose root has its output_hash as a leaf
     Column("leaf", Integer),  # its place among the leaves
-    Column("overdue", Integer, nullable=False, server_default="0"),  # 1: it was not anchored in time
-    UniqueConstraint("kind", "nonce", "signer"),
+    Column("overdue", Integer, nullable=False, server_default="0"),  # 1: not anchored in time; 2: its signer cannot
+    UniqueConstraint("netuid", "kind", "nonce", "signer"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
 )
@@ -95,8 +95,8 @@ permits = Table(
     "xeris_permits",
     metadata,
     Column("netuid", Integer, primary_key=True),
-    Column("block", Integer, primary_key=True),  # the permits hold from here to the next row's block
-    Column("until_block", Integer, nullable=False),  # the newest block that was seen to have the same permits
+    Column("block", Integer, primary_key=True),  # the permits hold from here to until_block
+    Column("until_block", Integer, nullable=False),  # the newest block known to have them without a gap
     Column("holders", LargeBinary, nullable=False),  # 32 bytes each, in order
     sqlite_strict=True,
     sqlite_with_rowid=False,

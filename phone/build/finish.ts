@@ -7,8 +7,10 @@ import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 
 import { build as bundle, type Plugin } from "vite";
 
+import { buildKey, signManifest } from "./signing.ts";
+
 const COMPRESSED = /\.(?:html|js|css|svg|webmanifest|json)$/;
-const KEPT_OUT = new Set(["sw.js", "files.json"]);
+const KEPT_OUT = new Set(["sw.js", "files.json", "files.sig"]);
 
 export function finish(folder: string): Plugin {
   return {
@@ -18,9 +20,11 @@ export function finish(folder: string): Plugin {
       const files = readdirSync(folder).filter((name) => !/\.(?:br|gz)$/.test(name) && !KEPT_OUT.has(name));
       const digests = Object.fromEntries(files.sort().map((name) => [name, sha256(readFileSync(join(folder, name)))]));
       const name = "engram-" + sha256(Buffer.from(JSON.stringify(digests))).slice(0, 16);
-      await worker(folder, name, files);
+      await worker(folder, name, digests);
       digests["sw.js"] = sha256(readFileSync(join(folder, "sw.js")));
-      writeFileSync(join(folder, "files.json"), JSON.stringify({ build: name, files: digests }, null, 1) + "\n");
+      const manifest = JSON.stringify({ build: name, key: buildKey().key, files: digests }, null, 1) + "\n";
+      writeFileSync(join(folder, "files.json"), manifest);
+      writeFileSync(join(folder, "files.sig"), signManifest(manifest) + "\n");
       for (const each of [...files, "sw.js"].filter((file) => COMPRESSED.test(file))) {
         const content = readFileSync(join(folder, each));
         const quality = { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_SIZE_HINT]: content.length };
@@ -31,8 +35,9 @@ export function finish(folder: string): Plugin {
   };
 }
 
-async function worker(folder: string, name: string, files: string[]): Promise<void> {
-  const shell = files.filter((file) => !file.startsWith("ops")).map((file) => (file === "index.html" ? "/app/" : `/app/${file}`));
+async function worker(folder: string, name: string, digests: Record<string, string>): Promise<void> {
+  const kept = Object.entries(digests).filter(([file]) => !file.startsWith("ops"));
+  const shell = Object.fromEntries(kept.map(([file, digest]) => [file === "index.html" ? "/app/" : `/app/${file}`, digest]));
   await bundle({
     configFile: false,
     logLevel: "warn",

@@ -106,6 +106,11 @@ export async function sees(state, text) {
   await state.page.getByText(text, { exact: false }).first().waitFor();
 }
 
+/** Wait for an element whose whole text this is, in these letters. */
+export async function says(state, text) {
+  await state.page.getByText(text, { exact: true }).first().waitFor();
+}
+
 export async function click(state, name) {
   await state.page.getByRole("button", { name, exact: true }).first().click();
 }
@@ -116,6 +121,10 @@ export async function follow(state, name) {
 
 export async function fill(state, { label, text }) {
   await state.page.getByLabel(label).fill(text);
+}
+
+export async function turnOff(state, label) {
+  await state.page.getByLabel(label).uncheck();
 }
 
 export async function reload(state) {
@@ -149,6 +158,11 @@ export async function removeNote(state, content) {
 export async function download(state, name) {
   const [saved] = await Promise.all([state.page.waitForEvent("download"), click(state, name)]);
   return { name: saved.suggestedFilename(), content: readFileSync(await saved.path(), "utf8") };
+}
+
+/** Choose a file for the field of this name. */
+export async function attach(state, { label, name, content }) {
+  await state.page.getByLabel(label).setInputFiles({ name, mimeType: "application/x-ndjson", buffer: Buffer.from(content) });
 }
 
 export async function worker(state) {
@@ -283,7 +297,7 @@ async function still(page) {
       else node.data = node.data.replace(/\b[AP]M\b/g, "AM").replace(/[0-9]/g, "0");
     }
     // What changes each second, or with each reading, would be written again at once.
-    for (const each of document.querySelectorAll(".left, figcaption, figure path:not(.grid), [role=status]")) each.style.visibility = "hidden";
+    for (const each of document.querySelectorAll("[data-ages], .left, figcaption, figure path:not(.grid), [role=status]")) each.style.visibility = "hidden";
   });
 }
 
@@ -405,7 +419,7 @@ export async function opensNodeFrom(state, route) {
 }
 
 /** A wallet of the browser's: EIP-1193 behind EIP-6963. It declines the first times, and is called from a tap alone. */
-async function bring(state, context, { secret, declines = 0, chainId }) {
+async function bring(state, context, { secret, declines = 0, chainId, on = "0x1" }) {
   const { privateKeyToAccount } = await import("../../tests/node/node_modules/viem/_esm/accounts/index.js");
   const account = privateKeyToAccount(secret);
   await context.exposeFunction("signTyped", (text) => {
@@ -413,10 +427,10 @@ async function bring(state, context, { secret, declines = 0, chainId }) {
     return account.signTypedData({ domain, types, primaryType, message });
   });
   await context.addInitScript(
-    ({ address, declines, chainId }) => {
+    ({ address, declines, chainId, on }) => {
       let left = declines;
       let tapped = false;
-      let chain = "0x1";
+      let chain = on;
       window.addEventListener("click", () => { tapped = true; setTimeout(() => (tapped = false)); }, true);
       const refuse = (code) => Promise.reject(Object.assign(new Error("refused"), { code }));
       const provider = {
@@ -435,6 +449,6 @@ async function bring(state, context, { secret, declines = 0, chainId }) {
       const announce = () => window.dispatchEvent(new CustomEvent("eip6963:announceProvider", { detail: Object.freeze({ info, provider }) }));
       window.addEventListener("eip6963:requestProvider", announce);
     },
-    { address: account.address, declines, chainId },
+    { address: account.address, declines, chainId, on },
   );
 }

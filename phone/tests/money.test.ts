@@ -2,9 +2,10 @@ import { describe, expect, test } from "vitest";
 
 import { check, OfferDiffers, type Shown } from "../src/core/offer";
 import { authorizationOf, blocks, next, open, outcomeOf, sent, type Outcome, type Purchase, type State } from "../src/core/purchase";
+import { pocket } from "../src/core/pocket";
 import { money } from "../src/core/format";
 import { moneyLine } from "../src/core/money-line";
-import { price, units, type Session } from "../src/core/model";
+import { endingSoon, price, units, type Session } from "../src/core/model";
 
 const OFFER = {
   scheme: "exact",
@@ -17,6 +18,20 @@ const OFFER = {
   extra: { name: "USD Coin", version: "2" },
 };
 const SHOWN: Shown = { network: "base", amount: 2_400_000n };
+
+test.each([
+  [null, "real", false, "fine"],
+  [4_999_999n, "real", false, "fine"],
+  [5_000_000n, "real", false, "unchecked"],
+  [5_000_000n, "test", false, "unchecked"],
+  [50_000_000n, "real", true, "fine"],
+  [50_000_001n, "real", true, "much"],
+  [50_000_001n, "real", false, "unchecked"],
+  [90_000_000n, "play", false, "fine"],
+  [90_000_000n, undefined, false, "fine"],
+] as const)("a key that owns %s on a %s network, words checked %s: %s", (owned, kind, checked, said) => {
+  expect(pocket(owned, kind, checked)).toBe(said);
+});
 
 describe("offers", () => {
   test("the one that was shown is found, wherever it stands", () => {
@@ -100,24 +115,33 @@ describe("purchases", () => {
     ["over", "unknown", "over"],
   ];
   test.each(becomes)("%s, answered by %s, is %s", (state, kind, expected) => {
-    expect(next({ ...PURCHASE, state }, OUTCOMES[kind], NOW).state).toBe(expected);
+    expect(next({ ...PURCHASE, state }, OUTCOMES[kind], NOW, NOW).state).toBe(expected);
   });
 
   test("a refusal is over once no block can take the authorization any more", () => {
     const later = NOW + 120 + 61;
-    expect(next({ ...PURCHASE, state: "sent" }, OUTCOMES.refused, later).state).toBe("over");
-    expect(blocks({ ...PURCHASE, state: "refused" }, NOW + 179)).toBe(true);
-    expect(blocks({ ...PURCHASE, state: "refused" }, later)).toBe(false);
-    expect(blocks({ ...PURCHASE, state: "closed" }, NOW)).toBe(true);
+    expect(next({ ...PURCHASE, state: "sent" }, OUTCOMES.refused, later, later).state).toBe("over");
+    expect(blocks({ ...PURCHASE, state: "refused" }, NOW + 179, NOW + 179)).toBe(true);
+    expect(blocks({ ...PURCHASE, state: "refused" }, later, later)).toBe(false);
+    expect(blocks({ ...PURCHASE, state: "closed" }, NOW, NOW)).toBe(true);
+  });
+
+  test.each<[string, { now: number; device: number; deviceAt?: number }]>([
+    ["the gateway's clock jumps ahead", { now: NOW + 400, device: NOW + 5 }],
+    ["this device's clock jumps ahead", { now: NOW + 5, device: NOW + 400 }],
+    ["it was signed by a clock far behind the gateway's", { now: NOW + 400, device: NOW + 400 - 86_400, deviceAt: NOW - 86_400 }],
+    ["a clock that was ahead is let go by the gateway", { now: NOW + 400, device: NOW + 86_405, deviceAt: NOW + 86_400 }],
+  ])("a refused authorization is not let go because %s", (_, { now, device, deviceAt = NOW }) => {
+    expect(blocks({ ...PURCHASE, state: "refused", deviceAt }, now, device)).toBe(true);
   });
 
   test("an unknown outcome blocks for as long as it is unknown, and is asked for again ever more seldom", () => {
     let purchase: Purchase = PURCHASE;
     const waits: number[] = [];
     for (let at = 0; at < 8; at += 1) {
-      purchase = next({ ...sent(purchase, NOW), state: "unknown" }, OUTCOMES.unknown, NOW);
+      purchase = next({ ...sent(purchase, NOW), state: "unknown" }, OUTCOMES.unknown, NOW, NOW);
       waits.push(purchase.nextAt - NOW);
-      expect(open(purchase) && blocks(purchase, NOW + 1e9)).toBe(true);
+      expect(open(purchase) && blocks(purchase, NOW + 1e9, NOW + 1e9)).toBe(true);
     }
     expect(waits).toEqual([2, 4, 8, 16, 20, 20, 20, 20]);
   });
@@ -130,6 +154,11 @@ describe("purchases", () => {
     [402, true, { code: "insufficient" }, "refused"],
     [402, false, { code: "insufficient" }, "unknown"],
     [409, true, { code: "payment_conflict" }, "refused"],
+    [404, true, { code: "not_found" }, "refused"],
+    [403, true, { code: "not_yours" }, "refused"],
+    [404, false, { code: "not_found" }, "unknown"],
+    [401, true, { code: "replayed" }, "unknown"],
+    [429, true, { code: "rate_limited" }, "unknown"],
     [503, true, { code: "no_capacity" }, "closed"],
     [503, false, { code: "no_capacity" }, "unknown"],
     [503, true, { code: "outcome_unknown" }, "unknown"],
@@ -138,6 +167,14 @@ describe("purchases", () => {
     [429, false, { code: "rate_limited" }, "unknown"],
   ])("an answer %i (signed: %s) %j is %s", (status, vouched, body, kind) => {
     expect(outcomeOf({ status, signed: vouched, body, retryAfterS: null }).kind).toBe(kind);
+  });
+
+  test("what a gateway has refused with a signed 404 blocks no longer than its authorization could be used", () => {
+    const gone = outcomeOf({ status: 404, signed: true, body: { code: "not_found" }, retryAfterS: null });
+    const refused = next({ ...PURCHASE, state: "unknown" }, gone, NOW + 1, NOW + 1);
+    expect(open(refused)).toBe(false);
+    expect(blocks(refused, NOW + 180, NOW + 180)).toBe(true);
+    expect(blocks(refused, NOW + 181, NOW + 181)).toBe(false);
   });
 
   test("validity begins well before now, and ends with the offer's time after the confirmation", () => {
@@ -172,4 +209,13 @@ describe("money", () => {
   ] as const)("of a session that is %s, %i s after it was read, at %i %%", (status, since, percent, expected) => {
     expect(moneyLine({ ...SESSION, status }, since, 100_000n, percent)).toEqual(expected);
   });
+});
+
+test("sessions that end within a quarter of an hour are named, the first to end first, and none that has ended", () => {
+  const at = (id: string, left: number, status = "active", seenAt = NOW) => ({ session: { ...SESSION, session_id: id, status, remaining_seconds: left } as Session, seenAt });
+  const seen = [at("long", 3_600), at("soon", 600), at("old", 1_200, "active", NOW - 1_000), at("over", 0, "stopped"), at("begins", 5, "provisioning")];
+  expect(endingSoon(seen, NOW)).toEqual([
+    { id: "old", left: 200 },
+    { id: "soon", left: 600 },
+  ]);
 });

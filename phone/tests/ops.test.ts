@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { needsAHand, placeOf, type SystemStatus } from "../src/core/ops";
+import { look, needsAHand, placeOf, type SystemStatus } from "../src/core/ops";
 
 const WELL: SystemStatus = {
   version: "1",
@@ -37,4 +37,27 @@ test.each<[string, Partial<SystemStatus>, RegExp]>([
 
 test("a node's place is its depth and its name", () => {
   expect(placeOf({ ...WELL.tree[0]!, path: "root/payments/purchases" })).toEqual({ depth: 2, name: "purchases" });
+});
+
+function answering(status: Response, ready: Response): (path: string) => Promise<Response> {
+  return async (path) => (path === "/status" ? status : ready);
+}
+
+test("both answers are read, and a gateway that is not ready says why", async () => {
+  const ready = { ready: false, checks: { ledger: "closed" } };
+  expect(await look(answering(Response.json(WELL), Response.json(ready, { status: 503 })))).toEqual({ status: WELL, ready });
+});
+
+test.each([
+  ["an error", answering(Response.json({ error: "The ledger does not answer.", code: "unavailable" }, { status: 503 }), Response.json({})), "/status answers 503: The ledger does not answer."],
+  ["another thing", answering(Response.json({}), Response.json({})), "/status answers 200"],
+  ["no JSON", answering(new Response("<h1>"), Response.json({})), "no answer"],
+])("%s in the place of the status is said and not shown as one", async (_, fetch, wrong) => {
+  expect(await look(fetch)).toEqual({ wrong });
+});
+
+test("a gateway that hangs is said to", async () => {
+  const hanging = (_: string, init: RequestInit): Promise<Response> =>
+    new Promise((_resolve, reject) => init.signal!.addEventListener("abort", () => reject(init.signal!.reason as Error)));
+  expect(await look(hanging, 10)).toEqual({ wrong: "no answer within 0.01 s" });
 });

@@ -66,11 +66,18 @@ describe("answers of the gateway", async () => {
     expect(await gateway.ask(phone, "POST", "/sessions", "{}")).toMatchObject({ status: 503, signed: false });
   });
 
+  test("an unsigned word about the clock mends nothing", async () => {
+    const { gateway, sent } = await answering(key, () => ({ status: 401, body: '{"code":"stale","clock_skew_ms":-420000}', unsigned: true }));
+    expect(await gateway.ask(phone, "GET", "/x")).toMatchObject({ status: 401, signed: false });
+    expect(sent).toHaveLength(1);
+    expect(gateway.clock.offsetMs).toBe(0);
+  });
+
   test("a clock that is off is mended by what the gateway says, once", async () => {
     let calls = 0;
     const { gateway, sent } = await answering(key, () => {
       calls += 1;
-      return calls === 1 ? { status: 401, body: '{"code":"future","clock_skew_ms":300000}', unsigned: true } : { status: 200, body: "{}" };
+      return calls === 1 ? { status: 401, body: '{"code":"future","clock_skew_ms":300000}' } : { status: 200, body: "{}" };
     });
     expect((await gateway.ask(phone, "GET", "/x")).status).toBe(200);
     expect((sent[1]!.headers as Record<string, string>)["X-Timestamp"]).toBe(String(1_700_000_000_000 - 300_000));
@@ -111,6 +118,16 @@ describe("events", () => {
 
   test("one without end is refused", () => {
     expect(() => new EventParser().feed("data: " + "x".repeat(300_000))).toThrow(RangeError);
+  });
+
+  test("one of many lines without end is refused, and what a lost stream has left is forgotten", () => {
+    const parser = new EventParser();
+    const line = "data: " + "x".repeat(100_000) + "\n";
+    parser.feed(line);
+    parser.feed(line);
+    expect(() => parser.feed(line)).toThrow(RangeError);
+    parser.begin();
+    expect(parser.feed("data: 1\n\n")).toEqual([{ name: "message", data: 1 }]);
   });
 
   test("a lost stream is opened again after the last event, until the session is over", async () => {

@@ -18,7 +18,7 @@ import pytest
 from tests.actors.interrupted import ACTS, PLACES, STORMS
 from tests.sampling import NIGHTLY, SEED
 
-ROUNDS = 200 if NIGHTLY else 5
+ROUNDS = 200 if NIGHTLY else 2
 ENDS_WITHIN_S = 4.0
 ANSWERS_WITHIN_S = 20.0
 ROOT = Path(__file__).resolve().parents[2]

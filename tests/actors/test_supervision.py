@@ -49,7 +49,7 @@ from actors._supervision import (
 from tests.sampling import NIGHTLY
 
 # What is random or small here is not meant for a program.
-pytestmark = pytest.mark.filterwarnings("ignore::actors.UnreachableIntensity")
+pytestmark = [pytest.mark.rules, pytest.mark.filterwarnings("ignore::actors.UnreachableIntensity")]
 
 CRASH = ExitReason("crashed", error=ValueError("x"))
 

@@ -37,7 +37,7 @@ from actors._supervision import (
 from tests.actors.test_supervision import CRASH, Shell, kinds, spec
 
 # What is random or small here is not meant for a program.
-pytestmark = pytest.mark.filterwarnings("ignore::actors.UnreachableIntensity")
+pytestmark = [pytest.mark.rules, pytest.mark.filterwarnings("ignore::actors.UnreachableIntensity")]
 
 REQUESTS: dict[str, Any] = {"start": StartChild, "stop": StopChild, "restart": RestartChild, "delete": DeleteChild}
 TOKEN = 999

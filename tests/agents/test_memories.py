@@ -15,11 +15,12 @@ from engram.agents.tools import catalog
 from engram.agents.vault import Vault, key_of
 from engram.clock import SystemClock
 from engram.hotkeys import Keypair, wallet
-from engram.mcp import LOCAL, Caller, Dispatcher
+from engram.mcp import LOCAL, Caller, Dispatcher, ToolFailed
 from engram.mcp.stdio import Lines
 from engram.memory.embed.hash_embedder import HashEmbedder
 from engram.sdk import NodeClient
 from engram.sdk.async_transport import AsyncTransport
+from engram.sdk.errors import ApiError, OutcomeUnknown
 from tests.mcp.toys import call, request
 from tests.miner.nodes import CONTROLLER, STRANGER, NodeProcess, node
 
@@ -46,10 +47,11 @@ def following(after: str | None) -> dict[str, Any]:
 class Agent:
     """An agent of one hotkey, as its MCP server sees it."""
 
-    def __init__(self, of: NodeProcess, keypair: Keypair, *namespaces: str) -> None:
+    def __init__(self, of: NodeProcess, keypair: Keypair, *namespaces: str, public: bool = False) -> None:
         self.transport = AsyncTransport(url(of), timeout_s=10.0)
         vault = Vault(keypair, HashEmbedder, lambda embedder: None)
-        self.dispatcher = Dispatcher(catalog(Memories(self.transport, keypair, namespaces, vault, SystemClock())))
+        memories = Memories(self.transport, keypair, namespaces, vault, SystemClock(), public=public)
+        self.dispatcher = Dispatcher(catalog(memories))
 
     async def tool(self, name: str, caller: Caller = LOCAL, **arguments: Any) -> Any:
         answered = await self.dispatcher.answer(call(name, arguments), caller)
@@ -59,7 +61,7 @@ class Agent:
 
 @pytest.fixture
 async def agent(running: NodeProcess) -> AsyncIterator[Agent]:
-    made = Agent(running, CONTROLLER, "notes", "work", PUBLIC)
+    made = Agent(running, CONTROLLER, "notes", "work", public=True)
     yield made
     await made.transport.close()
 
@@ -86,6 +88,11 @@ async def test_private_text_is_encrypted_before_it_leaves(agent: Agent, running:
     for path in (running.folder / "data").rglob("*"):
         assert not path.is_file() or OTTERS.encode() not in path.read_bytes(), path
     assert await agent.tool("forget", id=stored["id"], namespace="work") == {"forgotten": True}
+
+
+async def test_no_private_namespace_is_taken_for_the_one_that_everyone_reads(running: NodeProcess) -> None:
+    with pytest.raises(ValueError, match="a private namespace cannot be called 'public'"):
+        Agent(running, CONTROLLER, "notes", PUBLIC)
 
 
 async def test_what_another_key_encrypted_is_counted_and_not_shown(agent: Agent, running: NodeProcess) -> None:
@@ -174,6 +181,55 @@ async def test_a_node_that_restarts_is_waited_for(tmp_path: Path) -> None:
         await agent.transport.close()
 
 
+class CutOff:
+    """A transport to a node whose first answer is lost on the way."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        self._lost = False
+
+    async def ask(self, call: Any) -> Any:
+        found = await self._transport.ask(call)
+        if not self._lost:
+            self._lost = True
+            raise OutcomeUnknown("the connection was lost")
+        return found
+
+
+async def test_a_memory_that_a_lost_attempt_deleted_is_told_as_forgotten(agent: Agent) -> None:
+    stored = await agent.tool("remember", text=OTTERS, namespace=PUBLIC)
+    cut: Any = CutOff(agent.transport)
+    memories = Memories(cut, CONTROLLER, (), None, SystemClock(), public=True)
+    assert await memories.forget(LOCAL, None, stored["id"])
+    assert not await memories.forget(LOCAL, None, stored["id"])
+
+
+class Restarted:
+    """A transport to a node that starts between the signing of a request and its arrival, so many times."""
+
+    def __init__(self, transport: AsyncTransport, times: int) -> None:
+        self._transport = transport
+        self._left = times
+
+    async def ask(self, call: Any) -> Any:
+        if self._left:
+            self._left -= 1
+            text = "the request is older than this server's start; sign it again"
+            raise ApiError(401, "namespace_signature", text)
+        return await self._transport.ask(call)
+
+
+async def test_a_request_that_was_signed_before_the_node_s_start_is_signed_again(agent: Agent) -> None:
+    def memories(times: int) -> Memories:
+        restarted: Any = Restarted(agent.transport, times)
+        return Memories(restarted, CONTROLLER, (), None, SystemClock(), public=True)
+
+    stored = await memories(2).remember(LOCAL, None, OTTERS, {})
+    assert await memories(1).forget(LOCAL, None, stored)
+    with pytest.raises(ToolFailed, match="the node refuses"):
+        await memories(100).forget(LOCAL, None, stored)
+
+
 def test_the_key_of_a_namespace_is_the_hotkey_s_own() -> None:
     assert key_of(CONTROLLER, "notes") == key_of(CONTROLLER, "notes")
     assert len({key_of(CONTROLLER, "notes"), key_of(CONTROLLER, "work"), key_of(STRANGER, "notes")}) == 3
@@ -209,7 +265,14 @@ async def test_the_command_serves_standard_input_until_it_ends(running: NodeProc
         (["--to", "http://127.0.0.1:1"], "name a private namespace by --namespace"),
         (["--to", "http://127.0.0.1:1", "--namespace", "n"], "needs --key"),
         (["--to", "http://127.0.0.1:1", "--public", "--listen", "8080"], "--listen is HOST:PORT"),
+        (["--to", "http://127.0.0.1:1", "--public", "--listen", "127.0.0.1:0"], "--listen needs --key"),
+        (
+            ["--to", "http://127.0.0.1:1", "--public", "--listen", "0.0.0.0:0", "--open-loopback"],
+            "needs a --listen such",
+        ),
+        (["--to", "http://127.0.0.1:1", "--public", "--host", "box.lan"], "go with --listen"),
         (["--public"], "name the node"),
+        (["--to", "http://127.0.0.1:1", "--key", "k", "--namespace", PUBLIC], "a private namespace cannot be called"),
     ],
 )
 def test_what_is_missing_is_said(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,43 +39,62 @@ async def test_a_memory_over_http_opens_what_a_token_says(tmp_path: Path, capsys
     with node(tmp_path / "node") as made:
         command = [ENGRAM, "miner", "mcp", "--to", f"http://127.0.0.1:{made.port}", "--key", str(key)]
         command += ["--namespace", "notes", "--namespace", "work", "--embedder", "hash", "--listen", "127.0.0.1:0"]
-        command += ["--revoked", str(tmp_path / "revoked.json")]
-        process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
-        try:
-            await use(process, tmp_path, capsys)
-        finally:
-            process.terminate()
-            with trio.fail_after(20):
-                assert await process.wait() == 0
+        command += ["--revoked", str(tmp_path / "revoked.json"), "--host", "memory.example"]
+        async with served(*command) as url:
+            await use(url, tmp_path, capsys)
+        async with served(*command, "--open-loopback") as url:
+            assert (await ask(url, request("tools/list")))[0] == 200, "programs on this machine need no token"
+            behind_a_proxy = await ask(url, request("tools/list"), **{"x-forwarded-host": "memory.example"})
+            assert behind_a_proxy[0] == 401
 
 
-async def use(process: trio.Process, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert process.stderr is not None
-    said = b""
-    with trio.fail_after(30):
-        while b"/mcp\n" not in said:
-            said += await process.stderr.receive_some()
-    url = said.decode().split()[-1]
+@asynccontextmanager
+async def served(*command: str) -> AsyncIterator[str]:
+    """The command's URL."""
+    process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
+    try:
+        assert process.stderr is not None
+        said = b""
+        with trio.fail_after(30):
+            while b"/mcp\n" not in said:
+                part = await process.stderr.receive_some()
+                assert part, said
+                said += part
+        yield said.decode().split()[-1]
+    finally:
+        process.terminate()
+        with trio.fail_after(20):
+            assert await process.wait() == 0
+
+
+async def ask(url: str, body: bytes, bearer: str = "", **headers: str) -> tuple[int, Any]:
     http = HttpClient()
+    sent = {"content-type": "application/json", **headers} | ({"authorization": f"Bearer {bearer}"} if bearer else {})
+    found = await http.request("POST", url, content=body, headers=sent)
+    await http.aclose()
+    return found.status, msgspec.json.decode(found.content)
 
-    async def ask(body: bytes, bearer: str = "", path: str = url) -> tuple[int, Any]:
-        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {bearer}"} if bearer else {})
-        found = await http.request("POST", path, content=body, headers=headers)
-        return found.status, msgspec.json.decode(found.content)
 
-    status, stored = await ask(call("remember", {"text": "Otters hold hands."}))
-    assert status == 200, "programs on this machine need no token"
-    reader = token(tmp_path, capsys, url, CONTROLLER, "--namespace", "work")
-    _, listed = await ask(request("tools/list"), reader)
-    assert [tool["name"] for tool in listed["result"]["tools"]] == ["recall", "list"]
-    _, refused = await ask(call("list", {"namespace": "notes"}), reader)
-    assert "is not open here: use work" in refused["result"]["content"][0]["text"]
-    assert (await ask(call("remember", {"text": "x"}), reader))[0] == 403
-    stranger = token(tmp_path, capsys, url, STRANGER, "--scope", "write")
-    assert (await ask(request("tools/list"), stranger))[0] == 403
-
+async def use(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = request("tools/list")
+    status, refused = await ask(url, line)
+    assert (status, refused["code"]) == (401, "token_missing"), "a proxy on this machine looks like this too"
     writer = token(tmp_path, capsys, url, CONTROLLER, "--scope", "read", "--scope", "write", "--days", "1")
-    _, gone = await ask(call("forget", {"id": stored["result"]["structuredContent"]["id"]}), writer)
+    _, stored = await ask(url, call("remember", {"text": "Otters hold hands."}), writer)
+    named = token(tmp_path, capsys, "http://memory.example/mcp", CONTROLLER)
+    assert (await ask(url, line, named, host="memory.example"))[0] == 200
+    status, refused = await ask(url, line, named, host="other.example")
+    assert (status, "--host" in refused["error"]) == (421, True)
+    reader = token(tmp_path, capsys, url, CONTROLLER, "--namespace", "work")
+    _, listed = await ask(url, request("tools/list"), reader)
+    assert [tool["name"] for tool in listed["result"]["tools"]] == ["recall", "list"]
+    _, refused = await ask(url, call("list", {"namespace": "notes"}), reader)
+    assert "is not open here: use work" in refused["result"]["content"][0]["text"]
+    assert (await ask(url, call("remember", {"text": "x"}), reader))[0] == 403
+    stranger = token(tmp_path, capsys, url, STRANGER, "--scope", "write")
+    assert (await ask(url, request("tools/list"), stranger))[0] == 403
+
+    _, gone = await ask(url, call("forget", {"id": stored["result"]["structuredContent"]["id"]}), writer)
     assert gone["result"]["structuredContent"] == {"forgotten": True}
     kept = tmp_path / "token.txt"
     kept.write_text(writer + "\n", encoding="utf-8")
@@ -81,8 +102,7 @@ async def use(process: trio.Process, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert await trio.to_thread.run_sync(main, [*revoke, str(tmp_path / STRANGER.ss58)]) == 1
     assert "was signed by" in capsys.readouterr().err
     assert await trio.to_thread.run_sync(main, [*revoke, str(tmp_path / CONTROLLER.ss58)]) == 0
-    assert (await ask(request("tools/list"), writer))[0] == 401
-    await http.aclose()
+    assert (await ask(url, request("tools/list"), writer))[0] == 401
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ from tests.api.documents import meant
 from tests.gateway.surface import running_gateway
 
 DELIBERATE = {
+    "/components/schemas/SessionsAnswer/properties/open_payments": "other devices of the hotkey sign no second payment",
     "/components/schemas/BackendAnswer": "nodes run in several places",
     "/components/schemas/BoughtAnswer/properties/emptied_at": "tells that a node began again empty",
+    "/components/schemas/BoughtAnswer/properties/memory": "says what became of the memory",
+    "/components/schemas/BoughtAnswer/properties/restored_at": "says what became of the memory",
     "/components/schemas/BoughtAnswer/required": "tells that a node began again empty",
     "/components/schemas/CreateSessionBody/description": "says what refuses values of a wrong type",
     "/components/schemas/ExtendSessionBody/properties/duration_hours/description": "was missing",
@@ -24,12 +27,25 @@ DELIBERATE = {
     "/components/schemas/NodeSignatureAnswer": "for nodes that have not their hotkey",
     "/components/schemas/NodeSignatureBody": "for nodes that have not their hotkey",
     "/paths//node-signatures": "for nodes that have not their hotkey",
+    **{
+        f"/components/schemas/{name}": "a link by which another wallet pays"
+        for name in ("LinkPaymentAnswer", "MakeOrderBody", "OrderAnswer", "OrderBody", "OrderStatusAnswer")
+    },
+    **{f"/paths//orders{path}": "a link by which another wallet pays" for path in ("", "/status", "/pay")},
     "/components/schemas/SpendingAnswer": "the app shows what its spending key owns",
     "/paths//balances/{address}": "the app shows what its spending key owns",
     "/paths//balances/{address}/faucet": "play money for trying things out",
     "/paths//sessions/{session_id}/node/{path}": "a browser reaches its node through the gateway alone",
     "/components/schemas/SessionAnswer/description": "names the unit of its times",
     "/components/schemas/SessionAnswer/properties/emptied_at": "tells that a node began again empty",
+    "/components/schemas/RestoredBody": "the controller says that it restored a memory",
+    "/components/schemas/SessionAnswer/properties/memory": "says what became of the memory",
+    "/components/schemas/SessionAnswer/properties/restored_at": "says what became of the memory",
+    **{
+        f"/paths//sessions{path}/responses/{status}/content/application/json/example/memory": "what became of it"
+        for path, status in (("/post", 202), ("/{session_id}/extend/post", 202), ("/{session_id}/get", 200))
+    },
+    "/paths//sessions/{session_id}/restored": "the controller says that it restored a memory",
     "/components/schemas/SessionAnswer/required": "tells that a node began again empty",
     "/paths//nodes/get/responses/200/content/application/json/example/backends": "nodes run in several places",
     "/paths//nodes/get/responses/200/description": "says what docs/api.md said",

@@ -36,6 +36,8 @@ from engram.chain.registry.announce_rules import (
 )
 from tests.chain.samples import key, metagraph, neuron
 
+pytestmark = pytest.mark.rules
+
 HERE = ServingAddress("203.0.113.5", 8091)
 NOW_S = 1_000.0
 

@@ -9,12 +9,11 @@ import msgspec
 import trio
 
 from engram.hotkeys import Keypair, wallet
-from tests.fakes.chain import ChainServer
-from tests.fakes.living_chain import LivingChain
+from tests.fakes.chain import ChainDouble, ChainServer
 
 
 @contextmanager
-def served(chain: LivingChain) -> Iterator[ChainServer]:
+def served(chain: ChainDouble) -> Iterator[ChainServer]:
     """Serves `chain` until the block ends."""
     server = ChainServer(chain)
     ready, ended = threading.Event(), threading.Event()

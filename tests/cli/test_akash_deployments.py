@@ -13,9 +13,11 @@ import trio
 
 from config.model import Settings
 from engram.cli.doctor.akash import akash
-from engram.ledger import LEDGER_FILE
+from engram.ledger import LEDGER_FILE, facts
 from engram.provisioning.akash import records, transactions
 from engram.provisioning.akash.account import write_key_file
+from engram.provisioning.akash.messages import DeploymentID, UpdateDeployment
+from engram.provisioning.akash.transactions import Subject, TxState
 from tests.cli.conftest import Run
 from tests.doubles.akash.double import Options
 from tests.provisioning.akash.worlds import CHAIN_ID, KEY, KEY_TEXT, QUICK, World, world
@@ -46,6 +48,10 @@ class Cli:
         named = msgspec.structs.replace(given.akash, key_file=self._settings["akash.key_file"], **changes)
         where = msgspec.structs.replace(given.provisioning, backends=("akash",))
         return msgspec.structs.replace(given, akash=named, provisioning=where)
+
+    def set(self, key: str, value: str) -> None:
+        """Give every command from now on that setting."""
+        self._settings[key] = value
 
     async def __call__(self, *words: str) -> Any:
         sets = [part for key, value in self._settings.items() for part in ("--set", f"{key}={value}")]
@@ -97,6 +103,43 @@ async def test_an_orphan_is_found_and_closed_by_hand(cli: Cli) -> None:
     assert (await cli("close", "17")).code == 1
 
 
+async def test_one_whose_manifest_others_changed_is_closed_only_when_that_is_said(cli: Cli) -> None:
+    await cli.world.backend.launch(cli.world.spec())
+    (row,) = cli.world.rows()
+    sender = cli.world.make_parts().sender
+    outgoing = await sender.prepare(
+        (UpdateDeployment(DeploymentID(KEY.address, row.dseq), b"\1" * 32),), Subject.CREATE, None
+    )
+    assert isinstance(outgoing, transactions.Outgoing)
+    await sender.commit(outgoing)
+    assert (await sender.follow(outgoing)).state is TxState.INCLUDED
+    refused = await cli("close", str(row.dseq))
+    assert (refused.code, "--foreign" in refused.err) == (2, True)
+    assert cli.world.active() == [row.dseq]
+    assert (await cli("close", str(row.dseq), "--foreign")).code == 0
+    assert cli.world.active() == []
+
+
+async def test_a_ledger_that_was_moved_or_cannot_be_read_judges_no_deployment(cli: Cli) -> None:
+    await cli.world.backend.launch(cli.world.spec())
+    (row,) = cli.world.rows()
+    cli.world.forget(row.dseq)  # the file of before the move knows nothing of what is sold since
+    cli.world.ledger.write_now(lambda c: facts.put(c, facts.MOVED_TO, "postgresql://engram@db/engram"))
+    for words in (("list",), ("orphans",), ("close", str(row.dseq)), ("costs",)):
+        refused = await cli(*words)
+        assert (refused.code, "was moved to postgresql://engram@db/engram" in refused.err) == (1, True)
+    cli.set("ledger.url", "postgresql://engram@127.0.0.1:1/engram")
+    for words in (("list",), ("orphans",), ("close", str(row.dseq)), ("costs",)):
+        refused = await cli(*words)
+        assert (refused.code, "cannot be reached" in refused.err) == (1, True)
+    cli.set("ledger.url", "")
+    cli.set("data_dir", "elsewhere")
+    for words in (("list",), ("orphans",), ("close", str(row.dseq)), ("costs",)):
+        refused = await cli(*words)
+        assert (refused.code, "there is no ledger at" in refused.err) == (1, True)
+    assert cli.world.active() == [row.dseq]
+
+
 async def test_the_doctor_looks_at_key_endpoints_versions_and_balances(cli: Cli) -> None:
     healthy = {finding.what: finding.verdict for finding in await akash(cli.settings())}
     assert healthy == {"akash.key_file": "good", "akash": "good", "akash AKT": "good", "akash ACT": "good"}
@@ -108,6 +151,6 @@ async def test_the_doctor_looks_at_key_endpoints_versions_and_balances(cli: Cli)
     cli.world.double.faults.nodes[1].missing = ("/akash/market",)
     found = {finding.what: (finding.verdict, finding.text) for finding in await akash(cli.settings())}
     assert found["akash"][0] == "bad"
-    assert "does not speak akash.market.v1beta5 (501)" in found["akash"][1]
+    assert "does not speak akash.market.v1beta5" in found["akash"][1]
     other = cli.settings(owner_address="akash1" + "q" * 38)
     assert {f.what: f.verdict for f in await akash(other)}["akash.owner_address"] == "bad"

@@ -175,3 +175,16 @@ def test_an_archive_on_arweave_needs_a_key_of_its_own_and_a_place_for_keys(
     assert "ENGRAM_ARWEAVE_GATEWAY_URL is" in command.fails("archive", "show", "ar://memory")
     monkeypatch.setenv("ENGRAM_ARWEAVE_GATEWAY_URL", "http://127.0.0.1:9")
     assert "does not answer" in command.fails("archive", "show", "ar://memory")
+
+
+def test_a_node_is_restored_from_an_archive_as_from_a_backup(command: Command, here: Path, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    command("miner", "restore", "shelf", "new", "--key", "owner")
+    command("miner", "restore", "--from", "shelf", "--data", "newer", "--key", "owner")
+    assert content(here / "new") == content(here / "newer") == content(here / "node")
+    assert "is there already; --force" in command.fails("miner", "restore", "shelf", "new", "--key", "owner")
+    assert "name its file with --key" in command.fails("miner", "restore", "shelf", "other", code=2)
+    assert "no place for an archive" in command.fails("miner", "restore", "ftp://shelf", "other", code=2)
+    command("miner", "backup", "node", "backup")
+    assert "a backup needs neither" in command.fails("miner", "restore", "backup", "other", "--key", "owner", code=2)

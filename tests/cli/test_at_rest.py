@@ -131,7 +131,7 @@ def test_flags_of_a_role_reach_its_surface() -> None:
 def test_a_role_is_started_with_checked_settings(here: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[object, ...]] = []
 
-    def start(names: object, loaded: Loaded, *, ready_fd: int | None, launch: Path | None, load: object) -> int:
+    def start(names: object, loaded: Loaded, *, ready_fd: int | None, launch: Path | None, **_: object) -> int:
         started.append((names, loaded.settings.gateway.port, ready_fd, launch))
         return 7
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 import config
 from config.model import Settings
-from engram.cli.doctor import akash, engine
+from engram.cli.doctor import akash, engine, ledger
 from engram.cli.doctor.finding import Finding
 from engram.cli.doctor.sales import sales
 from engram.gateway import sales_switch
@@ -95,3 +95,12 @@ def test_an_installation_without_the_node_extra_is_bad(here: Path, run: Run, mon
         assert finding.verdict == "bad"
         assert "onnxruntime" in finding.text
         assert "pip install 'engram[node]'" in finding.text
+
+
+def test_a_ledger_server_that_does_not_answer_sells_nothing_and_is_named(tmp_path: Path) -> None:
+    left_behind = write(tmp_path, lambda connection: None)
+    away = settings("local", tmp_path, **{"ledger.url": "postgresql://engram@127.0.0.1:1/engram"})
+    assert told(away, left_behind) == [("bad", "nothing can be sold: the server of ledger.url cannot be read")]
+    (finding,) = ledger.on_server(away)
+    assert (finding.what, finding.verdict) == ("ledger", "bad")
+    assert "cannot be reached" in finding.text

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from config.addresses import is_public, is_public_host
 
+pytestmark = pytest.mark.rules
+
 ROOT = Path(__file__).resolve().parents[2]
 OWN_JUDGEMENT = re.compile(r"\.is_(?:global|site_local|link_local|reserved)\b|(?:address|parsed|ip|\))\.is_private\b")
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
@@ -43,6 +45,9 @@ LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
         "[fe80::1%eth0]",
         "10.0.0.1",
         "::ffff:192.168.1.1",
+        "64:ff9b::192.168.1.1",
+        "2002:c0a8:101::1",
+        "2001:0:4136:e378:8000:63bf:3f57:fefe",
     ],
 )
 def test_a_host_of_one_machine_or_one_site_is_not_public(host: str) -> None:

@@ -9,6 +9,8 @@ import config
 from config import ConfigError, Origin
 from config.keys import KEYS
 
+pytestmark = pytest.mark.rules
+
 NO_FILES: tuple[str, ...] = ()
 
 

@@ -29,6 +29,8 @@ from engram.provisioning.local import PORT_COUNT
 from engram.sessions import TierName, rules
 from tests.payments import builders
 
+pytestmark = pytest.mark.rules
+
 RECIPIENT = "0x" + "11" * 20
 ROLES = ("gateway", "miner", "facilitator")
 LARGEST = 2**63 - 1
@@ -131,7 +133,7 @@ def _sold_right(settings: Settings) -> None:
         ledger,
         Selling(ledger, default=True),
         registry.ref(PaymentVerifier, "payment_verifier"),
-        lambda: 10,
+        lambda wanted: 10,
     )
     try:
         for number, (name, hours) in enumerate(

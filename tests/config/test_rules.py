@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 import config
 from config import ConfigError, Settings
-from config.model import ValidatorSettings, WorkerSettings
+from config.model import LedgerSettings, ValidatorSettings, WorkerSettings
 from config.networks import Money
 from config.rules import MEANT, Place, cautions, checksummed, place_of, refusals
+
+pytestmark = pytest.mark.rules
 
 MINE = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 OWNER = "akash1" + "q" * 38
@@ -460,7 +462,10 @@ def test_a_blacklist_of_hotkeys_with_their_reasons_is_right() -> None:
     assert refused(msgspec.structs.replace(settings("local"), validator=right), "validator") == []
 
 
-ORCHESTRATED = {"orchestrator_url": "https://a.example", "inference_url": "http://127.0.0.1:8091/inference"}
+ORCHESTRATED: dict[str, Any] = {
+    "orchestrator_url": "https://a.example",
+    "inference_url": "http://127.0.0.1:8091/inference",
+}
 
 
 @pytest.mark.parametrize(
@@ -483,6 +488,16 @@ def test_a_worker_needs_an_orchestrator_and_a_kind_of_jobs(
 ) -> None:
     of_a_worker = msgspec.structs.replace(settings(environment), worker=WorkerSettings(**(ORCHESTRATED | changes)))
     assert refused(of_a_worker, "worker") == keys
+
+
+def test_a_worker_does_not_share_a_ledger_with_another() -> None:
+    shared = LedgerSettings(url="postgresql://engram:secret@127.0.0.1/engram")
+    of_a_worker = msgspec.structs.replace(settings("local"), worker=WorkerSettings(**ORCHESTRATED), ledger=shared)
+    (refusal,) = refusals(of_a_worker, ("worker",))
+    assert refusal.key == "ledger.url"
+    assert "leave it empty, each worker has its data_dir" in refusal.message
+    assert "secret" not in refusal.message
+    assert refused(of_a_worker, "miner") == []
 
 
 HOTKEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"

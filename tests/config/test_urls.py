@@ -6,6 +6,8 @@ import config
 from config import ConfigError
 from config.keys import KEYS
 
+pytestmark = pytest.mark.rules
+
 URLS = [key for key in KEYS if key.endswith(("url", "endpoints"))]
 OPENAI = {"miner.embedder": "openai", "miner.embedding_model": "m", "miner.embedding_dimension": "8"}
 """With these the embedding server is asked."""

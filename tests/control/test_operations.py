@@ -251,7 +251,9 @@ async def test_a_path_with_nul_is_no_command(desk: Desk) -> None:
 
 async def test_dead_letters_are_listed_shown_retried_and_discarded(desk: Desk) -> None:
     payload = MemoryPayload(netuid=450, block=1, round_ts=1.0, output_hash="ab", nonce="1:1:1", nodes={})
-    await desk.ledger.write(lambda connection: relay_records.enqueue(connection, payload, desk.clock.now()))
+    await desk.ledger.write(
+        lambda connection: relay_records.enqueue(connection, payload, desk.clock.now(), signer="5Grwva")
+    )
     assert await desk.ask(cmd.ListDeadLetters()) == []
     with pytest.raises(CommandRefused, match="not abandoned"):
         await desk.ask(cmd.RetryDeadLetter(id=1))

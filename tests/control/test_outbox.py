@@ -15,14 +15,14 @@ from engram.ledger import LEDGER_FILE, InlineLedger, open_inline
 from engram.relay import records
 from engram.relay.model import Answered, EntryState
 from engram.relay.rules import Decision
-from tests.relay.samples import NOW, SIGNER, queue
+from tests.relay.samples import KEYRING, NOW, queue
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[InlineLedger]:
     ledger = open_inline(tmp_path / LEDGER_FILE)
     queue(ledger, 1)
-    (entry,) = ledger.write_now(lambda c: records.claim(c, NOW, SIGNER.sign))
+    (entry,) = ledger.write_now(lambda c: records.claim(c, NOW, KEYRING.sign))
     parked = Decision(EntryState.ABANDONED, 1, NOW, "the receiver answered 400")
     ledger.write_now(lambda c: records.settle(c, entry, Answered(400), parked, NOW))
     yield ledger

@@ -1,4 +1,7 @@
-"""A real gateway in a real process: started, waited for by its ready pipe, killed, started again."""
+"""A real gateway in a real process: started, waited for by its ready pipe, killed, started again.
+
+It forks from a warmed interpreter; `is_warm` says otherwise where the start itself is the subject.
+"""
 
 import json
 import os
@@ -8,8 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+from tests.warmed import WarmProgram, starts_alike
+
 ROOT = Path(__file__).resolve().parents[2]
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 60.0
 
 FAST = """
 [miner]
@@ -38,6 +43,7 @@ class GatewayProcess:
         binary: Path | None = None,
         port: int = 0,
         arguments: tuple[str, ...] | None = None,
+        is_warm: bool = True,
     ) -> None:
         """`binary` is a packed program to start in place of `program`; `arguments` come last."""
         self.data_dir = data_dir
@@ -45,10 +51,12 @@ class GatewayProcess:
         self._settings = data_dir.with_name(data_dir.name + ".toml")
         self._settings.write_text(with_ports_of_its_own(settings))
         self._environ = environ or {}
-        self._command = [str(binary)] if binary else [sys.executable, str(program)]
+        self._command = [str(binary)] if binary else [str(program)]
+        self._is_warm = is_warm and binary is None
+        self._first = [] if binary else [sys.executable]
         self._arguments = ("--port", str(port)) if arguments is None else arguments
         self._profile = profile
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | WarmProgram | None = None
         self.ready: dict[str, Any] = {}
 
     @property
@@ -67,8 +75,11 @@ class GatewayProcess:
     def start(self, **environ: str) -> "GatewayProcess":
         """Start and wait until it is ready. Raises AssertionError with the log when it is not in time."""
         self.spawn(**environ)
-        assert self.wait_ready(), f"the gateway did not become ready:\n{self.log()}"
+        assert self.wait_ready(), f"the gateway is not ready, exit status {self._status()}:\n{self.log()}"
         return self
+
+    def _status(self) -> int | None:
+        return None if self._process is None else self._process.poll()
 
     def spawn(self, **environ: str) -> None:
         read_end, write_end = os.pipe()
@@ -76,16 +87,21 @@ class GatewayProcess:
         command = [*self._command, "gateway", "--profile", self._profile, "--config"]
         command += [str(self._settings), "--data-dir", str(self.data_dir), "--ops-port", "0"]
         command += ["--ready-fd", str(write_end), *self._arguments]
+        env = {**_clean_environ(), **self._environ, **environ}
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                command,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(write_end,),
-                env={**_clean_environ(), **self._environ, **environ},
-            )
+            if self._is_warm and starts_alike(env):
+                output = log.fileno()
+                self._process = WarmProgram(command, env=env, stdout=output, stderr=output, pass_fds=(write_end,))
+            else:
+                self._process = subprocess.Popen(
+                    [*self._first, *command],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(write_end,),
+                    env=env,
+                )
         os.close(write_end)
         self._ready_end = read_end
 
@@ -133,7 +149,7 @@ class GatewayProcess:
         return self.log_path.read_text(errors="replace")[-20_000:] if self.log_path.exists() else ""
 
     def nodes(self) -> list[int]:
-        """Process ids of miners that belong to this data folder, from the process table."""
+        """Process ids of miners and their stubs that belong to this data folder, from the process table."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():
@@ -142,7 +158,8 @@ class GatewayProcess:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"\0engram.miner\0" in command and str(self.data_dir).encode() in command:
+            is_node = b"\0engram.miner\0" in command or b"/fake_node.py\0" in command
+            if is_node and str(self.data_dir).encode() in command:
                 found.append(int(entry.name))
         return found
 

@@ -127,12 +127,13 @@ async def test_a_crashed_actor_is_restarted_and_purchases_go_on(
 async def test_a_crashed_job_is_restarted_and_purchases_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Callable[..., Any]
 ) -> None:
-    armed, lives = trio.Event(), 0
+    armed, again, lives = trio.Event(), trio.Event(), 0
 
     async def run_until_armed(this: object, *args: object) -> None:
         nonlocal lives
         lives += 1
         if lives > 1:
+            again.set()
             await job(this, *args)
             return
         async with trio.open_nursery() as nursery:
@@ -144,6 +145,8 @@ async def test_a_crashed_job_is_restarted_and_purchases_go_on(
     async with running(tmp_path) as process:
         armed.set()
         await purchase(process)
+        with trio.fail_after(20):
+            await again.wait()
         assert lives == 2
 
 

@@ -1,8 +1,10 @@
 """A gateway that sells nodes on Akash: real nodes on the double's providers, one of which is not what it says."""
 
+import json
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -55,6 +57,12 @@ watch_s = 0.5
 def double() -> Iterator[DoubleProcess]:
     with DoubleProcess("--fund", Signer(KEY).address, "--chain-id", CHAIN_ID, "--block-s", "0.2") as process:
         yield process
+
+
+def nodes(gateway: GatewayProcess) -> dict[str, dict[str, Any]]:
+    """What `/nodes` says of each backend."""
+    with urllib.request.urlopen(f"{gateway.url}/nodes", timeout=10) as answer:
+        return {each["name"]: each for each in json.load(answer)["backends"]}
 
 
 def nothing_left(double: DoubleProcess) -> None:
@@ -125,6 +133,40 @@ def test_a_gateway_killed_anywhere_has_one_deployment_and_then_none(
         assert double.state()["chain"]["doubled_hashes"] == 0
         assert_paid_once(gateway, buyer)
         assert gateway.terminate() == 0
+
+
+def test_local_and_akash_sell_side_by_side_and_a_chain_that_does_not_answer_stops_neither(
+    double: DoubleProcess, tmp_path: Path
+) -> None:
+    two = settings(double, tmp_path).replace('["akash"]', '["local", "akash"]\nplaces = 1')
+    first, second, third = Buyer(), Buyer(), Buyer()
+    with GatewayProcess(tmp_path / "data", settings=two) as gateway:
+        gateway.start()
+        until(lambda: all(each["answers"] for each in nodes(gateway).values()))
+        assert list(nodes(gateway)) == ["local", "akash"]
+        one = str(buy(gateway, first)["session_id"])
+        assert (len(gateway.nodes()), double.state()["chain"]["active_leases"]) == (1, 0)
+        assert (nodes(gateway)["local"]["free"], nodes(gateway)["local"]["places"]) == (0, 1)
+        akash = nodes(gateway)["akash"]
+        assert akash["free"] == akash["places"] > 0
+        other = buy(gateway, second, timeout=120.0)
+        assert (len(gateway.nodes()), double.state()["chain"]["active_leases"]) == (1, 1)
+        assert nodes(gateway)["akash"]["free"] == akash["free"] - 1
+
+        down = [str(number) for number in range(len(double.endpoints))]
+        double.post("/faults", nodes={number: {"down": True} for number in down})
+        until(lambda: not nodes(gateway)["akash"]["answers"])
+        stop(gateway, first, one)
+        again = str(buy(gateway, third)["session_id"])
+        assert nodes(gateway)["local"]["free"] == 0
+        with NodeClient(other["node_endpoint"], second.keypair) as node:
+            node.ingest_text(TEXT)  # the node itself goes on
+        double.post("/faults", nodes={number: {"down": False} for number in down})
+        until(lambda: nodes(gateway)["akash"]["answers"])
+        stop(gateway, second, str(other["session_id"]))
+        nothing_left(double)
+        stop(gateway, third, again)
+        assert gateway.nodes() == []
 
 
 @pytest.mark.nightly

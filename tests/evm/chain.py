@@ -163,9 +163,10 @@ class Chain:
     def automine(self, on: bool) -> None:
         self.rpc("evm_setAutomine", on)
 
-    def pending(self) -> int:
-        """Transactions that wait for a block."""
-        return int(self.rpc("txpool_status")["pending"], 16)
+    def pending(self, sender: str) -> int:
+        """Transactions of one sender that wait for a block."""
+        waiting = self.rpc("txpool_content")["pending"]
+        return sum(len(each) for address, each in waiting.items() if address.lower() == sender.lower())
 
     def _put_token(self) -> None:
         self.rpc("anvil_setCode", TOKEN, json.loads(COMPILED.read_text())["runtime"])

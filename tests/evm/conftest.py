@@ -6,8 +6,9 @@ import pytest
 
 from tests.evm.early import Early
 from tests.evm.shop import Shop, open_shop
+from tests.sampling import NIGHTLY
 
-PLACES = 50
+PLACES = 50 if NIGHTLY else 20
 
 
 @pytest.fixture(scope="session")

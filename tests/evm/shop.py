@@ -15,6 +15,8 @@ from tests.evm.wire import Wire
 
 GAS_KEY = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d"
 """The second account that every anvil owns gas on: its well-known development key."""
+SETTLER = Account.from_key(GAS_KEY).address
+"""The facilitator's own account."""
 RECIPIENT = Account.from_key(b"\x11" * 32).address
 REFUND_KEY = b"\x22" * 32
 REFUNDER = Account.from_key(REFUND_KEY).address

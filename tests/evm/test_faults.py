@@ -10,7 +10,7 @@ from tests.e2e.buyer import Answer
 from tests.evm import node, wire
 from tests.evm.chain import NETWORK
 from tests.evm.early import Early
-from tests.evm.shop import RECIPIENT, Shop, wait_until
+from tests.evm.shop import RECIPIENT, SETTLER, Shop, wait_until
 from tests.evm.wallet import FUNDS, EvmBuyer
 from tests.evm.wire import Fault, Forward, after, answers, cut, late_by, once, stall
 
@@ -204,7 +204,7 @@ def test_a_facilitator_killed_while_it_settles_leaves_the_payment_to_the_chain(s
     answers: list[Answer] = []
     paying = threading.Thread(target=lambda: answers.append(buyer.pay(shop.url)))
     paying.start()
-    wait_until(shop.chain.pending, 1)
+    wait_until(lambda: shop.chain.pending(SETTLER), 1)
     shop.facilitator.kill()
     paying.join(20)
     (answer,) = answers

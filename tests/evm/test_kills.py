@@ -32,9 +32,9 @@ POINTS = CALLS + COMMITS
 ENDED = ("stopped", "expired", "failed")
 PATIENCE_S = rules.RETRY_MAX_S * 2
 """What was tried in vain in life after life is tried again after this long at most, and once more when it failed."""
-KILLS = 10
+KILLS = 10 if NIGHTLY else 3
 TURNS = 10 if NIGHTLY else 1
-"""Of two plans each: 20 kills in all by day, 200 at night. Each turn draws onwards from other points."""
+"""Of two plans each: 6 kills in all by day, 200 at night. Each turn draws onwards from other points."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from engram.payments.model import Authorization, Requirements
 from engram.payments.networks import PLAY
 from tests.payments import builders
 
+pytestmark = pytest.mark.rules
+
 OPENING = 1_000_000
 
 

@@ -83,7 +83,13 @@ class EngineDouble:
                 podman = {"Libpod-API-Version": "4.3.1"} if self.is_podman else {}
                 return 200, {"Api-Version": self.api_version, **podman}, b"OK"
             case "info":
-                about = {"NCPU": 4, "MemTotal": 8 * 1024**3, "MemoryLimit": True, "CpuCfsQuota": True}
+                about = {
+                    "NCPU": 4,
+                    "MemTotal": 8 * 1024**3,
+                    "MemoryLimit": True,
+                    "CpuCfsQuota": True,
+                    "PidsLimit": True,
+                }
                 return said(200, about)
             case "image":
                 return said(200 if parts[2] in self.images else 404, {"message": "no such image"})

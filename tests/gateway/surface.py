@@ -26,12 +26,10 @@ from engram.gateway.pricing import Shop
 from engram.gateway.sales_check import Conditions
 from engram.gateway.sales_switch import Selling
 from engram.gateway.services import Services
-from engram.gateway.tickets import Tickets
 from engram.gateway.views import TimedStats
 from engram.hotkeys import Keypair, gateway_scheme
-from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS
 from engram.http.client import HttpClient
-from engram.http.listener import http_job
+from engram.http.listener import Listener
 from engram.http.sockets import Address
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import outcomes
@@ -47,6 +45,7 @@ from engram.relay import PayloadSigner, RelayStatus, RetryPolicy
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.rounds import RoundLosses
+from engram.relay.signer import Keyring
 from engram.roles.balances import balances_of
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
@@ -122,7 +121,6 @@ class Gateway(msgspec.Struct):
     client: httpx2.AsyncClient
     public: Any
     system: System
-    started_s: float
     """When its applications were made, by its clock."""
     nonces: SeededIds = msgspec.field(default_factory=lambda: SeededIds(7))
     wallet: PlayWallet = msgspec.field(default_factory=lambda: PlayWallet(hashlib.sha256(b"wallet").digest()))
@@ -193,12 +191,13 @@ async def running_gateway(
     places: int = 10,
     now: float = 1_700_000_000.0,
     conditions: Conditions | None = None,
+    ledger: InlineLedger | None = None,
     **sections: dict[str, object],
 ) -> AsyncIterator[Gateway]:
     settings = local_settings(**sections)
     registry, clock, metrics, ids = Registry(), ManualClock(now), Metrics(), SeededIds(1)
     instants = ClockInstants(clock)
-    ledger = open_inline()
+    ledger = ledger or open_inline()
     facilitator, stats, feed = ScriptedFacilitator(), KnownStats(), EventFeed(ledger)
     hints = ShownHints(feed)
     subnets = Subnets(clock, settings.chain.netuids, 60.0)
@@ -213,7 +212,7 @@ async def running_gateway(
         ledger,
         selling,
         registry.ref(PaymentVerifier, PAYMENT_VERIFIER),
-        lambda: places,
+        lambda wanted: places,
         conditions,
     )
     services = Services(
@@ -228,7 +227,6 @@ async def running_gateway(
         stats=stats,
         subnets=subnets,
         feed=feed,
-        tickets=Tickets(b"s" * 32),
         metrics=metrics,
         probes={"ledger": probes.ledger_probe(ledger), "chain": probes.chain_probe(subnets)},
         backends=backends,
@@ -244,8 +242,7 @@ async def running_gateway(
     status = status_of(
         "local", ledger, clock, subnets, lambda: tree, selling.is_on, lambda: feed.open_streams, nothing_else
     )
-    public, started_s = gateway_app(services), clock.now()
-    clock.advance(CLOCKS_AHEAD_MS / 1000)  # Until then it trusts no stamp for what is given once.
+    public = gateway_app(services)
 
     async def relay() -> RelayStatus:
         return await registry.ref(RelayEmitter, RELAY_EMITTER).call(GetRelayStatus())
@@ -253,7 +250,7 @@ async def running_gateway(
     emitter = EmitterPorts(
         ledger=ledger,
         receiver=None,
-        signer=PayloadSigner.of(GATEWAY),
+        keyring=Keyring(PayloadSigner.of(GATEWAY)),
         policy=RetryPolicy(),
         clock=clock,
         rng=Random(1),
@@ -271,16 +268,17 @@ async def running_gateway(
         ids=ids,
         metrics=metrics,
         hints=hints,
-        places=lambda: places,
+        places=lambda wanted: places,
     )
+    listening = {name: Listener("127.0.0.1", 0, settings.http, 2.0) for name in ("http", "ops")}
     root = SupervisorSpec(
         "root",
         (
             msgspec.structs.replace(payments_branch(ports), name="payments"),
             ChildSpec("feed", start=lambda: Job(feed.run)),
             ChildSpec(RELAY_EMITTER, start=lambda: RelayEmitter(emitter), name=RELAY_EMITTER),
-            ChildSpec("http", start=lambda: http_job(public, "127.0.0.1", 0, settings=settings.http, drain_s=2.0)),
-            ChildSpec("ops", start=lambda: http_job(ops, "127.0.0.1", 0, settings=settings.http, drain_s=2.0)),
+            ChildSpec("http", start=lambda: listening["http"].job(lambda: public)),
+            ChildSpec("ops", start=lambda: listening["ops"].job(lambda: ops)),
         ),
     )
     async with open_system(root, registry=registry) as system:
@@ -303,6 +301,5 @@ async def running_gateway(
                 client=client,
                 public=public,
                 system=system,
-                started_s=started_s,
             )
     ledger.close()

@@ -63,6 +63,9 @@ ROUTES = (
     ("POST", "/sessions/{}/ticket"),
     ("POST", "/sessions/{}/extend"),
     ("GET", "/payments/{}"),
+    ("POST", "/orders"),
+    ("POST", "/orders/status"),
+    ("POST", "/orders/pay"),
     ("PATCH", "/{}"),
 )
 REQUESTS = st.tuples(st.sampled_from(ROUTES), PATH_TEXT, BODIES, HEADERS, st.booleans())

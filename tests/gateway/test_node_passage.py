@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
-from engram.gateway.node_passage import MOST_WHOLE_BYTES
+from engram.gateway.node_passage import MOST_WHOLE_BYTES, STREAMS_PER_HOTKEY, NodeStream
 from engram.hotkeys import answers
+from engram.http.asgi import Message
+from engram.http.errors import Interrupted
 from engram.sessions import SessionEvent
 from engram.sessions import records as session_records
 from tests.gateway.surface import GATEWAY, STRANGER, Gateway, running_gateway
@@ -20,7 +23,8 @@ class Node:
     def __init__(self) -> None:
         self.received: list[bytes] = []
         self.answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-        self.cut_after = 0
+        self.holds: trio.Event | None = None
+        """Keeps connections open after the answer, until it is set."""
         self.url = ""
 
     async def serve(self, stream: trio.SocketStream) -> None:
@@ -38,6 +42,8 @@ class Node:
                 head += await stream.receive_some()
             self.received.append(bytes(head))
             await stream.send_all(self.answer)
+            if self.holds is not None:
+                await self.holds.wait()
 
 
 @asynccontextmanager
@@ -123,6 +129,68 @@ async def test_a_long_answer_is_passed_on_as_it_comes() -> None:
         assert answer.content == content
         assert answer.headers["content-type"] == "application/x-ndjson"
         assert answer.headers["cache-control"] == "no-store"
+
+
+class Endless:
+    """A node's answer that goes on until its reader stops."""
+
+    def __aiter__(self) -> "Endless":
+        return self
+
+    async def __anext__(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return b"x"
+
+
+async def never() -> Message:
+    await trio.sleep_forever()
+    raise AssertionError("unreachable")
+
+
+async def gone() -> Message:
+    return {"type": "http.disconnect"}
+
+
+@pytest.mark.parametrize("end", ["the client leaves", "the server drains"])
+async def test_a_long_answer_ends_when_nobody_is_there_to_take_or_send_it(end: str) -> None:
+    draining = trio.Event()
+    closed: list[bool] = []
+    if end == "the server drains":
+        draining.set()
+    held = AsyncExitStack()
+    held.callback(closed.append, True)
+    stream = NodeStream(Endless(), "application/x-ndjson", held)  # type: ignore[arg-type]
+
+    async def send(message: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    with trio.fail_after(5):
+        if end == "the server drains":
+            with pytest.raises(Interrupted):  # a cut, so that what was sent does not look whole
+                await stream.run(never, send, draining)
+        else:
+            await stream.run(gone, send, draining)
+    assert closed == [True]
+
+
+async def test_a_hotkey_has_no_more_than_its_share_of_long_answers_open() -> None:
+    async with passing() as (gateway, node, path):
+        node.answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\n\r\n{}\n"
+        node.holds = trio.Event()
+        async with AsyncExitStack() as opened:
+            asked = f"{path}/export-stream"
+            for _ in range(STREAMS_PER_HOTKEY):
+                headers = gateway.auth("POST", asked, b"{}")
+                answer = await opened.enter_async_context(
+                    gateway.client.stream("POST", gateway.url + asked, content=b"{}", headers=headers)
+                )
+                assert answer.status_code == 200
+            refused = await gateway.ask("POST", asked, {})
+            assert (refused.status_code, refused.json()["code"]) == (429, "too_many_streams")
+            node.holds.set()
+        with trio.fail_after(5):
+            while (await gateway.ask("POST", asked, {})).status_code != 200:
+                await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 async def test_a_node_that_does_not_answer_is_named_and_nothing_is_called_failed() -> None:

@@ -8,12 +8,17 @@ from pathlib import Path
 import httpx2
 import msgspec
 import pytest
+from Crypto.PublicKey import ECC
+from Crypto.Signature import eddsa
 
 from config.model import Environment, Settings
 from config.rules import cautions, refusals
+from engram.cli.doctor.app_files import signer_finding
 from engram.gateway import phone
 from engram.gateway.phone import CSP, DamagedBuild, chosen_coding, is_served, read_built
 from tests.gateway.surface import local_settings, running_gateway
+
+pytestmark = pytest.mark.rules
 
 FILES = {
     "index.html": b"<!doctype html>" + b"x" * 200,
@@ -128,6 +133,55 @@ def test_a_file_that_is_not_the_one_that_was_built_is_refused(tmp_path: Path) ->
     (tmp_path / "files.json").write_text("{")
     with pytest.raises(DamagedBuild, match=r"files\.json cannot be read"):
         read_built(tmp_path)
+
+
+def sign(folder: Path, seed: bytes) -> str:
+    """Sign the build in a folder; return the key."""
+    key = ECC.construct(curve="Ed25519", seed=seed)  # type: ignore[arg-type]  # its stub has the seed of X25519
+    public = key.public_key().export_key(format="raw").hex()
+    manifest = json.loads((folder / "files.json").read_text()) | {"key": public}
+    content = json.dumps(manifest).encode()
+    (folder / "files.json").write_bytes(content)
+    signature = eddsa.new(key, "rfc8032").sign(b"engram-build-1:" + content)
+    (folder / "files.sig").write_text(signature.hex() + "\n")
+    return public
+
+
+async def test_the_signed_list_of_files_is_served_as_it_was_built(built: Path) -> None:
+    sign(built, b"\x07" * 32)
+    read_built.cache_clear()
+    async with running_gateway() as gateway:
+        for name in ("files.json", "files.sig"):
+            answer = await gateway.client.get(f"{gateway.url}/app/{name}")
+            assert (answer.content, answer.headers["cache-control"]) == ((built / name).read_bytes(), "no-cache")
+
+
+def test_a_signature_is_that_of_the_list_and_its_key(built: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert phone.signed_by(tmp_path_factory.mktemp("empty")) is None
+    assert phone.signed_by(built) is None
+    key = sign(built, b"\x07" * 32)
+    assert phone.signed_by(built) == key
+    signature = (built / "files.sig").read_text()
+    for wrong in ("", "zz", "00" * 64, signature[:-5]):
+        (built / "files.sig").write_text(wrong)
+        assert phone.signed_by(built) is None
+    (built / "files.sig").write_text(signature)
+    manifest = (built / "files.json").read_text()
+    (built / "files.json").write_text(manifest.replace("engram-1", "engram-2"))
+    assert phone.signed_by(built) is None
+
+
+def test_the_doctor_says_who_signed_the_app() -> None:
+    other = "11" * 32
+    cases = [
+        (None, "", "bad"),
+        (other, phone.DEVELOPMENT_KEY, "bad"),
+        (phone.DEVELOPMENT_KEY, "", "note"),
+        (other, other, "good"),
+        (other, "", "good"),
+    ]
+    for key, wanted, verdict in cases:
+        assert signer_finding(key, wanted).verdict == verdict
 
 
 def test_outside_local_the_app_needs_https() -> None:

@@ -9,11 +9,12 @@ import httpx2
 import pytest
 import trio
 
+from engram.hotkeys import answers
 from engram.ledger import InlineLedger, LaneClosed
 from engram.payments import outcomes
 from engram.payments.actor import PAYMENT_VERIFIER
 from engram.sessions import SessionEvent
-from tests.gateway.surface import GATEWAY, STRANGER, running_gateway
+from tests.gateway.surface import GATEWAY, PHONE, STRANGER, running_gateway
 
 ORIGINAL_SESSION_FIELDS = {
     "session_id": str,
@@ -30,7 +31,7 @@ ORIGINAL_SESSION_FIELDS = {
     "error": (str, type(None)),
     "remaining_seconds": float,
 }
-OURS = {"tier", "payment_id", "end_reason", "stats_age_s", "emptied_at"}
+OURS = {"tier", "payment_id", "end_reason", "stats_age_s", "emptied_at", "restored_at", "memory"}
 
 
 def assert_session(session: dict[str, Any], *more: str) -> None:
@@ -207,6 +208,22 @@ async def test_an_unknown_settlement_is_pending_and_never_a_402() -> None:
         assert "PAYMENT-RESPONSE" not in answer.headers
 
 
+async def test_a_hotkeys_open_payments_are_listed_for_its_other_devices() -> None:
+    async with running_gateway(payments={"answer_within_s": 0.3}) as gateway:
+        session = await gateway.buy()
+        listing = f"/sessions/hotkey/{PHONE.ss58}"
+        assert "open_payments" not in (await gateway.ask("GET", listing)).json()
+        gateway.facilitator.settlement = outcomes.Unknown("read_timeout")
+        path, body = f"/sessions/{session['session_id']}/extend", {"duration_hours": 1}
+        extension = await gateway.ask(
+            "POST", path, body, headers=gateway.payment(await gateway.ask("POST", path, body))
+        )
+        assert extension.json()["code"] == "payment_pending"
+        assert (await gateway.ask("GET", listing)).json()["open_payments"] == [extension.json()["payment_id"]]
+        other = await gateway.ask("GET", f"/sessions/hotkey/{STRANGER.ss58}", keypair=STRANGER)
+        assert other.json() == {"sessions": []}
+
+
 async def test_a_hanging_facilitator_is_answered_for_within_the_promised_time() -> None:
     async with running_gateway(payments={"answer_within_s": 0.3}) as gateway:
         gateway.facilitator.may_settle = trio.Event()
@@ -345,6 +362,9 @@ async def test_a_clock_that_is_off_is_told_by_how_much() -> None:
         body = assert_error(answer, 401, "Invalid or missing gateway auth headers.", "stale")
         assert body["clock_skew_ms"] == -90_000
         assert "90" in body["detail"]
+        # Clients set their clock by it.
+        stamp = signed["X-Timestamp"]
+        answers.verify_answer(answer.headers, 401, stamp, answer.content, gateway=GATEWAY.public_key)
 
 
 async def test_limits_are_told_before_money_moves() -> None:

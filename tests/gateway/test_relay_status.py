@@ -13,7 +13,7 @@ from engram.relay.model import Answered, Outcome
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.rules import decide
 from tests.gateway.surface import running_gateway
-from tests.relay.samples import NOW, SIGNER, payload, queue
+from tests.relay.samples import KEYRING, NOW, payload, queue
 
 
 async def test_the_operators_listener_shows_how_the_relay_stands_and_the_public_one_does_not() -> None:
@@ -22,7 +22,7 @@ async def test_the_operators_listener_shows_how_the_relay_stands_and_the_public_
         policy, rng = RetryPolicy(), Random(1)
 
         def attempted(c: Connection, outcome: Outcome, at: float) -> None:
-            (entry,) = records.claim(c, at, SIGNER.sign)
+            (entry,) = records.claim(c, at, KEYRING.sign)
             records.settle(c, entry, outcome, decide(entry.attempts, outcome, at, policy, rng), at)
 
         gateway.ledger.write_now(lambda c: attempted(c, Answered(200), NOW + 2.5))
@@ -38,6 +38,8 @@ async def test_the_operators_listener_shows_how_the_relay_stands_and_the_public_
             "dlq_pending": 1,
             "dlq_abandoned": 1,
             "withdrawn": 0,
+            "discarded": 0,
+            "acknowledged_by": "",
             "total_ok": 1,
             "total_failed": 2,
             "last_ok_at": NOW + 2.5,
@@ -45,6 +47,7 @@ async def test_the_operators_listener_shows_how_the_relay_stands_and_the_public_
             "failures_in_a_row": 0,
             "not_queued": 0,
             "held_back": "",
+            "not_anchored": "",
             "acknowledgement_lag_s": 2.5,
         }
         assert (await gateway.client.get(gateway.url + "/relay/status")).status_code == 404

@@ -1,13 +1,8 @@
 """A request that was signed once and is sent by somebody else again: what it gets them."""
 
-import pytest
 import trio
 
-from engram.gateway.caller import Caller, consume_signature
 from engram.gateway.tickets import LIFETIME_S
-from engram.hotkeys import gateway_scheme
-from engram.hotkeys.replay_guard import SingleUse
-from engram.http.errors import ApiError
 from tests.gateway.surface import PHONE, STRANGER, Gateway, running_gateway
 from tests.gateway.test_purchases import assert_error
 
@@ -70,20 +65,12 @@ async def test_reading_and_stopping_may_be_sent_again() -> None:
         assert (await gateway.ask("GET", path)).json()["status"] == "stopping"
 
 
-async def test_a_request_of_before_the_start_gets_no_ticket() -> None:
-    async with running_gateway() as gateway:
+async def test_a_request_that_got_its_ticket_at_one_gateway_gets_none_at_another_of_the_ledger() -> None:
+    async with running_gateway() as gateway, running_gateway(ledger=gateway.ledger) as other:
         path = f"/sessions/{(await gateway.buy())['session_id']}/ticket"
-        early = gateway.auth_at("POST", path, gateway.started_s)
-        refused = await gateway.client.post(gateway.url + path, headers=early)
-        assert_error(refused, 401, code="before_start")
-        assert refused.json()["clock_skew_ms"] < 0
-
-
-async def test_a_full_guard_is_answered_503_with_a_time_to_come_again() -> None:
-    async with running_gateway() as gateway:
-        full = SingleUse(started_ms=0, window_ms=gateway_scheme.WINDOW_MS, bound=0)
-        caller = Caller(PHONE.public_key, b"m" * 32, int(gateway.clock.now() * 1000))
-        with pytest.raises(ApiError) as refused:
-            consume_signature(gateway.services, full, caller)
-        assert (refused.value.status, refused.value.code) == (503, "busy")
-        assert dict(refused.value.headers) == {"Retry-After": "5"}
+        signed = gateway.auth("POST", path)
+        issued = await gateway.client.post(gateway.url + path, headers=signed)
+        assert_error(await other.client.post(other.url + path, headers=signed), 401, code="replayed")
+        async with other.client.stream("GET", other.url + issued.json()["url"]) as opened:
+            assert opened.status_code == 200
+        assert_error(await gateway.client.get(gateway.url + issued.json()["url"]), 401, code="bad_ticket")

@@ -11,6 +11,8 @@ from config.pricing import MOST_UNITS
 from engram.gateway.rules import CODES, LASTING, LEAST_FREE_BYTES, Reason, SalesFacts, not_ready, reasons
 from engram.payments.purchase_answer import NoRoom
 
+pytestmark = pytest.mark.rules
+
 WELL = SalesFacts(
     prices=(50_000, 259_200_000),
     recipient="0x" + "11" * 20,

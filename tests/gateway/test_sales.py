@@ -12,7 +12,7 @@ from engram.clock import ManualClock
 from engram.gateway import probes, sales_check
 from engram.gateway.rules import CODES, LEAST_FREE_BYTES, SalesFacts
 from engram.gateway.sales_check import Conditions, Disk, Sales
-from engram.gateway.sales_switch import Selling
+from engram.gateway.sales_switch import KEPT_S, Selling
 from engram.ledger import open_inline
 from engram.payments.purchase_answer import NoRoom
 from engram.telemetry.metrics import Metrics
@@ -159,3 +159,15 @@ async def test_the_free_space_is_looked_at_once_a_second(tmp_path: Path, monkeyp
     assert await disk.free_bytes() == first
     clock.advance(sales_check.DISK_KEPT_S)
     assert await disk.free_bytes() is None
+
+
+async def test_a_switch_that_another_gateway_of_the_ledger_used_is_seen_within_a_second(autojump_clock: object) -> None:
+    ledger = open_inline()
+    here, there = Selling(ledger, default=True), Selling(ledger, default=True)
+    for on in (False, True):
+        assert await here.is_on() is not on
+        await there.switch(on=on)
+        assert await there.is_on() is on
+        await trio.sleep(KEPT_S)
+        assert await here.is_on() is on
+    ledger.close()

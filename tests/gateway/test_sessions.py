@@ -1,11 +1,14 @@
-"""A hotkey's own sessions: fields, errors and their texts, stopping, signatures of the answers."""
+"""A hotkey's own sessions: fields, errors and their texts, stopping, lost memories, signatures of the answers."""
+
+from typing import Any
 
 import pytest
 
 from engram.gateway.views import TimedStats
 from engram.hotkeys import AuthError, answers
 from engram.ledger import CommitUnknown
-from engram.sessions import SessionEvent
+from engram.sessions import SessionEvent, history
+from engram.sessions import records as session_records
 from tests.gateway.surface import GATEWAY, PHONE, STRANGER, running_gateway
 from tests.gateway.test_purchases import assert_error, assert_session
 
@@ -182,3 +185,52 @@ async def test_a_ledger_that_cannot_be_asked_is_a_503_that_says_so() -> None:
         assert_error(shown, 503, code="unavailable")
         assert shown.headers["Retry-After"]
         assert shown.headers["X-Gateway-Sig"]
+
+
+async def test_a_lost_memory_is_told_until_its_controller_has_restored_it() -> None:
+    async with running_gateway() as gateway:
+        session_id = (await gateway.buy())["session_id"]
+        path = f"/sessions/{session_id}"
+        await gateway.happen(session_id, SessionEvent.NODE_READY)
+
+        async def memory() -> tuple[str, float | None, float | None]:
+            shown = (await gateway.ask("GET", path)).json()
+            return shown["memory"], shown["emptied_at"], shown["restored_at"]
+
+        async def lose(store: str) -> float:
+            session = await gateway.ledger.read(lambda c: session_records.get(c, session_id))
+            assert session is not None
+            at = gateway.clock.now()
+            await gateway.ledger.write(lambda c: session_records.note_store(c, session, store, at))
+            return at
+
+        async def say_restored(emptied_at: float, **more: Any) -> Any:
+            return await gateway.ask("POST", f"{path}/restored", {"emptied_at": emptied_at}, **more)
+
+        await lose("first")
+        assert await memory() == ("kept", None, None)
+        refused = await say_restored(1.5)
+        assert_error(refused, 409, "emptied_at is 1.5, and this session has lost nothing.", "not_this_loss")
+        lost_at = await lose("second")
+        assert await memory() == ("lost", lost_at, None)
+
+        assert_error(await say_restored(lost_at, keypair=STRANGER), 403, code="not_yours")
+        gateway.clock.advance(60)
+        restored = (await say_restored(lost_at)).json()
+        assert (restored["memory"], restored["restored_at"]) == ("restored", pytest.approx(lost_at + 60, abs=1))
+        gateway.clock.advance(60)
+        assert (await say_restored(lost_at)).status_code == 200, "it may be said again"
+        assert await memory() == ("restored", lost_at, restored["restored_at"])
+
+        await lose("third")
+        assert (await memory())[0] == "lost"
+        assert_error(await say_restored(lost_at), 409, code="not_this_loss")
+        events = await gateway.ledger.read(lambda c: history.events_since(c, session_id))
+        assert [e.event for e in events][-3:] == ["memory_lost", "memory_restored", "memory_lost"]
+
+
+@pytest.mark.parametrize("body", [{}, {"emptied_at": "now"}, {"emptied_at": None}, {"emptied_at": [1.0]}])
+async def test_a_loss_that_cannot_be_read_is_refused(body: dict[str, Any]) -> None:
+    async with running_gateway() as gateway:
+        path = f"/sessions/{(await gateway.buy())['session_id']}/restored"
+        assert (await gateway.ask("POST", path, body)).status_code == 400

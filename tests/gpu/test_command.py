@@ -37,6 +37,7 @@ def test_gpus_are_shown_as_lines_and_conditions_judged(nvml_folder: Path) -> Non
     assert shown.stderr == "engram: not met: name is NVIDIA H100 PCIe, wanted one that contains 'A100'\n"
 
 
+@pytest.mark.heavy  # it waits for the whole deadline
 def test_a_driver_that_never_answers_ends_the_command_with_the_reason(nvml_folder: Path) -> None:
     shown = _run(folder=nvml_folder, machine="hang")
     assert shown.returncode == 0

@@ -5,6 +5,8 @@ import pytest
 from engram.gpu import GpuInfo
 from engram.gpu.requirement import parse
 
+pytestmark = pytest.mark.rules
+
 H100 = GpuInfo(
     gpu_count=2, gpu_name="NVIDIA H100 PCIe", vram_gb=85.52, driver_version="570.172.08", cuda_version="12.8"
 )

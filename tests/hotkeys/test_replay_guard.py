@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from engram.hotkeys import AuthError, SignedRequest
-from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS, FirstUse, ReplayFloor, ReplayStore, SingleUse
+from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS, FirstUse, ReplayFloor, ReplayStore
 from engram.hotkeys.scheme import check_window
 
 NOW_MS, WINDOW_MS = 1_750_000_000_000, 60_000
@@ -21,7 +21,19 @@ BOUND = 20
 PHONE, STRANGER = b"p" * 32, b"s" * 32
 
 
-def code(guard: SingleUse, stamp_ms: int, *, message: bytes = b"m" * 32, now_ms: int = NOW_MS) -> str:
+class OneListener:
+    """A store as a verifier uses it, which refuses what was stamped before its start."""
+
+    def __init__(self, started_ms: int, *, bound: int = 20_000, per_sender: int = 1_000) -> None:
+        self.not_before_ms = started_ms + CLOCKS_AHEAD_MS
+        self.store = ReplayStore(bound=bound, per_sender=per_sender)
+
+    def accept(self, public_key: bytes, message: bytes, stamp_ms: int, *, now_ms: int) -> None:
+        check_window(stamp_ms, now_ms, past_ms=WINDOW_MS, future_ms=WINDOW_MS, not_before_ms=self.not_before_ms)
+        self.store.require_new(public_key + message, expires_ms=stamp_ms + WINDOW_MS, now_ms=now_ms)
+
+
+def code(guard: OneListener, stamp_ms: int, *, message: bytes = b"m" * 32, now_ms: int = NOW_MS) -> str:
     try:
         guard.accept(PHONE, message, stamp_ms, now_ms=now_ms)
     except AuthError as refused:
@@ -30,7 +42,7 @@ def code(guard: SingleUse, stamp_ms: int, *, message: bytes = b"m" * 32, now_ms:
 
 
 def test_a_full_guard_refuses_for_now_and_forgets_nothing() -> None:
-    guard = SingleUse(started_ms=0, window_ms=WINDOW_MS, bound=2)
+    guard = OneListener(0, bound=2)
     messages = [bytes([number]) * 32 for number in range(3)]
     assert [code(guard, NOW_MS, message=each) for each in messages] == ["accepted", "accepted", "busy"]
     assert code(guard, NOW_MS, message=messages[0]) == "replay"
@@ -38,26 +50,26 @@ def test_a_full_guard_refuses_for_now_and_forgets_nothing() -> None:
 
 
 def test_one_hotkey_cannot_use_up_the_room_of_all() -> None:
-    guard = SingleUse(started_ms=0, window_ms=WINDOW_MS, per_sender=1)
+    guard = OneListener(0, per_sender=1)
     assert [code(guard, NOW_MS, message=bytes([number]) * 32) for number in range(2)] == ["accepted", "busy"]
     guard.accept(STRANGER, b"m" * 32, NOW_MS, now_ms=NOW_MS)
 
 
 def test_a_request_is_remembered_as_long_as_its_stamp_passes() -> None:
-    guard = SingleUse(started_ms=0, window_ms=WINDOW_MS)
+    guard = OneListener(0)
     assert code(guard, NOW_MS + 60_000) == "accepted"
     assert code(guard, NOW_MS + 60_000, now_ms=NOW_MS + 120_000) == "replay"
 
 
 def test_a_clock_that_is_set_back_lets_nothing_in_again() -> None:
-    guard = SingleUse(started_ms=0, window_ms=WINDOW_MS)
+    guard = OneListener(0)
     assert code(guard, NOW_MS) == "accepted"
     assert code(guard, NOW_MS + 100_000, message=b"n" * 32, now_ms=NOW_MS + 100_000) == "accepted"
     assert code(guard, NOW_MS) == "stale"
 
 
 def test_what_the_process_before_may_have_accepted_is_refused() -> None:
-    guard = SingleUse(started_ms=NOW_MS, window_ms=WINDOW_MS)
+    guard = OneListener(NOW_MS)
     answers = [code(guard, NOW_MS + offset_ms) for offset_ms in (-1, 0, CLOCKS_AHEAD_MS - 1, CLOCKS_AHEAD_MS)]
     assert answers == ["before_start"] * 3 + ["accepted"]
 
@@ -141,13 +153,13 @@ class Restarts(RuleBasedStateMachine):
             self.remembered += 1
 
 
-class SingleUses(Restarts):
+class Listeners(Restarts):
     """Senders' clocks run ahead by less than is allowed for."""
 
     ahead_ms = CLOCKS_AHEAD_MS - 1
 
     def start(self) -> None:
-        self.guard = SingleUse(started_ms=self.now_ms, window_ms=WINDOW_MS, bound=BOUND, per_sender=BOUND)
+        self.guard = OneListener(self.now_ms, bound=BOUND, per_sender=BOUND)
 
     def accepts(self, request: tuple[bytes, int]) -> bool:
         return code(self.guard, request[1], message=signed_bytes(request), now_ms=self.now_ms) == "accepted"
@@ -229,10 +241,10 @@ class FirstUses(RuleBasedStateMachine):
         return "accepted"
 
 
-TestSingleUses = SingleUses.TestCase
+TestListeners = Listeners.TestCase
 TestFloors = Floors.TestCase
 TestFirstUses = FirstUses.TestCase
-for case in (TestSingleUses, TestFloors, TestFirstUses):
+for case in (TestListeners, TestFloors, TestFirstUses):
     case.settings = settings(max_examples=settings().max_examples // 2, stateful_step_count=30)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Final, TypeAlias, TypeGuard
 
 from config.model import Settings
+from tests.house import sources
 
 Types: TypeAlias = set[str]
 """Names of classes that a value may be of."""
@@ -19,6 +20,8 @@ Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 _SECTIONS: Final = {
     name: hint.__name__ for name, hint in typing.get_type_hints(Settings).items() if hasattr(hint, "__struct_fields__")
 }
+_LEAVES: Final = (ast.Name, ast.Constant, ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop)
+"""Nothing is read in them."""
 _FUNCTIONS: Final = "()"
 """Whose fields are the results of functions."""
 _ROUNDS: Final = 3
@@ -27,8 +30,7 @@ _ROUNDS: Final = 3
 
 def reads(modules: Iterable[str], known: Iterable[str] = ()) -> set[str]:
     """Keys of the settings that are read somewhere in the code of these modules; those of `known` only tell types."""
-    trees = [ast.parse(module) for module in modules]
-    others = [ast.parse(module) for module in known]
+    trees, others = sources.trees(modules), sources.trees(known)
     fields: dict[str, dict[str, Types]] = defaultdict(lambda: defaultdict(set))
     for section, name in _SECTIONS.items():
         fields["Settings"][section].add(name)
@@ -50,6 +52,18 @@ class _Module(ast.NodeVisitor):
         self._found = found
         self._class = ""
         self._scopes: list[dict[str, Types]] = [{}]
+
+    def generic_visit(self, node: ast.AST) -> None:
+        for name in node._fields:
+            match getattr(node, name):
+                case list() as several:
+                    for each in several:
+                        if isinstance(each, ast.AST) and not isinstance(each, _LEAVES):
+                            self.visit(each)
+                case ast.AST() as one if not isinstance(one, _LEAVES):
+                    self.visit(one)
+                case _:
+                    pass
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         outer, self._class = self._class, node.name

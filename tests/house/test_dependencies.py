@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.house import sources
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OF_EXTRAS = {"langchain_core", "llama_index"}  # in .venv-adapters, which this test does not look into
@@ -22,17 +24,15 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", re.split(r"[\s\[<>=!~;]", name, maxsplit=1)[0]).lower()
 
 
-def imported(*roots: str) -> Iterator[tuple[str, str]]:
-    """Each top-level package imported under these folders, with the file."""
-    for root in roots:
-        for file in (ROOT / root).rglob("*.py"):
-            if "node_modules" in file.parts:
-                continue
-            for node in ast.walk(ast.parse(file.read_text())):
-                if isinstance(node, ast.Import):
-                    yield from ((alias.name.partition(".")[0], str(file.relative_to(ROOT))) for alias in node.names)
-                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                    yield node.module.partition(".")[0], str(file.relative_to(ROOT))
+def imported(*roots: str, named: str = "") -> Iterator[tuple[str, str]]:
+    """Each top-level package imported under these folders, with the file; only of files that have `named` in them."""
+    for file in sources.files(*roots):
+        text = file.read_text()
+        for node in ast.walk(ast.parse(text)) if named in text else ():
+            if isinstance(node, ast.Import):
+                yield from ((alias.name.partition(".")[0], str(file.relative_to(ROOT))) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.partition(".")[0], str(file.relative_to(ROOT))
 
 
 def declared() -> set[str]:
@@ -94,7 +94,8 @@ def test_no_file_names_a_folder_of_the_machine_it_was_written_on() -> None:
 def test_every_file_of_sqlite_is_opened_by_one_library() -> None:
     """A process that opened one by two libraries would not exclude itself: the kernel's locks belong to the process."""
     driver = {("pysqlite3", "engram/durable/driver.py"), ("sqlite3", "engram/durable/driver.py")}
-    found = {each for each in imported("actors", "config", "engram", "tests") if each[0] in {"sqlite3", "pysqlite3"}}
+    modules = imported("actors", "config", "engram", "tests", named="sqlite3")
+    found = {each for each in modules if each[0] in {"sqlite3", "pysqlite3"}}
     assert found == driver
 
 

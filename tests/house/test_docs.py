@@ -46,3 +46,15 @@ def test_what_differs_from_the_original_stands_on_one_page_which_the_others_name
     for page in elsewhere:
         about = [part for part in prose(page).split("\n\n") if DIFFERS.search(part)]
         assert all("(differences.md)" in part or part.startswith("#") for part in about)
+
+
+def original_surface() -> list[str]:
+    lines = (ROOT / "tests" / "data" / "original-surface.txt").read_text(encoding="utf-8").splitlines()
+    return [line.partition("\t")[2] for line in lines if not line.startswith("#")]
+
+
+def test_everything_that_the_original_names_has_its_replacement_named() -> None:
+    page = (ROOT / "docs" / "from-the-original.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("|") and "---" not in line]
+    before = {name for row in rows for name in re.findall(r"`([^`]+)`", row[0]) if row[1].strip()}
+    assert [name for name in original_surface() if not any(each.startswith(name) for each in before)] == []

@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
+from tests.house import sources
+
 ROOT: Final = Path(__file__).parents[2]
 SETTLED: Final = frozenset(
     [
@@ -63,7 +65,7 @@ def homonyms() -> set[str]:
             inside = path.relative_to(ROOT).parts
             area = inside[0] if inside[0] != "engram" else inside[1].removesuffix(".py")
             if area in SETTLED:
-                for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                for node in sources.trees([path.read_text(encoding="utf-8")])[0].body:
                     if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                         areas[node.name].add(area)
     return {name for name, found in areas.items() if len(found) > 1}

@@ -102,3 +102,15 @@ def test_a_fragment_without_a_kind_stops_the_release(checkout: Path) -> None:
     done = release(checkout, "0.2.0")
     assert done.returncode != 0
     assert "a fragment ends with" in done.stderr
+
+
+def test_a_release_that_cannot_be_built_leaves_the_checkout_as_it_was(checkout: Path) -> None:
+    before = run(checkout, "git", "rev-parse", "HEAD").stdout
+    command = ["scripts/release", "0.2.0", "--date", "2026-12-01"]
+    environ = {**ENVIRON, "PYTHON": sys.executable, "PYTHONSAFEPATH": "1"}
+    done = subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "it failed; the checkout is as it was" in done.stderr
+    assert run(checkout, "git", "rev-parse", "HEAD").stdout == before
+    assert run(checkout, "git", "status", "--porcelain").stdout == ""
+    assert (checkout / "changes" / "a.feature.md").exists()

@@ -1,9 +1,12 @@
 """A table belongs to one area, whose functions are what others ask; and SQLite's own SQL stands behind one seam."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.house import sources
 
 ROOT = Path(__file__).parents[2]
 SQLITE_ALONE = {
@@ -15,10 +18,16 @@ SQLITE_ALONE = {
 """Where SQLAlchemy's dialect of SQLite may be named: the seam, and what compiles statements for SQLite's own driver."""
 
 
-def imports() -> Iterator[tuple[Path, str]]:
+@functools.cache
+def imports() -> list[tuple[Path, str]]:
     """Each name that a module of the product imports, with its module."""
-    for path in sorted((ROOT / "engram").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    return list(_imports())
+
+
+def _imports() -> Iterator[tuple[Path, str]]:
+    paths = sorted((ROOT / "engram").rglob("*.py"))
+    for path, tree in zip(paths, sources.trees(path.read_text(encoding="utf-8") for path in paths), strict=True):
+        for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom):
                 yield from ((path.relative_to(ROOT), f"{node.module}.{alias.name}") for alias in node.names)
             elif isinstance(node, ast.Import):

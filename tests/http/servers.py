@@ -25,6 +25,9 @@ class Noted:
         self.refusals.append(refused.code)
         return "0" * 16, ()
 
+    def count_refusal(self, client: str) -> float:
+        return 0.0
+
     def dropped(self, code: str) -> None:
         self.drops.append(code)
 
@@ -87,7 +90,9 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _serve_echo(port: int) -> None:
-    async with bare(echo, port=port):
+    from tests.http.seen import app
+
+    async with bare(app, port=port):
         await trio.sleep_forever()
 
 

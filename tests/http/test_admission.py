@@ -14,8 +14,9 @@ LEAVES = st.booleans()
 
 
 class Place:
-    def __init__(self, idle_since: int | None) -> None:
-        self.idle_since = idle_since
+    def __init__(self, idle_since: int | None, blocked_since: int | None = None) -> None:
+        self.idle_since, self.blocked_since = idle_since, blocked_since
+        self.arriving = False
 
 
 def filled(entries: Iterable[tuple[str, int | None]], trusted: tuple[str, ...] = ()) -> Admission[Place]:
@@ -83,6 +84,20 @@ def test_clients_behind_a_trusted_proxy_go_last() -> None:
     assert evicted(filled(entries[:2], trusted=("10.0.0.1",))) == 1
 
 
+def test_clients_behind_a_trusted_ipv6_proxy_go_last_and_not_with_their_neighbours() -> None:
+    proxy, neighbour = "2001:db8::1", "2001:db8::2"
+    entries = [(proxy, 1), (proxy, 2), ("192.0.2.1", 7)]
+    assert evicted(filled(entries, trusted=(proxy,))) == 7
+    assert evicted(filled([*entries, (neighbour, 5)], trusted=(proxy,))) == 5
+    assert evicted(filled(entries[:2], trusted=(proxy,))) == 1
+
+
+def test_of_addresses_with_as_many_connections_the_longest_idle_goes() -> None:
+    assert evicted(filled([("192.0.2.1", 90), ("192.0.2.2", 1), ("192.0.2.3", 50)])) == 1
+    twice = [("192.0.2.1", 90), ("192.0.2.1", 80), ("192.0.2.2", 20), ("192.0.2.2", 10), ("192.0.2.3", 5)]
+    assert evicted(filled(twice)) == 10
+
+
 @pytest.mark.parametrize("twice", [False, True])
 def test_leaving_twice_counts_once(twice: bool) -> None:
     admission = Admission[Place](2, 0, ClientAddress())
@@ -118,3 +133,43 @@ def test_the_counts_are_those_of_a_plain_model(steps: list[tuple[int, int | None
     else:
         most = max(count for count, _ in idle_places)
         assert chosen in [place for count, place in idle_places if count == most]
+
+
+def test_a_request_that_has_arrived_keeps_its_connection_and_only_the_one_to_be_closed_is_asked_for_it() -> None:
+    asked = list[int]()
+
+    class Counted(Place):
+        @property
+        def arriving(self) -> bool:
+            assert self.idle_since is not None
+            asked.append(self.idle_since)
+            return self.idle_since == 1
+
+        @arriving.setter
+        def arriving(self, _: bool) -> None: ...
+
+    admission = Admission[Place](100, 0, ClientAddress())
+    for turn in (3, 1, 2, 5, 4):
+        admission.enter("192.0.2.1", Counted(turn))
+    assert evicted(admission) == 2
+    assert asked == [1, 2]
+
+
+def test_the_longest_blocked_of_a_crowded_address_without_idle_ones_goes_and_no_lone_one() -> None:
+    admission = Admission[Place](100, 3, ClientAddress(("10.0.0.0/8",)))
+    lone, first, second = Place(None, 1), Place(None, 3), Place(None, 4)
+    for peer, place in (("192.0.2.1", lone), ("192.0.2.2", second), ("192.0.2.2", first), ("192.0.2.2", Place(None))):
+        admission.enter(peer, place)
+    for expected in (first, second):
+        assert admission.to_evict() is expected
+        admission.leave("192.0.2.2", expected)
+    assert admission.to_evict() is None
+    for _ in range(4):
+        admission.enter("10.0.0.1", Place(None, 2))
+    admission.enter("192.0.2.2", second)
+    assert admission.to_evict() is second, "a trusted proxy's are considered last"
+    admission.leave("192.0.2.2", second)
+    admission.enter("192.0.2.3", idle := Place(5))
+    assert admission.to_evict() is idle
+    admission.end(lone)
+    assert admission.to_evict() is lone, "what has ended goes before all others"

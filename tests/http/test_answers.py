@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engram.http import answers, framing
 from engram.http.answers import END, NEED, AnswerHead, AnswerParser, Refused
+from engram.http.framing import fields
 from engram.http.head import Bounds
 from engram.http.parser import Parser
 
@@ -236,3 +238,33 @@ def test_many_small_pieces_in_one_read_cost_in_proportion_to_their_bytes(head: b
     """Cutting each from a copy of the rest costs its square: 44 ms of the loop for 64 KiB of chunks of one byte."""
     many = 2**20 // len(repeated)
     assert work_s(head + repeated * many) < 0.001 + 40 * work_s(head + repeated * (many // 16))
+
+
+LINES = b"a:\r\n" * 10_000
+
+
+@pytest.mark.parametrize("head", [OK, CHUNKED + b"\r\n0\r\n"], ids=["headers", "trailers"])
+@pytest.mark.parametrize("past", [False, True])
+def test_so_many_headers_or_trailers_are_taken_and_more_are_counted_and_not_taken_apart(
+    head: bytes, past: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = 0
+
+    def counting(lines: bytes) -> list[tuple[bytes, bytes]]:
+        nonlocal longest
+        longest = max(longest, lines.count(b"\r\n"))
+        return fields(lines)
+
+    for module in (answers, framing):
+        monkeypatch.setattr(module, "fields", counting)
+    parser = AnswerParser()
+    parser.feed(head + (LINES if past else LINES[: 4 * 256]) + b"\r\n")
+    if past:
+        with pytest.raises(Refused, match="more than 256"):
+            while parser.next() is not NEED:
+                pass
+    else:
+        while parser.next() not in (NEED, END):
+            pass
+        assert len(parser.trailers) == (256 if b"chunked" in head else 0)
+    assert longest <= 256

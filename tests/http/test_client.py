@@ -225,7 +225,9 @@ async def test_compressed_answers_are_bounded_by_what_they_become(
     bomb = await listen(nursery, always(answer(zlib.compress(bytes(5_000_000)), "200 OK", "content-encoding: deflate")))
     with pytest.raises(TooLarge):
         await client.request("GET", f"http://127.0.0.1:{bomb}/", fresh=fresh)
-    for body, encoding in ((b"x", "br"), (b"no gzip", "gzip")):
+    whole = gzip.compress(bytes(100_000) + b"tail")
+    cut, two = (whole[: len(whole) // 2], "gzip"), (gzip.compress(b"first") + gzip.compress(b"second"), "gzip")
+    for body, encoding in ((b"x", "br"), (b"no gzip", "gzip"), cut, (whole[:-1], "gzip"), two):
         port = await listen(nursery, always(answer(body, "200 OK", f"content-encoding: {encoding}")))
         with pytest.raises(BadAnswer):
             await client.request("GET", f"http://127.0.0.1:{port}/", fresh=fresh)

@@ -4,6 +4,7 @@ own address."""
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -74,6 +75,35 @@ async def test_a_client_of_another_address_is_served_at_once_while_one_is_slow(a
             await trio.sleep(0.2)
     assert served > 10
     assert running.noted.connections <= 200
+
+
+async def test_a_client_of_another_address_is_served_at_once_while_several_send_slow_bodies() -> None:
+    """slowhttptest knows one address; here eight open again what is closed, and send a byte at a time."""
+    limits = Limits(max_connections=200, max_per_address=50, patience=Patience(body_s=20))
+    head = b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 100000\r\n\r\n"
+
+    async def attack(address: str) -> None:
+        while True:
+            with suppress(OSError, trio.BrokenResourceError):
+                stream = await trio.open_tcp_stream("127.0.0.1", running.port, local_address=address)
+                async with stream:
+                    await stream.send_all(head)
+                    while True:
+                        await stream.send_all(b"x")
+                        await trio.sleep(0.5)
+            await trio.sleep(0.1)
+
+    async with bare(app, limits) as running, trio.open_nursery() as nursery:
+        for number in range(400):
+            nursery.start_soon(attack, f"127.0.1.{1 + number % 8}")
+        while running.noted.connections < 200:  # noqa: ASYNC110 -- the attackers tell nobody
+            await trio.sleep(0.05)
+        for _ in range(30):
+            with trio.fail_after(2):
+                assert await served_to("127.0.0.2", running)
+            await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    assert "evicted" in running.noted.drops
 
 
 async def served_to(address: str, running: Bare) -> bool:

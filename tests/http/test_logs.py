@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import io
 import json
 import logging
@@ -21,7 +22,7 @@ def answered(path: str = "/list", request_id: str = "r1") -> None:
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [json.loads(line) for line in stream.getvalue().splitlines() if line]
 
 
 def test_an_event_is_one_json_object_with_what_was_bound() -> None:
@@ -212,3 +213,31 @@ def test_every_line_names_the_module_that_wrote_it() -> None:
     logging.getLogger("library").warning("four")
     named = {str(line["event"]): line.get("module") for line in lines(stream)}
     assert named == {"one": "engram.proxy", "two": None, "three": "engram.other", "four": "library"}
+
+
+class FillingDisk(io.StringIO):
+    """Takes half of what is written while it is full, and then refuses."""
+
+    full = False
+
+    def write(self, text: str) -> int:
+        if not self.full:
+            return super().write(text)
+        super().write(text[: len(text) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_line_that_the_disk_cut_does_not_spoil_the_next_one() -> None:
+    disk = FillingDisk()
+    logs.configure("INFO", json=True, stream=disk)
+    log = structlog.get_logger("engram.test")
+    log.info("before")
+    disk.full = True
+    log.info("cut off")
+    disk.full = False
+    log.info("after")
+    read = []
+    for line in disk.getvalue().splitlines():
+        with contextlib.suppress(ValueError):
+            read.append(json.loads(line)["event"])
+    assert read == ["before", "after"]

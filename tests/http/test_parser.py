@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engram.http import framing
+from engram.http import head as head_module
+from engram.http.framing import fields
 from engram.http.head import Bounds, Head, Refused
 from engram.http.parser import END, NEED, Parser
 from tests.http.raw_requests import CASES, Case
@@ -237,3 +240,53 @@ def test_what_arrives_in_small_parts_costs_no_more_each_the_more_there_is(begin:
         return min(took)
 
     assert cost(64_000) < 13 * cost(8_000) + 0.01  # 8 times as much
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        (b"Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: websocket\r\n", "duplicate_header"),
+        (b"Connection: Upgrade\r\nUpgrade: h2c\r\nUpgrade: websocket\r\n", "duplicate_header"),
+        (b"Expect: 100-continue\r\nExpect: magic\r\n", "bad_expectation"),
+        (b"Expect: magic\r\nExpect: 100-continue\r\n", "bad_expectation"),
+    ],
+)
+def test_a_field_that_is_repeated_is_judged_by_each_of_its_values(fields: bytes, code: str) -> None:
+    parser = Parser(Bounds(websocket=True))
+    parser.feed(b"GET / HTTP/1.1\r\nHost: t\r\n" + fields + b"\r\n")
+    with pytest.raises(Refused) as refused:
+        parser.next()
+    assert refused.value.code == code
+
+
+def test_options_of_the_connection_count_wherever_they_stand() -> None:
+    def keeps(fields: bytes) -> bool:
+        parser = Parser(BOUNDS)
+        parser.feed(b"GET / HTTP/1.1\r\nHost: t\r\n" + fields + b"\r\n")
+        head = parser.next()
+        assert isinstance(head, Head)
+        return head.keep
+
+    assert keeps(b"Connection: keep-alive\r\nConnection: x\r\n")
+    assert not keeps(b"Connection: close\r\nConnection: x\r\n")
+    assert not keeps(b"Connection: x\r\nX-A: b\r\nConnection: y, Close\r\n")
+
+
+@pytest.mark.parametrize("count", [99, 8_000])
+@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.1\r\n"], ids=["headers", "trailers"])
+def test_so_many_headers_or_trailers_are_taken_and_more_are_counted_and_not_taken_apart(
+    begun: bytes, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = 0
+
+    def counting(lines: bytes) -> list[tuple[bytes, bytes]]:
+        nonlocal longest
+        longest = max(longest, lines.count(b"\r\n"))
+        return fields(lines)
+
+    for module in (head_module, framing):
+        monkeypatch.setattr(module, "fields", counting)
+    chunks = b"Transfer-Encoding: chunked\r\n\r\n0\r\n" if begun.startswith(b"POST") else b""
+    seen = parse(begun + b"Host: t\r\n" + chunks + b"a:\r\n" * count + b"\r\n")
+    assert seen.refused == (None if count < 100 else 400 if chunks else 431)
+    assert longest <= 100

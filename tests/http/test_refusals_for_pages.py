@@ -27,6 +27,28 @@ async def test_a_page_of_an_allowed_origin_may_read_why_its_request_was_refused(
         assert "Retry-After" in answer.headers["access-control-expose-headers"]
 
 
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"TRACE / HTTP/1.1\r\nHost: t\r\n\r\n", 405),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        (REFUSED["bad_host"], 400),
+    ],
+)
+async def test_no_cache_keeps_what_a_connection_was_refused_for(raw: bytes, status: int) -> None:
+    async with serving(make_app()) as running, connect(running) as client:
+        refused = await client.ask(raw)
+        assert (refused.status, refused.headers["cache-control"]) == (status, "no-store")
+
+
+async def test_no_cache_keeps_that_there_was_no_room() -> None:
+    one = settings(max_connections_per_ip=1)
+    async with serving(make_app(), one) as running, connect(running) as held, connect(running) as second:
+        refused = await second.read()
+        assert (refused.status, refused.headers["cache-control"]) == (503, "no-store")
+        assert (await held.ask(get())).status == 404
+
+
 @pytest.mark.parametrize("code", REFUSED)
 async def test_a_page_of_another_origin_may_not(code: str) -> None:
     app = routed(make_app(settings(cors_origins=("https://another.example",))))

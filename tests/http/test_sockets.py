@@ -4,11 +4,16 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
+import trio
 
-from engram.http.sockets import Address, listen, passed
+from engram.http.listener import serve
+from engram.http.sockets import Address, hand_down, listen, passed
+from tests.http.harness import SETTINGS, Running, connect, get, make_app
 
 CHILD = """
 import os, trio
@@ -81,5 +86,27 @@ def test_a_socket_on_a_path_is_refused_by_its_name(tmp_path: Path) -> None:
         first = 3
         names = ":" * (held.fileno() - first) + "gateway"
         environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(held.fileno() - first + 1)}
-        with pytest.raises(ValueError, match=rf"descriptor {held.fileno()} \(gateway\) .* must listen on TCP"):
+        with pytest.raises(ValueError, match=rf"descriptor {held.fileno()} \(gateway\) must listen on TCP"):
             passed({**environ, "LISTEN_FDNAMES": names}, "gateway")
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+async def test_on_a_socket_of_both_families_a_trusted_proxy_is_known_by_its_ipv4_address() -> None:
+    settings = msgspec.structs.replace(
+        SETTINGS, trusted_proxies=("127.0.0.1/32",), requests_per_minute_per_ip=60, max_connections_per_ip=2
+    )
+    app, running = make_app(settings, name="both-families"), Running()
+
+    async def serving() -> None:
+        await serve(app, "127.0.0.1", 0, context=running, settings=settings)
+
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as held:
+        hand_down("both-families", os.dup(held.fileno()))
+        async with trio.open_nursery() as nursery, AsyncExitStack() as stack:
+            nursery.start_soon(serving)
+            await running.wait_ready()
+            clients = [await stack.enter_async_context(connect(running)) for _ in range(3)]
+            for number in range(40):
+                answer = await clients[number % 3].ask(get("/nowhere", f"X-Forwarded-For: 203.0.113.{number}"))
+                assert answer.status == 404, "the limits count the client, not its proxy"
+            nursery.cancel_scope.cancel()

@@ -3,6 +3,7 @@ import pytest
 import trio
 
 from engram.http.app import App
+from engram.http.asgi import Receive, Send
 from engram.http.request import Request, Stream
 from engram.http.router import Router
 from engram.http.sse import EventSink, event_stream, render
@@ -75,6 +76,37 @@ async def test_a_producer_ends_when_its_client_leaves(app: App, ended: trio.Even
             await ended.wait()
         await trio.testing.wait_all_tasks_blocked(0.02)
         assert app.open_event_streams == 0
+
+
+async def test_a_head_of_a_stream_is_answered_without_running_it(app: App) -> None:
+    class Held(Stream):
+        """Is let go of, or runs."""
+
+        def __init__(self) -> None:
+            self.headers = {"Content-Type": "text/plain"}
+            self.ends: list[str] = []
+
+        async def run(self, receive: Receive, send: Send, draining: trio.Event) -> None:
+            self.ends.append("ran")
+
+        async def discard(self) -> None:
+            self.ends.append("discarded")
+
+    held = Held()
+
+    async def holding(_: Request) -> Stream:
+        return held
+
+    Router(app).add("GET", "/held", holding)
+    async with serving(app) as running, connect(running) as client:
+        whole = await client.ask(get("/three"))
+        head = await client.ask(get("/three").replace(b"GET", b"HEAD"), "HEAD")
+        assert (head.status, head.headers["content-type"], head.body) == (200, whole.headers["content-type"], b"")
+        for path in ("/endless", "/held"):
+            assert (await client.ask(get(path).replace(b"GET", b"HEAD"), "HEAD")).status == 200
+        assert (await client.ask(get("/nothing"))).status == 404, "the connection goes on"
+        assert app.open_event_streams == 0
+    assert held.ends == ["discarded"]
 
 
 async def test_streams_end_cleanly_when_the_server_drains(app: App, ended: trio.Event) -> None:

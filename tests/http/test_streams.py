@@ -1,6 +1,8 @@
 """Requests and answers that are streamed, over connections that do their worst; and what becomes of the connections."""
 
 import gc
+import hashlib
+import json
 import os
 import random
 import socket
@@ -270,6 +272,30 @@ async def test_a_slow_server_holds_up_the_sender_until_its_time_is_over(
     assert given < 16_000_000
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_large_body_may_take_its_time_while_the_server_takes_it(
+    client: HttpClient, nursery: trio.Nursery, streamed: bool
+) -> None:
+    body = bytes(30_000_000)
+
+    async def slow(stream: trio.SocketStream) -> None:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
+        received = len(await read_head(stream))
+        while received < len(body):
+            received += len(await stream.receive_some(262_144))
+            await trio.sleep(0.01)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    url = f"http://127.0.0.1:{await listen(nursery, slow)}/"
+    began = trio.current_time()
+    if streamed:
+        async with client.stream("POST", url, body=body, answer_s=0.5) as answer:
+            assert answer.status == 200
+    else:
+        assert (await client.request("POST", url, content=body, read_s=0.5, total_s=60)).status == 200
+    assert trio.current_time() - began > 0.5, "longer than each wait may be"
+
+
 async def test_the_wait_for_an_answer_begins_when_the_request_has_been_sent(
     client: HttpClient, nursery: trio.Nursery
 ) -> None:
@@ -475,11 +501,21 @@ async def test_other_peoples_servers_echo_what_is_streamed(client: HttpClient, n
     with running(name) as port:
         url = f"http://127.0.0.1:{port}/"
         for _ in range(3):
-            assert await everything(client, url, parts(100)) == PART * 100
-            assert await everything(client, url, PART) == PART
-            assert (await client.request("POST", url, content=PART)).content == PART
+            assert received(await everything(client, url, parts(100))) == received_of(PART * 100)
+            assert received(await everything(client, url, PART)) == received_of(PART)
+            assert received((await client.request("POST", url, content=PART)).content) == received_of(PART)
             assert (await client.request("HEAD", url)).status == 200
         assert client.idle_connections == 1
+
+
+def received(answer: bytes) -> tuple[int, str]:
+    """What another server's application says that it received: size and sha256."""
+    said = json.loads(answer)
+    return said["size"], said["sha256"]
+
+
+def received_of(body: bytes) -> tuple[int, str]:
+    return len(body), hashlib.sha256(body).hexdigest()
 
 
 @pytest.mark.heavy
@@ -490,7 +526,8 @@ async def test_nginx_answers_early_and_keeps_the_connection_it_can(client: HttpC
         url = f"http://127.0.0.1:{port}/"
         for _ in range(3):
             assert (await client.request("GET", url)).status == 200
-            assert await everything(client, url, parts(10)) == b""
-        assert (await client.request("POST", url, content=bytes(2_000_000))).status == 413
-        async with client.stream("POST", url, body=parts(1_000)) as answered:
+            assert received(await everything(client, url, parts(10))) == received_of(PART * 10)
+            assert await everything(client, f"{url}early", parts(10)) == b""
+        assert (await client.request("POST", url, content=bytes(9_000_000))).status == 413
+        async with client.stream("POST", f"{url}early", body=parts(1_000)) as answered:
             assert answered.status == 200

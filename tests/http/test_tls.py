@@ -5,16 +5,23 @@ import shutil
 import socket
 import ssl
 import subprocess
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio.testing import MockClock
 
 from engram.http.asgi import Send, respond
+from engram.http.client import HttpClient
 from engram.http.connection import Patience
+from engram.http.errors import Interrupted
+from engram.http.forwarding import Failed, Upstream
 from engram.http.server import Limits
+from engram.http.targets import target
 from engram.http.tls import Certificates
+from tests.http.origin import listen
 from tests.http.servers import Bare, bare, echo
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here to make certificates")
@@ -270,3 +277,89 @@ async def test_a_connection_beyond_the_bound_is_closed_without_a_word_in_the_cle
     ):
         with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
             assert await second.receive_some(4_096) == b""
+
+
+@pytest.mark.parametrize(("lines", "meant"), [(b"", True), (b"", False), (b"Content-Length: 5\r\n", False)])
+async def test_only_an_answer_whose_end_its_server_has_said_is_whole(
+    pair: tuple[Path, Path], lines: bytes, meant: bool
+) -> None:
+    """Many servers close without close_notify: by its length an answer is whole all the same (RFC 9112, 9.8)."""
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(*pair)
+
+    async def conversation(raw: trio.SocketStream) -> None:
+        stream = trio.SSLStream(raw, serving, server_side=True)
+        await stream.receive_some(65_536)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\nhello")
+        if meant:
+            await stream.aclose()
+
+    trusted = ssl.create_default_context(cafile=str(pair[0]))
+    async with trio.open_nursery() as nursery:
+        port = await listen(nursery, conversation)
+        whole = meant or bool(lines)
+        with nullcontext() if whole else pytest.raises(Interrupted, match="before the end"):
+            answer = await HttpClient(tls=trusted).request("GET", f"https://127.0.0.1:{port}/")
+            assert answer.content == b"hello"
+        upstream = Upstream(1, 60, trusted)
+        async with upstream.connection(target(f"https://127.0.0.1:{port}/"), 5, 5, bodyless=False) as forwarding:
+            await forwarding.send(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            forwarding.sent()
+            with nullcontext() if whole else pytest.raises(Failed, check=lambda failed: failed.reason == "cut"):
+                await forwarding.head(5)
+                assert await forwarding.part(5) == b"hello"
+                assert await forwarding.part(5) is None
+        nursery.cancel_scope.cancel()
+
+
+async def test_clients_in_their_handshake_and_in_the_queue_are_answered_when_the_server_stops(
+    pair: tuple[Path, Path],
+) -> None:
+    async with bare(echo, certificates=Certificates(*pair)) as running, AsyncExitStack() as stack:
+
+        async def connect() -> trio.SocketStream:
+            return await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", running.port))
+
+        greeted = await connect()
+        context = ssl.create_default_context(cafile=str(pair[0]))
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        engine = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+        with pytest.raises(ssl.SSLWantReadError):
+            engine.do_handshake()
+        await greeted.send_all(outgoing.read())
+        incoming.write(bytes(await greeted.receive_some(65_536)))  # the server waits for our last word
+        queued = [await connect() for _ in range(5)]
+        running.stop.set()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        engine.do_handshake()
+        engine.write(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        await greeted.send_all(outgoing.read())
+        said = b""
+        with trio.fail_after(5):
+            while not said:
+                incoming.write(bytes(await greeted.receive_some(65_536)))
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    said = engine.read(65_536)
+            assert said.startswith(b"HTTP/1.1 200 ")
+            for raw in queued:
+                stream = trio.SSLStream(raw, context, server_hostname="127.0.0.1", https_compatible=True)
+                await stream.send_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+                assert (await read_until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await running.stopped.wait()
+    assert running.drained
+
+
+async def test_a_client_that_does_not_shake_hands_holds_the_drain_up_for_seconds_only(
+    pair: tuple[Path, Path], autojump_clock: MockClock
+) -> None:
+    async with (
+        bare(echo, certificates=Certificates(*pair), drain_s=30) as running,
+        await trio.open_tcp_stream("127.0.0.1", running.port) as silent,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        running.stop.set()
+        began = trio.current_time()
+        await running.stopped.wait()
+        assert trio.current_time() - began < 3
+        assert await silent.receive_some(1) == b""
+    assert running.drained

@@ -1,8 +1,9 @@
 """WebSockets: a client by wsproto on one side, an ASGI application on the other."""
 
 import gc
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 import trio
@@ -24,8 +25,9 @@ from wsproto.events import (
 from engram.http.asgi import Receive, Scope, Send
 from engram.http.connection import Patience
 from engram.http.head import Bounds
+from engram.http.messages import MESSAGE_BYTES, Messages
 from engram.http.server import Limits
-from engram.http.websocket import DENIAL, MESSAGE_BYTES, WebSocket
+from engram.http.websocket import DENIAL
 from tests.http.servers import bare
 
 KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -181,6 +183,24 @@ async def test_a_message_that_is_too_large_closes_with_1009() -> None:
         assert event.code == 1009
 
 
+async def test_open_websockets_of_a_crowded_address_make_room_and_the_longest_silent_first() -> None:
+    limits = Limits(bounds=Bounds(websocket=True), max_connections=3)
+    async with bare(echo, limits) as running, AsyncExitStack() as stack:
+        first, second, third = [await stack.enter_async_context(connected(running.port)) for _ in range(3)]
+        for client in (first, second, third):
+            await client.next()
+        await first.send(TextMessage(data="not silent"))
+        assert isinstance(await first.next(), TextMessage)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        async with await trio.open_tcp_stream("127.0.0.1", running.port) as fresh:
+            await fresh.send_all(b"GET / HTTP/1.1\r\nHost: t\r\nUpgrade: h2c\r\n\r\n")
+            assert (await fresh.receive_some(65_536)).startswith(b"HTTP/1.1 400 ")
+        assert running.noted.drops == ["evicted"]
+        assert await second.next() is None
+        await first.send(TextMessage(data="still there"))
+        assert isinstance(await first.next(), TextMessage)
+
+
 async def test_a_silent_client_is_pinged_and_then_closed() -> None:
     limits = Limits(bounds=Bounds(websocket=True), patience=Patience(idle_s=0.2))
     async with bare(echo, limits) as running, connected(running.port) as client:
@@ -307,7 +327,7 @@ async def test_a_message_in_endless_empty_fragments_takes_no_room() -> None:
         for _ in range(20):
             await client.stream.send_all(empty)
         await trio.testing.wait_all_tasks_blocked(0.02)
-        assert sum(len(each._text) for each in gc.get_objects() if isinstance(each, WebSocket)) == 1
+        assert sum(len(each._parts) for each in gc.get_objects() if isinstance(each, Messages)) == 1
         await client.send(TextMessage(data="z"))
         event = await client.next()
         assert isinstance(event, TextMessage)
@@ -392,3 +412,46 @@ async def test_frames_that_come_while_the_application_waits_before_it_accepts_ar
             except trio.BrokenResourceError:
                 assert count > 1
     assert seen == (["x" * 128] if count == 1 else ["websocket.disconnect"] * 2)
+
+
+async def test_frames_of_several_tasks_and_pongs_do_not_mix() -> None:
+    """A ping in the middle of a large frame that waits for room, and a second sender: each frame arrives whole."""
+    big, small = b"A" * 900_000, b"B" * 10
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+
+        async def listen() -> None:
+            while (await receive())["type"] != "websocket.disconnect":
+                pass
+
+        async def repeat(data: bytes, times: int) -> None:
+            for _ in range(times):
+                await send({"type": "websocket.send", "bytes": data})
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen)
+            async with trio.open_nursery() as sending:
+                sending.start_soon(repeat, big, 8)
+                sending.start_soon(repeat, small, 300)
+            await send({"type": "websocket.close"})
+
+    messages, pongs, current = list[bytes](), 0, b""
+    async with bare(app, OFFERED) as running, connected(running.port) as client:
+        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        assert isinstance(await client.next(), AcceptConnection)
+        for _ in range(20):
+            await client.send(Ping(payload=b"there?"))
+        while not isinstance(event := await client.next(), CloseConnection):
+            assert event is not None, "cut"
+            if isinstance(event, BytesMessage):
+                current += bytes(event.data)
+                if event.message_finished:
+                    messages.append(current)
+                    current = b""
+            elif isinstance(event, Pong):
+                pongs += 1
+        await client.send(event.response())
+    assert (messages.count(big), messages.count(small), len(messages), pongs) == (8, 300, 308, 20)

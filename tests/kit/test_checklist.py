@@ -8,9 +8,21 @@ import pytest
 from engram.kit.checklist import COMMIT, INCENTIVE, LINES, LOCALLY, OPEN_SOURCE, REGISTER, OnChain, checklist
 from engram.kit.inspection import Finding, Inspected
 
+pytestmark = pytest.mark.rules
+
 GOOD = Inspected([Finding("answers", True, "")], [Finding("replay", True, "")], [Finding("inference", True, "")])
 NOTHING = Inspected([Finding("answers", False, "no connection")], [], [])
-EARNING = OnChain(registered=True, netuid=11, uid=7, committed="1.2.3.4:8080", incentive=0.5, emission_rao=2 * 10**9)
+EARNING = OnChain(
+    registered=True,
+    netuid=11,
+    uid=7,
+    committed="1.2.3.4:8080",
+    incentive=0.5,
+    emission_rao=2 * 10**9,
+    since_block=1021,
+    incentive_change=-0.01,
+    emission_change_rao=250_000_000,
+)
 THERE = (Finding("certificate", True, ""), Finding("answers", True, ""))
 DEAD = (Finding("answers", False, "no connection"),)
 
@@ -33,8 +45,16 @@ def test_a_miner_that_earns_and_is_open_is_green_in_every_line(tmp_path: Path) -
     lines = words(GOOD, EARNING, tmp_path)
     assert {state for state, _ in lines.values()} == {"good"}
     assert lines[REGISTER][1] == "uid 7 on subnet 11"
-    assert lines[INCENTIVE][1] == "incentive 0.5000, emission 2.000000 alpha a tempo"
+    assert lines[INCENTIVE][1] == (
+        "incentive 0.5000, emission 2.000000 alpha a tempo; -0.0100 and +0.250000 since block 1021"
+    )
     assert lines[OPEN_SOURCE][1] == "LICENSE; https://example.org/mine"
+
+
+def test_earnings_whose_change_is_not_known_are_shown_with_the_reason() -> None:
+    unknown = OnChain(registered=True, netuid=11, incentive=0.5, emission_rao=0, change_unknown_because="no block 9")
+    state, said = words(GOOD, unknown)[INCENTIVE]
+    assert (state, said.partition("; ")[2]) == ("good", "their change is not known: no block 9")
 
 
 def test_what_is_not_registered_is_to_be_registered_and_earns_nothing() -> None:
@@ -72,6 +92,12 @@ def test_a_miner_that_is_not_reached_has_all_that_depends_on_it_to_do() -> None:
         OPEN_SOURCE,
     ]
     assert "no connection" in lines[LINES[4]][1]
+
+
+def test_a_miner_that_fails_before_a_validator_is_not_tested() -> None:
+    failing = Inspected(GOOD.reach, GOOD.signatures, [Finding("inference", False, "answered with 500")])
+    assert words(failing, None)[LOCALLY] == ("to do", "the validator 5V saw it fail: see the lines above")
+    assert words(GOOD, None)[LOCALLY] == ("good", "seen by the validator 5V")
 
 
 @pytest.mark.parametrize(

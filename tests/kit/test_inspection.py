@@ -118,6 +118,16 @@ async def test_only_the_miner_of_the_hotkey_is_found_at_an_address() -> None:
     assert (dead.what, dead.good) == ("answers", False)
 
 
+@pytest.mark.parametrize("status", ["500 Internal Server Error", "404 Not Found", "429 Too Many Requests"])
+async def test_an_address_whose_miner_does_no_work_is_not_a_good_one(status: str) -> None:
+    async with backend(answer(b"{}", status)) as servers, proxying(settings_for(servers.port)) as proxied:
+        seen = await owned(proxied.url, BOB.public_key)
+    assert (seen.good, f"it answered a request for this hotkey with {status[:3]}" in seen.words) == (False, True), seen
+    async with proxying(settings_for(closed_port())) as proxied:
+        seen = await owned(proxied.url, BOB.public_key)
+    assert (seen.good, "with 502" in seen.words or "with 503" in seen.words) == (False, True), seen
+
+
 async def test_a_backend_that_answers_past_the_proxy_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engram.kit.inspection.is_public_host", lambda host: True)
     async with backend(answer()) as servers, proxying(settings_for(servers.port)) as proxied:

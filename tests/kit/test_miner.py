@@ -1,6 +1,7 @@
 """A kit miner over real sockets: who may call, what fits, and what clients of the originals read."""
 
 import hashlib
+import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated
@@ -14,6 +15,8 @@ from engram.kit import Caller, Miner, MinerSettings
 from engram.kit.settings import CallersSection, MinerSection, ServeSection
 from engram.kit.signing import signed
 from engram.kit.testing import Served, serve
+
+pytestmark = pytest.mark.rules
 
 MINER = Keypair.generate()
 VALIDATOR = Keypair.generate()
@@ -103,6 +106,16 @@ async def test_the_sample_client_with_x_epistula_headers_works_unchanged_and_rea
         assert await detail(of_seed_002(body, Keypair.generate())) == (403, "Not a validator")
 
     await served(use)
+
+
+async def test_where_x_epistula_alone_is_taken_a_request_without_headers_lacks_those() -> None:
+    async def use(to: Served) -> None:
+        refused = await to.post("/cvm", b"{}")
+        assert (refused.status, refused.json()["detail"]) == (401, "Missing Epistula headers")
+
+    section = CallersSection(schemes=("x-epistula",))
+    settings = MinerSettings(miner=MinerSection(hotkey=MINER.ss58), serve=ServeSection(port=0), callers=section)
+    await serve(Miner(settings), [VALIDATOR], use)
 
 
 async def test_the_same_request_is_answered_once() -> None:
@@ -231,3 +244,24 @@ def test_a_handler_without_types_is_refused_when_it_is_written() -> None:
         @made.post("/ask")
         async def ask(caller, request):  # type: ignore[no-untyped-def]
             return None
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("inference", "'inference' is no path: write one as /inference"),
+        ("/", "'/' is no path"),
+        ("/a/<name>", "is no path"),
+        ("/a?b=c", "is no path"),
+        ("/cvm", "POST /cvm is answered already"),
+        ("/inference", "POST /inference is answered already"),
+    ],
+)
+def test_a_path_that_is_none_or_is_taken_is_refused_when_it_is_written(path: str, words: str) -> None:
+    made = miner()
+
+    async def ask(caller: Caller, request: Question) -> Answer:
+        raise NotImplementedError
+
+    with pytest.raises(ValueError, match=re.escape(words)):
+        made.post(path)(ask)

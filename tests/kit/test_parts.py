@@ -11,6 +11,8 @@ from engram.hotkeys import Keypair
 from engram.kit import Caller, RateLimiter, log_request
 from engram.kit.settings import load
 
+pytestmark = pytest.mark.rules
+
 HOTKEY = Keypair.generate().ss58
 
 
@@ -84,6 +86,7 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
         ("[miner]\nhotkey = '{hotkey}'\n[serve]\nprot = 1", "prot"),
         ("[miner]\nhotkey = '{hotkey}'\n[serve]\nhost = '0.0.0.0'", "anyone could say who calls"),
         ("[miner]\nhotkey = '{hotkey}'\n[callers]\nallowed = ['x']", "callers.allowed"),
+        ("[miner]\nhotkey = '{hotkey}'\n[callers]\nchain_endpoint = 'finney'", "'finney' is no URL, such as wss://"),
         ("[miner]\nhotkey = '{hotkey}'\n[callers]\nschemes = ['x']", "'x' is none of epistula-v2"),
         ("[miner]\nhotkey = '{hotkey}'\n[offer]\nattestation = 'command'", "name the program"),
         ("[miner", "it is not TOML"),

@@ -150,3 +150,13 @@ def test_hooks_around_the_commit_are_called() -> None:
     ledger.write_now(put_key("a", "1"))
     assert calls == ["before", "after"]
     ledger.close()
+
+
+def test_ledgers_in_memory_have_ids_and_rows_of_their_own() -> None:
+    first, second = open_writer(None), open_writer(None)
+    first.exec_driver_sql("INSERT INTO meta VALUES ('a', 'b')")
+    assert (get(first, "a"), get(second, "a")) == ("b", None)
+    assert len({get(first, "ledger_id"), get(second, "ledger_id"), None}) == 3
+    for each in (first, second):
+        assert each.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        each.close()

@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from engram.ledger import LEDGER_FILE, LedgerUnavailable, LedgerUnusable, data_folder, facts, identity, open_inline
-from tests.shared import NO_MOUNT
+from tests import shared
 
 KIB = 1024
 
@@ -17,12 +16,8 @@ KIB = 1024
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MiB of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True).returncode:
-        pytest.skip(NO_MOUNT)
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with shared.small_disk(tmp_path, "1m") as place:
+        yield place
 
 
 def test_a_new_ledger_takes_the_environment_and_keeps_its_id(tmp_path: Path) -> None:

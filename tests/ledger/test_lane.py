@@ -100,11 +100,18 @@ def test_sqlite_searches_and_never_scans(ledger: InlineLedger, made: Lookup[msgs
     assert all(step[3].startswith("SEARCH") or step[3] == "SCAN paid_clock" for step in plan)  # the clock is one row
 
 
-def test_a_read_that_takes_too_long_closes_the_lane_and_the_next_one_is_served(lane: Lane) -> None:
+def test_a_read_that_takes_too_long_is_given_up_and_the_next_one_is_served_by_the_same_connection(
+    ledger: InlineLedger, lane: Lane
+) -> None:
+    lane.rows(BY_ID, a_session().id)
+    connection = lane._connection
     endless = Lookup("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n", str)
     with pytest.raises(LaneClosed, match="interrupted"):
         lane.rows(endless)
+    ledger.write_now(lambda connection: connection.exec_driver_sql("UPDATE sessions SET error = 'newer'"))
+    assert ledger._connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() == (0, 0, 0)
     assert len(lane.rows(BY_ID, a_session().id)) == 1
+    assert lane._connection is connection
 
 
 def test_the_lane_cannot_write(lane: Lane) -> None:

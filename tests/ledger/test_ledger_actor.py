@@ -14,7 +14,15 @@ from sqlalchemy import Connection
 from actors import ActorDown, ChildSpec, Intensity, Registry, SupervisorSpec, System, open_system
 from engram.durable import Outcome
 from engram.durable.driver import sqlite3
-from engram.ledger import LEDGER_FILE, CommitUnknown, LedgerActor, LedgerClient, LedgerError, LedgerUnavailable
+from engram.ledger import (
+    LEDGER_FILE,
+    CommitUnknown,
+    LedgerActor,
+    LedgerClient,
+    LedgerError,
+    LedgerUnavailable,
+    open_inline,
+)
 from engram.ledger.facts import get, put
 
 
@@ -166,3 +174,12 @@ def test_kill_minus_nine_around_a_commit_loses_nothing_that_was_acknowledged(tmp
     connection.close()
     assert {f"k{number}" for number in acknowledged} <= kept
     assert (f"k{6}" in kept) == point.startswith("commit")
+
+
+async def test_a_file_that_is_no_database_any_more_cannot_be_read(tmp_path: Path) -> None:
+    open_inline(tmp_path / LEDGER_FILE).close()  # which leaves nothing in the log
+    async with running(tmp_path, []) as (_, ledger):
+        with (tmp_path / LEDGER_FILE).open("r+b") as file:
+            file.write(b"\xa5" * 4_096)
+        with pytest.raises(LedgerUnavailable, match="not a database"):
+            await ledger.read(lambda connection: get(connection, "key"))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import sqlalchemy
 
@@ -13,6 +14,7 @@ from engram.durable import connection
 from engram.durable.driver import sqlite3
 from engram.ledger import LedgerUnavailable, migrations, open_inline
 from engram.ledger.backup import check
+from engram.ledger.connection import LEDGER
 from engram.ledger.migrations import MIGRATIONS
 from engram.ledger.sql import metadata
 from engram.relay import records as relay_records
@@ -64,7 +66,7 @@ def test_a_ledger_of_the_version_before_becomes_what_a_new_one_is(tmp_path: Path
 def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) -> None:
     open_inline(tmp_path / "new").close()
     before, after = made(former(tmp_path / "former")), made(tmp_path / "new")
-    assert len(MIGRATIONS) == 20
+    assert len(MIGRATIONS) == 25
     assert {name for name in before.keys() | after if before.get(name) != after.get(name)} == {
         "payments",
         "nodes",
@@ -72,6 +74,12 @@ def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) 
         "ix_sessions_live",
         "sessions",
         "paid_clock",
+        "singletons",
+        "ticket_requests",
+        "ix_ticket_requests_forget_at",
+        "ticket_lineages",
+        "ix_ticket_lineages_session_id_opened_at",
+        "ix_ticket_lineages_opened_at",
         "ix_sessions_ends",
         "node_session_keys",
         "uq_node_session_keys_key",
@@ -116,6 +124,7 @@ def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) 
         "relay_candidates",
         "relay_bundles",
         "relay_evidence",
+        "relay_unanchored",
         "xeris_signatures",
         "relay_anchors",
         "ix_relay_anchors_state",
@@ -234,3 +243,48 @@ def test_signatures_from_before_one_a_block_keep_a_changed_uid_from_signing_agai
         ("scores", "", "cosigned"),
     ]
     ledger.close()
+
+
+def test_rows_of_the_relay_and_the_receiver_keep_their_numbers_when_kinds_and_nonces_are_told_apart(
+    tmp_path: Path,
+) -> None:
+    path, signer = tmp_path / "ledger", "x'" + "07" * 32 + "'"
+    before = msgspec.structs.replace(LEDGER, migrations=MIGRATIONS[:20])
+    raw, handle = connection.open_writer(before, path)
+    handle.close()
+    handle.engine.dispose()
+    raw.close()
+    with sqlite3.connect(path) as raw:
+        raw.executescript(
+            "INSERT INTO relay_outbox (id, kind, nonce, output_hash, block, payload, state, next_attempt_at,"
+            " created_at, updated_at, stream_id, seq) VALUES"
+            " (41, 'memory', '7:a:1', 'h', 7, x'7b7d', 'pending', 1, 1, 1, 3, 9),"
+            " (42, 'memory', '7:a:2', 'h', 7, x'7b7d', 'pending', 1, 1, 1, 3, 10);"
+            "DELETE FROM relay_outbox WHERE id = 42;"
+            "INSERT INTO relay_candidates VALUES (450, 6, 7, x'00', 'n', 'h', x'7b7d', NULL, NULL, '[]', 'waiting',"
+            " NULL, 1, 1);"
+            "INSERT INTO relay_bundles VALUES (450, 6, 7, '5A', 'h', 's', 2, 1);"
+            "INSERT INTO relay_evidence (at, netuid, block, proposer, judge, verdict, reason, differences, output_hash,"
+            " document) VALUES (1, 450, 7, '5A', '5B', 'differs', 'r', '[]', 'h', x'7b7d');"
+            "INSERT INTO xeris_accepted (id, kind, nonce, netuid, block, source, signer, signers, output_hash,"
+            " signed_hash, round_ts, document, acknowledgement, received_at, overdue)"
+            f" VALUES (77, 'scores', '7:5:1', 450, 7, '5', {signer}, 2, 'h', 's', 1, x'7b7d', x'7b7d', 1, 1);"
+        )
+    raw.close()
+    open_inline(path).close()
+    with sqlite3.connect(path) as raw:
+        for name in ("candidates", "bundles", "evidence"):
+            assert raw.execute(f"SELECT kind FROM relay_{name}").fetchall() == [("scores",)]
+        assert raw.execute("SELECT id, nonce, stream_id, seq FROM relay_outbox").fetchall() == [(41, "7:a:1", 3, 9)]
+        columns = "kind, nonce, output_hash, block, payload, state, next_attempt_at, created_at, updated_at"
+        raw.execute(
+            f"INSERT INTO relay_outbox ({columns}, stream_id) SELECT {columns}, 4 FROM relay_outbox"
+        )  # another stream's entry of the same nonce
+        assert raw.execute("SELECT max(id) FROM relay_outbox").fetchone() == (43,), "no number is given twice"
+        assert raw.execute("SELECT id, overdue FROM xeris_accepted").fetchall() == [(77, 1)]
+        columns = "kind, nonce, block, source, signer, signers, output_hash, signed_hash, round_ts, document"
+        columns += ", acknowledgement, received_at"
+        raw.execute(f"INSERT INTO xeris_accepted (netuid, {columns}) SELECT 451, {columns} FROM xeris_accepted")
+        with pytest.raises(sqlite3.IntegrityError):
+            raw.execute(f"INSERT INTO xeris_accepted (netuid, {columns}) SELECT 451, {columns} FROM xeris_accepted")
+    raw.close()

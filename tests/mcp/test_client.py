@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from engram.http.client import HttpClient
-from engram.mcp import client
+from engram.mcp import client, remote
 from engram.mcp.client import ToolClient
 from engram.mcp.remote import RemoteFailed
 
@@ -131,6 +131,64 @@ async def test_a_server_that_names_versions_of_the_handshake_is_believed() -> No
     assert [message["method"] for message, _ in server.received] == ["tools/call", "initialize"]
 
 
+async def test_a_server_that_left_the_handshake_wire_is_spoken_to_in_the_newest_again() -> None:
+    upgraded = False
+
+    async def serve(stream: trio.SocketStream, message: dict[str, Any], headers: dict[str, str]) -> None:
+        if upgraded and "mcp-method" in headers:
+            await stream.send_all(http("200 OK", result(message)))
+        elif upgraded:
+            await stream.send_all(http("400 Bad Request", error(message, -32022, {"supported": ["2026-07-28"]})))
+        elif "mcp-method" in headers:
+            await stream.send_all(http("400 Bad Request", b"Bad Request", "text/plain"))
+        elif message["method"] == "initialize":
+            await stream.send_all(http("200 OK", result(message, {"protocolVersion": "2025-06-18"})))
+        else:
+            await stream.send_all(http("202 Accepted", b"") if "id" not in message else http("200 OK", result(message)))
+
+    async with tools(serve) as (tool, server):
+        await tool.call("prices", {})
+        upgraded = True
+        before = len(server.received)
+        assert not (await tool.call("prices", {})).is_error
+        assert not (await tool.call("prices", {})).is_error
+    methods = [message["method"] for message, _ in server.received[before:]]
+    assert methods == ["initialize", "tools/call", "tools/call"]
+
+
+async def test_an_event_may_be_cut_anywhere() -> None:
+    async def serve(stream: trio.SocketStream, message: dict[str, Any], headers: dict[str, str]) -> None:
+        answer = result(message)
+        cut = answer.index(b',"id"') + 1
+        events = b"data: {}\r\n\r\ndata: " + answer[:cut] + b"\r\ndata: " + answer[cut:] + b"\r\n\r\n"
+        await stream.send_all(
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
+        for byte in events:
+            await stream.send_all(b"1\r\n" + bytes([byte]) + b"\r\n")
+        await stream.send_all(b"0\r\n\r\n")
+
+    async with tools(serve) as (tool, _):
+        assert (await tool.call("prices", {})).result["structuredContent"] == {"n": 41}
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_events_are_read_the_same_from_parts_of_any_size(end: bytes, size: int) -> None:
+    stream = end.join(
+        [b": hello", b"", b"data: 1", b"data:2", b"", b"event: x", b"", b"data: 3", b"", b"data: open", b""]
+    )
+    events = remote._Events()
+    found: list[bytes] = []
+    for at in range(0, len(stream), size):
+        found += events.of(stream[at : at + size])
+    assert found == [b"1\n2", b"3"]
+
+
+async def other_id(stream: trio.SocketStream, message: dict[str, Any], headers: dict[str, str]) -> None:
+    await stream.send_all(http("200 OK", result({"id": 999})))
+
+
 async def silence(stream: trio.SocketStream, message: dict[str, Any], headers: dict[str, str]) -> None:
     await trio.sleep_forever()
 
@@ -192,7 +250,7 @@ async def test_a_large_answer_is_left_at_the_bound(serve: Serve) -> None:
             await tool.call("prices", {})
 
 
-@pytest.mark.parametrize("serve", [garbage, no_content, hang_up, redirect, packed, stream_that_ends])
+@pytest.mark.parametrize("serve", [garbage, other_id, no_content, hang_up, redirect, packed, stream_that_ends])
 async def test_an_answer_that_cannot_be_used_is_one_error(serve: Serve) -> None:
     async with tools(serve) as (tool, _):
         with pytest.raises(RemoteFailed):

@@ -141,6 +141,7 @@ async def test_a_large_answer_is_refused_and_not_sent(toys: Toys) -> None:
     _, answer = await toys.ask(call("echo", {"text": "x", "times": MAX_ANSWER_BYTES}))
     assert answer["error"]["code"] == -32603
     assert "ask for less" in answer["error"]["message"]
+    assert toys.measured == [("tools/call", "failed")]
 
 
 async def test_a_call_ends_in_time(toys: Toys, autojump_clock: trio.testing.MockClock) -> None:

@@ -118,26 +118,40 @@ async def test_an_agent_keeps_a_thousand_memories_while_the_node_restarts(memory
     command += ["--namespace", "thousand", "--embedder", "hash"]
     texts = [f"Memory {number}: the otter of day {number} sleeps at {number * 7} m." for number in range(1_000)]
     groups = [texts[first : first + AT_ONCE] for first in range(0, 1_000, AT_ONCE)]
-    stored: list[Any] = []
-
-    async def remember() -> None:
-        steps = [["call_at_once", "remember", [{"text": text} for text in group]] for group in groups]
-        stored.extend(await python_client(command=command, mode="auto", steps=steps, within_s=280))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(remember)
-        for _ in range(3):
-            await trio.sleep(4)
-            await trio.to_thread.run_sync(memory.kill)
-            await trio.to_thread.run_sync(memory.start)
+    remembering = [["call_at_once", "remember", [{"text": text} for text in group]] for group in groups]
+    stored = await while_it_restarts(memory, command, remembering)
     ids = [each["content"]["id"] for step in stored for each in step["results"]]
     assert len(set(ids)) == 1_000
     recalls = [{"query": text, "limit": 1} for text in texts]
     forgets = [{"id": each} for each in ids]
-    steps = [["call_at_once", "recall", recalls[first : first + AT_ONCE]] for first in range(0, 1_000, AT_ONCE)]
-    steps += [["call_at_once", "forget", forgets[first : first + AT_ONCE]] for first in range(0, 1_000, AT_ONCE)]
-    answers = await python_client(command=command, mode="auto", steps=[*steps, ["call_tool", "list", {}]], within_s=280)
-    found = [each["content"]["memories"][0]["text"] for step in answers[:40] for each in step["results"]]
+    recalling = [["call_at_once", "recall", recalls[first : first + AT_ONCE]] for first in range(0, 1_000, AT_ONCE)]
+    answers = await while_it_restarts(memory, command, recalling)
+    found = [each["content"]["memories"][0]["text"] for step in answers for each in step["results"]]
     assert sum(text == wanted for text, wanted in zip(found, texts, strict=True)) == 1_000
-    assert all(each["content"] == {"forgotten": True} for step in answers[40:80] for each in step["results"])
-    assert answers[80]["structuredContent"]["memories"] == []
+    forgetting = [["call_at_once", "forget", forgets[first : first + AT_ONCE]] for first in range(0, 1_000, AT_ONCE)]
+    *gone, left = await while_it_restarts(memory, command, [*forgetting, ["call_tool", "list", {}]])
+    assert all(each["content"] == {"forgotten": True} for step in gone for each in step["results"])
+    assert left["structuredContent"]["memories"] == []
+
+
+async def while_it_restarts(memory: NodeProcess, command: list[str], steps: list[list[Any]]) -> list[Any]:
+    """What an agent's steps gave while the node was killed again and again; at least once before they ended."""
+    answers: list[Any] = []
+    done, kills = trio.Event(), 0
+
+    async def work() -> None:
+        answers.extend(await python_client(command=command, mode="auto", steps=steps, within_s=280))
+        done.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        while not done.is_set():
+            with trio.move_on_after(2.5):
+                await done.wait()
+            if kills < 4 and not done.is_set():
+                await trio.to_thread.run_sync(memory.kill)
+                kills += 1
+                assert not done.is_set(), "the node was killed too late to matter"
+                await trio.to_thread.run_sync(memory.start)
+    assert kills
+    return answers

@@ -9,6 +9,8 @@ from engram.mcp import rules
 from engram.mcp.model import CAPABILITIES_KEY, VERSION_KEY, McpError, Message
 from tests.mcp.toys import NEW, OLD, call, request
 
+pytestmark = pytest.mark.rules
+
 META = {VERSION_KEY: NEW, CAPABILITIES_KEY: {}}
 
 
@@ -159,9 +161,9 @@ def test_a_client_gets_its_version_or_our_newest_of_its_wire() -> None:
 @pytest.mark.parametrize(
     ("host", "ours"),
     [
-        ("localhost:9600", True),
-        ("127.0.0.1", True),
-        ("[::1]:80", True),
+        ("localhost:9600", False),
+        ("127.0.0.1", False),
+        ("[::1]:80", False),
         ("Agents.example", True),
         ("agents.example:8443", True),
         ("other.example:8443", True),
@@ -180,7 +182,7 @@ def test_only_our_own_hosts_are_ours(host: str | None, ours: bool) -> None:
     ("origin", "ours"),
     [
         (None, True),
-        ("http://localhost:3000", True),
+        ("http://localhost:3000", False),
         ("https://agents.example", True),
         ("https://evil.example", False),
         ("null", False),
@@ -196,3 +198,12 @@ def test_a_loopback_address_is_one() -> None:
     assert rules.is_loopback_address("::1")
     assert not rules.is_loopback_address("10.0.0.1")
     assert not rules.is_loopback_address("unix")
+
+
+@pytest.mark.parametrize("bound", [None, ("agents.internal", 80), ("0.0.0.0", 80)])
+def test_a_server_that_is_bound_to_no_one_address_has_the_names_it_is_given(bound: tuple[str, int] | None) -> None:
+    assert rules.names_of(["agents.example"], bound, local=False) == {"agents.example"}
+
+
+def test_the_audiences_of_a_server_that_is_not_bound_are_its_names() -> None:
+    assert rules.audiences_of(["agents.example"], None, local=True) == {"agents.example"}

@@ -58,6 +58,32 @@ async def test_a_slow_call_holds_up_no_other_and_can_be_cancelled() -> None:
         assert (await client.next())["id"] == 3
 
 
+def cancelled(request_id: Any) -> bytes:
+    about = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": request_id}}
+    return msgspec.json.encode(about)
+
+
+async def test_calls_are_cancelled_also_when_as_many_are_in_progress_as_may_be() -> None:
+    async with served() as client:
+        await client.send(*(call("sleep", id=number) for number in range(stdio.AT_ONCE)), request("ping", id="more"))
+        refused = await client.next()
+        assert (refused["id"], refused["error"]["code"]) == ("more", -32000)
+        await client.send(*(cancelled(number) for number in range(stdio.AT_ONCE)))
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(request("ping", id="again"))
+        assert (await client.next())["id"] == "again"
+
+
+async def test_a_second_request_of_an_id_in_progress_is_refused_and_the_first_can_still_be_cancelled() -> None:
+    async with served() as client:
+        await client.send(call("sleep", id=1), call("echo", id=1))
+        assert (await client.next())["error"]["code"] == -32600
+        await client.send(cancelled(1))
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(call("echo", id=1))
+        assert "result" in await client.next()
+
+
 async def test_a_line_that_is_too_long_is_refused_and_the_next_is_read() -> None:
     async with served() as client, trio.open_nursery() as nursery:
         nursery.start_soon(client.send, b"x" * (3 * MAX_MESSAGE_BYTES), request("ping", id=4))

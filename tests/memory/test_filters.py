@@ -23,6 +23,8 @@ from tests.fakes.qdrant_server import QdrantDouble
 from tests.memory.stores import DIMENSION, ExactIndex, Opened, cosine, entry, opened, vector
 from tests.shared import needs_shared
 
+pytestmark = pytest.mark.rules
+
 values = st.sampled_from(["", "1", "1.0", "True", "None", "red", "x\0", "x", "é"])
 keys = st.sampled_from(["a", "b", "_ref", "_group", "k\0"])
 metadatas = st.dictionaries(keys, values, max_size=3)

@@ -13,6 +13,8 @@ from engram.memory import cid, filters, rules
 from engram.memory.errors import InvalidInput, InvalidRequest
 from engram.memory.model import PUBLIC
 
+pytestmark = pytest.mark.rules
+
 LIMITS = rules.RecordLimits(dimension=3, max_text_chars=10, max_metadata_bytes=60)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -232,3 +234,26 @@ def test_a_batch_has_a_bounded_number_of_objects() -> None:
             rules.check_batch(fields)
     with pytest.raises(InvalidRequest, match="object"):
         rules.check_item("text", rules.RecordLimits(2))
+
+
+@pytest.mark.parametrize("expires_at", [True, "tomorrow", [1]])
+def test_an_expiry_that_is_no_number_is_refused(expires_at: object) -> None:
+    with pytest.raises(InvalidRequest, match="expires_at must be a number"):
+        rules.check_ingest({"text": "a", "expires_at": expires_at}, LIMITS)
+
+
+@pytest.mark.parametrize("expires_at", [1, 1_700_000_000, 1_700_000_000.5])
+def test_an_expiry_is_read_as_unix_seconds(expires_at: float) -> None:
+    assert rules.check_validity({"expires_at": expires_at}).expires_at == expires_at
+
+
+@pytest.mark.parametrize("expires_at", [0, -1.5, 1_700_000_000_000])
+def test_an_expiry_that_cannot_be_unix_seconds_is_refused(expires_at: float) -> None:
+    with pytest.raises(InvalidInput, match="expires_at must be unix seconds"):
+        rules.check_ingest({"text": "a", "expires_at": expires_at}, LIMITS)
+
+
+def test_a_key_longer_than_its_limit_is_refused_with_its_length() -> None:
+    assert rules.check_key("k" * rules.MAX_KEY_CHARS) == "k" * rules.MAX_KEY_CHARS
+    with pytest.raises(InvalidInput, match=f"key has {rules.MAX_KEY_CHARS + 1:,} characters"):
+        rules.check_key("k" * (rules.MAX_KEY_CHARS + 1))

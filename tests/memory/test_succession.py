@@ -12,6 +12,8 @@ from engram.memory.rules import RecordLimits, check_ingest, check_list
 from engram.memory.store import record_sql, succession
 from tests.memory.stores import DIMENSION, entry, vector
 
+pytestmark = pytest.mark.rules
+
 ANNA, BERT = bytes([1]) * 32, bytes([2]) * 32
 CURRENT = Filter(current=True)
 

@@ -37,7 +37,7 @@ class _Handlers:
     def __init__(self) -> None:
         self.by_path: dict[tuple[str, str], Handler] = {}
 
-    def add(self, method: str, path: str, handler: Handler, *, hot: bool = False) -> None:
+    def add(self, method: str, path: str, handler: Handler, *, hot: bool = False, in_parts: bool = False) -> None:
         self.by_path[method, path] = handler
 
     def add_probe(self, path: str, handler: Handler) -> None:

@@ -43,6 +43,7 @@ from engram.nodes import launch
 from engram.nodes.agreement import NodeSecrets
 from engram.telemetry.metrics import Metrics
 from tests.memory.stores import DIMENSION, ExactIndex
+from tests.warmed import WarmProgram, starts_alike
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CONTROLLER = Keypair.from_seed(bytes([1]) * 32)
@@ -168,7 +169,8 @@ def in_namespace(keypair: Keypair, name: str, now_ms: int | None = None) -> dict
 class NodeProcess:
     """A node as the gateway starts it. `start` it (again) on the same folder."""
 
-    def __init__(self, folder: Path, **told: Any) -> None:
+    def __init__(self, folder: Path, *, is_warm: bool = True, **told: Any) -> None:
+        """`is_warm`: it forks from a warmed interpreter. Where the start itself is the subject, it does not."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -190,17 +192,18 @@ class NodeProcess:
         )
         self.entry = ["-m", "engram.miner"]
         """What of Python the process runs."""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.is_warm = is_warm
+        self.process: subprocess.Popen[bytes] | WarmProgram | None = None
 
     def start(self) -> float:
         """Starts it and returns the seconds until /health answered."""
         launch.write(self.launch_file, self.launch)
         began = time.monotonic()
-        self.process = subprocess.Popen(
-            [sys.executable, *self.entry, "--config", str(self.launch_file)],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
+        words = [*self.entry, "--config", str(self.launch_file)]
+        self.process = (
+            WarmProgram(words, start_new_session=True)
+            if self.is_warm and starts_alike(os.environ)
+            else subprocess.Popen([sys.executable, *words], cwd=ROOT, stdin=subprocess.DEVNULL, start_new_session=True)
         )
         self.await_health()
         return time.monotonic() - began
@@ -256,8 +259,8 @@ class NodeProcess:
 
 
 @contextlib.contextmanager
-def node(folder: Path, **told: Any) -> Iterator[NodeProcess]:
-    made = NodeProcess(folder, **told)
+def node(folder: Path, *, is_warm: bool = True, **told: Any) -> Iterator[NodeProcess]:
+    made = NodeProcess(folder, is_warm=is_warm, **told)
     try:
         made.start()
         yield made

@@ -4,7 +4,6 @@ import base64
 import os
 import random
 import struct
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +12,8 @@ from typing import Any
 import pytest
 
 from config.model import MinerSettings
+from tests import shared
 from tests.miner.nodes import NodeProcess, encoded, node
-from tests.shared import NO_MOUNT
 
 pytestmark = [pytest.mark.serial, pytest.mark.nightly]
 
@@ -22,12 +21,8 @@ pytestmark = [pytest.mark.serial, pytest.mark.nightly]
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 96 MiB of its own; a new index takes 24 of them."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "none", place], capture_output=True).returncode:
-        pytest.skip(NO_MOUNT)
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with shared.small_disk(tmp_path, "96m") as place:
+        yield place
 
 
 @pytest.fixture
@@ -93,7 +88,10 @@ def test_a_full_disk_ends_no_node_and_costs_nothing_acknowledged(disk: Path, run
 
 def test_a_node_that_was_full_stores_again_after_deletions(tmp_path: Path) -> None:
     rng = random.Random(2)
-    told = {"storage_bytes": 40_000_000, "miner": MinerSettings(requests_per_minute=0, controller_share=0.0)}
+    told: dict[str, Any] = {
+        "storage_bytes": 40_000_000,
+        "miner": MinerSettings(requests_per_minute=0, controller_share=0.0),
+    }
     with node(tmp_path, **told) as running:
         stored: list[str] = []
 

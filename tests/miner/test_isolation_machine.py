@@ -279,7 +279,7 @@ async def test_nothing_of_one_is_visible_to_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
     limits = settings(
-        max_examples=150 if NIGHTLY else 40,
+        max_examples=150 if NIGHTLY else 20,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),

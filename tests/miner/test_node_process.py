@@ -114,6 +114,7 @@ def test_a_node_serves_what_it_is_given(tmp_path: Path) -> None:
 def test_a_node_is_there_within_three_seconds(tmp_path: Path) -> None:
     with node(tmp_path, embedder=launch.EmbedderLaunch(kind="minilm", cache_dir=str(tmp_path / "cache"))) as running:
         running.terminate()
+        running.is_warm = False
         running.start()
         assert running.process is not None
         # On a quiet machine 0.5 s by the clock; the processor's time does not depend on who else is running.

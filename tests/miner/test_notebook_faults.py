@@ -11,21 +11,17 @@ from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.store.notebook_db import Notebook
 from engram.miner.service import Service
+from tests import shared
 from tests.miner import endpoints
 from tests.miner.endpoints import Answer, attested, chat_parameters, deposit, fetch
 from tests.miner.nodes import CONTROLLER, encoded, in_namespace, serving, signed
-from tests.shared import NO_MOUNT
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MiB of its own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True).returncode:
-        pytest.skip(NO_MOUNT)
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with shared.small_disk(tmp_path, "1m") as place:
+        yield place
 
 
 async def said(service: Service, number: int, size: int = 20_000) -> Answer:

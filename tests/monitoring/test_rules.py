@@ -11,6 +11,8 @@ import yaml
 
 from config.keys import KEYS
 from config.model import Settings
+from engram.relay.rounds import LOST
+from engram.telemetry.table import BY_NAME as BY_METRIC
 from tests.monitoring.promql import faults
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -60,6 +62,16 @@ def test_low_balances_are_those_that_the_settings_alarm_at() -> None:
     assert BY_NAME["AkashAktLow"]["expr"].endswith(f"< {akash.alarm_akt:g}")
 
 
+def test_only_payloads_that_are_lost_wake_someone() -> None:
+    reasons = {values[0] for values in BY_METRIC["engram_relay_not_queued"].known}
+    pages = re.search(r'reason!~"([^"]+)"', BY_NAME["RelayRoundsDropped"]["expr"])
+    tickets = re.search(r'reason=~"([^"]+)"', BY_NAME["RelayQueueFull"]["expr"])
+    assert pages is not None
+    assert tickets is not None
+    assert reasons - set(pages[1].split("|")) == set(LOST)
+    assert reasons - set(tickets[1].split("|")) == set(LOST)
+
+
 @pytest.mark.parametrize(
     ("expression", "fault"),
     [
@@ -70,6 +82,13 @@ def test_low_balances_are_those_that_the_settings_alarm_at() -> None:
         ("sum by (backend) (engram_relay_entries) > 0", "backend is a label of none"),
         ("rate(engram_polls[5m]) > 0", "is exported by nobody"),
         ("vector(1) > 0", "names no metric"),
+        ('increase(engram_launches_total{outcome!="healthyy"}[30m]) > 3', "has no outcome 'healthyy'"),
+        ('engram_http_requests_total{status=~"X.."} > 0', "has no status 'X..'"),
+        ('rate(engram_loop_lag_seconds_bucket{le="7"}[5m]) > 0', "has no le '7'"),
+        ('engram_relay_sends_total{outcome="okay"} > 0', "has no outcome 'okay'"),
+        ('engram_nodes{backend="akesh"} > 0', "has no backend 'akesh'"),
+        ("engram_nodes > on (nothing) engram_nodes_orphaned", "nothing is a label of none"),
+        ("sum without (nonsense) (engram_nodes) > 0", "nonsense is a label of none"),
     ],
 )
 def test_what_nobody_exports_is_found(expression: str, fault: str) -> None:

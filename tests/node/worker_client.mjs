@@ -1,10 +1,11 @@
 // A worker on npm's socket.io client, which answers jobs with their payload: the other side of the reference
-// orchestrator. `node worker_client.mjs URL INTRODUCTION`; says what happens as lines of JSON.
+// orchestrator. `node worker_client.mjs URL INTRODUCTION [TRANSPORT…]`; without one it begins by polling. Says what
+// happens as lines of JSON.
 import { io } from "socket.io-client";
 
-const [url, introduction] = process.argv.slice(2);
+const [url, introduction, ...transports] = process.argv.slice(2);
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
-const socket = io(url, { transports: ["websocket"], reconnection: false });
+const socket = io(url, { reconnection: false, ...(transports.length > 0 && { transports }) });
 socket.on("connect", () => {
   say({ connected: true });
   socket.emit("authenticate", JSON.parse(introduction));

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from trio.testing import MockClock
 
 from actors import ActorDown, Crashed
@@ -23,7 +23,7 @@ from engram.payments.rules import PaymentEvent
 from engram.payments.tables import answered_requests
 from engram.provisioning.actor import PROVISIONER, Provisioner
 from engram.provisioning.protocol import SessionChanged
-from engram.sessions import SessionState, TierName
+from engram.sessions import SessionState, TierName, counts
 from tests.crashes import may_crash
 from tests.fakes.facilitator import FakeFacilitator, Fault
 from tests.payments import builders
@@ -365,6 +365,18 @@ async def test_places_are_held_before_money_moves(autojump_clock: MockClock) -> 
         assert shop.facilitator.transfers == 5
 
 
+async def test_a_session_that_no_backend_can_pay_for_is_refused_before_money_moves(autojump_clock: MockClock) -> None:
+    def places_for(wanted: object) -> int:
+        return 5 if isinstance(wanted, NewSession) and wanted.seconds <= 3600.0 else 0
+
+    async with open_shop(places_for=places_for) as shop:
+        dear = await shop.buy(shop.purchase("dear", wanted=NewSession(TierName.PRO, 7200.0)))
+        assert isinstance(dear, NoRoom)
+        assert dear.code == "no_capacity"
+        assert shop.facilitator.settlements == 0
+        assert isinstance(await shop.buy(shop.purchase()), Bought)
+
+
 async def test_an_extension_adds_its_seconds_once(autojump_clock: MockClock) -> None:
     async with open_shop() as shop:
         bought = await shop.buy(shop.purchase())
@@ -505,3 +517,23 @@ async def test_old_replay_keys_are_forgotten(autojump_clock: MockClock) -> None:
 def test_the_double_is_a_facilitator() -> None:
     double: Facilitator = FakeFacilitator(ManualClock())
     assert double is not None
+
+
+async def test_what_the_ledger_shows_as_sold_counts_in_the_transaction_that_sells(autojump_clock: MockClock) -> None:
+    """The look at the backends before it knows nothing of what is sold at the same moment."""
+
+    def places_in(connection: Connection, wanted: NewSession) -> int:
+        assert wanted.seconds > 0
+        return min(2, counts.held(connection) + 1)
+
+    async with open_shop(places=1_000, places_in=places_in) as shop:
+        answers: list[object] = []
+
+        async def post(n: int) -> None:
+            answers.append(await shop.buy(shop.purchase(f"p{n}", controller=builders.nonce(f"c{n}"))))
+
+        async with trio.open_nursery() as nursery:
+            for n in range(5):
+                nursery.start_soon(post, n)
+        assert sum(isinstance(answer, Bought) for answer in answers) == 2
+        assert sum(isinstance(answer, NoRoom) and answer.code == "no_capacity" for answer in answers) == 3

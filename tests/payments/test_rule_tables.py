@@ -13,6 +13,8 @@ from engram.payments.rules import Delivery, PaymentEffect, PaymentEvent
 from tests.payments import builders
 from tests.payments.builders import NOW
 
+pytestmark = pytest.mark.rules
+
 ARROWS = """
 reserved    verified          settling
 reserved    refused           rejected    release

@@ -27,6 +27,8 @@ from engram.payments.rules import Delivery, PaymentEffect, PaymentEvent
 from tests.payments import builders
 from tests.payments.builders import NOW
 
+pytestmark = pytest.mark.rules
+
 HASH = "0x" + "ab" * 32
 
 

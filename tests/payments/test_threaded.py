@@ -53,7 +53,7 @@ async def open_branch(folder: Path, places: int = 1_000) -> AsyncIterator[tuple[
                     ids=SystemIds(),
                     metrics=metrics,
                     hints=Hints(),
-                    places=lambda: places,
+                    places=lambda wanted: places,
                 )
             ),
         ),

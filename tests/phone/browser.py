@@ -1,6 +1,7 @@
 """The app in Chromium: steps of a person (phone/e2e/steps.mjs), each called from a test that runs the gateway.
 
-These tests are in the group of those with a container engine: one that makes networks beside Chromium ends what it loads.
+These tests are in the group of those with a container engine: one that makes networks beside Chromium ends what it
+loads.
 """
 
 import json

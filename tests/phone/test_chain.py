@@ -9,6 +9,7 @@ from eth_account import Account
 from tests.evm import node, wire
 from tests.evm.shop import RECIPIENT, Shop, open_shop
 from tests.phone.browser import Browser, needs_app, open_browser
+from tests.phone.test_links import make_link
 
 pytestmark = [needs_app, node.needs_node, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
 
@@ -115,6 +116,26 @@ def test_a_wallet_of_the_browser_pays_after_it_was_declined_twice(shop: Shop, br
     browser.do("click", "Pay $0.10")
     browser.do("status", "active")
     assert shop.chain.transfers(address, RECIPIENT) == [PRICE]
+    browser.do("click", "Stop")
+    browser.do("click", "Stop and delete")
+    browser.do("status", "stopped")
+
+
+def test_a_pay_link_moves_the_money_of_the_wallet_that_paid_it_once(shop: Shop, browser: Browser) -> None:
+    secret = "0x" + "78" * 32
+    address = Account.from_key(secret).address
+    shop.chain.mint(address, FUNDS)
+    link = make_link(browser, shop.url, "link maker")
+    wallet = {"secret": secret, "chainId": "0x14a34"}
+    browser.do("open", {"url": shop.url, "profile": "link payer", "route": link, "wallet": wallet})
+    browser.do("click", "Fake Wallet")
+    browser.do("sees", address)
+    browser.do("click", "Pay $0.10")
+    browser.do("says", "Paid")
+    assert shop.chain.transfers(address, RECIPIENT) == [PRICE]
+    assert shop.chain.balance(address) == FUNDS - PRICE
+    browser.do("turn", "link maker")
+    browser.do("status", "active")
     browser.do("click", "Stop")
     browser.do("click", "Stop and delete")
     browser.do("status", "stopped")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from engram.hotkeys import Keypair, wallet
+from engram.payments import pay_links
+from engram.payments.pay_links import PayLink
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import Browser, needs_app, open_browser
 
@@ -55,6 +57,25 @@ def test_an_offer_that_was_not_shown_is_named_and_not_signed(shop: tuple[str, Br
     browser.do("close", name)
 
 
+def test_another_recipient_than_at_first_is_named_and_not_signed(shop: tuple[str, Browser]) -> None:
+    url, browser = shop
+    before = browser.do("payments")
+    browser.do("open", {"url": url, "profile": "recipient"})
+    browser.do("create")
+    browser.do("go", "start")
+    browser.do("click", "Review and pay")
+    browser.do("enabled", "Pay $0.10")
+    browser.do("click", "Cancel")
+    change = "offer => { offer.accepts[0].payTo = '0x' + '66'.repeat(20); return offer; }"
+    browser.do("lie", {"method": "POST", "path": "/sessions", "seed": SEED.hex(), "change": change})
+    browser.do("click", "Review and pay")
+    browser.do("sees", "0x6666666666666666666666666666666666666666 was offered")
+    browser.do("sees", "Ask the operator")
+    assert browser.do("disabled", "Confirm the payment")
+    assert browser.do("payments") == before
+    browser.do("close", "recipient")
+
+
 def test_an_unsigned_offer_is_not_believed(shop: tuple[str, Browser]) -> None:
     url, browser = shop
     before = browser.do("payments")
@@ -68,6 +89,32 @@ def test_an_unsigned_offer_is_not_believed(shop: tuple[str, Browser]) -> None:
     browser.do("sees", "was not signed")
     assert browser.do("payments") == before
     browser.do("close", "unsigned")
+
+
+def test_a_link_to_another_order_than_was_shown_is_not_handed_on(shop: tuple[str, Browser]) -> None:
+    url, browser = shop
+    link = PayLink(
+        id="1f" * 16,
+        controller="2a" * 32,
+        tier="lite",
+        hours=1.0,
+        seconds=3_600.0,
+        session_id=None,
+        network="eip155:31337",
+        amount=900_000,
+        pay_to="66" * 20,
+        expires_at=2_000_000_000,
+    )
+    changed = f"order => ({{ ...order, order: '{pay_links.seal(link, Keypair.from_seed(SEED))}' }})"
+    browser.do("open", {"url": url, "profile": "link"})
+    browser.do("create")
+    browser.do("lie", {"method": "POST", "path": "/orders", "seed": SEED.hex(), "change": changed})
+    browser.do("go", "start")
+    browser.do("click", "Review and pay")
+    browser.do("enabled", "Pay $0.10")
+    browser.do("click", "Pay with another wallet, by a link")
+    browser.do("sees", "Amount: $0.10 was shown, $0.90 was offered")
+    browser.do("close", "link")
 
 
 def test_a_gateway_with_another_key_stops_everything(shop: tuple[str, Browser]) -> None:

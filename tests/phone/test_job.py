@@ -6,12 +6,26 @@ from pathlib import Path
 import pytest
 from eth_account import Account
 
+from engram.hotkeys import Keypair
+from engram.sdk import GatewayClient, NodeClient, phone_notes
 from engram.sdk.app_receipt import check
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import needs_app, open_browser
 
 Account.enable_unaudited_hdwallet_features()
 pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
+
+
+def read_by_the_sdk(url: str, words: str, text: str) -> None:
+    """Read what the phone encrypted with the same words, and write a note that the phone reads."""
+    keypair = Keypair.from_uri(words)
+    with GatewayClient(url, keypair) as gateway:
+        endpoint = gateway.sessions()[0].node_endpoint
+    assert endpoint is not None
+    cipher, embed = phone_notes.cipher(keypair), phone_notes.embedder(keypair)
+    with NodeClient(endpoint, keypair, namespace=phone_notes.NAMESPACE, cipher=cipher, embed=embed) as node:
+        assert [hit.metadata["text"] for hit in node.query("interest rates")] == [text]
+        node.ingest("A comet, written by a program", {"stored_at": int(time.time())})
 
 
 @pytest.mark.parametrize(("theme", "width", "height"), [("light", 390, 844), ("dark", 1280, 800)])
@@ -30,11 +44,18 @@ def test_a_person_buys_uses_and_stops_a_node(tmp_path: Path, theme: str, width: 
             browser.do("sees", text)
         browser.do("sees", "2 notes, intact")
         assert browser.do("axe") == []
-        browser.do("fill", {"label": "Search by meaning", "text": "interest rates"})
+        browser.do("fill", {"label": "Search your notes", "text": "interest rates"})
         browser.do("click", "Search")
         browser.do("sees", "All notes")
         assert "interest" in browser.do("notes")[0]
+        browser.do("click", "All notes")
         browser.do("removeNote", "Late frost")
+        assert browser.do("leaked", ["frost", "interest rates."]) == []
+        away = time.monotonic()
+        read_by_the_sdk(url, words, "The bank raised interest rates. <b>ünï</b>")
+        began += time.monotonic() - away  # a program's time is not the person's
+        browser.do("reload")
+        browser.do("sees", "A comet, written by a program")
         exported = browser.do("download", "Export everything")
         assert '"kind":"end"' in exported["content"].splitlines()[-1]
         browser.do("go", f"node/{session_id}")

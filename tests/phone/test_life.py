@@ -1,6 +1,5 @@
 """What happens to people: other devices, two windows, lost answers, a gateway that dies, a clock that is off."""
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +10,9 @@ from engram.hotkeys import polkadot_keystore
 from engram.ledger import LEDGER_FILE
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import Browser, needs_app, open_browser
+from tests.shared import free_port
 
 pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +83,36 @@ def test_of_two_windows_one_signs(gateway: GatewayProcess, browser: Browser) -> 
     browser.do("sees", "open in another window")
     browser.do("close", "second")
     browser.do("gone", "open in another window")
+
+
+CUT = """(() => {
+  const ask = window.fetch;
+  const pays = (init) => init?.headers?.["PAYMENT-SIGNATURE"];
+  window.fetch = (url, init) => pays(init) ? Promise.reject(new TypeError("cut")) : ask(url, init);
+})()"""
+"""No payment of the page leaves it."""
+
+
+def test_a_window_that_comes_after_another_knows_of_its_payment_and_signs_no_second(
+    tmp_path: Path, browser: Browser
+) -> None:
+    with GatewayProcess(tmp_path / "data", settings=FAST) as gateway:
+        url = gateway.start().url
+        browser.do("open", {"url": url, "profile": "before"})
+        browser.do("create")
+        browser.do("open", {"url": url, "profile": "before", "as": "after"})
+        browser.do("sees", "open in another window")
+        browser.do("turn", "before")
+        browser.do("evaluate", CUT)
+        browser.do("pay")
+        browser.do("sees", "The payment may have arrived")
+        browser.do("turn", "after")
+        browser.do("close", "before")
+        session_id = browser.do("opensNode")  # the same authorization is sent from here
+        browser.do("go", f"node/{session_id}")
+        browser.do("status", "active")
+        assert payments_in(tmp_path / "data") == ["settled"]
+        browser.do("close", "after")
 
 
 def test_a_clock_that_is_off_is_said_and_mended(gateway: GatewayProcess, browser: Browser) -> None:
@@ -206,6 +231,26 @@ def test_a_passphrase_and_a_passkey_open_the_identity_and_nothing_else_does(
     assert browser.do("kept") == []
 
 
+KEPT_KEY = """(async () => {
+  const open = indexedDB.open("engram");
+  await new Promise((done) => { open.onsuccess = done; });
+  const all = open.result.transaction("identities").objectStore("identities").getAll();
+  const [kept] = await new Promise((done) => { all.onsuccess = () => done(all.result); });
+  const found = await crypto.subtle.exportKey("raw", kept.sealed.key).then(() => "exported", (error) => error.name);
+  return [kept.sealed.by, kept.sealed.key.extractable, found, JSON.stringify(kept).length < 2_000];
+})()"""
+
+
+def test_the_devices_key_is_given_to_no_script(gateway: GatewayProcess, browser: Browser) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "device"})
+    words = browser.do("create")
+    assert browser.do("evaluate", KEPT_KEY) == ["device", False, "InvalidAccessError", True]
+    browser.do("reload")
+    browser.do("go", "wallet")
+    browser.do("click", "Show the words")
+    browser.do("sees", words.split()[3])
+
+
 def test_a_keystore_file_is_saved_and_opens_elsewhere(gateway: GatewayProcess, browser: Browser) -> None:
     browser.do("open", {"url": gateway.url, "profile": "filed"})
     browser.do("create")
@@ -216,3 +261,39 @@ def test_a_keystore_file_is_saved_and_opens_elsewhere(gateway: GatewayProcess, b
     opened = polkadot_keystore.read(saved["content"].encode(), "correct horse")
     assert saved["name"] == f"{opened.ss58}.json"
     browser.do("sees", opened.ss58)
+
+
+def test_what_a_node_lost_is_put_back_from_the_export_and_called_restored(tmp_path: Path, browser: Browser) -> None:
+    notes = ("Late frost ruined most of the vineyard.", "The bank raised interest rates.")
+    with GatewayProcess(tmp_path / "data", settings=FAST, port=free_port()) as gateway:
+        browser.do("open", {"url": gateway.start().url, "profile": "loser"})
+        browser.do("create")
+        browser.do("pay")
+        session_id = browser.do("status", "active")
+        browser.do("go", f"memory/{session_id}")
+        for text in notes:
+            browser.do("fill", {"label": "Write a note", "text": text})
+            browser.do("click", "Store")
+            browser.do("sees", text)
+            browser.do("turnOff", "Encrypt it on this phone")
+        exported = browser.do("download", "Export everything")["content"]
+        for text in notes:
+            browser.do("removeNote", text)
+        gateway.terminate()
+        with sqlite3.connect(tmp_path / "data" / LEDGER_FILE) as connection:  # as a node's loss is noted
+            connection.execute("UPDATE sessions SET emptied_at = 1764500000.25")
+        gateway.start()
+        browser.do("reload")
+        browser.do("go", f"node/{session_id}")
+        browser.do("sees", "began again elsewhere")
+        browser.do("follow", "Put back what you exported")
+        cut = exported[: exported.index("\n") + 1]
+        for content, seen in ((cut, "1 note is there again."), (exported, "2 notes are there again.")):
+            browser.do("attach", {"label": "Your export", "name": "memory.ndjson", "content": content})
+            browser.do("click", "Put an export back")
+            browser.do("sees", seen)
+            browser.do("go", f"node/{session_id}")
+            browser.do("sees", "is gone" if content == cut else "is there again")
+            browser.do("go", f"memory/{session_id}")
+        browser.do("sees", "2 notes, intact")
+        assert sorted(browser.do("notes")) == sorted(notes)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import Browser, needs_app, open_browser
+from tests.phone.test_links import SHOWN_LINK
 
 pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
 
@@ -23,11 +24,12 @@ WRITE = os.environ.get("ENGRAM_GOLDEN") == "1"
 MOST_DIFFERENT = 0.004
 """The share of pixels that may differ."""
 MOST_SHIFT = 0.02
+PICTURED = 390
+"""The width whose pictures are compared."""
 
 
 def looks(browser: Browser, theme: str, width: int) -> Callable[[str], None]:
     """Return what looks at a screen: its accessibility, its layout, its picture."""
-    pictured = width == 390
     same = WRITE or (CHROMIUM.exists() and CHROMIUM.read_text().strip() == browser.do("version"))
 
     def look(name: str) -> None:
@@ -35,7 +37,7 @@ def looks(browser: Browser, theme: str, width: int) -> Callable[[str], None]:
         assert layout["overflow"] <= 0, name
         assert layout["shift"] <= MOST_SHIFT, (name, layout["moved"])
         assert browser.do("axe") == [], name
-        if not pictured:
+        if width != PICTURED:
             return
         path = GOLDEN / f"{name}-{theme}.png"
         different = browser.do("compare", {"path": str(path), "write": WRITE})
@@ -49,7 +51,15 @@ def looks(browser: Browser, theme: str, width: int) -> Callable[[str], None]:
 
 
 @pytest.mark.filterwarnings("default:.*another Chromium:UserWarning")
-@pytest.mark.parametrize(("theme", "width", "height"), [("light", 390, 844), ("dark", 390, 844), pytest.param("dark", 1280, 800, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize(
+    ("theme", "width", "height"),
+    [
+        ("light", 390, 844),
+        ("dark", 390, 844),
+        pytest.param("light", 1280, 800, marks=pytest.mark.nightly),
+        pytest.param("dark", 1280, 800, marks=pytest.mark.nightly),
+    ],
+)
 def test_every_screen_is_as_it_was_looked_at(tmp_path: Path, theme: str, width: int, height: int) -> None:
     with GatewayProcess(tmp_path / "data", settings=FAST) as gateway, open_browser() as browser:
         browser.do("open", {"url": gateway.start().url, "theme": theme, "width": width, "height": height})
@@ -84,10 +94,21 @@ def test_every_screen_is_as_it_was_looked_at(tmp_path: Path, theme: str, width: 
         browser.do("click", "Review and pay")
         browser.do("enabled", "Pay $0.10")
         look("pay")
+        browser.do("click", "Pay with another wallet, by a link")
+        browser.do("sees", "Waiting for the payment.")
+        link = browser.do("evaluate", SHOWN_LINK).partition("#")[2]
+        look("link")
+        browser.do("reload")
+        browser.do("evaluate", f"location.hash = '{link}'")
+        browser.do("sees", "The node belongs to whoever made this link")
+        browser.do("enabled", "Spending key")
+        look("pay-link")
+        browser.do("go", "start")
         browser.do("reload")
         browser.do("pay")
         session_id = browser.do("status", "active")
         browser.do("go", "")
+        browser.do("reload")
         browser.do("sees", "Time left")
         look("nodes")
         for route, text in (
@@ -138,6 +159,31 @@ def test_texts_at_twice_their_size_and_from_right_to_left_are_not_clipped(tmp_pa
                 browser.do("settle")
                 assert browser.do("layout")["overflow"] <= 0, (direction, route)
                 assert browser.do("axe") == [], (direction, route)
+
+
+def test_long_words_and_names_are_neither_clipped_nor_wider_than_the_window(tmp_path: Path) -> None:
+    settings = FAST + f"[phone]\nname = '{'W' * 40}'\n"
+    with GatewayProcess(tmp_path / "data", settings=settings) as gateway, open_browser() as browser:
+        browser.do("open", {"url": gateway.start().url, "width": 320, "height": 640})
+        browser.do("create")
+        browser.do("pay")
+        session_id = browser.do("status", "active")
+        browser.do("go", f"memory/{session_id}")
+        browser.do("fill", {"label": "Write a note", "text": "Donaudampfschifffahrt" * 20})
+        browser.do("click", "Store")
+        browser.do("sees", "Donaudampfschifffahrt" * 20)
+        for language in ("en", "de"):
+            browser.do("go", "settings")
+            browser.do("settle")
+            browser.do("evaluate", CHOOSE.format(language))
+            for route in ("", "start", f"node/{session_id}", f"memory/{session_id}", "wallet", "activity", "settings"):
+                browser.do("go", route)
+                browser.do("settle")
+                assert browser.do("layout")["overflow"] <= 0, (language, route)
+
+
+CHOOSE = """(() => {{ const chosen = document.querySelector('select'); chosen.value = '{}';
+  chosen.dispatchEvent(new Event('change', {{ bubbles: true }})); }})()"""
 
 
 def test_the_other_language_is_whole_and_kept(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 ENGRAM_GOLDEN=1 writes phone/tests/vectors.json again.
 """
 
+import base64
 import hashlib
 import json
 import os
 import random
+import struct
 from typing import Any
 
 from eth_account import Account
@@ -15,9 +17,11 @@ from substrateinterface import Keypair as SubstrateKeypair
 from engram.hotkeys import Keypair, polkadot_keystore
 from engram.hotkeys.python_json import canonical
 from engram.memory.proof.keyed_tree import LEVELS, KeyedTree, entry_of, key_of
+from engram.payments import pay_links
 from engram.payments.eip712 import digest
 from engram.payments.model import Authorization
 from engram.payments.networks import NETWORKS
+from engram.sdk import encryption, phone_notes
 from tests.phone.browser import FOLDER
 
 RECORDED = FOLDER / "tests" / "vectors.json"
@@ -28,6 +32,18 @@ WORDS = (
 )
 PATHS = ("", "//Alice", "//phone/soft", "/0", "//42//0/7", "//18446744073709551615", "//" + "long" * 9, "/ünï")
 PASSPHRASE = "correct horse"
+LINK = pay_links.PayLink(
+    id="1f" * 16,
+    controller="2a" * 32,
+    tier="lite",
+    hours=1.5,
+    seconds=5_400.0,
+    session_id=None,
+    network="eip155:8453",
+    amount=150_000,
+    pay_to="11" * 20,
+    expires_at=1_700_000_900,
+)
 
 
 def derivations() -> list[dict[str, str]]:
@@ -76,6 +92,20 @@ def proofs() -> list[dict[str, Any]]:
     return found
 
 
+def notes() -> dict[str, Any]:
+    pair = Keypair.from_seed(hashlib.sha256(b"vector").digest())
+    texts = ("", "Late frost, again.", "ÜNÏ ünï straße ﬁn 42 日本語", "a " * 50)
+    embed = phone_notes.embedder(pair)
+    return {
+        "key": phone_notes.namespace_key(pair),
+        "vectors": [{"text": text, "packed": packed(embed(text))} for text in texts],
+    }
+
+
+def packed(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+
+
 def _fields(shown: Any) -> dict[str, Any]:
     return {name: getattr(shown, name) for name in shown.__struct_fields__}
 
@@ -87,16 +117,24 @@ def test_the_recorded_cases_are_those_of_the_libraries() -> None:
         "digests": digests(),
         "texts": texts(),
         "proofs": proofs(),
+        "notes": notes(),
     }
     if os.environ.get("ENGRAM_GOLDEN") == "1":
         kept = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
         pair = Keypair.from_seed(hashlib.sha256(b"vector").digest())
+        sealed = encryption.encrypt(phone_notes.cipher(pair), "Late frost.", {"stored_at": 1_700_000_000})
+        kept.setdefault("sealed", sealed)
+        kept.setdefault("link", {"gateway": pair.ss58, "text": pay_links.seal(LINK, pair)})
         kept.setdefault("keystore", {"address": pair.ss58, "passphrase": PASSPHRASE, "json": _keystore(pair)})
         RECORDED.write_text(json.dumps(kept | made, indent=1, ensure_ascii=False) + "\n")
     recorded = json.loads(RECORDED.read_text())
     for name, cases in made.items():
         assert recorded[name] == cases
     keystore = recorded["keystore"]
+    pair = Keypair.from_seed(hashlib.sha256(b"vector").digest())
+    assert pay_links.read(recorded["link"]["text"], pair.public_key) == LINK
+    memory = encryption.decrypt(phone_notes.cipher(pair), recorded["sealed"])
+    assert (memory.text, memory.metadata) == ("Late frost.", {"stored_at": 1_700_000_000})
     opened = polkadot_keystore.read(keystore["json"].encode(), keystore["passphrase"])
     assert opened.ss58 == keystore["address"]
 

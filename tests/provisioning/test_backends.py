@@ -247,7 +247,7 @@ async def test_all_nodes_are_stopped_though_one_backend_does_not_answer(autojump
         two.sell(word)
         await saga.run(two.fleet, word)
     silence(two.a)
-    await stop_all(two.fleet.backends)
+    await stop_all(two.fleet.backends, two.ledger.write_now(records.own_tokens))
     assert (len(two.a.alive), len(two.b.alive)) == (1, 0)
 
 
@@ -256,7 +256,7 @@ async def test_nodes_on_machines_of_others_go_on_when_the_gateway_stops(autojump
     for word in ("s1", "s2"):
         two.sell(word)
         await saga.run(two.fleet, word)
-    await stop_all(two.fleet.backends)
+    await stop_all(two.fleet.backends, two.ledger.write_now(records.own_tokens))
     assert (len(two.a.alive), len(two.b.alive)) == (0, 1)
 
 

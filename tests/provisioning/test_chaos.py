@@ -11,6 +11,7 @@ from trio.testing import MockClock
 
 from engram.ledger.inline import open_inline
 from engram.provisioning import NoCapacity, ProvisioningError, Rejected, Unavailable, Unknown, records
+from engram.provisioning.actor import CHECK_NODES_S
 from engram.sessions import SessionEvent
 from tests.fakes.nodes import InMemoryProvisioner
 from tests.provisioning.fleets import World
@@ -37,6 +38,12 @@ ACTIONS = st.one_of(
         lambda call: st.tuples(st.just("fault"), st.just(call), st.integers(0, len(FAULTS[call]) - 1))
     ),
 )
+
+
+SETTLES_S = 400.0
+"""Nothing that was begun takes longer. What costs are the fleet's looks: by night this time is always waited."""
+LASTS_S = 2.5 * CHECK_NODES_S
+AT_REST = {"active", "stopped", "failed"}
 
 
 class Chaos:
@@ -72,10 +79,21 @@ class Chaos:
                     self.countdown = -1
                     self.world.double.faults.clear()
                     self.world.double.sick.clear()
-                    await trio.sleep(400.0)
+                    await self.come_to_rest()
                 break
         self.check()
         self.ledger.close()
+
+    async def come_to_rest(self) -> None:
+        """Wait until no session has work left, SETTLES_S at most, and whether that lasts."""
+        with trio.move_on_after(SETTLES_S):
+            while NIGHTLY or not self.rests():  # noqa: ASYNC110  # virtual time
+                await trio.sleep(2.0)
+        await trio.sleep(LASTS_S)
+
+    def rests(self) -> bool:
+        states = {self.world.state(f"s{number}") for number in range(self.sold)}
+        return states <= AT_REST and not self.ledger.write_now(records.open_work)
 
     async def act(self, action: tuple[object, ...]) -> None:
         world, double = self.world, self.world.double
@@ -104,7 +122,7 @@ class Chaos:
         world, double = self.world, self.world.double
         ids = [f"s{number}" for number in range(self.sold)]
         states = {one: world.state(one) for one in ids}
-        assert set(states.values()) <= {"active", "stopped", "failed"}
+        assert set(states.values()) <= AT_REST
         active = {world.session(one).node_token for one in ids if states[one] == "active"}
         assert set(double.specs) == active
         assert set(double.alive) == active

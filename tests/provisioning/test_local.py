@@ -55,6 +55,27 @@ def a_spec(session_id: str = "s1", word: str = "t1", ledger_id: str = contract.L
     )
 
 
+async def test_gateways_with_one_folder_find_and_end_each_others_nodes(tmp_path: Path) -> None:
+    here, there = a_backend(tmp_path), a_backend(tmp_path)
+    assert await there.list() == []
+    first, second = a_spec(word="t1"), a_spec(word="t2")
+    started = await here.launch(first)
+    found = await there.inspect(first.token)
+    assert found is not None
+    assert (found.alive, found.reference) == (True, started.reference)
+    await there.destroy(first.token)
+    assert await here.inspect(first.token) is None or not (await here.list())[0].alive
+    # The session's next node lies in the same folder: what is left of the first is no reason to touch it.
+    again = await here.launch(second)
+    await here.destroy(first.token)
+    await there.destroy(first.token)
+    held = await here.inspect(second.token)
+    assert held is not None
+    assert (held.alive, held.reference) == (True, again.reference)
+    await there.destroy(second.token)
+    assert not (tmp_path / "nodes" / "s1").exists()
+
+
 async def ask(endpoint: str, path: str = "/health") -> dict[str, object]:
     host, port = endpoint.removeprefix("http://").split(":")
     stream = await trio.open_tcp_stream(host, int(port))

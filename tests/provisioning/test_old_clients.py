@@ -19,7 +19,7 @@ from engram.gateway.node_signatures import bind_node_signatures
 from engram.hotkeys import verify
 from engram.hotkeys.certificates import HEADER
 from engram.http.app import new_app
-from engram.http.listener import http_job
+from engram.http.listener import Listener
 from engram.http.router import Router
 from engram.http.sockets import Address
 from engram.provisioning.countersigning import Countersigner
@@ -41,7 +41,8 @@ async def gateway_of(session: Sold) -> AsyncIterator[str]:
     app = new_app("gateway", settings=limits, clock=SystemClock(), ids=SeededIds(1), metrics=session.world.metrics)
     surface: Surface[Caller] = Surface()
     bind_node_signatures(Endpoints(Router(app), surface), Countersigner(session.world.ledger, session.instants, ring))
-    job = ChildSpec("http", start=lambda: http_job(app, "127.0.0.1", 0, settings=limits, drain_s=1.0))
+    listener = Listener("127.0.0.1", 0, limits, 1.0)
+    job = ChildSpec("http", start=lambda: listener.job(lambda: app))
     async with open_system(SupervisorSpec("root", (job,))) as system:
         [address] = [node.info for node in system.tree() if isinstance(node.info, Address)]
         yield address.url

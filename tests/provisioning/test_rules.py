@@ -11,6 +11,8 @@ from engram.provisioning import rules
 from engram.provisioning.rules import Effect, Facts, Outcome, Saga
 from engram.sessions import TERMINAL, SessionState
 
+pytestmark = pytest.mark.rules
+
 LIMIT = 3
 
 

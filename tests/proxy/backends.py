@@ -16,6 +16,8 @@ class Backend:
         self.port = 0
         self.requests = 0
         self.connections = 0
+        self.open = 0
+        """Connections that are not closed."""
         self.began = trio.Event()
         """Set by the first request's head."""
         self.closed = trio.Event()
@@ -33,6 +35,7 @@ async def backend(*steps: bytes | str | None) -> AsyncIterator[Backend]:
 
     async def serve(stream: trio.SocketStream) -> None:
         seen.connections += 1
+        seen.open += 1
         try:
             while await read_head(stream):
                 seen.requests += 1
@@ -64,6 +67,7 @@ async def backend(*steps: bytes | str | None) -> AsyncIterator[Backend]:
                         case _:
                             raise AssertionError(step)
         finally:
+            seen.open -= 1
             seen.closed.set()
 
     async with trio.open_nursery() as nursery:

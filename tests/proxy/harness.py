@@ -12,7 +12,7 @@ import trio
 from engram.clock import Clock, SystemClock, SystemIds
 from engram.hotkeys import Keypair, PublicKey, ReplayStore
 from engram.http.sockets import Address
-from engram.ledger import InlineLedger, open_inline
+from engram.ledger import InlineLedger, Ledger, open_inline
 from engram.proxy.authorization import Caller, ChainView
 from engram.proxy.capacity import Capacity
 from engram.proxy.endings import Ended
@@ -78,10 +78,10 @@ class Host:
 class Proxied:
     """A running proxy."""
 
-    def __init__(self, state: State, planner: Planner, host: Host, ledger: InlineLedger, loaded: Loaded) -> None:
+    def __init__(self, state: State, planner: Planner, host: Host, ledger: Ledger, loaded: Loaded) -> None:
         self.state = state
         self.planner = planner
-        self.ledger = ledger
+        self._ledger = ledger
         self.loaded = loaded
         self._host = host
         self._noted = trio.Event()
@@ -93,6 +93,12 @@ class Proxied:
             self._noted = trio.Event()
 
         state.endings.note = noting  # type: ignore[method-assign]
+
+    @property
+    def ledger(self) -> InlineLedger:
+        """The ledger, where it is one that a test may write to at once."""
+        assert isinstance(self._ledger, InlineLedger)
+        return self._ledger
 
     @property
     def port(self) -> int:
@@ -164,12 +170,14 @@ async def proxying(
     chain: ChainView | None = None,
     clock: Clock | None = None,
     signer: Keypair | None = None,
-    ledger: InlineLedger | None = None,
+    ledger: Ledger | None = None,
     spool: Path | None = None,
 ) -> AsyncIterator[Proxied]:
     """Serve a proxy with these settings."""
     folder = spool or Path(tempfile.mkdtemp(prefix="spool-"))
-    books = ledger or open_inline()
+    own = open_inline() if ledger is None else None
+    books = ledger or own
+    assert books is not None
     clock = clock or SystemClock()
     ids = SystemIds()
     state = State(
@@ -204,8 +212,8 @@ async def proxying(
             nursery.cancel_scope.cancel()
     finally:
         state.close()
-        if ledger is None:
-            books.close()
+        if own is not None:
+            own.close()
 
 
 @asynccontextmanager

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-Reply = Callable[[BaseHTTPRequestHandler, bytes], bytes]
+Reply = Callable[[BaseHTTPRequestHandler, bytes], bytes | None]
+"""Takes a request's handler and body; returns the answer's body, or None when it has answered itself."""
 
 
 def echo(handler: BaseHTTPRequestHandler, body: bytes) -> bytes:
@@ -22,6 +23,8 @@ def plain_backend(reply: Reply = echo) -> Iterator[int]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             answer = reply(self, body)
+            if answer is None:
+                return
             self.send_response(200)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
@@ -30,8 +33,11 @@ def plain_backend(reply: Reply = echo) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128
+
+    server = Server(("127.0.0.1", 0), Handler)
     serving = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     serving.start()
     try:

@@ -13,7 +13,7 @@ from engram.proxy.settings.environment import VARIABLES
 from tests.proxy.signing import ALICE, BOB
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 90.0
 
 
 def document(*ports: int, **sections: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +85,8 @@ class ProxyProcess:
         while not line.endswith(b"\n"):
             readable, _, _ = select.select([read_end], [], [], READY_TIMEOUT_S)
             piece = os.read(read_end, 4_096) if readable else b""
+            if not piece:
+                self.__exit__()
             assert piece, f"the proxy did not become ready:\n{self.log_path.read_text()}"
             line += piece
         os.close(read_end)

@@ -76,7 +76,7 @@ async def test_a_proxy_follows_its_chain_and_says_how_old_its_view_is(tmp_path: 
             def call(by: Keypair) -> tuple[int, object]:
                 while True:
                     connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
-                    connection.request("POST", "/inference", b"{}", headers_of(b"{}", by=by))
+                    connection.request("POST", "/inference", b"{}", headers_of(b"{}", by=by, ago_s=-1.8))
                     answer = connection.getresponse()
                     found = answer.status, json.loads(answer.read())["code"]
                     connection.close()

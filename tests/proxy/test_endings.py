@@ -1,9 +1,11 @@
 """How requests end: one code each, with the status that the documentation's table has for it."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -13,8 +15,10 @@ from engram.proxy.endings import TABLE, Ended, in_words
 from engram.proxy.health_checks import check
 from engram.proxy.settings.model import AuthSettings, BodySettings, LimitSettings, ServerSettings
 from tests.http.harness import Answer
+from tests.http.origin import listen, read_head
 from tests.proxy.backends import answer, backend, closed_port
 from tests.proxy.harness import Chain, calling, proxying, settings_for
+from tests.proxy.lint import linted
 from tests.proxy.signing import ALICE, BOB, EVE, digest_of, head, headers_of, raw, signed
 
 
@@ -26,7 +30,11 @@ async def ending(
         sections = {"route": {}} | sections
         async with proxying(settings_for(servers.port, **sections), chain=chain) as proxied, calling(proxied) as client:
             got = await client.ask(request)
-            return got, await proxied.end()
+            ended = await proxied.end()
+            if ended.code != "done":  # the answer is the proxy's own
+                assert linted(got.status, got.headers, got.body) == []
+                assert ("retry-after" in got.headers) == (got.status in (429, 503))
+            return got, ended
 
 
 async def code_of(request: bytes, *steps: bytes | str | None, **more: Any) -> tuple[str, int]:
@@ -227,6 +235,7 @@ async def test_a_full_queue_and_one_that_takes_too_long() -> None:
     full = LimitSettings(concurrent=1, queue=0, **OFF)
     got, ended = await two_endings(full, first=signed("/inference"), second=signed("/inference"))
     assert (ended.code, got.status) == ("queue_full", 503)
+    assert got.headers["retry-after"] == "10", "no place was ever given back: by then no one waits who waits now"
     late = LimitSettings(concurrent=1, queue=5, queue_s=0.05, **OFF)
     got, ended = await two_endings(late, first=signed("/inference"), second=signed("/inference"))
     assert (ended.code, got.status) == ("queue_late", 503)
@@ -340,6 +349,9 @@ async def test_a_backend_whose_connections_are_all_in_use_is_busy_and_not_at_fau
         got = await two.ask(signed("/inference"))
         assert ((await proxied.end()).code, got.status) == ("backend_full", 503)
         assert got.headers["retry-after"] == "1"
+        named = f"127.0.0.1:{servers.port}"
+        assert named not in got.body.decode()
+        assert named in proxied.ends[-1].detail, "the operator learns which"
         group = proxied.state.plan.groups["servers"]
         assert (group.breaker_word, group.words()[0][1]) == ("closed", "serving")
         assert await check(group, group.servers[0]) == "", "a check that finds no place says nothing"
@@ -454,9 +466,38 @@ async def test_a_backend_that_drips_is_cut_when_the_whole_time_is_over() -> None
         assert await client.closed_within(2)
         ended = await proxied.end()
         assert (ended.code, ended.status) == ("total_late", 200)
+        assert proxied.state.plan.groups["servers"].words()[0][3], "it is the server's failure"
         with trio.fail_after(2):
             await servers.closed.wait()
         assert proxied.in_progress == 0
+
+
+async def test_a_client_that_reads_too_slowly_for_the_whole_time_is_no_failure_of_its_backend() -> None:
+    part, closed = b"x" * 65_536, trio.Event()
+
+    async def pour(stream: trio.SocketStream) -> None:
+        await read_head(stream)
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+            while True:
+                await stream.send_all(b"10000\r\n" + part + b"\r\n")
+        closed.set()
+
+    async with trio.open_nursery() as nursery:
+        port = await listen(nursery, pour)
+        timed = settings_for(port, route={"total_s": 0.3}, backend={"breaker_failures": 1, "failures": 1})
+        async with proxying(timed) as proxied, calling(proxied) as client:
+            await client.send(signed("/inference"))
+            await client.read_until(b"xxx")
+            ended = await proxied.end()
+            assert (ended.code, ended.status) == ("client_gone_answer", 499)
+            assert "0.3 s were over" in ended.detail
+            group = proxied.state.plan.groups["servers"]
+            assert (group.breaker_word, group.words()[0][1:]) == ("closed", ("serving", 0, ""))
+            with trio.fail_after(5):
+                await closed.wait()
+            assert proxied.in_progress == 0
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_fault_of_the_proxy_is_a_500_that_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -495,6 +536,9 @@ def test_an_ending_is_told_in_words() -> None:
     assert words.startswith(f"POST /inference from {ALICE.ss58} at 192.0.2.1: the answer was 504, after 30.250 s.")
     assert "did not begin in time" in words
     assert "nothing for 30 s" in words
+    left = msgspec.structs.replace(ended, code="client_gone_answer", status=499)
+    assert ": no answer was sent, after" in in_words(left)
+    assert ": the client left within the answer, after" in in_words(msgspec.structs.replace(left, sent_bytes=7))
 
 
 def test_codes_are_words_and_statuses_are_those_of_http() -> None:

@@ -95,7 +95,7 @@ async def passed_back(reply: bytes, request: bytes | None = None) -> bytes:
     received = b""
     async with trio.open_nursery() as nursery:
         port = await listen(nursery, backend)
-        settings = settings_for(port, route={"methods": ("GET", "POST")})
+        settings = settings_for(port, route={"methods": ("GET", "POST", "PUT", "PATCH", "DELETE")})
         async with proxying(settings) as proxied, calling(proxied) as client:
             body = b"{}"
             await client.send(request or raw("POST", "/inference", body, headers_of(body), "Connection: close"))
@@ -139,11 +139,17 @@ async def test_an_answer_to_head_has_the_backends_length_and_no_body() -> None:
     assert got.endswith(b"\r\n\r\n")
 
 
-async def test_a_backends_own_errors_pass_unaltered() -> None:
-    for status in ("400 Bad Request", "404 Not Found", "429 Too Many", "500 Oops", "503 Later"):
-        got = await passed_back(answer(b"own page", status, "x-own: 1"))
-        assert got.startswith(f"HTTP/1.1 {status[:3]} ".encode())
-        assert got.endswith(b"own page")
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+async def test_a_backends_own_errors_pass_unaltered_for_every_method(method: str) -> None:
+    request = raw(method, "/inference", b"{}", headers_of(b"{}", method=method), "Connection: close")
+    for status in ("400 Bad Request", "404 Not Found", "413 Large", "429 Too Many", "500 Oops", "502 Bad", "503 Later"):
+        got = await passed_back(answer(b"own page", status, "x-own: 1"), request)
+        head, _, body = got.partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        assert lines[0].startswith(f"HTTP/1.1 {status[:3]} ".encode())
+        assert body == b"own page"
+        assert {b"x-own: 1", b"content-length: 8"} <= set(lines)
+        assert not [line for line in lines if line.startswith((b"retry-after", b"content-type", b"cache-control"))]
 
 
 async def test_events_pass_as_they_come() -> None:

@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,12 +23,16 @@ from tests.proxy.process import ROOT, ProxyProcess, document
 from tests.proxy.signing import ALICE, headers_of
 from tests.sampling import sample
 
+OF_MAKE = ("ARGS", "MAKEFLAGS", "MAKELEVEL", "MFLAGS")
+
+AHEAD_S = 1.8
+"""How far ahead of the clock requests are stamped, as they may be: the first seconds of a proxy refuse less."""
 Called = tuple[int, bytes, dict[str, str]]
 
 
 def call(proxy: ProxyProcess, method: str, path: str, body: bytes = b"", **more: str) -> Called:
     """One signed request; what is stamped before the proxy's start is refused for a moment, and signed again."""
-    return sent(proxy, method, path, body, lambda: headers_of(body, method=method) | more)
+    return sent(proxy, method, path, body, lambda: headers_of(body, method=method, ago_s=-AHEAD_S) | more)
 
 
 def sent(proxy: ProxyProcess, method: str, path: str, body: bytes, sign: Callable[[], dict[str, str]]) -> Called:
@@ -98,6 +103,8 @@ def test_an_operators_day(tmp_path: Path) -> None:
         assert proxy.wait() == 0
         said = proxy.lines()
         assert [line["where"] for line in said if line.get("key") == "server.log_format"] == ["environment LOG_FORMAT"]
+        kept = [line for line in said if line["event"] == "settings_kept"]
+        assert "nonsense" in kept[0]["problems"][0]
         ended = [line for line in said if line["event"] == "request_ended"]
         assert {line["end"] for line in ended} >= {"done", "no_route", "refused"}
         assert all(line["module"] == "engram.proxy" for line in ended)
@@ -119,7 +126,8 @@ KILLED = [
 """Where it is killed, how often the backend was called by then, and what becomes of the job."""
 
 
-@pytest.mark.parametrize(("point", "calls_before", "then"), sample("kill points of a job", KILLED, 1))
+@pytest.mark.heavy
+@pytest.mark.parametrize(("point", "calls_before", "then"), sample("kill points of a job", KILLED, 2))
 def test_a_job_of_a_proxy_that_was_killed_is_never_run_twice(
     tmp_path: Path, point: str, calls_before: int, then: str
 ) -> None:
@@ -156,9 +164,19 @@ def test_a_request_in_progress_is_answered_before_the_proxy_stops(tmp_path: Path
         assert proxy.wait() == 0
 
 
-def test_a_file_that_cannot_be_used_keeps_the_proxy_from_starting_and_is_named(tmp_path: Path) -> None:
+FORMS = {
+    "console command": [str(Path(sys.executable).with_name("reverse-proxy"))],
+    "module": [sys.executable, "-m", "reverse_proxy.server"],
+    "package": [sys.executable, "-m", "reverse_proxy"],
+    "file": [sys.executable, str(ROOT / "reverse_proxy" / "server.py")],
+    "role": [sys.executable, str(ROOT / "run.py"), "proxy"],
+}
+
+
+@pytest.mark.parametrize("form", sample("forms of the command", list(FORMS), 1))
+def test_a_file_that_cannot_be_used_keeps_the_proxy_from_starting_and_is_named(form: str, tmp_path: Path) -> None:
     ProxyProcess(tmp_path, document(server={"prot": 80}))
-    command = [sys.executable, "-m", "reverse_proxy.server", "--data-dir", "data"]
+    command = [*FORMS[form], "--data-dir", "data"]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
     assert found.returncode == 2
@@ -183,3 +201,28 @@ def test_the_example_is_made_once_and_its_placeholder_is_refused_by_name(tmp_pat
     assert status == 0
     assert "Hotkeys with a validator permit on subnet 11 and more than 1000 of stake" in explained
     assert "validators demand https" in explained
+
+
+@pytest.mark.external
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("config", "/engram proxy config"),
+        ("setup", "scripts/setup run"),
+        ("run", "/python -m reverse_proxy.server"),
+        ("dev", "/python -m reverse_proxy.server"),
+    ],
+)
+def test_a_target_of_make_runs_the_command_that_the_other_tests_run(target: str, command: str) -> None:
+    environ = {name: value for name, value in os.environ.items() if name not in OF_MAKE}  # `make test` runs this too
+    shown = subprocess.run(
+        ["make", "--dry-run", f"reverse-proxy-{target}"],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.strip().endswith(command)
+    assert "scripts/setup run" in shown.stdout

@@ -15,7 +15,7 @@ from engram.clock import ManualClock
 from engram.hotkeys import epistula, profiles, ss58
 from engram.proxy.settings.model import AuthSettings, BodySettings, LimitSettings, ProxySettings
 from tests.hotkeys.vectors import BY_ID, VECTORS, senders
-from tests.http.harness import Answer
+from tests.http.harness import Answer, Raw
 from tests.http.servers import bare, echo
 from tests.proxy.backends import answer, backend
 from tests.proxy.harness import AUTH, SERVER, Proxied, calling, proxying, settings_for
@@ -138,6 +138,93 @@ def mutated(rng: random.Random, value: str) -> str:
     )
 
 
+LINE_MUTATIONS = 10_000 if NIGHTLY else 250
+STRANGE = (
+    "Epistula-Extra: 1",
+    "Epistula_Uuid: 1",
+    "X-Epistula-Uuid: 1",
+    "Connection: Epistula-Uuid",
+    "Transfer-Encoding: chunked",
+    "Content-Length: 8",
+    "Content-Length: 9",
+    "Content-Digest: sha-256=:AAAA:",
+    "Expect: nothing",
+    "Idempotency-Key:",
+    "Range: bytes=0-1",
+    "Upgrade: h2c",
+    "X-Forwarded-For: 203.0.113.7",
+    "No colon",
+    " folded",
+    "Na me: x",
+    ": no name",
+    "\xff: x",
+    "X: \x00",
+)
+"""Lines that may be added: some are refused, none is a fault, and none changes what was signed."""
+
+
+async def test_mutated_lines_are_refused_where_they_touch_a_proof_and_are_never_a_fault() -> None:
+    """Names changed, lines dropped, doubled, added, in another order or in other letters."""
+    rng, body = random.Random(SEED), b'{"x": 1}'
+    async with bare(echo) as server, proxying(settings_for(server.port)) as proxied:
+        stream = Raw(await trio.open_tcp_stream("127.0.0.1", proxied.port))
+        for turn in range(LINE_MUTATIONS):
+            good = headers_of(body)
+            how = rng.choice(list(VERDICTS)) if turn >= len(VERDICTS) else list(VERDICTS)[turn]
+            lines = mutated_lines(rng, list(good.items()), how)
+            request = head("POST", "/inference", len(body), None, *lines) + body
+            got = await stream.ask(request)
+            assert got.status in VERDICTS[how], (how, lines, got)
+            if got.status == 200:
+                assert got.body == body, lines
+            if got.headers.get("connection") == "close":
+                await stream.stream.aclose()
+                stream = Raw(await trio.open_tcp_stream("127.0.0.1", proxied.port))
+        await stream.stream.aclose()
+
+
+REFUSED = (400, 401, 403)
+VERDICTS = {
+    "renamed": REFUSED,
+    "dropped": REFUSED,
+    "twice": REFUSED,
+    "twice, differing": REFUSED,
+    "joined": REFUSED,
+    "added": (200, 400, 401, 403, 417),
+    "letters": (200,),
+    "order": (200,),
+}
+
+
+def mutated_lines(rng: random.Random, lines: list[tuple[str, str]], how: str) -> list[str]:
+    """The lines of a signed request with one of them changed."""
+    at = rng.choice([at for at, (name, _) in enumerate(lines) if name != "Epistula-Version"])  # which is not signed
+    name, value = lines[at]
+    match how:
+        case "renamed":
+            place = rng.randrange(len(name))
+            other = rng.choice([each for each in "!#$%&'*+.^_`|~0aZ" if each.lower() != name[place].lower()])
+            lines[at] = (name[:place] + other + name[place + 1 :], value)
+        case "dropped":
+            del lines[at]
+        case "twice":
+            lines.insert(rng.randrange(len(lines) + 1), (name, value))
+        case "twice, differing":
+            lines.insert(rng.randrange(len(lines) + 1), (name.upper(), value[::-1] + "0"))
+        case "joined":
+            lines[at] = (name, f"{value}, {value}")
+        case "letters":
+            lines[at] = (name.swapcase(), value)
+        case "order":
+            rng.shuffle(lines)
+        case _:
+            assert how == "added"
+    texts = [f"{name}: {value}" for name, value in lines]
+    if how == "added":
+        texts.insert(rng.randrange(len(texts) + 1), rng.choice(STRANGE))
+    return texts
+
+
 @pytest.mark.parametrize("doubled", ["Epistula-Request-Signature", "Epistula-Signed-By", "Epistula-Uuid"])
 async def test_a_header_that_is_there_twice_empty_or_missing_is_not_believed(doubled: str) -> None:
     body = b"{}"
@@ -240,7 +327,8 @@ async def test_a_full_disk_is_503_and_nothing_falls_back_to_memory(monkeypatch: 
                 async with calling(proxied) as client:
                     got = await client.ask(signed("/train", body))
             assert (got.status, got.json()["code"]) == (503, "spool_full")
-            assert "No space left" in str(got.json()["error"])
+            assert got.json()["error"] == "the disk takes no more", "a stranger learns nothing of this machine"
+            assert (await proxied.end()).detail == "No space left on device"
         assert (proxied.state.spool.held, proxied.state.spool.held_in_memory) == (0, 0)
         async with calling(proxied) as client:
             assert (await client.ask(signed("/train", body))).body == body

@@ -18,11 +18,14 @@ from engram.proxy.backends.breaker import Breaker
 from engram.proxy.backends.group import Group
 from engram.proxy.backends.rules import Server
 from engram.proxy.capacity import BadCapacity, Capacity
+from engram.proxy.endings import TABLE
 from engram.proxy.exchange.heads import Origin, answer_lines, request_lines, trailer_lines
+from engram.proxy.exchange.refusing import Refusal
 from engram.proxy.limits.holders import Holders, NoRoom, TooMany
 from engram.proxy.limits.pace import LEAST_BYTES_PER_S, Pace
 from engram.proxy.limits.places import Places, Waiter
 from engram.proxy.limits.rates import FULL, Rates, burst_of
+from engram.proxy.limits.turnover import Turnover
 from engram.proxy.routing import Matched, NoRoute, Routes
 from engram.proxy.settings.model import BackendSettings, CapacitySettings, RouteSettings
 from tests.proxy.backends import answer, backend
@@ -385,3 +388,22 @@ def test_a_capacity_that_no_one_could_read_changes_nothing(raw: bytes) -> None:
     with pytest.raises(BadCapacity):
         capacity.update(raw)
     assert capacity.document() == before
+
+
+def test_who_finds_no_room_is_told_when_those_who_wait_will_have_been_served() -> None:
+    turnover = Turnover()
+    assert turnover.wait_s(3, 1, 10.0) == 10.0, "nothing is known yet: by then the queue is another one"
+    turnover.note(2.0)
+    assert turnover.wait_s(3, 4, 10.0) == 2.0
+    assert turnover.wait_s(3, 100, 10.0) == 1.0, "never at once"
+    assert turnover.wait_s(30, 4, 10.0) == 10.0, "no longer than anyone waits"
+    assert turnover.wait_s(30, 4, 0.5) == 0.5
+    for _ in range(100):
+        turnover.note(4.0)
+    assert turnover.wait_s(3, 4, 10.0) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("code", [row.code for row in TABLE.values() if row.status in (429, 503)])
+def test_each_answer_that_asks_to_wait_says_how_long(code: str) -> None:
+    assert dict(Refusal(code, "wait").headers)[b"retry-after"] == b"5"
+    assert dict(Refusal(code, "wait", retry_after_s=0.2).headers)[b"retry-after"] == b"1"

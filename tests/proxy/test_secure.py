@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import pytest
@@ -23,6 +23,8 @@ from tests.proxy.backends import answer, backend, closed_port
 from tests.proxy.harness import Host, calling, proxying, settings_for
 from tests.proxy.process import ProxyProcess, document
 from tests.proxy.signing import headers_of, raw, signed
+
+Secured: TypeAlias = "trio.SSLStream[trio.SocketStream]"
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here")
 
@@ -41,24 +43,75 @@ async def test_an_https_backend_is_trusted_by_its_pinned_authority_alone(tmp_pat
 
 
 @needs_openssl
-async def test_the_proxy_serves_https_by_its_own_certificate(tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["passed on", "job", "websocket"])
+async def test_what_keeps_a_backend_from_being_reached_is_told_to_the_operator_alone(tmp_path: Path, way: str) -> None:
     chain, key = make_certificate(tmp_path)
+    after_s = 5.0 if way == "job" else 0.0
+    async with bare(echo, certificates=Certificates(chain, key)) as server:
+        route = {"answer_after_s": after_s, "websocket": way == "websocket", "methods": ("GET", "POST")}
+        group = BackendSettings(urls=(f"https://localhost:{server.port}",), ca_file=str(chain))
+        settings = msgspec.structs.replace(settings_for(server.port, route=route), backends={"servers": group})
+        async with proxying(settings) as proxied, calling(proxied) as client:
+            if way == "websocket":
+                upgrade = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+                lines = (*upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+                got = await client.ask(raw("GET", "/inference", b"", headers_of(b"", method="GET"), *lines))
+            else:
+                got = await client.ask(signed("/inference"))
+            assert (got.status, got.json()["code"]) == (502, "not_connected")
+            assert got.json()["error"] == "no connection to the backend could be made"
+            assert b"localhost" not in got.body
+            if not after_s:
+                assert "localhost" in (await proxied.end()).detail
+
+
+@needs_openssl
+async def test_the_proxy_serves_https_and_shows_a_replaced_certificate_to_new_clients_while_old_ones_go_on(
+    tmp_path: Path,
+) -> None:
+    chain, key = make_certificate(tmp_path)
+    renewed = make_certificate(tmp_path, "renewed")
+    trusts_old, trusts_new = (ssl.create_default_context(cafile=str(file)) for file in (chain, renewed[0]))
     async with bare(echo) as server:
         files = {"tls_certificate": str(chain), "tls_key": str(key)}
         with ProxyProcess(tmp_path, document(server.port, server=files)) as proxy:
             await trio.to_thread.run_sync(proxy.start)
             assert proxy.url.startswith("https://")
-            context = ssl.create_default_context(cafile=str(chain))
-            tcp = await trio.open_tcp_stream("127.0.0.1", proxy.port)
-            stream = trio.SSLStream(tcp, context, server_hostname="127.0.0.1", https_compatible=True)
-            await trio.sleep(2.1)  # what is stamped before its start is refused
-            body = b"hello"
-            await stream.send_all(raw("POST", "/inference", body, headers_of(body), "Connection: close"))
-            received = b""
-            while part := await stream.receive_some(65_536):
-                received += part
-            assert received.endswith(b"hello")
-            await stream.aclose()
+            old = await shaken(proxy.port, trusts_old)
+            await trio.sleep(0.3)  # what is not stamped two seconds after its start is refused
+            assert (await asked(old, b"before")).endswith(b"before")
+            for made, used in zip(renewed, (chain, key), strict=True):  # one after the other, as certbot does
+                made.replace(used)
+            new = await shaken(proxy.port, trusts_new)
+            with pytest.raises(trio.BrokenResourceError):
+                await shaken(proxy.port, trusts_old)
+            for stream in (old, new):
+                assert (await asked(stream, b"after")).endswith(b"after")
+                await stream.aclose()
+
+
+async def shaken(port: int, context: ssl.SSLContext) -> Secured:
+    """A connection whose certificate the context trusts."""
+    tcp = await trio.open_tcp_stream("127.0.0.1", port)
+    stream = trio.SSLStream(tcp, context, server_hostname="127.0.0.1", https_compatible=True)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
+async def asked(stream: Secured, body: bytes) -> bytes:
+    """The answer to a signed request, up to its echo of the body."""
+    await stream.send_all(raw("POST", "/inference", body, headers_of(body, ago_s=-1.8)))
+    received = b""
+    with trio.fail_after(10):
+        while not received.endswith(body):
+            part = await stream.receive_some(65_536)
+            assert part, received
+            received += bytes(part)
+    return received
 
 
 @needs_openssl

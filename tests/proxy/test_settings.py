@@ -114,6 +114,22 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"routes": [{"path": "/status", "backend": "training"}]}, "which the proxy answers itself"),
     ({"routes": [{"path": "/x", "backend": "training", "methods": ["CONNECT"]}]}, "no method that can be passed on"),
     ({"backends": {"b": {"urls": []}}}, "backends.b: urls is empty"),
+    ({"services": {"inference_server_url": "http://gpu.intern/\u00e4"}}, "percent-encode what is not ASCII"),
+    ({"backends": {"b": {"urls": ["http://b/\u00e4"]}}}, "backends.b: 'http://b/\u00e4' is no http or https URL"),
+    ({"backends": {"b": {"urls": ["http://b"], "ca_file": "a\0b"}}}, "backends.b: ca_file is 'a\\x00b'"),
+    ({"backends": {"b": {"urls": ["http://b"], "health_path": "/\u00e4"}}}, "backends.b: health_path is '/\u00e4'"),
+    ({"backends": {"b": {"urls": ["http://b"], "health_path": "/a\r\nX: y"}}}, "backends.b: health_path is"),
+    ({"backends": {"b": {"urls": ["http://b"], "health_path": "up"}}}, "a path begins with a slash"),
+    ({"server": {"host": "a\0"}}, "server.host: 'a\\x00' is no address and no host name"),
+    ({"server": {"tls_certificate": "a\0", "tls_key": "k"}}, "server.tls_certificate: 'a\\x00' has characters"),
+    ({"bodies": {"spool_dir": "a\0"}}, "bodies.spool_dir: 'a\\x00' has characters"),
+    ({"auth": {"chain_endpoint": "wss://"}}, "auth.chain_endpoint: 'wss://' is no wss:// or https:// URL"),
+    ({"auth": {"chain_endpoint": "wss://h/\u00e4"}}, "auth.chain_endpoint: 'wss://h/\u00e4' is no wss://"),
+    ({"auth": {"min_stake_url": "http://h/\u00e4"}}, "auth.min_stake_url: 'http://h/\u00e4' is no http or https URL"),
+    ({"auth": {"miner_hotkey": " "}}, "auth.miner_hotkey: Configuration missing 'auth.miner_hotkey'"),
+    ({"server": {"cors_origins": ["null"]}}, "server.cors_origins: 'null' is no exact origin"),
+    ({"routes": [{"path": "/jobs/*", "backend": "training"}]}, "path is '/jobs/*', which the proxy answers itself"),
+    ({"routes": [{"path": "/check/all", "backend": "training"}]}, "path is '/check/all', which the proxy answers"),
     ({"answers": {"sign": True}}, "answers.hotkey_file: is not set"),
 ]
 
@@ -129,6 +145,16 @@ def test_a_refusal_names_the_file_the_key_and_what_would_be_right(
         load({}, written(tmp_path, merged))
     assert refusal in str(refused.value)
     assert "config.json" in str(refused.value)
+
+
+def test_blanks_around_the_miners_hotkey_are_no_part_of_it(tmp_path: Path) -> None:
+    document = {**ORIGINAL, "auth": {**ORIGINAL["auth"], "miner_hotkey": f" {BOB.ss58}\n"}}
+    assert load({}, written(tmp_path, document)).settings.auth.miner_hotkey == BOB.ss58
+
+
+def test_a_route_beside_the_proxys_own_paths_is_free(tmp_path: Path) -> None:
+    routes = [{"path": path, "backend": "training"} for path in ("/jobsite/*", "/status/*", "/checks", "/*")]
+    assert len(load({}, written(tmp_path, {**ORIGINAL, "routes": routes})).settings.routes) == 4
 
 
 def test_all_problems_are_found_in_one_go(tmp_path: Path) -> None:

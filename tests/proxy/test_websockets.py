@@ -1,10 +1,12 @@
 """WebSockets through the proxy: verified at the handshake, passed on both ways, counted while open."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from socket import SO_RCVBUF, SOL_SOCKET
 from typing import Any
 
+import msgspec
+import pytest
 import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
@@ -20,13 +22,17 @@ from wsproto.events import (
 
 from engram.http.asgi import Receive, Scope, Send
 from engram.http.head import Bounds
+from engram.http.messages import MESSAGE_BYTES
 from engram.http.server import Limits
-from engram.proxy.settings.model import LimitSettings, ProxySettings
+from engram.proxy.endings import Ended
+from engram.proxy.settings.model import BackendSettings, LimitSettings, ProxySettings, RouteSettings
+from tests.descriptors import open_descriptors
+from tests.http.harness import Answer
 from tests.http.origin import listen, read_head
 from tests.http.servers import bare
-from tests.proxy.backends import backend, closed_port
-from tests.proxy.harness import Proxied, proxying, settings_for
-from tests.proxy.signing import ALICE, EVE, headers_of
+from tests.proxy.backends import answer, backend, closed_port
+from tests.proxy.harness import Proxied, calling, change, proxying, settings_for
+from tests.proxy.signing import ALICE, EVE, headers_of, raw
 
 WEBSOCKETS = Limits(bounds=Bounds(websocket=True))
 
@@ -106,6 +112,34 @@ async def test_messages_pass_both_ways_and_so_does_the_close() -> None:
             assert closed.code == 4000
         assert (await proxied.end()).code == "done"
         assert proxied.in_progress == 0
+
+
+@pytest.mark.parametrize("letter", ["x", "é"], ids=["one byte a letter", "two bytes a letter"])
+async def test_a_backends_message_is_bounded_by_its_bytes(letter: str) -> None:
+    most = MESSAGE_BYTES // len(letter.encode())
+
+    async def sized(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": letter * int(message["text"])})
+
+    async with (
+        bare(sized, WEBSOCKETS) as server,
+        proxying(settings(server.port)) as proxied,
+        socket_to(proxied) as socket,
+    ):
+        await socket.open("/inference", headers_of(b"", method="GET"))
+        await socket.send(TextMessage(data=str(most)))
+        received = 0
+        while received < most:
+            event = await socket.next()
+            assert isinstance(event, TextMessage)
+            received += len(event.data)
+        await socket.send(TextMessage(data=str(most + 1)))
+        closed = await socket.next()
+        assert isinstance(closed, CloseConnection)
+        assert closed.code == 1009
 
 
 async def test_a_client_that_leaves_closes_the_backends_socket() -> None:
@@ -193,6 +227,90 @@ async def test_a_backend_whose_handshakes_fail_is_left_alone_like_any() -> None:
             assert [await refused(proxied, headers_of(b"")) for _ in range(3)] == [502, 502, 503]
             assert (await proxied.end()).code == "breaker_open"
             assert servers.requests == 2
+
+
+async def handshake_answered(port: int) -> tuple[Answer, Ended]:
+    """What a client that asks for a WebSocket reads as an HTTP answer, and how its request ended."""
+    lines = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    async with proxying(settings(port)) as proxied, calling(proxied) as client:
+        got = await client.ask(raw("GET", "/inference", b"", headers_of(b"", method="GET"), *lines, key))
+        return got, await proxied.end()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (b"HTTP/1.1 403 No\r\ncontent-length: 1000\r\n\r\nhalf", "close"),
+        (b"HTTP/1.1 403 No\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", "close"),
+        (b"HTTP/1.1 403 No\r\n\r\nhalf", "reset"),
+        (answer(b"x" * 200_000, "403 No"),),
+    ],
+    ids=["length", "chunks", "reset", "too long"],
+)
+async def test_a_refusal_of_the_handshake_that_is_cut_or_too_long_is_not_passed_on_as_whole(
+    steps: tuple[bytes | str, ...],
+) -> None:
+    async with backend(*steps) as servers:
+        got, ended = await handshake_answered(servers.port)
+    assert (got.status, got.json()["code"], ended.code, ended.status) == (502, "backend_cut", "backend_cut", 502)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (answer(b"x" * 60_000, "403 No"),),
+        (b"HTTP/1.1 403 No\r\n\r\n" + b"x" * 60_000, "close"),
+    ],
+    ids=["length", "until it is closed"],
+)
+async def test_a_whole_refusal_of_the_handshake_is_passed_on(steps: tuple[bytes | str, ...]) -> None:
+    async with backend(*steps) as servers:
+        got, ended = await handshake_answered(servers.port)
+    assert (got.status, len(got.body), ended.code) == (403, 60_000, "done")
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "byte by byte"])
+async def test_interim_heads_before_the_answer_to_a_handshake_are_left_out(at_once: bool) -> None:
+    interim = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 102 On It\r\n\r\n"
+
+    async def hints(stream: trio.SocketStream) -> None:
+        wire, accept = greeted(await read_head(stream))
+        answered = interim + accept + wire.send(TextMessage(data="hello"))
+        for part in [answered] if at_once else [answered[at : at + 1] for at in range(len(answered))]:
+            await stream.send_all(part)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        port = await listen(nursery, hints)
+        async with proxying(settings(port)) as proxied, socket_to(proxied) as client:
+            assert isinstance(await client.open("/inference", headers_of(b"")), AcceptConnection)
+            assert await client.next() == TextMessage(data="hello", frame_finished=True, message_finished=True)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "close"),
+        (b"HTTP/1.1 103 Early\r\n", "close"),
+        (b"HTTP/1.1 103 Early\r\n", "drip"),
+    ],
+    ids=["nothing after it", "cut", "endless"],
+)
+async def test_interim_heads_without_an_answer_after_them_are_no_answer(
+    steps: tuple[bytes | str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engram.proxy.exchange.websocket_backend._INTERIM_BYTES", 100)
+    async with backend(*steps) as servers:
+        got, ended = await handshake_answered(servers.port)
+    assert (got.status, got.json()["code"], ended.code) == (502, "backend_cut", "backend_cut")
+
+
+async def test_a_refusal_after_an_interim_head_is_passed_on() -> None:
+    async with backend(b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"no", "403 No")) as servers:
+        got, ended = await handshake_answered(servers.port)
+    assert (got.status, got.body, ended.code) == (403, b"no", "done")
 
 
 async def test_a_backend_that_falls_silent_is_pinged_and_then_given_up() -> None:
@@ -299,3 +417,95 @@ async def test_a_removed_backends_sockets_are_closed_by_1001_after_their_time_to
         assert closed.code == 1001
         async with socket_to(proxied) as newer:
             assert isinstance(await newer.open("/inference", headers_of(b"")), AcceptConnection)
+
+
+async def test_servers_that_stay_in_a_changed_group_keep_their_health_and_their_sockets() -> None:
+    absent = closed_port()
+    async with bare(shout, WEBSOCKETS) as server, bare(shout, WEBSOCKETS) as newer:
+
+        def at(*ports: int, **more: Any) -> ProxySettings:
+            base = settings(server.port, backend={"failures": 1, "eject_s": 300.0, "breaker_failures": 7} | more)
+            urls = tuple(f"http://127.0.0.1:{port}" for port in ports)
+            servers = msgspec.structs.replace(base.backends["servers"], urls=urls)
+            return msgspec.structs.replace(base, backends={"servers": servers})
+
+        async with proxying(at(absent, server.port)) as proxied, socket_to(proxied) as socket:
+            assert isinstance(await socket.open("/inference", headers_of(b"")), AcceptConnection)
+            before = proxied.state.plan.groups["servers"].words()
+            assert [word[1:3] for word in before] == [("ejected", 0), ("serving", 1)]
+            await proxied.reload(at(absent, server.port, newer.port, breaker_failures=8))
+            after = proxied.state.plan.groups["servers"]
+            assert list(after.words()[:2]) == list(before)
+            assert not any(after.retired(each).is_set() for each in after.servers)
+            assert await said(socket, "still") == "STILL"
+            await proxied.reload(at(absent, newer.port))
+            closed = await socket.next()
+            assert isinstance(closed, CloseConnection)
+            assert closed.code == 1001
+            assert [word[1] for word in proxied.state.plan.groups["servers"].words()] == ["ejected", "serving"]
+            await proxied.end()
+            assert proxied.in_progress == 0
+
+
+async def test_twenty_sockets_outlive_fifty_reloads_and_new_ones_go_by_the_new_routes() -> None:
+    async with bare(shout, WEBSOCKETS) as server, bare(shout, WEBSOCKETS) as newer:
+        base = change(settings(server.port), "limits", concurrent_per_key=200)
+        async with proxying(base) as proxied:
+            sockets_before = open_descriptors("socket:").total()
+            tasks_before = trio.lowlevel.current_statistics().tasks_living
+            async with AsyncExitStack() as stack:
+                held = [await stack.enter_async_context(socket_to(proxied)) for _ in range(20)]
+                for socket in held:
+                    assert isinstance(await socket.open("/inference", headers_of(b"")), AcceptConnection)
+                for number in range(50):
+                    await proxied.reload(with_route(base, f"/new{number}", newer.port, number))
+                    assert await said(held[number % 20], f"a{number}") == f"A{number}"
+                    async with socket_to(proxied) as other:
+                        assert isinstance(await other.open(f"/new{number}", headers_of(b"")), AcceptConnection)
+                        assert await said(other, "new") == "NEW"
+                    assert await refused(proxied, headers_of(b""), f"/new{number - 1}") == 404
+                for socket in held:
+                    assert await said(socket, "still") == "STILL"
+                    await socket.send(TextMessage(data="bye"))
+                    closed = await socket.next()
+                    assert isinstance(closed, CloseConnection)
+                    assert closed.code == 4000
+            await proxied.ended(20 + 2 * 50)
+            assert {ended.code for ended in proxied.ends} == {"done", "no_route"}
+            assert proxied.in_progress == 0
+            with trio.fail_after(5):
+                while (
+                    trio.lowlevel.current_statistics().tasks_living > tasks_before
+                    or open_descriptors("socket:").total() > sockets_before
+                ):
+                    await trio.lowlevel.checkpoint()
+
+
+async def test_a_reload_that_adds_the_first_route_for_sockets_counts_at_once() -> None:
+    async with bare(shout, WEBSOCKETS) as server:
+        base = settings_for(server.port)
+        async with proxying(base) as proxied:
+            assert await refused(proxied, headers_of(b""), "/new") == 404
+            await proxied.reload(with_route(base, "/new", server.port, 0))
+            async with socket_to(proxied) as socket:
+                assert isinstance(await socket.open("/new", headers_of(b"")), AcceptConnection)
+                assert await said(socket, "hello") == "HELLO"
+
+
+def with_route(base: ProxySettings, path: str, port: int, number: int) -> ProxySettings:
+    """The settings with one more route, to a group that no other number has, and another bound."""
+    group = BackendSettings(urls=(f"http://127.0.0.1:{port}",), connections=number + 1)
+    route = RouteSettings(path=path, backend="newer", methods=("GET",), websocket=True)
+    return msgspec.structs.replace(
+        change(base, "limits", queue=number + 1),
+        routes=(*base.routes, route),
+        backends={**base.backends, "newer": group},
+    )
+
+
+async def said(socket: Socket, text: str) -> str:
+    """What is answered to a text."""
+    await socket.send(TextMessage(data=text))
+    event = await socket.next()
+    assert isinstance(event, TextMessage)
+    return event.data

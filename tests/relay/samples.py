@@ -9,10 +9,12 @@ from engram.ledger import InlineLedger
 from engram.relay import MemoryPayload, NodeMemory, PayloadSigner, memory_payload
 from engram.relay.model import Enqueued
 from engram.relay.records import enqueue
+from engram.relay.signer import Keyring
 
 T = TypeVar("T")
 KEYPAIR = Keypair.from_seed(bytes(range(32)))
 SIGNER = PayloadSigner.of(KEYPAIR)
+KEYRING = Keyring(SIGNER)
 NOW = 1_700_000_000.0
 
 
@@ -23,7 +25,9 @@ def payload(number: int, now: float = NOW) -> MemoryPayload:
 
 def queue(ledger: InlineLedger, *numbers: int, now: float = NOW) -> None:
     def fill(connection: Connection) -> bool:
-        return all(enqueue(connection, payload(number), now) is Enqueued.QUEUED for number in numbers)
+        return all(
+            enqueue(connection, payload(number), now, signer=SIGNER.hotkey) is Enqueued.QUEUED for number in numbers
+        )
 
     assert ledger.write_now(fill)
 

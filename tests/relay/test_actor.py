@@ -26,7 +26,9 @@ from engram.relay.signer import Signed
 from engram.relay.tables import relay_log, relay_outbox
 from engram.telemetry.metrics import Metrics
 from tests.crashes import may_crash
-from tests.relay.samples import SIGNER, queue, rng, write
+from tests.relay.samples import KEYRING, SIGNER, queue, rng, write
+
+pytestmark = pytest.mark.rules
 
 DOWN = Unreachable("nobody listens")
 
@@ -71,14 +73,15 @@ async def emitting(
     ledger: InlineLedger,
     receiver: Submits | None,
     guard: FinalityGuard | None = None,
-    ask_terms: Callable[[], Awaitable[Terms | NotKnown]] | None = None,
+    ask_terms: Callable[[bool], Awaitable[Terms | NotKnown]] | None = None,
     clock: TrioClock | None = None,
+    destination: str = "",
 ) -> AsyncIterator[ActorRef]:
     metrics = receiver.metrics if isinstance(receiver, ReceiverDouble) else Metrics()
     ports = EmitterPorts(
         ledger=ledger,
         receiver=receiver,
-        signer=SIGNER,
+        keyring=KEYRING,
         policy=RetryPolicy(),
         clock=clock or TrioClock(),
         rng=rng(),
@@ -86,6 +89,7 @@ async def emitting(
         losses=RoundLosses(metrics),
         guard=guard,
         ask_terms=ask_terms,
+        destination=destination,
     )
     start = ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")
     spec, registry = SupervisorSpec("root", [start], intensity=Intensity(3, 5.0)), Registry()
@@ -190,7 +194,7 @@ async def test_a_refusal_of_the_payload_parks_it_at_once_behind_a_signed_gap_mar
         assert is_signed(sent[1])
 
 
-@pytest.mark.parametrize("status_code", [301, 401, 402, 403, 404])
+@pytest.mark.parametrize("status_code", [301, 401, 402, 403, 404, 502, 504])
 async def test_a_receiver_that_refuses_us_is_held_back_and_nothing_is_parked(
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock, status_code: int
 ) -> None:
@@ -211,6 +215,57 @@ async def test_a_receiver_that_refuses_us_is_held_back_and_nothing_is_parked(
         assert receiver.metrics.registry.get_sample_value("engram_relay_held_back") == 0
 
 
+@pytest.mark.parametrize(("attempts", "said"), [(10, "relay entry abandoned"), (9, "will be repeated")])
+async def test_a_last_attempt_that_the_end_of_the_process_interrupts_is_told_as_parked(
+    ledger: InlineLedger,
+    receiver: ReceiverDouble,
+    autojump_clock: trio.testing.MockClock,
+    capsys: pytest.CaptureFixture[str],
+    attempts: int,
+    said: str,
+) -> None:
+    queue(ledger, 1)
+    at_once = relay_outbox.update().values(state="sending", attempts=attempts, signed=b"{}", signed_hash="ab")
+    write(ledger, lambda c: c.execute(at_once))
+    async with emitting(ledger, receiver):
+        await trio.sleep(0.1)
+        assert states(ledger)[0] == ("abandoned" if attempts == 10 else "pending")
+    logged = capsys.readouterr().out
+    assert said in logged
+    assert ("will be repeated" in logged) is (attempts < 10)
+
+
+async def test_a_refused_key_does_not_hold_up_the_streams_of_others(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    def refuses_memory(attempt: int) -> Outcome:
+        document = json.loads(receiver.sent[attempt - 1].body)
+        return Answered(403 if document.get("kind") == "memory" else 200)
+
+    receiver.next_outcome = refuses_memory
+    queue(ledger, 1)
+    for block in range(60):
+        scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=1, block=block, uid=5, round_ts=block)
+        write(ledger, partial(records.enqueue, signer=SIGNER.hotkey, payload=scores, now=TrioClock().now()))
+    async with emitting(ledger, receiver) as ref:
+        await trio.sleep(3_600)
+        ok = [at for at, block in zip(receiver.times, receiver.blocks, strict=True) if block < 60]
+        assert (len(ok), ok[-1] < 15) == (60, True)
+        refused = [at for at, block in zip(receiver.times, receiver.blocks, strict=True) if block == 1001]
+        waits = [later - earlier for earlier, later in itertools.pairwise(refused)]
+        assert 12 <= len(refused) <= 20, "about one a 300 s"
+        assert waits[1] < waits[2] < waits[3], "it grows"
+        found = await status(ref)
+        assert (found.outbox_pending, found.dlq_abandoned) == (1, 0)
+        assert found.held_back.endswith(": the receiver answered 403")
+        assert receiver.metrics.registry.get_sample_value("engram_relay_held_back") == 1
+        receiver.next_outcome = lambda attempt: Answered(200)
+        await trio.sleep(361)
+        assert set(states(ledger)) == {"delivered"}
+        assert (await status(ref)).held_back == ""
+        assert receiver.metrics.registry.get_sample_value("engram_relay_held_back") == 0
+
+
 async def test_after_an_entry_that_was_not_confirmed_nothing_later_of_its_stream_leaves_but_other_streams_do(
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -218,7 +273,7 @@ async def test_after_an_entry_that_was_not_confirmed_nothing_later_of_its_stream
     receiver.next_outcome = lambda attempt: Answered(503) if receiver.blocks[attempt - 1] == 1001 else Answered(200)
     queue(ledger, 1, 2)
     other = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=1.0)
-    write(ledger, lambda c: records.enqueue(c, other, TrioClock().now()))
+    write(ledger, lambda c: records.enqueue(c, other, TrioClock().now(), signer=SIGNER.hotkey))
     async with emitting(ledger, receiver):
         await trio.sleep(5)
         assert sorted(receiver.blocks) == [7, 1001]
@@ -234,7 +289,7 @@ async def test_streams_run_beside_each_other_up_to_the_bound(
     for netuid in range(12):
         for block in (1, 2):
             payload = scores_payload(score, netuid=netuid, block=block, uid=netuid, round_ts=block)
-            write(ledger, partial(records.enqueue, payload=payload, now=TrioClock().now()))
+            write(ledger, partial(records.enqueue, signer=SIGNER.hotkey, payload=payload, now=TrioClock().now()))
     receiver.hangs_s = 1.0
     async with emitting(ledger, receiver):
         await trio.sleep(0.5)
@@ -253,7 +308,7 @@ async def test_a_block_gets_one_signature_and_another_payload_of_it_is_withdrawn
     """hyperlane-xyz/hyperlane-monorepo#9684"""
     for recall, at in ((1.0, 1.0), (0.5, 2.0)):
         payload = scores_payload({"0": MinerScore(recall, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=at)
-        write(ledger, partial(records.enqueue, payload=payload, now=TrioClock().now()))
+        write(ledger, partial(records.enqueue, signer=SIGNER.hotkey, payload=payload, now=TrioClock().now()))
     async with emitting(ledger, receiver) as ref:
         await trio.sleep(5)
         assert states(ledger) == ["delivered", "withdrawn"]
@@ -269,7 +324,7 @@ async def test_a_wall_clock_that_jumps_neither_keeps_the_receiver_shut_nor_permi
     clock = TrioClock()
     other = scores_payload({"0": MinerScore(0.5, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=2.0)
     first = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=1.0)
-    write(ledger, partial(records.enqueue, payload=first, now=clock.now()))
+    write(ledger, partial(records.enqueue, signer=SIGNER.hotkey, payload=first, now=clock.now()))
     async with emitting(ledger, receiver, clock=clock) as ref:
         await trio.sleep(1)
         receiver.next_outcome = lambda attempt: Answered(401)
@@ -279,7 +334,7 @@ async def test_a_wall_clock_that_jumps_neither_keeps_the_receiver_shut_nor_permi
         clock.jump(jump_s)
         receiver.next_outcome = lambda attempt: Answered(200)
         await trio.sleep(3_700)
-        write(ledger, partial(records.enqueue, payload=other, now=clock.now()))
+        write(ledger, partial(records.enqueue, signer=SIGNER.hotkey, payload=other, now=clock.now()))
         ref.tell(OutboxGrew())
         await trio.sleep(30)
         assert write(ledger, lambda c: records.count(c, "withdrawn")) == 1
@@ -341,7 +396,10 @@ async def test_payloads_of_a_final_block_cost_one_look_and_one_transaction_each(
         for part in range(20):
             nodes = {SIGNER.hotkey: NodeMemory(vectors=part)}
             found = memory_payload(nodes, netuid=stream, block=7, source=f"nodes{part}", round_ts=stream)
-            write(ledger, partial(records.enqueue, payload=found, now=TrioClock().now(), block_hash=b"h"))
+            write(
+                ledger,
+                partial(records.enqueue, signer=SIGNER.hotkey, payload=found, now=TrioClock().now(), block_hash=b"h"),
+            )
     counting = Counting(ledger)
     async with emitting(counting, receiver, guard):  # type: ignore[arg-type]
         await trio.sleep(1)
@@ -362,7 +420,7 @@ async def test_a_block_that_is_not_final_holds_up_no_stream_whose_block_is(
     for netuid, blocks in ((1, (7, 9)), (2, (8,)), (3, (5, 6, 7))):
         for block in blocks:
             found = scores_payload(score, netuid=netuid, block=block, uid=netuid, round_ts=block)
-            write(ledger, partial(records.enqueue, payload=found, now=TrioClock().now()))
+            write(ledger, partial(records.enqueue, signer=SIGNER.hotkey, payload=found, now=TrioClock().now()))
     async with emitting(ledger, receiver, guard):
         await trio.sleep(5)
         assert sorted(receiver.blocks) == [5, 6, 7, 7]
@@ -523,7 +581,7 @@ async def test_after_an_hour_of_every_fault_each_payload_is_delivered_once_and_i
     async with emitting(ledger, Taking()) as ref:
         for number in range(120):
             payload = scores_payload(score, netuid=number % 4, block=1 + number, uid=5, round_ts=number)
-            write(ledger, partial(records.enqueue, payload=payload, now=TrioClock().now()))
+            write(ledger, partial(records.enqueue, signer=SIGNER.hotkey, payload=payload, now=TrioClock().now()))
             queued.append(1 + number)
             ref.tell(OutboxGrew())
             await trio.sleep(HOUR / 120)
@@ -539,3 +597,14 @@ async def test_after_an_hour_of_every_fault_each_payload_is_delivered_once_and_i
         assert blocks == sorted(blocks)
     hashes = {block: digest for entries in held.values() for block, digest in entries}
     assert len(hashes) == len(taken), "no two hashes for one block"
+
+
+async def test_a_backlog_of_old_lines_is_forgotten_at_once(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    line = {"outbox_id": 1, "output_hash": "ab", "block": 1, "status": "ok", "http_status": 200, "at": -1e9}
+    lines = [line] * (2 * records.PURGED_AT_ONCE + 5)
+    write(ledger, lambda c: c.execute(relay_log.insert(), lines))
+    async with emitting(ledger, receiver):
+        await trio.sleep(1)
+        assert log_of(ledger) == []

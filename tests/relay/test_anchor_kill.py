@@ -77,9 +77,9 @@ async def anchor(path: Path, url: str) -> None:
             metagraph=lambda: metagraph,
             nodes=[node],
             sender=Sender([node], waiting=QUICK),
+            bound=1_000,
             queued=lambda: None,
             metrics=Metrics(),
-            signers=(OWN.ss58,),
         )
     )
     queued = select(relay_outbox.c.id).where(relay_outbox.c.kind == "anchor")

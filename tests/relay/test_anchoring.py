@@ -16,14 +16,17 @@ from engram.chain.registry.commitment_fields import raw_field
 from engram.chain.submit.sender import Sender
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair
+from engram.http.limits import Limiter
 from engram.ledger import open_inline
 from engram.ledger.inline import InlineLedger
 from engram.memory.proof import rfc6962
 from engram.relay import MinerScore, PayloadSigner, scores_payload
 from engram.relay.anchoring import rules
-from engram.relay.anchoring.committing import Committing, CommittingPorts
+from engram.relay.anchoring.committing import ANCHOR_WAITS, Committing, CommittingPorts
+from engram.relay.anchoring.records import count_leaves
 from engram.relay.anchoring.rules import Decision, Intent
 from engram.relay.records import enqueue
+from engram.relay.records.streams import add
 from engram.relay.rules import output_hash, stable_anchor
 from engram.relay.tables import relay_anchors, relay_outbox
 from engram.telemetry.metrics import Metrics
@@ -36,6 +39,8 @@ from tests.chain.test_sender import QUICK
 from tests.fakes.living_chain import NETUID, LivingChain
 from tests.xeris.test_judging import resigned
 
+pytestmark = pytest.mark.rules
+
 OWN, RECEIVER = Keypair.from_uri("//Alice"), Keypair.from_seed(bytes([9]) * 32)
 NOW = 1_700_000_000.0
 FOREIGN = [raw_field(b"http://1.2.3.4:9000"), {"Sha256": "0x" + "ab" * 32}]
@@ -44,7 +49,9 @@ FOREIGN = [raw_field(b"http://1.2.3.4:9000"), {"Sha256": "0x" + "ab" * 32}]
 class Bench:
     """A validator that anchors, and a receiver; outputs go from one ledger to the other by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, bound: int = 1_000) -> None:
+        self.bound = bound
+        self.metrics = Metrics()
         self.chain = LivingChain()
         self.ledger: InlineLedger = open_inline()
         self.received: InlineLedger = open_inline()
@@ -54,6 +61,7 @@ class Bench:
             RECEIVER,
             ManualClock(NOW),
             gateways=frozenset(),
+            netuids=(NETUID,),
             quorum=1,
             keep_s=86_400.0,
             read_root=chain_root(ChainViews([self.chain])),
@@ -71,9 +79,9 @@ class Bench:
                 metagraph=lambda: metagraph,
                 nodes=[self.chain],
                 sender=Sender([self.chain], waiting=QUICK),
+                bound=self.bound,
                 queued=lambda: None,
-                metrics=Metrics(),
-                signers=(OWN.ss58,),
+                metrics=self.metrics,
             )
         )
 
@@ -93,7 +101,7 @@ class Bench:
         signed = self.signer.sign(msgspec.json.encode(payload))
         await self.ledger.write(lambda c: enqueue(c, payload, NOW, signer=OWN.ss58, signed=signed))
         await self.ledger.write(lambda c: c.execute(relay_outbox.update().values(state="delivered")))
-        await self.received.write(lambda c: records.note_permits(c, NETUID, 1_000 + number, [OWN.public_key]))
+        await self.received.write(lambda c: records.note_permits(c, NETUID, 1_000 + number, [OWN.public_key], 360))
         await self.receiver.take(signed.body)
         return payload.output_hash
 
@@ -103,7 +111,7 @@ class Bench:
 
     async def take(self, body: bytes) -> None:
         block = json.loads(body)["block"]
-        await self.received.write(lambda c: records.note_permits(c, NETUID, block, [OWN.public_key]))
+        await self.received.write(lambda c: records.note_permits(c, NETUID, block, [OWN.public_key], 360))
         await self.receiver.take(body)
 
 
@@ -120,7 +128,7 @@ async def test_what_was_delivered_is_anchored_once_an_epoch_beside_the_fields_of
     assert await bench.committing.look() is Decision.WAIT, "one commit an epoch"
     (body,) = bench.anchors()
     await bench.take(body)
-    found = await bench.received.read(lambda c: records.newest(c, NETUID, "scores", 10))
+    found = await bench.received.read(lambda c: records.page(c, NETUID, "scores", 10, 10**6)[0])
     assert [each.anchor_id is not None for each in found] == [False, True, True, True]
     anchor_id, leaf = found[1].anchor_id, found[1].leaf
     assert anchor_id is not None
@@ -133,6 +141,71 @@ async def test_what_was_delivered_is_anchored_once_an_epoch_beside_the_fields_of
     assert root == rules.root_of(leaves)
     marked = await bench.received.write(lambda c: anchoring.mark_overdue(c, NETUID, 2_000, {OWN.public_key}))
     assert marked == {"scores": 1}, "the fourth alone"
+
+
+@pytest.mark.parametrize("room", [0, 1])
+async def test_a_committed_root_waits_for_room_in_the_outbox_for_all_of_its_anchors(
+    autojump_clock: MockClock, room: int
+) -> None:
+    bench = Bench(bound=2 + room)
+    await bench.start()
+    for number in (1, 2):  # each still counts as waiting
+        await bench.deliver(number)
+    of_two_streams = relay_outbox.update().where(relay_outbox.c.block == 1_002).values(kind="memory")
+    bench.ledger.write_now(lambda c: c.execute(of_two_streams))
+
+    def state() -> tuple[list[str], int, float | None]:
+        states = bench.ledger.read_now(lambda c: list(c.scalars(select(relay_anchors.c.state))))
+        counted = bench.metrics.registry.get_sample_value("engram_relay_not_queued_total", {"reason": ANCHOR_WAITS})
+        return states, len(bench.anchors()), counted
+
+    assert await bench.committing.look() is Decision.COMMIT
+    assert state() == (["intended"], 0, 1.0)
+    assert await bench.committing.look() is Decision.ANCHOR
+    assert state() == (["intended"], 0, 1.0), "tried again, and counted once"
+    bench.ledger.write_now(lambda c: add(c, "pending", -2))
+    assert await bench.committing.look() is Decision.ANCHOR
+    assert state() == (["committed"], 2, 1.0)
+    assert await bench.committing.look() is Decision.NOTHING
+
+
+def _anchors_are(bench: Bench, state: str, reason: str | None = None) -> None:
+    change = relay_outbox.update().where(relay_outbox.c.kind == "anchor").values(state=state, last_reason=reason)
+    bench.ledger.write_now(lambda c: c.execute(change))
+
+
+async def test_no_root_is_committed_in_the_place_of_one_whose_anchor_waits_but_not_for_ever(
+    autojump_clock: MockClock,
+) -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.deliver(1)
+    assert await bench.committing.look() is Decision.COMMIT
+    await bench.deliver(2)
+    _anchors_are(bench, "pending")
+    for _ in range(bench.tempo + 2):
+        bench.chain.seal()
+    assert await bench.committing.look() is Decision.WAIT
+    _anchors_are(bench, "delivered")
+    assert await bench.committing.look() is Decision.COMMIT
+
+
+@pytest.mark.parametrize(
+    ("reason", "leaves"), [("the receiver answered 425", 1), ("the receiver answered 422", 0), (None, 0)]
+)
+async def test_what_was_under_the_root_of_an_anchor_that_came_at_the_wrong_time_goes_under_the_next(
+    autojump_clock: MockClock, reason: str | None, leaves: int
+) -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.deliver(1)
+    assert await bench.committing.look() is Decision.COMMIT
+    _anchors_are(bench, "abandoned", reason)
+    await bench.committing.look()
+    assert bench.ledger.write_now(lambda c: count_leaves(c, NETUID, OWN.ss58)) == leaves
+    for _ in range(bench.tempo + 2):
+        bench.chain.seal()
+    assert await bench.committing.look() is (Decision.COMMIT if leaves else Decision.NOTHING)
 
 
 async def test_roots_of_three_months_ago_are_forgotten(
@@ -174,9 +247,52 @@ async def test_an_anchor_that_comes_late_needs_no_state_of_the_past_while_its_ro
     bench.chain.answer = forgetful  # type: ignore[method-assign]
     bench.chain.seal_at_look = False
     await bench.take(body)
-    (found,) = await bench.received.read(lambda c: records.newest(c, NETUID, "scores", 10))
+    (found,) = await bench.received.read(lambda c: records.page(c, NETUID, "scores", 10, 10**6)[0])
     assert found.anchor_id is not None
     assert (await bench.received.read(anchoring.count_overdue))["scores"] == 0, "the alert clears"
+
+
+async def test_the_repeat_of_an_accepted_anchor_is_acknowledged_whatever_the_chain_says_by_now(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.deliver(1)
+    assert await bench.committing.look() is Decision.COMMIT
+    (body,) = bench.anchors()
+    await bench.take(body)
+
+    async def unread(*_: Any) -> bytes | None:
+        raise AssertionError("the chain is not read for what was accepted")
+
+    monkeypatch.setattr(bench.receiver, "_read_root", unread)
+    assert (await bench.receiver.take(body)).repeated
+
+
+async def test_the_chain_is_not_read_for_the_anchors_of_strangers(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.deliver(1)
+    assert await bench.committing.look() is Decision.COMMIT
+    (body,) = bench.anchors()
+    await bench.take(body)
+
+    async def unread(*_: Any) -> bytes | None:
+        raise AssertionError("the chain is not read for who held no permit")
+
+    monkeypatch.setattr(bench.receiver, "_read_root", unread)
+    other = Keypair.from_seed(bytes([50]) * 32)
+    stranger = json.dumps(resigned(json.loads(body) | {"validator_hotkey": other.ss58}, other)).encode()
+    with pytest.raises(Refused) as refused:
+        await bench.receiver.take(stranger)
+    assert refused.value.code == "no_permit"
+    bench.receiver._limiter = Limiter(1, 1, lambda: 0.0)
+    for code in ("no_permit", "too_many"):
+        with pytest.raises(Refused) as refused:
+            await bench.receiver.take(stranger)
+        assert refused.value.code == code
 
 
 async def test_what_is_not_anchored_is_found_by_its_index_however_much_is_kept(autojump_clock: MockClock) -> None:
@@ -207,7 +323,7 @@ async def test_a_wrong_root_a_stale_one_and_leaves_that_are_not_held_are_refused
     for changed, code in (
         ({"root": "00" * 32}, "anchor_root"),
         ({"block": anchor["block"] - 1}, "commitment_other"),
-        ({"block": 10_000_000}, "commitment_unknown"),
+        ({"block": 100_000}, "commitment_unknown"),
     ):
         document = anchor | changed
         stable = anchoring_hash(document)
@@ -248,3 +364,13 @@ def test_when_a_root_is_committed(
     intent: Intent | None, leaves: int, held: bytes | None, committed_at: int | None, decision: Decision
 ) -> None:
     assert rules.decide(intent, leaves, held, committed_at, HERE + 5, EPOCH) is decision
+
+
+@pytest.mark.parametrize(
+    ("anchor_of", "decision"),
+    [(HERE + 5 - 299, Decision.WAIT), (HERE + 5 - 300, Decision.COMMIT), (None, Decision.COMMIT)],
+)
+def test_a_root_is_not_superseded_for_three_epochs_while_its_anchor_waits(
+    anchor_of: int | None, decision: Decision
+) -> None:
+    assert rules.decide(None, 1, ROOT, BEFORE, HERE + 5, EPOCH, anchor_of) is decision

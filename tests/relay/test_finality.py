@@ -4,6 +4,8 @@ import pytest
 
 from engram.relay.finality import FinalBlocks, Finality, judge
 
+pytestmark = pytest.mark.rules
+
 ONE, OTHER = bytes([1]) * 32, bytes([2]) * 32
 
 

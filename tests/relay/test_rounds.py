@@ -17,7 +17,7 @@ from config.model import RelaySettings
 from engram.clock import TrioClock
 from engram.hotkeys import WalletFileError, ss58
 from engram.http.client import HttpClient
-from engram.ledger import InlineLedger, open_inline
+from engram.ledger import CommitUnknown, InlineLedger, open_inline
 from engram.mcp.client import Called
 from engram.mcp.remote import RemoteFailed
 from engram.relay import records as relay_records
@@ -33,7 +33,7 @@ from engram.sessions.tables import sessions
 from engram.stats import NodeStats, StatsView
 from engram.telemetry.metrics import Metrics
 from tests.fakes.hints import RecordedHints
-from tests.relay.samples import write
+from tests.relay.samples import SIGNER, write
 
 Clock = trio.testing.MockClock
 
@@ -87,6 +87,7 @@ class Feeding:
             view=self.view,
             clock=TrioClock(),
             netuid=450,
+            signer=SIGNER.hotkey,
             block=lambda: self.block,
             interval_s=600.0,
             hints=self.hints,
@@ -186,6 +187,26 @@ async def test_a_ledger_that_cannot_write_costs_one_round(ledger: InlineLedger, 
         await trio.sleep(601)
         assert all(node.restarts == 0 for node in system.tree())
     assert feeding.lost("ledger") == (1, 1)
+
+
+async def test_a_round_whose_commit_is_unknown_is_not_counted_as_lost(
+    ledger: InlineLedger, autojump_clock: Clock
+) -> None:
+    feeding = Feeding(ledger)
+    feeding.view.put(add_session(ledger, 1), NodeStats())
+
+    def lose_the_answer() -> None:
+        ledger.after_commit = None
+        raise CommitUnknown("the answer was lost")
+
+    ledger.after_commit = lose_the_answer
+    async with open_system(SupervisorSpec("root", [ChildSpec("rounds", lambda: Job(feeding.rounds.run))])) as system:
+        with capture_logs() as lines:
+            await trio.sleep(601)
+        assert all(node.restarts == 0 for node in system.tree())
+    assert len(queued(ledger)) == 1
+    assert feeding.lost("ledger") == (0, 0)
+    assert "relay_round_unknown" in [line["event"] for line in lines]
 
 
 async def test_each_node_s_root_is_relayed_and_null_stands_for_none(ledger: InlineLedger) -> None:

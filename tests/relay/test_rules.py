@@ -28,6 +28,8 @@ from engram.relay.rules import (
 )
 from engram.relay.signer import PayloadSigner
 
+pytestmark = pytest.mark.rules
+
 VECTORS = json.loads((Path(__file__).parent.parent / "data" / "engram" / "vectors.json").read_text())
 SCORES = {
     "0": MinerScore(0.95, 120.5, 0.9),

@@ -29,7 +29,7 @@ def test_a_node_whose_port_is_taken_says_so_and_exits_with_status_2(tmp_path: Pa
 def test_a_node_ends_with_status_0_and_what_it_wrote_is_its_owners_alone(
     tmp_path: Path, program: tuple[str, ...]
 ) -> None:
-    made = NodeProcess(tmp_path)
+    made = NodeProcess(tmp_path, is_warm=False)
     made.entry = list(program)
     made.start()
     assert made.terminate() == 0

@@ -37,6 +37,7 @@ root                      one_for_one
   certifier               disable
   node_announcers         dynamic
   node_announcing         disable
+  node_committing         disable
   stats_poller            disable
   relay_emitter           disable
   relay_rounds            disable
@@ -71,7 +72,7 @@ root                      one_for_one
   ledger
   loop_lag                disable
   chain                   disable
-  jobs
+  jobs                    disable
   checks                  disable
   min_stake               disable
   reloading               disable
@@ -126,6 +127,7 @@ def shared(**settings: Any) -> Any:
         setattr(double, name, MagicMock())
     double.settings = Settings(**settings)
     double.folder = Path("data")
+    double.is_worker = False
     return double
 
 
@@ -140,6 +142,14 @@ def ports() -> Any:
 
 def test_the_tree_of_a_gateway() -> None:
     assert drawn(gateway.tree(shared(), ports())) == GATEWAY
+
+
+def test_a_worker_of_a_gateway_ends_with_its_parent() -> None:
+    double = shared()
+    double.is_worker = True
+    assert drawn(gateway.tree(double, ports())) == GATEWAY.replace(
+        "  facilitator\n", "  parent                  disable\n  facilitator\n", 1
+    )
 
 
 def validator_ports() -> Any:

@@ -13,7 +13,7 @@ from engram.clock import SystemClock
 from engram.hotkeys import Keypair, WalletFileError, wallet
 from engram.http.client import HttpClient
 from engram.roles import worker
-from engram.roles.registration import chain_of, require_registered
+from engram.roles.registration import chain_of, require_worker_registered
 from tests.fakes.chain import ChainServer
 from tests.fakes.living_chain import LivingChain
 from tests.roles.test_trees import drawn, shared
@@ -55,22 +55,23 @@ async def test_a_hotkey_that_is_not_registered_is_named_with_what_registers_it()
         at = WorkerSettings(network=server.url, netuid=450, wallet_name="miner", hotkey_name="first")
         text = f"is not registered on subnet 450 of {server.url}: `engram subnet register --network {server.url}"
         with pytest.raises(ValueError, match=re.escape(text)):
-            await require_registered(at, STRANGER.public_key, http, SystemClock())
+            await require_worker_registered(at, STRANGER.public_key, http, SystemClock())
         with capture_logs() as logs:
-            await require_registered(at, ALICE.public_key, http, SystemClock())
+            await require_worker_registered(at, ALICE.public_key, http, SystemClock())
         assert logs == []
         nursery.cancel_scope.cancel()
     await http.aclose()
 
 
 async def test_nothing_is_asked_where_no_network_is_named() -> None:
-    await require_registered(WorkerSettings(), ALICE.public_key, MagicMock(), MagicMock())
+    await require_worker_registered(WorkerSettings(), ALICE.public_key, MagicMock(), MagicMock())
 
 
 async def test_a_chain_that_does_not_answer_keeps_no_worker_from_starting() -> None:
     http = HttpClient()
     with capture_logs() as logs:
-        await require_registered(WorkerSettings(network="ws://127.0.0.1:1"), ALICE.public_key, http, SystemClock())
+        at = WorkerSettings(network="ws://127.0.0.1:1")
+        await require_worker_registered(at, ALICE.public_key, http, SystemClock())
     assert [line["event"] for line in logs] == ["registration_unknown"]
     await http.aclose()
 

@@ -13,10 +13,9 @@ PYTHON = ROOT / ".venv-adapters" / "bin" / "python"
 @pytest.mark.external
 @pytest.mark.serial
 @pytest.mark.skipif(not PYTHON.exists(), reason="needs LangChain and LlamaIndex: run scripts/setup-adapters")
-@pytest.mark.parametrize("adapter", ["langchain", "llama_index", "docs"])
-def test_the_adapter_does_what_its_framework_asks_for(adapter: str) -> None:
+def test_the_adapters_do_what_their_frameworks_ask_for() -> None:
     command = [str(PYTHON), "-m", "pytest", "-q", "-c", "tests/adapters/pytest.ini", "--rootdir", str(ROOT)]
-    command.append(f"tests/adapters/test_{adapter}.py")
+    command.append("tests/adapters")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -56,6 +56,32 @@ async def using(gateway: Gateway, use: Callable[[GatewayClient], T], keypair: Ke
     return await trio.to_thread.run_sync(run)
 
 
+async def test_an_order_is_paid_once_by_another_and_is_of_the_one_who_made_it() -> None:
+    async with running_gateway() as gateway:
+        order = await using(gateway, lambda client: client.make_order("lite", hours=1))
+        paid = await using(gateway, lambda client: client.pay_order(order.order, max_usd=0.1), STRANGER)
+        assert (paid.code, paid.payer, paid.amount_usd) == ("accepted", wallet().address_text, 0.1)
+        status = await using(gateway, lambda client: client.order_status(order.order))
+        assert status.status == "paid"
+        assert [each.session_id for each in await using(gateway, GatewayClient.sessions)] == [status.session_id]
+        assert await using(gateway, GatewayClient.sessions, STRANGER) == []
+        with pytest.raises(ApiError, match="paid already"):
+            await using(gateway, lambda client: client.pay_order(order.order))
+        dearer = await using(gateway, lambda client: client.make_order("pro", hours=1))
+        with pytest.raises(PaymentNeeded):
+            await using(gateway, lambda client: client.pay_order(dearer.order, max_usd=0.1))
+
+
+async def test_what_a_key_owns_is_read_and_play_money_is_given() -> None:
+    async with running_gateway() as gateway:
+        address = wallet().address_text
+        before = await using(gateway, lambda client: client.balance(address))
+        assert (before.address, before.network) == (address, "engram-play")
+        if before.faucet:
+            given = await using(gateway, lambda client: client.play_money(address))
+            assert int(given.amount or 0) >= int(before.amount or 0)
+
+
 async def test_the_whole_life_of_a_session() -> None:
     async with running_gateway() as gateway:
 
@@ -129,7 +155,7 @@ async def test_a_clock_that_is_off_is_told_by_the_gateway() -> None:
         with pytest.raises(ApiError) as refused:
             await trio.to_thread.run_sync(run)
         assert refused.value.code == "future"
-        assert refused.value.verified is False
+        assert refused.value.verified  # by its signed answer alone a client may set its clock
 
 
 async def test_waiting_ends() -> None:

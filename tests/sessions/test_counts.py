@@ -122,7 +122,7 @@ class Counted(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-Counted.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+Counted.TestCase.settings = settings(max_examples=settings().max_examples // 8, stateful_step_count=30, deadline=None)
 TestCounted = Counted.TestCase
 
 

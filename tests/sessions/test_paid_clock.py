@@ -139,7 +139,7 @@ class PaidTime(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-PaidTime.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+PaidTime.TestCase.settings = settings(max_examples=settings().max_examples // 6, stateful_step_count=30, deadline=None)
 TestPaidTime = PaidTime.TestCase
 
 

@@ -341,5 +341,7 @@ class SessionLife(RuleBasedStateMachine):
         self.ledger.close()
 
 
-SessionLife.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+SessionLife.TestCase.settings = settings(
+    max_examples=max(1, settings().max_examples // 4), stateful_step_count=25, deadline=None
+)
 TestSessionLife = SessionLife.TestCase

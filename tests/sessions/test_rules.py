@@ -23,6 +23,8 @@ from engram.sessions import (
     rules,
 )
 
+pytestmark = pytest.mark.rules
+
 BOOT = Instant(1_000.0, 50.0, "a")
 
 

@@ -10,9 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
-from http.client import HTTPConnection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -26,6 +24,7 @@ from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.sampling import NIGHTLY
 from tests.shipping import confined, empty_root
+from tests.shipping.asking import Asking
 from tests.shipping.conftest import build
 
 pytestmark = [pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("binary")]
@@ -176,24 +175,6 @@ def worker_of(node: int) -> int:
                 if f"\nPPid:\t{node}\n" in status and b"\0engram.memory.index.edge_worker\0" in command:
                     return int(entry.name)
     raise AssertionError(f"the node {node} has no index worker")
-
-
-class Asking(threading.Thread):
-    """Asks again and again over connections of its own until it is stopped."""
-
-    def __init__(self, port: int) -> None:
-        super().__init__(daemon=True)
-        self.port, self.stopped, self.answers, self.failures = port, threading.Event(), 0, list[str]()
-
-    def run(self) -> None:
-        while not self.stopped.is_set():
-            try:
-                connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
-                connection.request("GET", "/tiers", headers={"Connection": "close"})
-                assert connection.getresponse().status == 200
-                self.answers += 1
-            except (OSError, AssertionError) as error:
-                self.failures.append(repr(error))
 
 
 def test_restarts_behind_a_held_socket_refuse_and_lose_nothing(binary: Path, unpacked: Path, tmp_path: Path) -> None:

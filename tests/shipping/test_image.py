@@ -40,6 +40,11 @@ def test_every_blob_is_what_its_name_says(built: Path) -> None:
     config = bare_root.document(built, manifest["config"]["digest"])
     assert config["config"]["User"] == "65532:65532"
     assert len(config["rootfs"]["diff_ids"]) == len(manifest["layers"])
+    check = config["config"]["Healthcheck"]
+    assert check["Test"][0] == "CMD"
+    assert check["Test"][1:][-2:] == ["-m", "engram.miner.container_health"]
+    assert check["Interval"] > check["Timeout"] > 0
+    assert check["Retries"] > 0
 
 
 def test_the_bill_of_materials_names_packages_libraries_and_weights(built: Path) -> None:

@@ -47,6 +47,7 @@ def test_nodes_outlive_the_gateway_in_groups_of_their_own() -> None:
     service = unit("engram-gateway.service")["Service"]
     assert (service["KillMode"], service["OOMPolicy"]) == ("process", "continue")
     assert (service["Delegate"], service["DelegateSubgroup"]) == ("memory cpu", "gateway")
+    assert "PrivateUsers" not in service  # or the next process does not see them
 
 
 def test_a_weekly_restart_is_an_option_of_miners() -> None:

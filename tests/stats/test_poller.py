@@ -24,6 +24,8 @@ from engram.stats import NodeStats, RereadSessions, StatsPoller, StatsPorts, Sta
 from engram.telemetry.metrics import Metrics
 from tests.fakes.hints import RecordedHints
 
+pytestmark = pytest.mark.rules
+
 
 class World:
     def __init__(self, ledger: InlineLedger, settings: StatsSettings | None = None) -> None:

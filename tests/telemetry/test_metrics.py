@@ -14,9 +14,12 @@ from engram.payments import PaymentState, RefundState
 from engram.payments import rules as payment_rules
 from engram.provisioning import enrollment_rules
 from engram.relay import rounds
+from engram.relay.anchoring.committing import ANCHOR_WAITS
 from engram.relay.model import EntryState
 from engram.relay.quorum import model as quorum
 from engram.relay.quorum.model import CandidateState
+from engram.relay.quorum.proposing import BUNDLE_WAITS
+from engram.relay.rules import ANCHORED_KINDS
 from engram.sessions import SessionState
 from engram.telemetry import reference
 from engram.telemetry.actor_events import observer
@@ -25,7 +28,6 @@ from engram.telemetry.metrics import Metrics
 from engram.telemetry.table import BY_NAME, TABLE
 from engram.validator.due import Due
 from engram.validator.model import PlantState, SentState
-from engram.xeris.anchoring import ANCHORED_KINDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +45,7 @@ KNOWN: dict[str, Iterable[str]] = {
     "refunds_usd": RefundState,
     "relay_candidates": CandidateState,
     "relay_entries": [state for state in EntryState if state is not EntryState.SENDING],
-    "relay_not_queued": rounds.LOST,
+    "relay_not_queued": (*rounds.LOST, ANCHOR_WAITS, BUNDLE_WAITS),
     "relay_verdicts": quorum.Verdict,
     "sales_blocked": CODES,
     "sessions": SessionState,

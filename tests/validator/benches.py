@@ -18,11 +18,14 @@ from engram.http.client import HttpClient
 from engram.ledger import open_inline
 from engram.ledger.inline import InlineLedger
 from engram.memory.embed.hash_embedder import hash_vector
+from engram.validator import round_rules
 from engram.validator.garden import Garden
 from engram.validator.gardening import Gardener
 from engram.validator.ground_truth import Entry
 from engram.validator.miner_client import MinerClient, cid_of
 from engram.validator.model import Round
+from engram.validator.records import rounds as round_records
+from engram.validator.records import standings as miner_records
 from engram.validator.rounds import Rounds, RoundTerms
 from engram.validator.workbench import Done, Draft
 from engram.validator.workbench_child import truth
@@ -40,20 +43,24 @@ def key(number: int) -> Keypair:
 class InProcessBench:
     """Vectors by word hashes, and truths, without a child process."""
 
-    def __init__(self, shared: Sequence[Entry] = ()) -> None:
+    def __init__(self, shared: Sequence[Entry] = (), dimension: int = DIMENSION) -> None:
         self.shared = shared
+        self.dimension = dimension
         self.texts: list[str] = []
 
     async def __call__(self, texts: Sequence[str], asked: Sequence[Draft]) -> Done:
         await trio.lowlevel.checkpoint()
         self.texts += texts
         return Done(
-            [hash_vector(text, DIMENSION) for text in texts],
+            [hash_vector(text, self.dimension) for text in texts],
             [
                 truth(
-                    hash_vector(each.text, DIMENSION),
+                    hash_vector(each.text, self.dimension),
                     each.candidates,
-                    [entry for entry in self.shared if entry.cid in each.seeded],
+                    each.about,
+                    self.shared,
+                    each.seeded,
+                    each.uncertain,
                 )
                 for each in asked
             ],
@@ -131,13 +138,15 @@ class Bench:
     def __init__(self, ledger: InlineLedger, miners: Sequence[Keeps], **changed: Any) -> None:
         self.ledger = ledger
         self.miners = miners
+        own = changed.pop("own", OWN)
         self.clock = ManualClock()
-        self.embeds = InProcessBench(changed.pop("shared", ()))
+        self.embeds = InProcessBench(changed.pop("shared", ()), changed.pop("dimension", DIMENSION))
         self.coldkeys = changed.pop("coldkeys", {})
         self.block = 1_000
         self.closed: list[Round] = []
         self.http = HttpClient()
         planted_rounds = changed.pop("planted_rounds", 6)
+        boot = changed.pop("boot", "boot")
         timeout_s = changed.pop("timeout_s", 2.0)
         concurrency = changed.setdefault("concurrency", 16)
         rng = Random(changed.pop("seed", 1))
@@ -146,7 +155,7 @@ class Bench:
             Garden(
                 ledger=ledger,
                 client=client,
-                keypair=OWN,
+                keypair=own,
                 clock=self.clock,
                 rng=rng,
                 seed=lambda: rng.randbytes(32),
@@ -168,19 +177,20 @@ class Bench:
             "planted_rounds": planted_rounds,
             "share_scores": False,
             "private_allowed": True,
-            "blacklist": frozenset(),
+            "blacklist": {},
         }
         terms = RoundTerms(**given | changed)
+        self.shares = terms.share_scores
         self.rounds = Rounds(
             terms,
             ledger,
             client,
-            OWN,
+            own,
             self.clock,
             rng,
             self.gardener,
             self.embeds,
-            "boot",
+            boot,
             lambda r, s: self.closed.append(r),
         )
 
@@ -201,6 +211,16 @@ class Bench:
         await self.plant()
         self.block += 50
         return await self.rounds.hold(self.metagraph())
+
+    async def weights(self) -> dict[bytes, float]:
+        """What weights are made of after the last round, by hotkey, as the setter of weights reads it."""
+        newest = (await self.ledger.read(lambda c: round_records.some_rounds(c, NETUID, 1)))[0]
+        results = await self.ledger.read(lambda c: round_records.results(c, newest.id))
+        proved = await self.ledger.read(lambda c: round_records.proved_at(c, newest.id))
+        held = await self.ledger.read(miner_records.all_known)
+        groups = round_rules.groups(results, proved) if self.shares else []
+        uids = {each.hotkey: each.uid for each in results}
+        return round_rules.weights(held, uids, groups, self.block, frozenset())
 
 
 class _Now:

@@ -110,14 +110,18 @@ class Setter:
         found = [metagraph.neurons[uid] for uid in scores]
 
         def write(connection: Connection) -> None:
-            miners = [Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=None) for each in found]
+            miners = [
+                Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=f"http://198.51.100.{each.uid}:80")
+                for each in found
+            ]
             opened = round_records.open_round(
                 connection, NETUID, metagraph.block, metagraph.block_hash, boot, 1.0, miners, []
             )
             for each in found:
                 standing = Standing(ema=scores[each.uid], rounds=1)
                 miner_records.keep(connection, [Known(hotkey=each.hotkey, uid=each.uid, standing=standing)], 1.0)
-            round_records.close_round(connection, opened.id, [], RoundState.CLOSED, 2.0)
+            results = [(each.hotkey, _result(scores[each.uid])) for each in found]
+            round_records.close_round(connection, opened.id, results, RoundState.CLOSED, 2.0)
 
         await self.ledger.write(write)
 
@@ -130,6 +134,17 @@ class Setter:
     def weights(self) -> dict[int, int]:
         uid = self.chain.uid(VALIDATOR.public_key)
         return dict(self.chain.get("SubtensorModule", "Weights", NETUID, uid) or ())
+
+
+def _result(score: float) -> dict[str, object]:
+    return {
+        "recall": score,
+        "latency_ms": 50.0,
+        "proof_rate": 1.0,
+        "score": score,
+        "shared_score": score,
+        "group_of": None,
+    }
 
 
 @asynccontextmanager

@@ -32,9 +32,14 @@ def customers(rng: Random) -> tuple[list[Seen], list[int]]:
     return features(seen), [round(length) for _, _, length in seen]
 
 
-def planted(rng: Random, lengths: list[int]) -> list[Seen]:
-    """What one miner sees of the records of many rounds' plans."""
-    habits = Habits(lengths=planting.length_sample(["x" * each for each in lengths]))
+def planted(rng: Random, lengths: list[int], liar: list[int] | None = None) -> list[Seen]:
+    """What one miner sees of the records of many rounds' plans, where two others list what their customers leave.
+
+    It lists the lengths that its own do, or those of `liar`.
+    """
+    others = [customers(rng)[1] for _ in range(2)]
+    samples = [planting.length_sample(["x" * each for each in listed]) for listed in (liar or lengths, *others)]
+    habits = Habits(lengths=planting.common_lengths([[each] for each in samples]))
     found: list[Seen] = []
     for _ in range(CUSTOMERS // 15):
         plan = planting.plan(rng, most=20, families=3, period_s=PERIOD_S, under_way=[], habits=habits, keep_most=10)
@@ -100,6 +105,19 @@ def test_a_logistic_regression_over_length_time_age_and_rate_stays_near_guessing
     ours, learned, ours_later, later = standardized([ours, learned, ours_later, later])
     weights = fitted(ours, learned)
     assert auc(weights, ours_later, later) <= 0.6
+
+
+@pytest.mark.parametrize("listed", [901, 12, 50_000])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_miner_that_lists_texts_of_one_length_can_tell_no_better(seed: int, listed: int) -> None:
+    rng = Random(seed)
+    learned, lengths = customers(rng)
+    later, _ = customers(rng)
+    ours, ours_later = (planted(rng, lengths, [listed] * 20) for _ in range(2))
+    ours, learned, ours_later, later = standardized([ours, learned, ours_later, later])
+    weights = fitted(ours, learned)
+    assert auc(weights, ours_later, later) <= 0.6
+    assert kept_share(binned(ours, learned), ours_later, later) <= 0.65
 
 
 def binned(ones: list[Seen], zeros: list[Seen]) -> Callable[[Seen], float]:

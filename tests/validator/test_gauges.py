@@ -30,9 +30,9 @@ def status(verdict: str | None = None, closed_at: float | None = None) -> Valida
 def test_where_weights_stand_is_one_verdict_and_the_others_are_0() -> None:
     metrics = Metrics()
     value = metrics.registry.get_sample_value
-    show(metrics, status("no_permit", NOW - 60), None, key(1), NOW)
+    show(metrics, status("no_permit", NOW - 60), None, key(1), NOW, 5.0)
     assert value("engram_validator_due", {"verdict": "no_permit"}) == 1
-    show(metrics, status("set", NOW - 60), None, key(1), NOW)
+    show(metrics, status("set", NOW - 60), None, key(1), NOW, 5.0)
     assert value("engram_validator_due", {"verdict": "no_permit"}) == 0
     assert value("engram_validator_due", {"verdict": "set"}) == 1
     assert value("engram_validator_planted", {"state": "held"}) == 3
@@ -45,9 +45,9 @@ def test_blocks_since_the_weights_are_shown_while_there_is_a_uid() -> None:
     value = metrics.registry.get_sample_value
     own = msgspec.structs.replace(neuron(0, 3), last_update_block=1_030)
     seen = metagraph(own, block=1_100)
-    show(metrics, status(), seen, own.hotkey, NOW)
+    show(metrics, status(), seen, own.hotkey, NOW, 5.0)
     assert value("engram_validator_weights_age_blocks") == 70
     assert value("engram_validator_activity_cutoff_blocks") == seen.parameters.activity_cutoff_blocks
-    assert value("engram_validator_round_age_seconds") is None
-    show(metrics, status(), seen, bytes(32), NOW)
+    assert value("engram_validator_round_age_seconds") == 5.0, "since the start before the first round"
+    show(metrics, status(), seen, bytes(32), NOW, 5.0)
     assert value("engram_validator_weights_age_blocks") is None

@@ -208,23 +208,6 @@ async def test_a_miner_that_disappears_between_rounds_is_scored_from_what_it_sho
         assert found[1].score == pytest.approx(1.0, abs=0.02)
 
 
-async def test_a_miner_that_admits_registered_keys_only_is_marked_and_gets_its_records_by_the_validator_s_key() -> None:
-    class Admits(Keeps):
-        async def answer(self, asked: Asked) -> Answer | None:
-            if json.loads(asked.body)["hotkey"] != own:
-                return 401, {}, b'{"error": "not registered"}'
-            return await super().answer(asked)
-
-    async with over([Admits(key(1))]) as bench:
-        own = bench.rounds._keypair.ss58
-        await bench.hold()
-        await bench.hold()
-        known = await bench.ledger.read(lambda c: miner_records.known(c, key(1).public_key))
-        assert known is not None
-        assert known.registered_only
-        assert (await scores(bench))[1].score == pytest.approx(1.0, abs=0.02)
-
-
 async def test_a_new_hotkey_on_an_old_uid_starts_clean() -> None:
     first = Keeps(key(1))
     async with over([first]) as bench:

@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from engram.chain.epochs import Epoch, current_epoch, epoch_at, epoch_of
 from engram.validator import agreement, due, peers, planting, round_rules, scoring, standing
 from engram.validator.due import Due, Known
-from engram.validator.model import Answer, Kind, Miner, Outcome, Question, Sent, SentState
+from engram.validator.model import Answer, Kind, Outcome, Question, Sent, SentState
 from engram.validator.planting import Candidate, Habits, Signing
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
 from tests.validator.benches import NETUID, OWN, key, metagraph, neuron
+
+pytestmark = pytest.mark.rules
 
 SHARES = st.floats(0, 1)
 VECTORS = json.loads((Path(__file__).parent.parent / "data" / "engram" / "vectors.json").read_text())
@@ -73,6 +75,8 @@ def test_a_group_earns_together_what_one_of_it_would(scores: dict[int, float], g
     }
     if members:
         assert sum(shared[uid] for uid in members) <= max(scores[uid] for uid in members) + 1e-9
+        assert all(0 <= shared[uid] <= scores[uid] for uid in members)
+        assert all(shared[uid] == 0 for uid in members if scores[uid] == 0)
 
 
 class Model:
@@ -175,25 +179,8 @@ def test_a_validator_never_asks_itself_nor_an_address_that_is_not_public() -> No
 
 def test_a_miner_on_the_blacklist_is_not_asked() -> None:
     graph = metagraph([neuron(1, key(1), "http://13.89.38.129:80")])
-    (found,) = peers.miners(graph, OWN.public_key, blacklist={key(1).public_key})
-    assert (found.url, found.reason) == (None, "on the blacklist")
-
-
-def test_uids_are_grouped_by_coldkey_or_address_transitively() -> None:
-    def miner(uid: int, coldkey: bytes, url: str | None) -> Miner:
-        return Miner(hotkey=bytes([uid]) * 32, uid=uid, coldkey=coldkey, url=url)
-
-    found = peers.groups(
-        [
-            miner(1, b"a", "http://1.1.1.1:80"),
-            miner(2, b"a", "http://2.2.2.2:80"),
-            miner(3, b"b", "http://2.2.2.2:81"),
-            miner(4, b"c", "http://3.3.3.3:80"),
-            miner(5, b"d", None),
-            miner(6, b"e", None),
-        ]
-    )
-    assert found == [frozenset({1, 2, 3})]
+    (found,) = peers.miners(graph, OWN.public_key, blacklist={key(1).public_key: "sold our data"})
+    assert (found.url, found.reason) == (None, "on the blacklist: sold our data")
 
 
 # ------------------------------------------------------------------------------------------------ weights due
@@ -347,16 +334,33 @@ def test_old_matters_are_asked_about_in_every_round(seed: int) -> None:
 
 
 def test_lengths_are_those_of_customers_once_enough_are_known() -> None:
-    assert planting.length_sample(["x"] * 19) == planting.LENGTHS
-    assert set(planting.length_sample(["x" * n for n in range(1, 200)])) <= set(range(1, 200))
+    assert planting.length_sample(["x"] * 19) == ()
+    honest = planting.length_sample(["x" * n for n in range(1, 200)])
+    assert set(honest) <= set(range(1, 200))
+    assert planting.common_lengths([[honest], [honest]]) == planting.LENGTHS
+    found = planting.common_lengths([[honest], [honest], [honest], [()]])
+    assert len(found) == planting.QUANTILES
+    assert (min(found), max(found)) == (min(honest), max(honest))
 
 
-def asked(number: int, kind: Kind, planted: int) -> Question:
+@given(st.lists(st.integers(1, 10**5), min_size=20, max_size=300))
+def test_no_operator_sets_the_lengths_that_records_are_planted_with(listed: list[int]) -> None:
+    """However many miners it lists by: it can at most make them the shorter, or the longer, of the other operators'."""
+    one, other = (planting.length_sample(["x" * n for n in range(*span)]) for span in ((20, 220), (60, 900, 4)))
+    liar = planting.length_sample(["x" * n for n in listed])
+    assert max(liar) <= planting.LONGEST
+    without = [planting.common_lengths([[each]] * 3) for each in (one, other)]
+    found = planting.common_lengths([[one], [other], [liar] * 50])
+    for low, length, high in zip(without[0], found, without[1], strict=True):
+        assert low <= length <= high
+
+
+def query(text: str, planted: int) -> Question:
     return Question(
-        hotkey=key(number).public_key,
-        kind=kind,
+        hotkey=key(1).public_key,
+        kind=Kind.QUERY,
         family_id=1,
-        text="",
+        text=text,
         vector=b"",
         truth=("cid",),
         planted=planted,
@@ -364,10 +368,21 @@ def asked(number: int, kind: Kind, planted: int) -> Question:
     )
 
 
-def test_only_questions_are_asked_of_which_enough_answers_are_planted_and_proofs_only_beside_them() -> None:
-    good, poor, proof = asked(1, Kind.QUERY, 5), asked(1, Kind.QUERY, 4), asked(1, Kind.CHALLENGE, 1)
-    alone = [asked(2, Kind.QUERY, 4), asked(2, Kind.CHALLENGE, 1)]
-    assert round_rules.worth_asking([good, poor, proof, *alone], least_planted=5) == [good, proof]
+@pytest.mark.parametrize(
+    ("text", "planted", "kept", "worth"),
+    [
+        ("b", 5, ["a"], True),
+        ("b", 10, [], True),
+        ("b", 4, ["a"], False),
+        ("a", 5, ["a"], False),
+        ("c", 5, ["a", "b"], False),
+    ],
+)
+def test_a_query_is_asked_when_enough_is_planted_it_is_new_and_there_is_room(
+    text: str, planted: int, kept: list[str], worth: bool
+) -> None:
+    there = [query(each, 9) for each in kept]
+    assert round_rules.is_worth_asking(query(text, planted), there, most=2, least_planted=5) is worth
 
 
 # ------------------------------------------------------------------------------------------------ void rounds
@@ -386,7 +401,8 @@ def brought(*outcomes: Outcome) -> list[tuple[Kind, Answer]]:
         ([], 3, True),
         ([], 2, False),
         ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LATE, Outcome.ANSWERED)], 0, False),
-        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.MALFORMED)], 0, False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.MALFORMED)], 0, True),
+        ([brought(Outcome.MALFORMED)] * 5, 0, False),
         ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LEGACY)], 3, False),
         ([[], [], []], 0, False),
     ],

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from engram import kill_points
+from engram.chain.submit.sender import Sender
+from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.validator import relaying
 from engram.validator.due import Due
 from engram.validator.model import SentState
@@ -11,6 +15,8 @@ from tests.chain.test_sender import VALIDATOR
 from tests.fakes.hashing_chain import HashingChain
 from tests.fakes.living_chain import NETUID
 from tests.validator.setters import SUBTENSOR, RuledChain, Setter, setting
+
+pytestmark = pytest.mark.rules
 
 TEMPO = 10
 
@@ -212,3 +218,57 @@ async def test_a_commit_that_is_included_in_the_next_epoch_is_that_epochs(
         for _ in range(10):
             await at.look()
         assert submissions(at) == len(chain.commits()) == 1
+
+
+def reveals_an_earlier_commit(at: Setter) -> None:
+    """As the chain does in each epoch: the weights of the commit before are set, and LastUpdate moves."""
+    updates = at.chain.get(SUBTENSOR, "LastUpdate", NETUID)
+    updates[0] = at.chain.head
+    at.chain.put(updates, SUBTENSOR, "LastUpdate", NETUID)
+
+
+async def test_the_reveal_of_the_commit_before_does_not_make_a_lost_one_set(tmp_path: Path) -> None:
+    async with setting(tmp_path, RuledChain) as at:
+        ruled(at).timelocked()
+        await at.score({1: 1.0})
+        impatient = Sender([at.chain], waiting=InclusionWait(0.001, 0.05))
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=impatient)
+        at.chain.drop_submissions = True
+        assert await at.look() is Due.UNSETTLED
+        (sent,) = await at.sent()
+        seal(at, 3)
+        reveals_an_earlier_commit(at)
+        for _ in range(3):
+            seal(at, 1)
+            await at.look()
+        assert at.chain.get(SUBTENSOR, "LastUpdate", NETUID)[0] > sent.block
+        found = await at.sent()
+        assert found[-1].state is SentState.UNKNOWN
+        assert at.settled == [], "nothing is relayed of what may not be on the chain"
+
+
+class Dead(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_after_a_crash_a_commit_is_set_when_the_chain_holds_it_and_open_when_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrived: bool
+) -> None:
+    def crash(name: str) -> None:
+        if name == ("weights:after" if arrived else "weights:before"):
+            raise Dead
+
+    async with setting(tmp_path, RuledChain) as at:
+        ruled(at).timelocked()
+        await at.score({1: 1.0})
+        with monkeypatch.context() as patch, pytest.raises(Dead):
+            patch.setattr(kill_points, "point", crash)
+            await at.look()
+        assert len(ruled(at).commits()) == int(arrived)
+        reveals_an_earlier_commit(at)
+        again = Setter(at.ledger, at.chain, tmp_path, boot="second")
+        await again.look()
+        (sent,) = await again.sent()
+        assert sent.state is (SentState.SET if arrived else SentState.INTENT)
+        assert [each.state for each in again.settled] == [SentState.SET] * int(arrived)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engram.validator import reports, standing
+from engram.validator import reports
 from engram.validator.model import Kind, PlantState
 from engram.validator.records import plants as plant_records
 from engram.validator.records import standings as miner_records
@@ -18,13 +18,18 @@ async def last_scores(bench: Bench) -> dict[int, reports.MinerScore]:
 
 async def weight(bench: Bench, miner: Keeps) -> float:
     """What its weight is made of now."""
-    known = await bench.ledger.read(lambda c: miner_records.known(c, miner.keypair.public_key))
-    assert known is not None
-    return standing.weight_of(known.standing, bench.block)
+    return (await bench.weights())[miner.keypair.public_key]
 
 
-async def test_a_miner_that_stores_reaches_one() -> None:
-    async with over([Keeps(key(1))]) as bench:
+@pytest.fixture(params=[True, False], ids=["shared by default", "not shared"])
+def shares(request: pytest.FixtureRequest) -> bool:
+    """Whether uids share scores; the miners here all listen on one address."""
+    given: bool = request.param
+    return given
+
+
+async def test_a_miner_that_stores_reaches_one(shares: bool) -> None:
+    async with over([Keeps(key(1))], share_scores=shares) as bench:
         for _ in range(3):
             await bench.hold()
         scores = await last_scores(bench)
@@ -35,12 +40,14 @@ async def test_a_miner_that_stores_reaches_one() -> None:
         assert await weight(bench, bench.miners[0]) == scores[1].ema
 
 
-async def test_one_that_serves_only_the_public_file_stays_below_six_tenths_and_is_slashed(tmp_path: Path) -> None:
+async def test_one_that_serves_only_the_public_file_stays_below_six_tenths_and_is_slashed(
+    tmp_path: Path, shares: bool
+) -> None:
     shared = public_file()
     path = write_file(tmp_path / "truth.jsonl", shared)
     cheat = ServesPublicFile(key(2))
     cheat.records = {each.cid: each.vector_bytes for each in shared}
-    async with over([Keeps(key(1)), cheat], shared=shared, ground_truth=path, planted=10, least_planted=5) as bench:
+    async with over([Keeps(key(1)), cheat], shared=shared, ground_truth=path, planted=10, share_scores=shares) as bench:
         for _ in range(3):
             await bench.hold()
             scores = await last_scores(bench)
@@ -51,14 +58,15 @@ async def test_one_that_serves_only_the_public_file_stays_below_six_tenths_and_i
         assert any(5 <= number < right for number, right in planted), "some right answers were public"
         assert scores[1].score == pytest.approx(1.0, abs=0.02), "who stores was given the file, too"
         scores = await last_scores(bench)
+        assert await weight(bench, bench.miners[0]) == scores[1].ema
         assert scores[2].slashed_until_block is not None
         assert scores[2].slashed_until_block > bench.block
         assert await weight(bench, cheat) == 0.0
 
 
-async def test_one_that_keeps_only_hashes_proves_nothing() -> None:
+async def test_one_that_keeps_only_hashes_proves_nothing(shares: bool) -> None:
     hashes = KeepsHashes(key(2))
-    async with over([hashes]) as bench:
+    async with over([hashes, Keeps(key(1))], share_scores=shares) as bench:
         await bench.hold()
         await bench.hold()
         scores = await last_scores(bench)
@@ -69,10 +77,10 @@ async def test_one_that_keeps_only_hashes_proves_nothing() -> None:
         assert await weight(bench, hashes) == 0.0
 
 
-async def test_one_that_relays_to_a_miner_that_does_not_cooperate_proves_nothing() -> None:
+async def test_one_that_relays_to_a_miner_that_does_not_cooperate_proves_nothing(shares: bool) -> None:
     other = Keeps(key(1))
     relay = Relays(key(2), other=other)
-    async with over([relay, other]) as bench:
+    async with over([relay, other], share_scores=shares) as bench:
         await bench.hold()
         await bench.hold()
         scores = await last_scores(bench)
@@ -84,9 +92,9 @@ async def test_one_that_relays_to_a_miner_that_does_not_cooperate_proves_nothing
         assert scores[2].ema > 0.8
 
 
-async def test_one_that_drops_what_is_older_than_a_round_is_slashed() -> None:
+async def test_one_that_drops_what_is_older_than_a_round_is_slashed(shares: bool) -> None:
     drops = Drops(key(2))
-    async with over([drops], planted_rounds=20) as bench:
+    async with over([drops], planted_rounds=20, share_scores=shares) as bench:
         for _ in range(6):
             await bench.plant()
             drops.forget()
@@ -106,7 +114,7 @@ async def test_one_that_drops_what_is_older_than_a_round_is_slashed() -> None:
 async def test_two_uids_of_one_operator_share_one_score() -> None:
     one, other = Keeps(key(1)), Keeps(key(2))
     async with over([one, other, Keeps(key(3))], coldkeys={1: 7, 2: 7}, share_scores=True) as bench:
-        # All three listen on one address here, so that the address alone would join them.
+        # All three listen, and prove, at one address here, so that the address alone would join them.
         await bench.hold()
         await bench.hold()
         scores = await last_scores(bench)

@@ -1,46 +1,20 @@
 """Miners that hang cost the others nothing, however many they are. Over a network in memory, by virtual time."""
 
-from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from engram.http.client import Response
-from engram.http.errors import Interrupted
 from engram.ledger import open_inline
 from engram.validator import reports
 from engram.validator.model import RoundState
 from engram.validator.records import plants as plant_records
-from tests.fakes.responder import Asked
 from tests.validator.benches import NETUID, Bench, key
+from tests.validator.networks import Network
 from tests.validator.toy_miners import Keeps
 
 TIMEOUT_S = 15.0
-
-
-class Network:
-    """Carries requests to miners without sockets; those to a miner in `hanging` are never answered."""
-
-    def __init__(self, miners: Sequence[Keeps]) -> None:
-        self.miners = {miner.url: miner for miner in miners}
-        self.hanging: set[Keeps] = set()
-        self.reached: dict[Keeps, float] = {}
-
-    async def request(self, method: str, url: str, *, content: bytes, total_s: float, **_: Any) -> Response:
-        parts = urlsplit(url)
-        miner = self.miners[f"http://{parts.netloc}"]
-        if miner in self.hanging:
-            await trio.sleep(total_s)
-            raise Interrupted("no answer")
-        self.reached.setdefault(miner, trio.current_time())
-        answer = await miner.answer(Asked(method, parts.path, {}, content))
-        assert answer is not None
-        status, headers, body = answer
-        assert isinstance(body, bytes)
-        return Response(status, headers, body)
 
 
 def bench_of(honest: int, hanging: int, **changed: Any) -> tuple[Bench, Network, list[Keeps]]:

@@ -1,16 +1,19 @@
 """Weights on the chain's double: when they are due, that they are set once an epoch, what a crash leaves."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.validator.due import Due
 from engram.validator.model import SentState
+from engram.validator.records import standings as miner_records
 from tests.fakes.living_chain import NETUID
 from tests.validator.setters import QUICK, Setter, setting
 
@@ -40,12 +43,31 @@ async def test_nothing_is_set_before_one_whole_round_of_this_start(tmp_path: Pat
         assert await at.sent() == []
 
 
-@pytest.mark.parametrize("scores", [{1: 0.0, 2: 0.0}, {1: float("nan")}])
-async def test_scores_of_zero_or_no_number_set_nothing(tmp_path: Path, scores: dict[int, float]) -> None:
-    async with setting(tmp_path) as at:
-        await at.score({uid: 0.0 if value != value else value for uid, value in scores.items()})
+@pytest.mark.parametrize("scores", [{1: 0.0, 2: 0.0}, {1: math.inf}, {1: math.inf, 2: 0.0}])
+@pytest.mark.parametrize("share_scores", [True, False])
+async def test_scores_of_zero_or_no_finite_number_set_nothing(
+    tmp_path: Path, scores: dict[int, float], share_scores: bool
+) -> None:
+    async with setting(tmp_path, share_scores=share_scores) as at:
+        await at.score(scores)
         assert await at.look() is Due.NO_SCORES
         assert await at.sent() == []
+
+
+async def test_a_score_that_is_no_finite_number_takes_nothing_from_the_others(tmp_path: Path) -> None:
+    async with setting(tmp_path) as at:
+        await at.score({1: math.inf, 2: 0.5, 3: 1.0})
+        assert await at.look() is Due.SET
+        assert at.weights() == {2: 32_768, 3: 65_535}
+
+
+async def test_an_average_that_is_no_number_is_never_written(tmp_path: Path) -> None:
+    async with setting(tmp_path) as at:
+        await at.score({1: 1.0})
+        with pytest.raises(IntegrityError, match="ema"):
+            await at.score({1: math.nan})
+        known = await at.ledger.read(miner_records.all_known)
+        assert [each.standing.ema for each in known.values()] == [1.0]
 
 
 async def test_a_dry_run_writes_down_what_it_would_send_and_sends_nothing(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
-"""A worker under test in this process, and an orchestrator on npm's socket.io in another."""
+"""A worker under test in this process, and an orchestrator on npm's socket.io or on python-socketio in another."""
 
 import json
 import random
 import shutil
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
-from typing import Any
+from typing import Any, Final, Literal
 
 import msgspec
 import pytest
@@ -30,7 +31,8 @@ from tests.doubles.orchestrator.desk import Desk
 from tests.http.servers import bare
 from tests.sampling import SEED
 
-NODE = Path(__file__).resolve().parents[1] / "node"
+ROOT = Path(__file__).resolve().parents[2]
+NODE = ROOT / "tests" / "node"
 ALICE = Keypair.from_uri("//Alice")
 GPU = {"gpu_count": 1, "gpu_name": "NVIDIA H100 PCIe", "vram_gb": 85.0}
 FAST = WorkerSettings(
@@ -161,8 +163,8 @@ async def orchestrating(desk: Desk | None = None, port: int = 0, **options: Any)
             nursery.cancel_scope.cancel()
 
 
-class NodeServer:
-    """`tests/node/orchestrator.mjs`, spoken to by lines of JSON."""
+class Peer:
+    """A program of somebody else's Socket.IO, spoken to by lines of JSON."""
 
     def __init__(self, process: trio.Process) -> None:
         self.process = process
@@ -206,23 +208,45 @@ class NodeServer:
 
 
 @asynccontextmanager
-async def node_program(*words: str) -> AsyncIterator[NodeServer]:
-    """Run a program of tests/node; it is killed at the end."""
+async def peer_program(*words: str, cwd: Path = ROOT) -> AsyncIterator[Peer]:
+    """Run a program; it is killed at the end."""
     async with trio.open_nursery() as nursery:
-        begin = partial(trio.run_process, ["node", *words], cwd=NODE, stdin=PIPE, stdout=PIPE, check=False)
-        process = await nursery.start(begin)
-        server = NodeServer(process)
-        nursery.start_soon(server.read)
+        begin = partial(trio.run_process, list(words), cwd=cwd, stdin=PIPE, stdout=PIPE, check=False)
+        peer = Peer(await nursery.start(begin))
+        nursery.start_soon(peer.read)
         try:
-            yield server
+            yield peer
         finally:
-            process.kill()
+            peer.process.kill()
         nursery.cancel_scope.cancel()
 
 
+Side = Literal["npm", "python-socketio"]
+SIDES: Final = [
+    pytest.param("npm", marks=[needs_socket_io, pytest.mark.external]),
+    pytest.param("python-socketio"),
+]
+"""Whose Socket.IO is at the other side."""
+_ORCHESTRATORS: Final[dict[Side, tuple[str, ...]]] = {
+    "npm": ("node", str(NODE / "orchestrator.mjs")),
+    "python-socketio": (sys.executable, "-m", "tests.worker.socketio_orchestrator"),
+}
+_WORKERS: Final[dict[Side, tuple[str, ...]]] = {
+    "npm": ("node", str(NODE / "worker_client.mjs")),
+    "python-socketio": (sys.executable, "-m", "tests.worker.socketio_worker"),
+}
+
+
 @asynccontextmanager
-async def node_orchestrator(port: int = 0, *pings_ms: int) -> AsyncIterator[NodeServer]:
-    """An orchestrator on npm's socket.io."""
-    async with node_program("orchestrator.mjs", str(port), *map(str, pings_ms)) as server:
-        server.port = (await server.next("listening", seconds=30))["listening"]
-        yield server
+async def peer_orchestrator(side: Side, port: int = 0, *pings_ms: int) -> AsyncIterator[Peer]:
+    """An orchestrator on somebody else's server."""
+    async with peer_program(*_ORCHESTRATORS[side], str(port), *map(str, pings_ms)) as peer:
+        peer.port = (await peer.next("listening", seconds=60))["listening"]
+        yield peer
+
+
+@asynccontextmanager
+async def peer_worker(side: Side, url: str, introduction: str, *transports: str) -> AsyncIterator[Peer]:
+    """A worker on somebody else's client; without `transports` it begins by polling."""
+    async with peer_program(*_WORKERS[side], url, introduction, *transports) as peer:
+        yield peer

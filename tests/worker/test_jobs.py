@@ -115,6 +115,50 @@ async def test_jobs_that_the_orchestrator_sent_in_vain_are_asked_for() -> None:
     assert [each.id for each in echo.runs] == ["early", "lost"]
 
 
+async def test_a_backlog_that_no_message_holds_is_asked_for_part_by_part() -> None:
+    echo = Echo()
+    names = [f"j{number}" for number in range(300)]
+    async with orchestrating() as orchestrator:
+        for name in names:
+            orchestrator.desk.post(job(name, "x" * 1_000))
+        async with working(orchestrator.url, {"inference": echo}, waiting=1_000, max_message_bytes=100_000) as bench:
+            await orchestrator.settled(*names)
+            assert {(each["limit"] > 0, each["max_bytes"]) for each in orchestrator.reconciles} == {(True, 100_000)}
+            assert len(orchestrator.reconciles) >= 4, "at once, not after reconcile_s each"
+        status = bench.service.link.status
+        assert (status.connections, status.oversized_messages) == (1, 0)
+    assert sorted(each.id or "" for each in echo.runs) == sorted(names)
+
+
+async def test_no_more_jobs_are_asked_for_than_there_is_room_for() -> None:
+    async with orchestrating() as orchestrator:
+        for number in range(30):
+            orchestrator.desk.post(job(f"j{number}", {"hold": "x"}))
+        async with working(orchestrator.url, {"inference": Echo()}, concurrency=2, waiting=3) as bench:
+            await eventually(lambda: bench.service.runner.in_flight == 5)
+            assert orchestrator.reconciles[0]["limit"] == 5
+
+
+async def test_a_job_that_fits_into_no_message_holds_up_no_other() -> None:
+    async with orchestrating() as orchestrator:
+        orchestrator.desk.post(job("large", "x" * 200_000))
+        orchestrator.desk.post(job("small", 1))
+        async with working(orchestrator.url, max_message_bytes=100_000) as bench:
+            assert await orchestrator.settled("small") == [1]
+            assert bench.service.link.status.connections == 1
+
+
+async def test_an_orchestrator_that_answers_beyond_the_bounds_costs_that_answer_alone() -> None:
+    async with orchestrating() as orchestrator:
+        orchestrator.heeds_bounds = False
+        orchestrator.desk.post(job("large", "x" * 200_000))
+        async with working(orchestrator.url, max_message_bytes=100_000) as bench:
+            await eventually(lambda: bench.service.link.status.oversized_messages == 1)
+            await orchestrator.post(job("sent", 1))
+            assert await orchestrator.settled("sent") == [1]
+            assert bench.service.link.status.connections == 1
+
+
 async def test_the_end_waits_for_running_jobs_and_their_acknowledgements() -> None:
     echo, ledger = Echo(), open_inline()
     async with (
@@ -175,9 +219,9 @@ async def test_each_way_that_a_job_ends_has_a_result() -> None:
                 ("unknown", "Backend's answer was lost", True),
                 ("crash", "Job crashed", True),
                 ("late", "Job took longer than 0.05 s", True),
-                ("large", "Result has 2003 bytes, more than 1000", False),
-                ("set", "Result cannot be sent", False),
-                ("number", "Result cannot be sent", False),
+                ("large", "Result has 2003 bytes, more than 1000", True),
+                ("set", "Result cannot be sent", True),
+                ("number", "Result cannot be sent", True),
             ]
         ):
             nameless = {"type": "inference", "payload": payload}
@@ -196,6 +240,21 @@ async def test_results_count_as_delivered_by_the_acknowledgement_where_there_is_
         assert (bench.service.runner.unacknowledged, orchestrator.desk.deliveries) == (0, {})
         assert await session.call("job", job("a", 1)) == 1
     ledger.close()
+
+
+async def test_where_acknowledgements_alone_carry_results_no_job_is_taken_that_has_none() -> None:
+    echo = Echo()
+    async with (
+        orchestrating() as orchestrator,
+        working(orchestrator.url, {"inference": echo}, results="ack", reconcile_s=0.001) as bench,
+    ):
+        orchestrator.desk.post(job("sent in vain", 2))
+        session = await orchestrator.connected()
+        for number in range(20):
+            assert await session.call("job", job(str(number), 1)) == 1
+        assert (orchestrator.reconciles, bench.service.runner.unacknowledged) == ([], 0)
+        assert "sent in vain" not in [each.id for each in echo.runs]
+        assert await session.call("job", job("sent in vain", 2)) == 2  # sent again, it runs and is answered
 
 
 async def test_a_worker_whose_results_nobody_takes_refuses_jobs_with_an_id() -> None:
@@ -226,13 +285,44 @@ async def test_a_ledger_that_takes_nothing_refuses_and_forgets() -> None:
     ledger.close()
 
 
-async def test_ended_jobs_are_forgotten_when_their_time_is_over() -> None:
-    ledger = open_inline()
-    async with orchestrating() as orchestrator, working(orchestrator.url, ledger=ledger, keep_s=0.001) as bench:
+async def test_jobs_are_forgotten_when_they_were_acknowledged_and_their_time_is_over() -> None:
+    ledger, echo = open_inline(), Echo()
+    async with (
+        orchestrating() as orchestrator,
+        working(orchestrator.url, {"inference": echo}, ledger=ledger, keep_s=0.001) as bench,
+    ):
         session = await orchestrator.connected()
         assert await session.call("job", job("a", 1)) == 1
-        await orchestrator.settled("a")
+        await eventually(lambda: ledger.read_now(records.counts) == JobCounts(acknowledged=1))
+        orchestrator.acknowledges = False
+        assert await session.call("job", job("b", 2)) == 2
+        await eventually(lambda: ledger.read_now(records.counts) == JobCounts(acknowledged=1, unacknowledged=1))
         await trio.sleep(0.002)  # a clock of the machine
         await bench.service.runner._sweep()
-        assert await ledger.read(records.counts) == JobCounts()
+        assert await ledger.read(records.counts) == JobCounts(unacknowledged=1)
+        assert await session.call("job", job("b", 2)) == 2
+        assert [each.id for each in echo.runs] == ["a", "b"], "what nobody acknowledged is answered, never run again"
     ledger.close()
+
+
+async def test_a_lost_acknowledgement_is_made_up_for_soon_however_long_there_was_nothing_to_send() -> None:
+    async with orchestrating() as orchestrator, working(orchestrator.url, resend_s=0.1, ack_s=0.05) as bench:
+        await orchestrator.connected()
+        await trio.sleep(1.6)  # many passes without anything to send
+        orchestrator.acknowledges = False
+        await orchestrator.post(job("a", 1))
+        await eventually(lambda: orchestrator.desk.deliveries.get("a", 0) >= 2, 1.2)
+        orchestrator.acknowledges = True
+        await eventually(lambda: not bench.service.runner.unacknowledged)
+
+
+async def test_an_orchestrator_that_acknowledges_again_gets_all_that_waits_at_once() -> None:
+    async with orchestrating() as orchestrator, working(orchestrator.url, resend_s=0.05, ack_s=0.001) as bench:
+        session = await orchestrator.connected()
+        orchestrator.acknowledges = False
+        assert await session.call("job", job("a", 1)) == 1
+        await eventually(lambda: orchestrator.desk.deliveries.get("a", 0) >= 5)  # the next one in 0.8 s
+        orchestrator.acknowledges = True
+        assert await session.call("job", job("b", 1)) == 1
+        await eventually(lambda: not bench.service.runner.unacknowledged, 0.5)
+        assert orchestrator.desk.deliveries["b"] == 1, "what was acknowledged is not sent again before that is noted"

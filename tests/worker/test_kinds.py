@@ -12,8 +12,9 @@ import trio
 
 from engram.http.asgi import Receive, Scope, Send, respond
 from engram.http.client import HttpClient
+from engram.worker import kinds
 from engram.worker.errors import JobFailed, OutcomeUnknown
-from engram.worker.kinds import HttpKind, JobKind, http_kinds, load_kinds
+from engram.worker.kinds import HttpKind, JobKind, backend_client, http_kinds, load_kinds
 from engram.worker.model import WorkerJob
 from tests.http.servers import bare
 from tests.worker.harness import FAST
@@ -69,19 +70,41 @@ async def test_a_backend_gets_the_payload_and_the_id() -> None:
         (404, "text/plain", b"no such model", JobFailed("Backend answered 404: no such model")),
         (302, "text/plain", b"", JobFailed("Backend answered 302: ")),
         (500, "text/plain", b"x" * 900, JobFailed("Backend answered 500: " + "x" * 500)),
-        (200, "application/json", b"{", JobFailed("Backend's answer is not the JSON that it says")),
-        (200, "application/json", b"[" * 900, JobFailed("Backend's answer is not the JSON that it says")),
-        (200, "text/plain", b"x" * 1_001, JobFailed("Backend's answer has more than 1000 bytes")),
+        (502, "text/plain", b"bad gateway", OutcomeUnknown("Backend's answer was lost: a gateway answered 502 bad")),
+        (503, "text/plain", b"busy", JobFailed("Backend answered 503: busy")),
+        (504, "text/plain", b"", OutcomeUnknown("Backend's answer was lost: a gateway answered 504")),
+        (400, "text/plain", b"x" * 1_001, JobFailed("Backend answered 400: Backend's answer has more than 1000")),
+        (504, "text/plain", b"x" * 1_001, OutcomeUnknown("Backend's answer has more than 1000 bytes")),
+        (200, "application/json", b"{", OutcomeUnknown("Backend's answer is not the JSON that it says")),
+        (200, "application/json", b"[" * 900, OutcomeUnknown("Backend's answer is not the JSON that it says")),
+        (200, "text/plain", b"x" * 1_001, OutcomeUnknown("Backend's answer has more than 1000 bytes")),
     ],
 )
 async def test_what_an_answer_means(status: int, media: str, body: bytes, result: object) -> None:
     async with calling(Backend((status, media, body))) as kind:
-        if isinstance(result, JobFailed):
-            with pytest.raises(JobFailed) as failed:
+        if isinstance(result, JobFailed | OutcomeUnknown):
+            with pytest.raises(type(result)) as failed:
                 await kind.run(JOB)
             assert str(failed.value).startswith(str(result))
         else:
             assert await kind.run(JOB) == result
+
+
+async def test_an_answer_in_an_encoding_that_cannot_be_read_leaves_the_outcome_unknown() -> None:
+    async def encoded(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await respond(send, 200, b"7", [(b"content-type", b"application/json"), (b"content-encoding", b"br")])
+
+    async with calling(encoded) as kind:
+        with pytest.raises(OutcomeUnknown, match="cannot be read"):
+            await kind.run(JOB)
+
+
+async def test_a_repeatable_backend_behind_a_gateway_that_lost_its_answer_is_asked_again() -> None:
+    backend = Backend((502, "text/plain", b""), (200, "application/json", b"7"))
+    async with calling(backend, repeatable=True) as kind:
+        assert await kind.run(JOB) == 7
+    assert len(backend.requests) == 2
 
 
 class Hanging:
@@ -130,6 +153,39 @@ async def test_a_backend_that_is_not_there_is_tried_again_and_then_the_job_faile
     assert trio.current_time() - began == pytest.approx(9.2)
 
 
+async def test_each_job_that_may_run_has_a_connection_to_its_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "_CONNECT_S", 0.5)
+    taken, all_taken, results = 0, trio.Event(), list[Any]()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        nonlocal taken
+        await stream.receive_some(65_536)
+        taken += 1
+        if taken == 130:
+            all_taken.set()
+        await all_taken.wait()
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n7")
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}/"
+        settings = msgspec.structs.replace(FAST, inference_url=url, concurrency=130)
+        http = backend_client(settings)
+        kind = http_kinds(http, settings)["inference"]
+
+        async def run(number: int) -> None:
+            results.append(await kind.run(WorkerJob(str(number), "inference", 1)))
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as jobs:
+                for number in range(130):
+                    jobs.start_soon(run, number)
+        nursery.cancel_scope.cancel()
+    await http.aclose()
+    assert results == [7] * 130
+
+
 @pytest.mark.parametrize(
     ("entry", "text"),
     [
@@ -148,8 +204,8 @@ def test_a_kind_that_cannot_be_loaded_is_named(entry: str, text: str) -> None:
 
 
 def test_kinds_are_loaded_by_name() -> None:
-    kinds = load_kinds(["echo=tests.worker.harness:Echo"])
-    assert isinstance(kinds["echo"], JobKind)
+    loaded = load_kinds(["echo=tests.worker.harness:Echo"])
+    assert isinstance(loaded["echo"], JobKind)
     settings = msgspec.structs.replace(FAST, training_url="http://127.0.0.1:1/train", repeatable=("training",))
     made = http_kinds(HttpClient(), settings)
     assert {name: kind.repeatable for name, kind in made.items()} == {"training": True}

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.worker import rules
-from engram.worker.model import JobEnd, JobRow, State, WorkerJob
+from engram.worker.model import JobEnd, JobRow, Outcome, State, WorkerJob
 from engram.worker.rules import CONFLICT, UNRECORDED, Decision, RefusedJob
+
+pytestmark = pytest.mark.rules
 
 
 def row(state: State, request_hash: bytes = b"h") -> JobRow:
@@ -101,9 +103,17 @@ def test_a_result_that_fits_is_kept_as_it_is() -> None:
     end = JobEnd("done", {"image": b"x"})
     assert rules.kept_within(end, 100) is end
     assert rules.kept_within(JobEnd("done", "x" * 98), 100).outcome == "done"
-    assert rules.kept_within(JobEnd("done", "x" * 99), 100) == JobEnd(
-        "failed", {"error": "Result has 101 bytes, more than 100"}
-    )
+
+
+@pytest.mark.parametrize(
+    ("outcome", "told"), [("done", {"outcome": "unknown"}), ("unknown", {"outcome": "unknown"}), ("failed", {})]
+)
+def test_a_job_whose_result_is_too_large_is_told_as_failed_only_where_it_failed(
+    outcome: Outcome, told: dict[str, str]
+) -> None:
+    end = rules.kept_within(JobEnd(outcome, "x" * 99), 100)
+    assert end.result == {"error": "Result has 101 bytes, more than 100"} | told
+    assert end.outcome == told.get("outcome", "failed")
 
 
 def test_what_is_refused_says_when_it_may_come_again() -> None:
@@ -118,7 +128,7 @@ def test_an_interrupted_job_may_have_been_done() -> None:
 
 
 @pytest.mark.parametrize("result", [object(), 2**80, {1: {object()}}])
-def test_what_cannot_be_kept_is_a_failure_that_says_so(result: object) -> None:
+def test_a_result_that_cannot_be_kept_leaves_the_outcome_unknown_and_says_why(result: object) -> None:
     end = rules.kept_within(JobEnd("done", result), 100)
-    assert end.outcome == "failed"
+    assert (end.outcome, end.result["outcome"]) == ("unknown", "unknown")
     assert end.result["error"].startswith("Result cannot be sent: ")

@@ -1,18 +1,19 @@
-"""The worker against npm's socket.io server: the events, acknowledgements and texts of the seed, byte for byte."""
+"""The worker against other people's servers: the events, acknowledgements and texts of the seed, byte for byte."""
 
 import pytest
 
 from engram.hotkeys import ss58, verify
-from tests.worker.harness import ALICE, GPU, Echo, needs_socket_io, node_orchestrator, working
+from tests.worker.harness import ALICE, GPU, SIDES, Echo, Side, peer_orchestrator, working
 
-pytestmark = [needs_socket_io, pytest.mark.external]
+pytestmark = pytest.mark.parametrize("side", SIDES)
+LEFT = {"npm": "client namespace disconnect", "python-socketio": "client disconnect"}
 
 
-async def test_a_worker_speaks_to_npm_socket_io() -> None:
+async def test_a_worker_speaks_to_servers_of_others(side: Side) -> None:
     echo = Echo()
-    async with node_orchestrator() as server, working(server.url, {"inference": echo}) as bench:
+    async with peer_orchestrator(side) as server, working(server.url, {"inference": echo}) as bench:
         said = (await server.next("authenticate"))["authenticate"]
-        assert server.of("authenticate")[0]["wants_ack"] is False
+        assert not server.of("authenticate")[0].get("wants_ack")
         assert list(said) == ["hotkey", "timestamp", "signature", "gpu_info"]
         assert said["gpu_info"] == GPU
         message = f"auth:{said['hotkey']}:{said['timestamp']}".encode()
@@ -51,11 +52,11 @@ async def test_a_worker_speaks_to_npm_socket_io() -> None:
 
         # The end: the session is closed as a client does.
         await bench.stop()
-        assert (await server.next("disconnected"))["disconnected"] == "client namespace disconnect"
+        assert (await server.next("disconnected"))["disconnected"] == LEFT[side]
 
 
-async def test_a_lost_or_ended_session_is_opened_again_once_each() -> None:
-    async with node_orchestrator(0, 300, 200) as server, working(server.url) as bench:
+async def test_a_lost_or_ended_session_is_opened_again_once_each(side: Side) -> None:
+    async with peer_orchestrator(side, 0, 1_000, 1_000) as server, working(server.url) as bench:
         await server.next("authenticate")
         await server.do("drop")
         await server.next("authenticate", 2)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,30 @@ async def test_a_request_of_100_mb_is_refused_by_its_length(bench: Receiver) -> 
     await stream.aclose()
 
 
+async def test_a_request_without_an_end_is_refused_at_the_bound(bench: Receiver) -> None:
+    stream = await trio.open_tcp_stream("127.0.0.1", bench.running.port)
+    await stream.send_all(
+        b"POST /mcp HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
+    )
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        with suppress(trio.BrokenResourceError):
+            while sent < 100_000_000:
+                await stream.send_all(b"10000\r\n" + b" " * 65_536 + b"\r\n")
+                sent += 65_536
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        with trio.fail_after(10):
+            answer = await stream.receive_some()
+        nursery.cancel_scope.cancel()
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert sent < 50_000_000
+    await stream.aclose()
+
+
 async def test_a_flood_of_handshakes_leaves_nothing_behind(bench: Receiver) -> None:
     begin = request("initialize", {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}})
     for _ in range(50):
@@ -212,6 +236,19 @@ async def test_a_token_is_taken_until_its_signer_revokes_it(bench: Receiver) -> 
     assert (await bench.mcp(b"{}", **revoke, authorization=f"Bearer {bench.token(body=b'{}', scope=('revoke',))}"))[
         0
     ] in (401, 422)
+
+
+async def test_revocations_are_limited_by_address_and_a_repeated_one_is_answered_as_the_first(bench: Receiver) -> None:
+    bench.clock.advance(10)
+
+    async def revoke(number: int) -> int:
+        body = msgspec.json.encode({"id": f"{number % 20:032x}", "exp": int(bench.clock.now()) + 60})
+        token = bench.token(Keypair.generate() if number > 20 else ONE, body, scope=("revoke",), id=f"{number:032x}")
+        return (await bench.mcp(body, path="/mcp/revocations", authorization=f"Bearer {token}"))[0]
+
+    assert {await revoke(number) for number in range(20)} == {200}
+    assert await revoke(20) == 200, "kept already"
+    assert await revoke(21) == 429, "another key, the same address"
 
 
 async def test_only_permitted_keys_may_call_where_they_are_named(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ async def take(path: Path, bodies: list[bytes]) -> None:
         RECEIVER,
         clock,
         gateways=frozenset({GATEWAY.public_key}),
+        netuids=(450,),
         quorum=1,
         keep_s=86_400.0,
         is_paid=True,
@@ -77,10 +78,10 @@ async def test_a_payment_for_submissions_counts_once_whenever_the_receiver_is_ki
         payment = await shop.payment(GATEWAY)
         receiver.kill()
         await trio.to_thread.run_sync(receiver.spawn, point)
-        with trio.move_on_after(15.0):
+        with trio.move_on_after(15.0) as waited:
             await shop.try_to_buy(GATEWAY, payment)
             assert await receiver.ended() == -signal.SIGKILL
-        receiver.kill()  # a point that this run never came to
+        assert not waited.cancelled_caught, f"the run never came to this point:\n{receiver.log()}"
         await trio.to_thread.run_sync(receiver.start)
         until = time.monotonic() + 60.0
         while (await shop.buy(GATEWAY, payment))["status"] != "settled":

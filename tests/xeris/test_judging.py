@@ -20,6 +20,8 @@ from engram.xeris.judging import Known, Refused
 from tests.miner.nodes import NODE
 from tests.relay.test_roots import SESSION, certificate, root
 
+pytestmark = pytest.mark.rules
+
 ROOT = Path(__file__).parents[2]
 NOW = 1_700_000_000.0
 ONE, TWO, STRANGER = (Keypair.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
@@ -64,6 +66,7 @@ def known(**changed: Any) -> Known:
         "permits": {ONE.public_key, TWO.public_key},
         "gateways": {ONE.public_key},
         "quorum": 1,
+        "netuids": (450,),
     }
     return Known(**given | changed)
 
@@ -321,3 +324,27 @@ def test_the_documentation_lists_the_codes_as_they_are() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "engram" / "xeris").glob("*.py"))
     used = set(re.findall(r'Refused\(\s*"(\w+)"', code))
     assert used == set(refusals.STATUS)
+
+
+def test_a_subnet_that_is_not_served_says_something_about_the_receiver_and_not_about_the_payload() -> None:
+    for document in (scores(), memory()):
+        with pytest.raises(Refused) as refused:
+            judging.judge(read(document), known(netuids=(12,)))
+        assert (refused.value.code, refused.value.status) == ("subnet", 403)
+
+
+def test_a_gateway_s_block_above_the_finalized_head_waits() -> None:
+    with pytest.raises(Refused) as refused:
+        judging.judge(read(memory()), known(finalized=6))
+    assert (refused.value.code, refused.value.status) == ("not_final", 425)
+    judging.judge(read(memory()), known(finalized=7))
+
+
+@pytest.mark.parametrize("name", ['"scores"', '"recall"', '"round_ts"'])
+def test_a_name_that_is_there_twice_is_refused_since_the_signature_covers_one_of_the_values(name: str) -> None:
+    body = json.dumps(scores())
+    place = body.index(name)
+    twice = body[:place] + f"{name}: null, " + body[place:]
+    with pytest.raises(Refused, match=f"the name '{name[1:-1]}' is there twice") as refused:
+        judging.read(twice.encode(), NOW, keep_s=86_400.0)
+    assert refused.value.code == "schema"

@@ -50,8 +50,10 @@ async def test_it_shows_how_old_the_newest_payload_is(bench: Bench) -> None:
         metrics=bench.metrics,
     )
     client = app.test_client()
+    bench.clock.advance(7)
     assert (await client.get("/metrics")).status_code == 200
-    assert bench.metrics.registry.get_sample_value("engram_xeris_newest_age_seconds") is None
+    age = bench.metrics.registry.get_sample_value("engram_xeris_newest_age_seconds")
+    assert age == 7.0, "since the start before the first payload"
     await bench.permit(1000, ONE)
     assert (await bench.post(scores()))[0] == 200
     bench.clock.advance(30)

@@ -104,3 +104,14 @@ async def test_scores_of_a_block_that_was_missed_are_judged_by_the_permits_that_
     assert asked == [(450, 1_000)], "read once, recorded, and known from then on"
     later = resigned(scores() | {"block": 1_001, "nonce": "1001:5:1"})
     assert (await bench.post(later))[1]["code"] == "permits_unknown"
+
+
+async def test_the_finalized_head_is_that_of_the_chain_and_nothing_while_no_endpoint_answers(
+    autojump_clock: MockClock,
+) -> None:
+    chain = LivingChain()
+    views = ChainViews([chain])
+    before = await views.head()
+    chain.seal()
+    assert await views.head() > before > 0
+    assert await ChainViews([]).head() == 0

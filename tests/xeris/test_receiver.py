@@ -24,7 +24,7 @@ from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
 from engram.relay.rules import output_hash, stable_ranking, stable_scores
 from engram.relay.schemas import TAKEN
-from engram.relay.signer import Signed
+from engram.relay.signer import Keyring, Signed
 from engram.telemetry.metrics import Metrics
 from engram.xeris import records
 from engram.xeris.app import xeris_app
@@ -36,6 +36,7 @@ from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, cosignature, memor
 
 NO_RANKING = output_hash(stable_ranking([]))
 EMPTY = output_hash(stable_scores({}))
+TEMPO = 360
 OWN = Keypair.from_seed(bytes([9]) * 32)
 
 
@@ -50,6 +51,7 @@ class Bench:
             OWN,
             self.clock,
             gateways=frozenset({ONE.public_key}),
+            netuids=(450,),
             quorum=1,
             keep_s=86_400.0,
             judged=self.judged.append,
@@ -65,7 +67,8 @@ class Bench:
         self.client = self.app.test_client()
 
     async def permit(self, block: int, *keys: Keypair) -> None:
-        await self.ledger.write(lambda c: records.note_permits(c, 450, block, [key.public_key for key in keys]))
+        held = [key.public_key for key in keys]
+        await self.ledger.write(lambda c: records.note_permits(c, 450, block, held, TEMPO))
 
     async def post(self, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         answer = await self.client.post("/payloads", json=document)
@@ -139,6 +142,22 @@ async def test_a_block_between_two_records_with_other_permits_is_not_guessed(ben
     assert (await bench.post(scores()))[1]["code"] == "permits_unknown"
 
 
+@pytest.mark.parametrize(("missed", "is_known"), [(TEMPO - 1, True), (TEMPO, False), (100_000, False)])
+async def test_the_permits_of_blocks_that_were_missed_are_not_guessed_from_equal_ones_at_both_ends(
+    bench: Bench, missed: int, is_known: bool
+) -> None:
+    """Down over two ends of an epoch, at the first of which the permit went and at the second of which it came back."""
+    await bench.permit(900, ONE)
+    await bench.permit(950, ONE)
+    await bench.permit(951 + missed, ONE)
+    for block, known in ((950, True), (1_000, is_known), (951 + missed, True)):
+        found = await bench.ledger.read(lambda c, b=block: records.permits_at(c, 450, b))  # type: ignore[misc]
+        assert found == (frozenset({ONE.public_key}) if known else None), block
+    status, answer = await bench.post(scores())
+    assert answer.get("code", "") == ("" if is_known else "permits_unknown")
+    assert status == (200 if is_known else 425)
+
+
 async def test_blocks_with_the_same_permits_share_a_row(bench: Bench) -> None:
     for block in (900, 950, 1050):
         await bench.permit(block, ONE)
@@ -171,13 +190,6 @@ async def test_what_was_accepted_is_served_in_pages_and_by_hash(bench: Bench) ->
 def scores_as_sent(found: dict[str, Any]) -> dict[str, Any]:
     sent = scores()
     return sent | {"signature": found["document"]["signature"]}  # signatures are randomized
-
-
-@pytest.mark.parametrize("name", ["scores", "memory", "ranking", "inference", "gap"])
-async def test_schemas_are_published(bench: Bench, name: str) -> None:
-    status, schema = await bench.get(f"/schemas/{name}")
-    assert status == 200
-    assert {"validator_hotkey", "signature", "signed_hash", "output_hash"} <= set(schema["required"])
 
 
 async def test_it_says_which_schemas_it_takes_and_takes_no_others(bench: Bench) -> None:
@@ -221,8 +233,8 @@ async def test_old_payloads_are_forgotten(bench: Bench) -> None:
 async def test_what_the_emitter_sends_is_accepted_once(bench: Bench) -> None:
     """The relay's own emitter over a real socket: an answer that is lost brings a repeat, and one payload."""
     clock, registry, sender = SystemClock(), Registry(), open_inline()
-    sender.write_now(lambda c: outbox.enqueue(c, payload(1), clock.now()))
-    sender.write_now(lambda c: outbox.enqueue(c, payload(2), clock.now()))
+    sender.write_now(lambda c: outbox.enqueue(c, payload(1), clock.now(), signer=ONE.ss58))
+    sender.write_now(lambda c: outbox.enqueue(c, payload(2), clock.now(), signer=ONE.ss58))
     lost: list[str] = []
 
     class Losing:
@@ -240,7 +252,7 @@ async def test_what_the_emitter_sends_is_accepted_once(bench: Bench) -> None:
         ports = EmitterPorts(
             ledger=sender,
             receiver=Losing(),
-            signer=PayloadSigner.of(ONE),
+            keyring=Keyring(PayloadSigner.of(ONE)),
             policy=RetryPolicy(backoff_min_s=0.05, backoff_max_s=0.1),
             clock=clock,
             rng=Random(1),
@@ -253,7 +265,7 @@ async def test_what_the_emitter_sends_is_accepted_once(bench: Bench) -> None:
                 while sender.write_now(lambda c: outbox.count(c, "pending")):  # noqa: ASYNC110  # no event crosses
                     await trio.sleep(0.02)
     await http.aclose()
-    found = await bench.ledger.read(lambda c: records.newest(c, 450, None, 10))
+    found = await bench.ledger.read(lambda c: records.page(c, 450, None, 10, 10**6)[0])
     assert [each.block for each in found] == [1002, 1001]
     assert bench.judged == ["accepted", "repeated", "accepted"]
     sender.close()
@@ -282,3 +294,24 @@ async def test_a_clock_that_runs_ahead_forgets_no_nonce(bench: Bench) -> None:
     assert await bench.ledger.read(lambda c: records.kept_from(c, NOW + 10, keep_s)) == NOW + 10 - keep_s
     await bench.ledger.write(lambda c: records.purge(c, NOW + 1))
     assert await bench.ledger.read(lambda c: records.kept_from(c, ahead, keep_s)) == ahead - keep_s
+
+
+async def test_a_gateway_s_block_that_was_not_read_yet_is_looked_for_on_the_chain(bench: Bench) -> None:
+    heads = [6, 7]
+
+    async def read_head() -> int:
+        return heads.pop(0)
+
+    bench.receiver._finalized, bench.receiver._read_head = lambda netuid: 5, read_head
+    status, refused = await bench.post(memory())
+    assert (status, refused["code"]) == (425, "not_final")
+    assert (await bench.post(memory()))[0] == 200
+    assert heads == []
+
+
+async def test_who_names_no_subnet_means_the_first_that_is_served(bench: Bench) -> None:
+    await bench.permit(1000, ONE)
+    await bench.post(scores())
+    assert len((await bench.get("/intelligence"))[1]["items"]) == 1
+    bench.receiver.netuid = 12
+    assert (await bench.get("/intelligence"))[1]["items"] == []

@@ -3,12 +3,12 @@
 import json
 import os
 import select
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import trio
+
+from tests.warmed import WarmProgram
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 60.0
@@ -37,7 +37,7 @@ class XerisProcess:
         self.folder = folder
         self.port = port
         self._gateway, self._more, self._besides = gateway, more, besides
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: WarmProgram | None = None
 
     @property
     def url(self) -> str:
@@ -60,15 +60,13 @@ class XerisProcess:
         config.write_text(text.replace("port = 0", f"port = {self.port}", 1), encoding="utf-8")
         read_end, write_end = os.pipe()
         os.set_inheritable(write_end, True)
-        command = [sys.executable, "run.py", "xeris", "--profile", "local", "--config", str(config)]
+        command = ["run.py", "xeris", "--profile", "local", "--config", str(config)]
         command += ["--data-dir", str(self.folder / "data"), "--ready-fd", str(write_end)]
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = WarmProgram(
                 command,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=log.fileno(),
+                stderr=log.fileno(),
                 pass_fds=(write_end,),
                 env={**os.environ, "ENGRAM_TEST_KILL": "1", "ENGRAM_KILL_AT": kill_at},
             )

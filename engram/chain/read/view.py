@@ -28,6 +28,7 @@ from engram.chain.read.queries import (
     finalized_hash,
     hex_of,
     octets_of,
+    read_hash_at,
     read_head,
     read_head_and_metadata,
     read_metagraph_bytes,
@@ -37,6 +38,8 @@ from engram.chain.read.runtime import RuntimeTypes, Value
 from engram.chain.read.watched import preferred
 
 _NO_HEAD = (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused)
+NO_SUCH_BLOCK = 4003
+"""The code by which Substrate nodes refuse what they do not have."""
 KEYS_AT_ONCE = 1_000
 """Largest page of keys that Substrate nodes return."""
 _HEX = re.compile(r"0x(?:[0-9a-f]{2})*")
@@ -53,6 +56,7 @@ class View:
     ) -> None:
         self.node = node
         """The endpoint that extrinsics are sent to."""
+        self._others = others
         self._reader = QuorumEndpoint(node, others)
         self.reading = reading
         self.types = RuntimeTypes(metadata, reading.spec_version, reading.transaction_version)
@@ -62,6 +66,20 @@ class View:
     def head(self) -> FinalizedBlock:
         """The block."""
         return self.reading.head
+
+    async def earlier(self, number: int) -> "View":
+        """Return an earlier block of the same chain, confirmed in the same way.
+
+        Raises CallRefused where the endpoint has no such block, or keeps its state no more.
+        """
+        block_hash = await read_hash_at(self.node, number)
+        if block_hash is None:
+            raise CallRefused(NO_SUCH_BLOCK, f"{self.node.name}: there is no block {number}")
+        view = await view_at(self.node, block_hash, self, self._others)
+        if view.head.number != number:
+            raise AnswerMalformed(f"{self.node.name}: block {view.head.number} in the place of block {number}")
+        await QuorumEndpoint(self.node, self._others).hold(view.head)
+        return view
 
     async def storage(self, pallet: str, item: str, *parameters: Value) -> Value:
         """Return one storage item, decoded; its default when it was never written. Raises CallNotComposable."""

@@ -6,6 +6,7 @@ from engram.chain.model import MECHANISM_MAX_U16, RAO_PER_TAO, Metagraph
 from engram.chain.read.commitments import HotkeyCommitment, read_commitment
 from engram.chain.read.view import View
 from engram.chain.registry.announce_rules import ServingAddress
+from engram.chain.registry.earnings import EarningsChange, earnings_change
 from engram.chain.registry.probe import Probing, probe_one
 from engram.chain.registry.registrations import registry_entry
 from engram.hotkeys import PublicKey, ss58
@@ -27,6 +28,11 @@ class HotkeyStatus(msgspec.Struct, frozen=True):
     incentive: float | None = None
     emission_rao: int | None = None
     """Alpha per tempo."""
+    since_block: int | None = None
+    """The earlier block that the changes are counted from."""
+    incentive_change: float | None = None
+    emission_change_rao: int | None = None
+    change_unknown_because: str | None = None
     last_update_block: int | None = None
     registered_at_block: int | None = None
     axon: str | None = None
@@ -38,17 +44,24 @@ class HotkeyStatus(msgspec.Struct, frozen=True):
 
 
 class HotkeyFacts(msgspec.Struct, frozen=True):
-    """What one block says about a hotkey."""
+    """What one block says about a hotkey, and an earlier one about its earnings."""
 
     hotkey: PublicKey
     metagraph: Metagraph
     commitment: HotkeyCommitment | None
+    change: EarningsChange
 
 
-async def read_facts(view: View, netuid: int, hotkey: PublicKey, now_s: float) -> HotkeyFacts:
-    """Read what the view's block says about a hotkey. `now_s` is monotonic."""
+async def read_facts(
+    view: View, netuid: int, hotkey: PublicKey, now_s: float, *, since: int | None = None
+) -> HotkeyFacts:
+    """Read what the view's block says about a hotkey, and how its earnings changed from block `since`.
+
+    `now_s` is monotonic; without `since` the change is the one of the last epoch.
+    """
     metagraph = await view.metagraph(netuid, now_s)
-    return HotkeyFacts(hotkey, metagraph, await read_commitment(view, netuid, hotkey))
+    commitment = await read_commitment(view, netuid, hotkey)
+    return HotkeyFacts(hotkey, metagraph, commitment, await earnings_change(view, metagraph, hotkey, since))
 
 
 async def hotkey_status(facts: HotkeyFacts, http: HttpClient, probing: Probing | None) -> HotkeyStatus:
@@ -72,6 +85,10 @@ async def hotkey_status(facts: HotkeyFacts, http: HttpClient, probing: Probing |
         active=neuron.active,
         incentive=round(neuron.incentive_u16 / MECHANISM_MAX_U16, 6),
         emission_rao=neuron.emission_rao,
+        since_block=facts.change.since_block,
+        incentive_change=facts.change.incentive,
+        emission_change_rao=facts.change.emission_rao,
+        change_unknown_because=facts.change.unknown_because,
         last_update_block=neuron.last_update_block,
         registered_at_block=neuron.registered_at_block,
         axon=None if neuron.axon is None else ServingAddress(neuron.axon.ip, neuron.axon.port).text,

@@ -24,6 +24,8 @@ _FORMAT: Final = 1
 class KeptCommitError(ChainError):
     """A file of a commit cannot be written or read, is damaged, or is open to other users."""
 
+    nothing_was_sent = True
+
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     engram_weight_commit: int

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from engram.chain.errors import (
+    ChainError,
     EndpointBusy,
     EndpointUnreachable,
     NotHeld,
@@ -93,7 +94,8 @@ async def _commit_by_hash(
     except _NOT_WRITTEN:
         kept.forget(plan.hashed)
         raise
-    except (EndpointUnreachable, EndpointBusy) as error:
-        if not error.may_have_arrived:
+    except ChainError as error:
+        known = isinstance(error, EndpointUnreachable | EndpointBusy) and not error.may_have_arrived
+        if known or error.nothing_was_sent:
             kept.forget(plan.hashed)
         raise

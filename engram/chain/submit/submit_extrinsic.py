@@ -18,7 +18,8 @@ Where several endpoints are given, none is trusted alone: another one that has f
 block and events, and the era must be searched at two of them. Until then the outcome is unknown.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -29,6 +30,7 @@ from engram.chain.errors import (
     AnswerMalformed,
     CallNotComposable,
     CallRefused,
+    ChainError,
     EndpointBusy,
     EndpointUnreachable,
     NeverIncluded,
@@ -100,22 +102,25 @@ async def submit(
     """Sign `call`, send it to the view's endpoint, and wait for a finalized block with it, asking `nodes` in turn.
 
     Raises what `judging` does, CallNotComposable, SubmitRefused, RefusedInBlock, NeverIncluded, OutcomeUnknown, or how
-    the endpoint failed before anything was sent (EndpointUnreachable, EndpointBusy, AnswerMalformed, CallRefused).
+    the endpoint failed before anything was sent (EndpointUnreachable, EndpointBusy, AnswerMalformed, CallRefused; then
+    the error's `nothing_was_sent` is True).
     """
     composing = composer or CoreComposer(view.types)
     node, era = view.node, Era(view.head.number, view.head.hash)
-    genesis = await read_hash_at(node, 0)
-    if genesis is None:
-        raise AnswerMalformed(f"{node.name}: has no block 0")
-    judging(genesis)
+    with _before_sending():
+        genesis = await read_hash_at(node, 0)
+        if genesis is None:
+            raise AnswerMalformed(f"{node.name}: has no block 0")
+        judging(genesis)
     refused: SubmitRefused | None = None
     taken: set[int] = set()
     for _ in range(NONCE_TRIES):
-        nonce = await next_nonce(node, keypair)
-        if nonce in taken:
-            break
-        taken.add(nonce)
-        signed = await composing.compose(call, keypair, nonce, era, genesis)
+        with _before_sending():
+            nonce = await next_nonce(node, keypair)
+            if nonce in taken:
+                break
+            taken.add(nonce)
+            signed = await composing.compose(call, keypair, nonce, era, genesis)
         sending(signed.hash, era.last_block)
         try:
             await _send(node, signed)
@@ -126,6 +131,16 @@ async def submit(
             continue
         return await _watch(view, [node, *(other for other in nodes if other is not node)], signed, era, nonce, waiting)
     raise refused or SubmitRefused("stale", "")
+
+
+@contextlib.contextmanager
+def _before_sending() -> Iterator[None]:
+    """Mark what goes wrong meanwhile: what an earlier attempt sent has been refused by the pool."""
+    try:
+        yield
+    except ChainError as error:
+        error.nothing_was_sent = True
+        raise
 
 
 async def next_nonce(node: ChainEndpoint, keypair: Keypair) -> int:

@@ -38,7 +38,7 @@ PULSE_DELAY_ROUNDS: Final = 24
 _TIMELOCKED: Final = "commit_timelocked_weights"
 _CRV3: Final = "commit_crv3_weights"
 _SCHEDULE: Final = ("LastEpochBlock", "PendingEpochAt", "SubnetEpochIndex", "BlocksSinceLastStep")
-_COMMITS: Final = ("TimelockedWeightCommits", "CRV3WeightCommits")
+TIMELOCKED_COMMITS: Final = ("TimelockedWeightCommits", "CRV3WeightCommits")
 
 
 class WeightsInvalid(ChainError):
@@ -203,7 +203,7 @@ async def holds(view: View, plan: WeightsPlan, netuid: int, uid: int) -> bool:
         held = await view.storage(SUBTENSOR, "Weights", netuid, uid)
         pairs = list(zip(plan.weights.uids, plan.weights.values, strict=True))
         return isinstance(held, list) and [tuple(pair) for pair in held] == pairs
-    items = [item for item in _COMMITS if view.types.has_storage(SUBTENSOR, item)]
+    items = [item for item in TIMELOCKED_COMMITS if view.types.has_storage(SUBTENSOR, item)]
     sought = plan.commit.hex()
     for item in items:
         if any(sought in value for _, value in await view.entries(SUBTENSOR, item, netuid)):

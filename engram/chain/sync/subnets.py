@@ -102,6 +102,11 @@ class Subnets:
         return None if metagraph is None else metagraph.age_s(self.now_s)
 
     @property
+    def running_s(self) -> float:
+        """Seconds since the start."""
+        return max(0.0, self.now_s - self._since_s)
+
+    @property
     def still_s(self) -> float:
         """Seconds since the finalized head last advanced; since the start as long as none is known."""
         watch = self._state.watch

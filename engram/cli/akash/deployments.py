@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -12,14 +11,14 @@ from sqlalchemy import Connection
 
 from config.model import Settings
 from engram.cli import output
-from engram.cli.at_rest import read_at_rest
+from engram.cli.at_rest import read_in_use
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column
 from engram.clock import SystemClock
 from engram.http.client import HttpClient
-from engram.ledger import LEDGER_FILE, facts, open_inline
+from engram.ledger import facts, open_inline
 from engram.provisioning import ProvisioningError
 from engram.provisioning.akash import costs, records
 from engram.provisioning.akash.chain import Chain
@@ -55,6 +54,7 @@ class CostRow(msgspec.Struct, frozen=True):
 
     session: str
     sold_for_usd: float
+    refunded_usd: float
     cost_act: float
     fees_akt: float
     deployments: int
@@ -82,6 +82,7 @@ _DEPLOYMENTS = (
 _COSTS = (
     Column("session", "session"),
     Column("sold for USD", "sold_for_usd"),
+    Column("refunded USD", "refunded_usd"),
     Column("cost ACT", "cost_act"),
     Column("fees AKT", "fees_akt"),
     Column("deployments", "deployments"),
@@ -113,7 +114,7 @@ def close_(
     dseq: Annotated[int, Parameter(converter=whole, help="The deployment's number, as `engram akash list` shows it.")],
     /,
     *,
-    foreign: Annotated[bool, Parameter(help="Also one that this gateway has not made.", negative="")] = False,
+    foreign: Annotated[bool, Parameter(help="Also one that others have made or changed.", negative="")] = False,
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> None:
@@ -128,6 +129,11 @@ def close_(
     if found.verdict is Verdict.KEEP and found.row is not None:
         session = found.row.session_id
         raise CommandFailed(f"{dseq} serves session {session}, which `engram sessions stop {session}` ends")
+    if found.verdict is Verdict.KEEP and not foreign:
+        raise CommandFailed(
+            f"{dseq} is of a session, though its manifest is another than was sent; --foreign closes it all the same",
+            Exit.USAGE,
+        )
     if found.verdict is Verdict.FOREIGN and not foreign:
         raise CommandFailed(f"{dseq} was not made by this gateway; --foreign closes it all the same", Exit.USAGE)
 
@@ -135,7 +141,9 @@ def close_(
         ledger = open_inline()
         try:
             signer = open_signer(settings)
-            parts = make_parts(settings, signer, ledger, _ledger_id(settings), http, SystemClock(), Metrics())
+            parts = make_parts(
+                settings, signer, ledger, read_in_use(settings, facts.ledger_id), http, SystemClock(), Metrics()
+            )
             return await Reconciler(parts).close(dseq)
         finally:
             ledger.close()
@@ -154,11 +162,12 @@ def costs_(*, days: Days = 7.0, sources: Sources = SOURCES, show: Show = SHOW) -
     """
     settings = sources.load().settings
     now = time.time()
-    found = _at_rest(settings, lambda c: costs.of_sessions(c, now, now - days * DAY_S)) or []
+    found = read_in_use(settings, lambda c: costs.of_sessions(c, now, now - days * DAY_S))
     shown = [
         CostRow(
             session=cost.session_id,
             sold_for_usd=cost.price_usd_micros / 1e6,
+            refunded_usd=cost.refunded_usd_micros / 1e6,
             cost_act=cost.cost_uact / 1e6,
             fees_akt=cost.fees_uakt / 1e6,
             deployments=cost.deployments,
@@ -169,7 +178,7 @@ def costs_(*, days: Days = 7.0, sources: Sources = SOURCES, show: Show = SHOW) -
     output.rows(shown, _COSTS, json=show.json)
     margin = costs.margin(found, settings.akash.akt_usd)
     if margin is not None and not show.json:
-        output.say(f"of what ended sessions were sold for, {margin:.1%} was not spent on their nodes")
+        output.say(f"of what ended sessions brought, refunds left out, {margin:.1%} was not spent on their nodes")
 
 
 def balance_(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
@@ -192,9 +201,13 @@ def balance_(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
 def _compared(settings: Settings) -> Sequence[Found]:
     async def read(http: HttpClient) -> Sequence[Found]:
         infos = await Chain.deployments(open_chain(settings, _owner(settings), http, SystemClock()))
-        known = _at_rest(settings, lambda c: records.by_hash(c, [info.hash for info in infos])) or {}
-        live = _at_rest(settings, lambda c: {row.dseq for row in records.all_live(c)}) or set()
-        return judge(infos, known, _ledger_id(settings), time.time(), settings.akash.orphan_age_s, live)
+
+        def compare(connection: Connection) -> Sequence[Found]:
+            known = records.by_hash(connection, [info.hash for info in infos])
+            live = records.live_numbers(connection)
+            return judge(infos, known, facts.ledger_id(connection), time.time(), settings.akash.orphan_age_s, live)
+
+        return read_in_use(settings, compare)
 
     return _on_chain(read)
 
@@ -221,14 +234,6 @@ def _owner(settings: Settings) -> str:
         raise CommandFailed(
             f"whose deployments? akash.owner_address is not set, and {error}; set one of them", Exit.USAGE
         ) from None
-
-
-def _at_rest(settings: Settings, query: Callable[[Connection], T]) -> T | None:
-    return read_at_rest(Path(settings.data_dir).resolve() / LEDGER_FILE, query)
-
-
-def _ledger_id(settings: Settings) -> str:
-    return _at_rest(settings, facts.ledger_id) or ""
 
 
 def _on_chain(ask: Callable[[HttpClient], Awaitable[T]]) -> T:

@@ -13,8 +13,8 @@ from cyclopts import App, Parameter
 
 from engram.cli import output
 from engram.cli.archive.common import JOURNALS, Key, Where, archive_errors, passphrase, place_of, secret_of, writing_key
+from engram.cli.data_folder import Data, truth_of
 from engram.cli.failures import CommandFailed, Exit
-from engram.cli.miner.data_folder import Data, truth_of
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
 from engram.cli.progress import progress

@@ -115,19 +115,29 @@ def register(
 def status(
     *,
     hotkey: Annotated[str | None, Parameter(help="An address in place of the wallet's hotkey.")] = None,
+    since: Annotated[
+        int | None,
+        Parameter(
+            converter=whole,
+            help="Show the change of incentive and emission from this block; default: over the last epoch.",
+        ),
+    ] = None,
     probe: Annotated[bool, Parameter(help="Probe the committed endpoint, as validators do.")] = True,
     allow_private: Annotated[bool, Parameter(help="Allow private addresses.", negative="")] = False,
     chain: ChainOptions = CHAIN,
     wallet: WalletOptions = WALLET,
     shown: FormatOptions = SHOWN,
 ) -> int:
-    """Show uid, stake, permit, incentive, emission, last update, and whether validators reach the endpoint."""
+    """Show uid, stake, permit, incentive and emission with their change, last update, and whether the endpoint answers.
+
+    An earlier block is read for the change; `--network archive` has those that other endpoints have dropped.
+    """
     from engram.chain.registry.probe import Probing
     from engram.cli.chain.subnet_calls import read_status
 
     public_key = _named(hotkey, wallet)
     probing = Probing(allow_private=allow_private) if probe else None
-    found = run(lambda: read_status(chain, public_key, probing))
+    found = run(lambda: read_status(chain, public_key, probing, since))
     if shown.form == "json":
         output.document(found)
     elif shown.form == "upstream":
@@ -385,11 +395,19 @@ def _upstream_lines(found: "HotkeyStatus") -> list[tuple[str, object]]:
         ("Validator Permit", found.validator_permit),
         ("Incentive", found.incentive),
         ("Emission", (found.emission_rao or 0) / ALPHA_RAO),
+        ("Change", _change(found)),
         ("Last Update", found.last_update_block),
         ("Axon", found.axon or "none"),
         ("Committed Endpoint", found.committed or f"none ({found.commitment_error})"),
         ("Check Endpoint", _reached(found)),
     ]
+
+
+def _change(found: "HotkeyStatus") -> str:
+    if found.incentive_change is None or found.emission_change_rao is None:
+        return f"not known ({found.change_unknown_because})"
+    emission = found.emission_change_rao / ALPHA_RAO
+    return f"incentive {found.incentive_change:+.6f}, emission {emission:+.9f} since block {found.since_block}"
 
 
 def _reached(found: "HotkeyStatus") -> str:

@@ -48,10 +48,13 @@ def included(sent: Sent, done: Included) -> Sent:
     )
 
 
-async def read_status(chain: ChainOptions, hotkey: PublicKey, probing: Probing | None) -> HotkeyStatus:
-    """Return the hotkey's status; `probing` None does not ask its committed endpoint."""
+async def read_status(
+    chain: ChainOptions, hotkey: PublicKey, probing: Probing | None, since: int | None
+) -> HotkeyStatus:
+    """Return the hotkey's status; `probing` None does not ask its committed endpoint, `since` see `read_facts`."""
     async with endpoints(chain) as nodes:
-        facts = await read_facts(await open_view(nodes), chain.netuid, hotkey, SystemClock().monotonic())
+        view = await open_view(nodes)
+        facts = await read_facts(view, chain.netuid, hotkey, SystemClock().monotonic(), since=since)
     http = HttpClient()
     try:
         return await hotkey_status(facts, http, probing)

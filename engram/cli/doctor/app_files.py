@@ -25,9 +25,23 @@ async def app_files(settings: Settings) -> list[Finding]:
         return [Finding("app", "bad", str(damaged))]
     if build is None:
         return [Finding("app", "note", "not built: /app says so to buyers; run `make phone`")]
-    built = Finding("app", "good", f"{build.build}, {len(files)} files as they were built")
+    found = [
+        Finding("app", "good", f"{build.build}, {len(files)} files as they were built"),
+        signer_finding(phone.signed_by(), settings.phone.release_key),
+    ]
     url = settings.gateway.public_url.rstrip("/")
-    return [built, await _served(url, build)] if url else [built]
+    return [*found, await _served(url, build)] if url else found
+
+
+def signer_finding(key: str | None, wanted: str) -> Finding:
+    """Say who signed the build; `wanted` is the key that must have, empty for any."""
+    if key is None:
+        return Finding("app signed", "bad", "the signature of the build does not hold: run `make phone`")
+    if wanted and key != wanted:
+        return Finding("app signed", "bad", f"by {key}; phone.release_key wants {wanted}")
+    if key == phone.DEVELOPMENT_KEY:
+        return Finding("app signed", "note", "by the development key: the app calls itself an unverified build")
+    return Finding("app signed", "good", f"by {key}")
 
 
 async def _served(url: str, build: phone.PhoneBuild) -> Finding:

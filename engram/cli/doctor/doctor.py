@@ -86,10 +86,12 @@ def doctor(
     loaded = sources.load()
     path = Path(loaded.settings.data_dir).resolve() / LEDGER_FILE
     findings = [*_settings(loaded), _python(), ledger.sqlite(), *_data_folder(loaded)]
-    if path.exists():
+    if loaded.settings.ledger.url:
+        findings += ledger.on_server(loaded.settings)
+    elif path.exists():
         findings += ledger.ledger(path, loaded.settings.environment)
     findings += _ports(loaded)
-    waiting = ledger.read_waiting(path, time.time())
+    waiting = ledger.read_waiting(loaded.settings, time.time())
     findings += trio.run(money, loaded.settings, 0 if waiting is None else waiting.owed)
     findings += trio.run(engine, loaded.settings)
     findings += trio.run(akash, loaded.settings)

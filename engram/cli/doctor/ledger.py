@@ -11,8 +11,10 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection
 
-from engram.cli.at_rest import read_at_rest
+from config.model import Settings
+from engram.cli.at_rest import read_at_rest, read_if_there, read_in_use
 from engram.cli.doctor.finding import Finding
+from engram.cli.failures import CommandFailed
 from engram.durable import driver
 from engram.ledger import LedgerUnusable, facts
 from engram.ledger.backup import check
@@ -72,20 +74,35 @@ def ledger(path: Path, environment: str, now: Callable[[], float] = time.time) -
         yield Finding("ledger", "bad", f"{path}: {'; '.join(miscounted)}")
     else:
         yield Finding("ledger", "good", f"sound, schema version {report.schema_version}, {size}")
-    waiting = read_waiting(path, now())
+    waiting = read_at_rest(path, lambda connection: _read(connection, now()))
     if waiting is None:
         yield Finding("ledger", "note", "what waits in it cannot be read")
         return
+    yield from _work(waiting, environment, "data_dir")
+
+
+def on_server(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Finding]:
+    """Look at the ledger on the server of ledger.url."""
+    try:
+        waiting = read_in_use(settings, lambda connection: _read(connection, now()))
+    except CommandFailed as failure:
+        yield Finding("ledger", "bad", str(failure))
+        return
+    yield Finding("ledger", "good", "the server of ledger.url answers")
+    yield from _work(waiting, settings.environment, "ledger.url")
+
+
+def read_waiting(settings: Settings, now: float) -> Waiting | None:
+    """Return what waits in the ledger at `now` (unix seconds); None when it cannot be read, or there is none."""
+    return read_if_there(settings, lambda connection: _read(connection, now))
+
+
+def _work(waiting: Waiting, environment: str, setting: str) -> Iterator[Finding]:
     if waiting.environment not in (None, environment):
         yield Finding(
-            "ledger", "bad", f"it is of environment {waiting.environment}, not {environment}: set data_dir to another"
+            "ledger", "bad", f"it is of environment {waiting.environment}, not {environment}: set {setting} to another"
         )
     yield _open_work(waiting)
-
-
-def read_waiting(path: Path, now: float) -> Waiting | None:
-    """Return what waits in the ledger at `now` (unix seconds); None when it cannot be read, or there is none."""
-    return read_at_rest(path, lambda connection: _read(connection, now))
 
 
 def _read(connection: Connection, now: float) -> Waiting:

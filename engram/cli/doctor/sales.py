@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from config.model import Settings
-from engram.cli.at_rest import read_at_rest
+from engram.cli.at_rest import read_at_rest, read_if_there
 from engram.cli.doctor import akash, engine
 from engram.cli.doctor.finding import Finding
 from engram.gateway import rules, sales_switch
@@ -37,13 +37,17 @@ class _InLedger(msgspec.Struct, frozen=True):
 def sales(settings: Settings, ledger: Path, others: Iterable[Finding]) -> Iterator[Finding]:
     """Say why nothing could be sold; `others` are the findings on settings, facilitator and backends, asked once.
 
-    A lasting reason is bad, one that passes is a note.
+    The ledger is the server of ledger.url, or else the file `ledger`. A lasting reason is bad, a passing one a note.
     """
     others = tuple(others)
     if any(one.what == "settings" and one.verdict == "bad" for one in others):
         yield Finding("sales", "bad", "nothing can be sold: a gateway does not start with these settings")
         return
-    found = rules.reasons(_facts(settings, read_at_rest(ledger, _query) or _InLedger(), others))
+    kept = read_if_there(settings, _query) if settings.ledger.url else read_at_rest(ledger, _query) or _InLedger()
+    if kept is None:
+        yield Finding("sales", "bad", "nothing can be sold: the server of ledger.url cannot be read")
+        return
+    found = rules.reasons(_facts(settings, kept, others))
     for reason in found:
         yield Finding("sales", "bad" if reason.lasting else "note", f"nothing can be sold: {reason.text}")
     if not found:

@@ -6,16 +6,16 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
-from urllib.parse import urlsplit
+from typing import Annotated, Final
 
 import trio
 from cyclopts import Parameter
 
-from config.addresses import is_base_url, is_public_host
+from config.addresses import is_http_url
 from config.errors import ConfigError
 from engram import children
 from engram.cli import output
@@ -24,12 +24,11 @@ from engram.cli.chain.common import (
     WALLET,
     ChainOptions,
     WalletOptions,
-    failing,
-    hotkey_of,
     public_hotkey_of,
     run,
 )
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.miner import committing
 from engram.cli.options import SHOW, Show
 from engram.clock import SystemClock
 from engram.gpu import GpuReader
@@ -41,10 +40,6 @@ from engram.kit.checklist import Line, OnChain, checklist
 from engram.kit.inspection import Finding, Inspected, Inspection, Question
 from engram.kit.settings import load
 
-if TYPE_CHECKING:
-    from engram.chain.registry.registrations import RegistryEntry
-
-PATIENCE_S: Final = 180.0
 STARTING_S: Final = 30.0
 STOPPING_S: Final = 15.0
 
@@ -58,7 +53,7 @@ def miner_check(
     ] = False,
     project: Annotated[Path, Parameter(help="Folder of the miner's source.")] = Path(),
     hotkey: Annotated[
-        str | None, Parameter(help="The miner's address; else the wallet's hotkey, or miner.toml's.")
+        str | None, Parameter(help="The miner's hotkey (ss58); else miner.toml's, else the wallet's.")
     ] = None,
     validator_key: Annotated[
         Path | None, Parameter(help="Hotkey file to ask with, of a key that the miner admits; else a new key.")
@@ -75,8 +70,13 @@ def miner_check(
     gpu: Annotated[
         str | None, Parameter(help="What this machine's GPUs must be, as `engram gpu --require` takes it.")
     ] = None,
-    commit_endpoint: Annotated[bool, Parameter(help="Commit the address that was looked at.", negative="")] = False,
-    commit: Annotated[str | None, Parameter(help="Commit this text instead (128 bytes at most).")] = None,
+    commit_endpoint: Annotated[
+        bool, Parameter(help="Commit the address, once it was seen to be this miner's.", negative="")
+    ] = False,
+    commit: Annotated[str | None, Parameter(help="Commit this text (128 bytes at most), whatever answers.")] = None,
+    allow_private: Annotated[
+        bool, Parameter(help="Accept a committed address outside the public internet.", negative="")
+    ] = False,
     chain: ChainOptions = CHAIN,
     wallet: WalletOptions = WALLET,
     show: Show = SHOW,
@@ -87,36 +87,77 @@ def miner_check(
     """
     if local == (url is not None):
         raise CommandFailed("name the miner's URL, or --local for the project in this folder", Exit.USAGE)
+    if local:
+        _require_none(
+            {
+                "--register": register,
+                "--max-cost": max_cost is not None,
+                "--commit-endpoint": commit_endpoint,
+                "--commit": commit is not None,
+                "--hotkey": hotkey is not None,
+                "--validator-key": validator_key is not None,
+                "--external-address": external_address is not None,
+                "--allow-private": allow_private,
+            }
+        )
+    if max_cost is not None and not register:
+        raise CommandFailed("--max-cost is for --register, which is not there", Exit.USAGE)
+    if commit_endpoint and commit is not None:
+        raise CommandFailed(
+            "--commit-endpoint and --commit: the chain holds one text of a hotkey; name one", Exit.USAGE
+        )
     question = Question(inference, body.encode())
     gpus = _gpus(gpu)
     if local:
         return _show(_checked_here(project, question, gpus), show)
     assert url is not None
+    if not is_http_url(url):
+        raise CommandFailed(f"{url!r} is no http or https URL, such as https://miner.example.org:8080", Exit.USAGE)
     if register and max_cost is None:
         raise CommandFailed("--register pays TAO: say how much at most by --max-cost", Exit.USAGE)
-    address = external_address or url.partition("://")[2].rstrip("/")
+    public = to_commit = None
+    if external_address is not None or commit_endpoint:
+        public = committing.endpoint_of(url, external_address, allow_private=allow_private or not commit_endpoint)
+    if commit is not None or commit_endpoint:
+        to_commit = public if commit is None else committing.text_of(commit)
+    validator = _validator(validator_key)
     key = _hotkey(hotkey, project, wallet)
+    if (register or to_commit is not None) and key != public_hotkey_of(wallet):
+        raise CommandFailed(
+            "--register and --commit are for the wallet's hotkey, which is not this miner's: name the wallet",
+            Exit.USAGE,
+        )
     if register and max_cost is not None:
         _register(chain, wallet, key, max_cost)
-    if commit is not None or commit_endpoint:
-        _commit(chain, wallet, commit if commit is not None else address)
+    if commit_endpoint and public is not None:
+        look = partial(committing.look_at, public, url, key, validator, question, allow_private=allow_private)
+        committing.require_seen(public, trio.run(look))
+    if to_commit is not None:
+        committing.commit(chain, wallet, to_commit)
     on_chain = run(lambda: _read_chain(chain, key))
-    validator = _validator(validator_key)
     found = trio.run(_inspect, url, key, validator, question)
     found.work.extend(gpus)
     committed = []
     if on_chain.address is not None:
-        committed = trio.run(_look_at_committed, on_chain.address, url, key, validator, question)
+        look = partial(committing.look_at, on_chain.address, url, key, validator, question, allow_private=allow_private)
+        committed = trio.run(look)
     folder = project if (project / "miner.py").exists() or project != Path() else None
     lines = checklist(
         found,
         chain=on_chain,
         seen_from=validator.ss58,
         project=folder,
-        public=external_address,
+        public=public if external_address is not None else None,
         committed=committed,
     )
     return _show(lines, show)
+
+
+def _require_none(given: Mapping[str, bool]) -> None:
+    """Raise CommandFailed if an option was given that --local has no use for."""
+    if unused := [name for name, is_given in given.items() if is_given]:
+        words = f"{', '.join(unused)}: not with --local, which uses no chain and a validator of its own"
+        raise CommandFailed(words, Exit.USAGE)
 
 
 def _gpus(required: str | None) -> list[Finding]:
@@ -151,7 +192,8 @@ def _checked_here(project: Path, question: Question, gpus: list[Finding]) -> lis
 def _started(project: Path, validator: Keypair) -> Iterator[str]:
     """Run the project's miner on a free port, open to one validator, and yield its URL; stop it at the end."""
     reader, writer = os.pipe()
-    wanted = ("--port", "0", "--allow", validator.ss58, "--ready-fd", str(writer), "--log-level", "WARNING")
+    wanted = ["--port", "0", "--allow", validator.ss58, "--unregistered"]
+    wanted += ["--ready-fd", str(writer), "--log-level", "WARNING"]
     with subprocess.Popen(children.script("miner.py", *wanted), cwd=project, pass_fds=(writer,)) as process:
         os.close(writer)
         try:
@@ -186,20 +228,6 @@ async def _inspect(url: str, hotkey: PublicKey, validator: Keypair, question: Qu
         await http.aclose()
 
 
-async def _look_at_committed(
-    address: str, url: str, hotkey: PublicKey, validator: Keypair, question: Question
-) -> list[Finding]:
-    """Return what is found at the committed address: by https where it is public, else as `url` has it."""
-    if "://" not in address:
-        scheme = "https" if is_public_host(address.rpartition(":")[0]) else urlsplit(url).scheme
-        address = f"{scheme}://{address}"
-    http = HttpClient()
-    try:
-        return await Inspection(address, hotkey, validator, http).own(question)
-    finally:
-        await http.aclose()
-
-
 def _hotkey(named: str | None, project: Path, wallet: WalletOptions) -> PublicKey:
     try:
         if named is not None:
@@ -226,17 +254,7 @@ def _register(chain: ChainOptions, wallet: WalletOptions, hotkey: PublicKey, max
     """Register the hotkey if it is not, and say what was paid. Raises CommandFailed."""
     from engram.cli.chain.registering import register_if_needed
 
-    if hotkey != public_hotkey_of(wallet):
-        raise CommandFailed("--register registers the wallet's hotkey, which is not this miner's: name the wallet")
     register_if_needed(chain, wallet, hotkey, max_cost)
-
-
-def _commit(chain: ChainOptions, wallet: WalletOptions, text: str) -> None:
-    from engram.cli.chain.registry import commit_text
-
-    keypair = hotkey_of(wallet)
-    with failing():
-        trio.run(commit_text, chain, keypair, text, PATIENCE_S)
 
 
 async def _read_chain(chain: ChainOptions, hotkey: PublicKey) -> OnChain:
@@ -257,16 +275,14 @@ async def _read_chain(chain: ChainOptions, hotkey: PublicKey) -> OnChain:
         netuid=chain.netuid,
         uid=neuron.uid,
         committed=None if entry is None else entry.raw,
-        address=None if entry is None else _address(entry),
+        address=None if entry is None else committing.address_in(entry),
         incentive=neuron.incentive_u16 / MECHANISM_MAX_U16,
         emission_rao=neuron.emission_rao,
+        since_block=facts.change.since_block,
+        incentive_change=facts.change.incentive,
+        emission_change_rao=facts.change.emission_rao,
+        change_unknown_because=facts.change.unknown_because,
     )
-
-
-def _address(entry: "RegistryEntry") -> str | None:
-    if entry.registration is not None:
-        return entry.registration.text
-    return entry.raw if is_base_url(entry.raw) else None
 
 
 def _show(lines: list[Line], show: Show) -> int:

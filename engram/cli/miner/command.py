@@ -6,10 +6,11 @@ from typing import Annotated, Final
 from cyclopts import App, Parameter
 
 from engram.cli import roles
+from engram.cli.data_folder import Data, truth_of
 from engram.cli.failures import CommandFailed
-from engram.cli.miner.data_folder import Data, truth_of
 from engram.cli.miner.export import export
 from engram.cli.miner.folder import backup, erase, repair, restore, verify
+from engram.cli.miner.guard import guard
 from engram.cli.miner.ingest import ingest
 from engram.cli.miner.mcp import mcp
 from engram.cli.miner.use import query, stats
@@ -37,6 +38,7 @@ for _function, _example in (
     (restore, "restore /var/backups/my-node-2026-11-21 /var/lib/engram/my-node"),
     (repair, "repair /var/lib/engram/my-node"),
     (export, "export /var/lib/engram/my-node my-memory.jsonl"),
+    (guard, "guard my-memory.jsonl --gateway https://gateway.example --session 0d7c… --key my-hotkey"),
     (erase, "erase /var/lib/engram/my-node"),
 ):
     app.command(_function, help_epilogue=f"Example: `engram miner {_example}`")

@@ -16,8 +16,8 @@ import msgspec
 from cyclopts import Parameter
 
 from engram.cli import output
+from engram.cli.data_folder import truth_of
 from engram.cli.failures import CommandFailed, Exit
-from engram.cli.miner.data_folder import truth_of
 from engram.cli.progress import progress
 
 Document = dict[str, object]

@@ -12,8 +12,8 @@ import msgspec
 from cyclopts import Parameter
 
 from engram.cli import output
+from engram.cli.data_folder import Data, truth_of
 from engram.cli.failures import CommandFailed, Exit
-from engram.cli.miner.data_folder import Data, truth_of
 from engram.cli.options import SHOW, Show
 from engram.cli.progress import progress
 from engram.durable.driver import sqlite3
@@ -104,13 +104,40 @@ def backup(
 
 
 def restore(
-    source: Annotated[Path, Parameter(help="The backup.")],
+    source: Annotated[
+        str,
+        Parameter(
+            name=["--source", "--from"],
+            help="A backup's folder, or an archive: its folder, s3://BUCKET/PREFIX or ar://NAME.",
+        ),
+    ],
     data: Data,
     *,
+    key: Annotated[
+        Path | None, Parameter(help="Of an archive: the owner's hotkey file, where the hotkey opens it.")
+    ] = None,
+    shares_file: Annotated[
+        Path | None, Parameter(help="Of an archive: a file with its shares, one a line, where shares open it.")
+    ] = None,
     force: Annotated[bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")] = False,
     show: Show = SHOW,
 ) -> None:
-    """Replace a node's memory by a backup. The node must be down; its former data are kept in `before-restore-N`."""
+    """Replace a node's memory by a backup or an archive. The node must be down.
+
+    Its former data are kept in `before-restore-N`. `engram archive restore` can restore a part of an archive.
+    """
+    from engram.archive.model import HEADER
+    from engram.cli.archive import command as archives
+
+    if "://" in source or Path(source, HEADER).exists():
+        archives.restore(source, data, key=key, shares_file=shares_file, force=force, show=show)
+        return
+    if key is not None or shares_file is not None:
+        raise CommandFailed(f"{source} is no archive: a backup needs neither --key nor --shares-file", Exit.USAGE)
+    _restore_backup(Path(source), data, force, show)
+
+
+def _restore_backup(source: Path, data: Path, force: bool, show: Show) -> None:
     from engram.memory.upkeep import backups
     from engram.miner import folder
 

@@ -9,10 +9,11 @@ import msgspec
 from cyclopts import Parameter
 
 from engram import children
-from engram.agents.memories import PUBLIC
+from engram.agents.memories import check_private
 from engram.agents.options import EmbedderName, Options
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner.target import NodeTarget
+from engram.mcp.rules import is_loopback_name
 
 _LAST_PORT: Final = 65_535
 
@@ -36,7 +37,30 @@ class Where:
     ] = "minilm"
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Http:
+    """Who reaches it with --listen."""
+
+    host: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Name that clients reach it by (NAME or NAME:PORT), beside the address of --listen; repeatable.",
+            negative="",
+        ),
+    ] = ()
+    open_loopback: Annotated[
+        bool,
+        Parameter(
+            help="Let programs on this machine in without a token. Behind a reverse proxy that opens it to the world.",
+            negative="",
+        ),
+    ] = False
+    revoked: Annotated[Path, Parameter(help="File that keeps revoked tokens.")] = Path("~/.engram/mcp-revoked.json")
+
+
 WHERE = Where()
+HTTP = Http()
 
 
 def mcp(
@@ -45,9 +69,7 @@ def mcp(
     listen: Annotated[
         str | None, Parameter(help="HOST:PORT to serve over HTTP instead of standard input; port 0 picks a free one.")
     ] = None,
-    revoked: Annotated[Path, Parameter(help="File that keeps revoked tokens, with --listen.")] = Path(
-        "~/.engram/mcp-revoked.json"
-    ),
+    http: Http = HTTP,
 ) -> NoReturn:
     """Serve the memory of one node to an agent as MCP tools: remember, recall, forget, list.
 
@@ -57,19 +79,40 @@ def mcp(
         raise CommandFailed("a private namespace needs --key, the hotkey file that it belongs to", Exit.USAGE)
     if not where.namespace and not where.public:
         raise CommandFailed("name a private namespace by --namespace, or open the public one by --public", Exit.USAGE)
+    try:
+        check_private(where.namespace)
+    except ValueError as error:
+        raise CommandFailed(str(error), Exit.USAGE) from None
     url = NodeTarget(to=where.to, data=where.data).url()
-    if listen is not None:
-        host, _, port = listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > _LAST_PORT:
-            raise CommandFailed(f"--listen is HOST:PORT, such as 127.0.0.1:8765, not {listen!r}", Exit.USAGE)
+    _check_http(listen, http, has_key=where.key is not None)
     options = Options(
         url=url,
         key=None if where.key is None else str(where.key.expanduser()),
-        namespaces=(*where.namespace, *([PUBLIC] if where.public else [])),
+        namespaces=where.namespace,
+        public=where.public,
         embedder=where.embedder,
         listen=listen,
-        revoked=str(revoked),
+        hosts=http.host,
+        open_loopback=http.open_loopback,
+        revoked=str(http.revoked),
     )
     # This process has imported a command line; the one that it becomes serves in half the memory.
     program = children.command(children.Program.AGENTS, msgspec.json.encode(options).decode())
     os.execve(program[0], program, children.environment(os.environ))  # noqa: S606
+
+
+def _check_http(listen: str | None, http: Http, *, has_key: bool) -> None:
+    """Check how it is reached over HTTP. Raises CommandFailed."""
+    if listen is None:
+        if http.host or http.open_loopback:
+            raise CommandFailed("--host and --open-loopback go with --listen", Exit.USAGE)
+        return
+    address, _, port = listen.rpartition(":")
+    if not address or not port.isdecimal() or int(port) > _LAST_PORT:
+        raise CommandFailed(f"--listen is HOST:PORT, such as 127.0.0.1:8765, not {listen!r}", Exit.USAGE)
+    if http.open_loopback and not is_loopback_name(listen):
+        raise CommandFailed(f"--open-loopback needs a --listen such as 127.0.0.1:8765, not {listen!r}", Exit.USAGE)
+    if not has_key and not http.open_loopback:
+        raise CommandFailed(
+            "--listen needs --key, whose tokens open it (engram mcp token), or --open-loopback", Exit.USAGE
+        )

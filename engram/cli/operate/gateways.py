@@ -31,13 +31,14 @@ _COLUMNS = (
     Column("started", "started_at", moment),
     Column("sessions", "sessions"),
     Column("payments", "payments"),
+    Column("for all", "roles"),
 )
 Epoch = Annotated[int, Parameter(converter=whole, help="Its epoch, as `engram gateways list` shows it.")]
 
 
 @app.command(name="list", help_epilogue="Example: `engram gateways list --json`")
 def list_gateways(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """List the gateways that have a lease or had one in the last day, with the work that each owns."""
+    """List the gateways that have a lease or had one in the last day, and the work that each does."""
     from engram.ledger.postgres import lease
 
     output.rows(_on_ledger(sources, lease.listed), _COLUMNS, json=show.json)

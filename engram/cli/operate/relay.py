@@ -1,16 +1,14 @@
 """`engram relay`: how it stands, its log and streams, read from the ledger; and the entries that it abandoned."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 from cyclopts import App, Parameter
 from sqlalchemy import Connection
 
-from config.model import Settings
 from engram.cli import output
-from engram.cli.at_rest import read_at_rest
+from engram.cli.at_rest import read_in_use
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.operate.running import ask, done
@@ -18,8 +16,8 @@ from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
 from engram.control.commands import DiscardDeadLetter, ListDeadLetters, RetryDeadLetter, ShowDeadLetter
 from engram.control.model import DeadLetterRow
-from engram.ledger import LEDGER_FILE
 from engram.relay import records
+from engram.relay.quorum import evidence as refusals
 from engram.relay.quorum import records as quorum
 from engram.xeris import submissions
 
@@ -45,6 +43,7 @@ _LINES = (
     Column("block", "block"),
     Column("status", "status"),
     Column("output hash", "output_hash"),
+    Column("anchor", "anchor"),
 )
 _SUBMISSIONS = (
     Column("at", "at", moment),
@@ -67,11 +66,13 @@ _EVIDENCE = (
     Column("at", "at", moment),
     Column("proposer", "proposer"),
     Column("refused by", "judge"),
+    Column("kind", "kind"),
     Column("block", "block"),
     Column("verdict", "verdict"),
     Column("reason", "reason"),
 )
 _CANDIDATES = (
+    Column("kind", "kind"),
     Column("epoch", "epoch"),
     Column("block", "block"),
     Column("state", "state"),
@@ -81,6 +82,7 @@ _CANDIDATES = (
     Column("updated", "updated_at", moment),
 )
 _BUNDLES = (
+    Column("kind", "kind"),
     Column("epoch", "epoch"),
     Column("block", "block"),
     Column("proposer", "proposer"),
@@ -90,16 +92,27 @@ _BUNDLES = (
 )
 Last = Annotated[int, Parameter(converter=whole, help="How many rows, the newest first.")]
 Number = Annotated[int, Parameter(converter=whole, help="Its id, as `engram relay dlq list` shows it.")]
+_OF_THE_PROCESS = ("not_queued", "held_back")
 _FORMATS = {"created_at": moment, "updated_at": moment, "next_attempt_at": moment}
 
 
 @app.command(help_epilogue="Example: `engram relay status --json`")
 def status(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """Show how the relay stands: what waits, what was delivered, what is held back."""
+    """Show how the relay stands by its ledger: what waits and why, what was delivered, what was abandoned.
+
+    What the process alone knows, such as why its receiver is held back, is in GET /relay/status of its operations port.
+    """
     settings = sources.load().settings
-    enabled = bool(settings.relay.url)
-    found = _read(settings, lambda c: records.status(c, enabled=enabled, failures_in_a_row=0))
+    found = read_in_use(settings, lambda c: _standing(c, enabled=bool(settings.relay.url)))
     output.record(found, {"last_ok_at": moment, "oldest_pending_at": moment}, json=show.json)
+
+
+def _standing(connection: Connection, *, enabled: bool) -> dict[str, object]:
+    failures = records.failures_in_a_row(connection)
+    found = msgspec.structs.asdict(records.status(connection, enabled=enabled, failures_in_a_row=failures))
+    waits = [entry.last_reason for entry in records.heads(connection) if entry.last_reason is not None]
+    known: dict[str, object] = {name: value for name, value in found.items() if name not in _OF_THE_PROCESS}
+    return known | {"last_failure": waits[0] if waits else ""}
 
 
 @app.command(name="log", help_epilogue="Example: `engram relay log --last 100`")
@@ -131,33 +144,24 @@ def evidence(*, last: Last = 50, sources: Sources = SOURCES, show: Show = SHOW) 
 
     As JSON each has the values that differ, and the payload as its proposer signed it.
     """
-    _list(sources, show, lambda c: quorum.evidence(c, last), _EVIDENCE)
+    _list(sources, show, lambda c: refusals.newest(c, last), _EVIDENCE)
 
 
 @app.command(help_epilogue="Example: `engram relay proposals`")
 def proposals(*, last: Last = 20, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """List this validator's own scores by epoch: whether they were proposed, and how many have signed them."""
+    """List this validator's own scores and rankings by epoch: whether they were proposed, and how many have signed."""
     _list(sources, show, lambda c: quorum.summaries(c, last), _CANDIDATES)
 
 
 @app.command(help_epilogue="Example: `engram relay bundles`")
 def bundles(*, last: Last = 20, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """List the scores that left with enough signatures, whoever proposed them."""
+    """List the scores and rankings that left with enough signatures, whoever proposed them."""
     _list(sources, show, lambda c: quorum.bundles(c, last), _BUNDLES)
 
 
 def _list(sources: Sources, show: Show, query: Callable[[Connection], Sequence[R]], columns: Sequence[Column]) -> None:
     """Show rows of the ledger. Raises CommandFailed where there is none."""
-    output.rows(_read(sources.load().settings, query), columns, json=show.json)
-
-
-def _read(settings: Settings, query: Callable[[Connection], T]) -> T:
-    """Return what the ledger says. Raises CommandFailed where there is none."""
-    path = Path(settings.data_dir) / LEDGER_FILE
-    found = read_at_rest(path, query)
-    if found is None:
-        raise CommandFailed(f"{path} is no ledger that this version can read; set data_dir to its folder")
-    return found
+    output.rows(read_in_use(sources.load().settings, query), columns, json=show.json)
 
 
 @dlq.command(name="list", help_epilogue="Example: `engram relay dlq list`")

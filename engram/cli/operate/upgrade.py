@@ -88,7 +88,11 @@ def checks(program: Path, sources: Sources) -> Iterator[Finding]:
     named = _arguments(sources)
     done = _run(program, "config", "check", *named)
     yield Finding("settings", "bad" if done.returncode else "good", (done.stdout + done.stderr).strip() or "accepted")
-    path = Path(sources.load().settings.data_dir).resolve() / LEDGER_FILE
+    settings = sources.load().settings
+    path = Path(settings.data_dir).resolve() / LEDGER_FILE
+    if settings.ledger.url:
+        yield Finding("ledger", "note", "it is on a server (ledger.url): back it up by the server's own means first")
+        return
     if not path.is_file():
         yield Finding("ledger", "note", f"there is none at {path}")
         return
@@ -161,8 +165,10 @@ def _go_back(placed: Placed, link: Path, restart: str, sources: Sources) -> None
     if not placed.former:
         raise CommandFailed(f"{placed.program} does not get ready, and there is no program before it to go back to")
     _point(link, placed.former)
-    folder = Path(sources.load().settings.data_dir).resolve()
-    now = backup.check(folder / LEDGER_FILE) if (folder / LEDGER_FILE).is_file() else None
+    settings = sources.load().settings
+    folder = Path(settings.data_dir).resolve()
+    is_file = not settings.ledger.url and (folder / LEDGER_FILE).is_file()
+    now = backup.check(folder / LEDGER_FILE) if is_file else None
     refused = _run(link, "ledger", "check", str(folder / LEDGER_FILE), "--json") if now else None
     if now is not None and refused is not None and refused.returncode:
         kept = _newest_copy(folder)

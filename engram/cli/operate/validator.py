@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from config.model import Settings, ValidatorSettings
 from engram.cli import output
-from engram.cli.at_rest import read_at_rest
+from engram.cli.at_rest import read_if_there, read_in_use
 from engram.cli.doctor.finding import Finding
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
@@ -19,7 +19,8 @@ from engram.hotkeys.wallet import is_private
 from engram.ledger import LEDGER_FILE
 from engram.validator import reports
 from engram.validator.due import Due
-from engram.validator.reports import Explanation, MinerScore
+from engram.validator.model import Kind
+from engram.validator.reports import ExplainedRound, Explanation, MinerScore
 
 T = TypeVar("T")
 
@@ -188,10 +189,19 @@ def explain(uid: Uid, *, last: Rounds = 1, sources: Sources = SOURCES, show: Sho
                 else ""
             )
             + (f"; not asked: {score.reason}" if score.reason else "")
+            + _left_out(each, settings.validator.queries)
         )
         output.rows(each.questions, _QUESTIONS, json=False)
     output.say("\nplanted records, the newest first:")
     output.rows(found.plants, _PLANTS, json=False)
+
+
+def _left_out(each: ExplainedRound, wanted: int) -> str:
+    """Return how many searches were asked where some were left out; empty where none was."""
+    searches = sum(question.kind == Kind.QUERY for question in each.questions)
+    if each.score.reason or searches >= wanted:
+        return ""
+    return f"; {searches} of {wanted} searches asked: to others too few right answers would have been planted"
 
 
 @app.command(help_epilogue="Example: `engram validator doctor`")
@@ -225,7 +235,7 @@ def _findings(settings: Settings, at: ValidatorSettings) -> list[Finding]:
         found.append(Finding("weights", "note", "a dry run: set validator.dry_run = false to set weights"))
     if not at.share_scores:
         found.append(Finding("scores", "note", "validator.share_scores is off: one store behind n uids earns n scores"))
-    state = read_at_rest(Path(settings.data_dir) / LEDGER_FILE, lambda c: reports.last_status(c, at.netuid))
+    state = read_if_there(settings, lambda c: reports.last_status(c, at.netuid))
     if state is None or state.look is None:
         return [*found, Finding("rounds", "note", _never_ran(settings))]
     verdict = Due(state.look.verdict)
@@ -246,15 +256,6 @@ def _never_ran(settings: Settings) -> str:
 
 def _read(settings: Settings, query: Callable[[Connection], T]) -> T:
     """Return what the ledger says. Raises CommandFailed where there is none."""
-    path = Path(settings.data_dir) / LEDGER_FILE
-    if not path.exists():
+    if not settings.ledger.url and not (Path(settings.data_dir) / LEDGER_FILE).exists():
         raise CommandFailed(_never_ran(settings))
-    found: list[T] = []
-
-    def read(connection: Connection) -> bool:
-        found.append(query(connection))
-        return True
-
-    if read_at_rest(path, read) is None:
-        raise CommandFailed(f"{path} is no ledger that a validator has written; set data_dir to its folder")
-    return found[0]
+    return read_in_use(settings, query)

@@ -10,17 +10,16 @@ from cyclopts import App, Parameter
 from config.model import Settings
 from engram import wire
 from engram.cli import output
-from engram.cli.at_rest import read_at_rest
+from engram.cli.at_rest import read_in_use
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
-from engram.ledger import LEDGER_FILE
 from engram.worker import records
 from engram.worker.link import LinkStatus
-from engram.worker.model import JobCounts, JobRow
+from engram.worker.model import JobCounts, ListedJob
 
 ASK_S: Final = 3.0
 
@@ -32,10 +31,10 @@ app = App(
 
 _JOBS: Final = (
     Column("id", "id"),
-    Column("type", "kind"),
+    Column("type", "type"),
     Column("state", "state"),
     Column("outcome", "outcome"),
-    Column("result bytes", "result", lambda result: str(len(result))),
+    Column("result bytes", "result_bytes"),
     Column("accepted", "created_at", moment),
     Column("ended", "ended_at", moment),
     Column("acknowledged", "acknowledged_at", moment),
@@ -113,28 +112,25 @@ def jobs(
     if not 0 < last <= 10_000:
         raise CommandFailed(f"--last is from 1 to 10000, not {last}", Exit.USAGE)
     settings = sources.load().settings
-    _kept(settings)
-    found: list[JobRow] = read_at_rest(_ledger(settings), lambda c: records.newest(c, last, state)) or []
+    _require_folder(settings)
+    found: list[ListedJob] = read_in_use(settings, lambda c: records.newest(c, last, state), Exit.NOT_RUNNING)
     if show.json:
-        output.document([records.shown(row) for row in found])
+        output.document(found)
     else:
         output.rows(found, _JOBS, json=False)
     return Exit.DONE
 
 
-def _ledger(settings: Settings) -> Path:
-    return Path(settings.data_dir) / LEDGER_FILE
+def _require_folder(settings: Settings) -> None:
+    folder = Path(settings.data_dir)
+    if folder.exists() and not folder.is_dir():
+        raise CommandFailed(f"{folder} is a file, not a data folder", Exit.NOT_RUNNING)
 
 
 def _kept(settings: Settings) -> JobCounts:
     """Return how many jobs are kept. Raises CommandFailed where no ledger can be read."""
-    folder = Path(settings.data_dir)
-    if folder.exists() and not folder.is_dir():
-        raise CommandFailed(f"{folder} is a file, not a data folder", Exit.NOT_RUNNING)
-    counts = read_at_rest(_ledger(settings), records.counts)
-    if counts is None:
-        raise CommandFailed(f"{folder} has no ledger of a worker; --data-dir names another folder", Exit.NOT_RUNNING)
-    return counts
+    _require_folder(settings)
+    return read_in_use(settings, records.counts, Exit.NOT_RUNNING)
 
 
 async def _ask(url: str) -> _Running | None:

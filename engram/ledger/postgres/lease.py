@@ -50,18 +50,24 @@ class Lease:
         self.ttl_s = ttl_s
         self._safe_until = sent_at + SAFE * ttl_s
         self._in_touch_since = sent_at
-        self._renewed_at = sent_at
+        self._renewed_at = sent_at - ttl_s / 4  # what is there to be taken over is looked for at once
 
     @classmethod
-    def register(cls, link: Link, name: str, host: str, address: str, ttl_s: float) -> "Lease":
-        """Begin a new epoch. Raises LedgerUnavailable."""
+    def register(cls, link: Link, name: str, host: str, address: str, ttl_s: float, folder: str = "") -> "Lease":
+        """Begin a new epoch, and end the one that this data folder had before. Raises LedgerUnavailable.
+
+        Who starts holds the folder's lock, so the process of before is gone: its work is taken over at once, by this
+        one first, which finds its nodes.
+        """
         sent_at = time.monotonic()
         query = (
-            "INSERT INTO gateways (name, host, address, expires_at) "
-            "VALUES (%s, %s, %s, clock_timestamp() + make_interval(secs => %s)) RETURNING epoch"
+            "WITH before AS (UPDATE gateways SET ended_at = clock_timestamp() "
+            "WHERE folder = %s AND folder <> '' AND ended_at IS NULL) "
+            "INSERT INTO gateways (name, host, address, folder, expires_at) "
+            "VALUES (%s, %s, %s, %s, clock_timestamp() + make_interval(secs => %s)) RETURNING epoch"
         )
         try:
-            (epoch,) = link.row(query, (name, host, address, ttl_s))
+            (epoch,) = link.row(query, (folder, name, host, address, folder, ttl_s))
         except psycopg.Error as error:
             raise LedgerUnavailable(f"this gateway has no lease: {text_of(error)}") from None
         return cls(int(epoch), ttl_s, sent_at)
@@ -180,6 +186,8 @@ class LeaseHolder(msgspec.Struct, frozen=True):
     payments: int
     """Those of its rows that have work left."""
     sessions: int
+    roles: str
+    """What it does for all of them: engram.ledger.singletons."""
 
 
 def listed(connection: Connection) -> list[LeaseHolder]:
@@ -190,7 +198,9 @@ def listed(connection: Connection) -> list[LeaseHolder]:
         "CASE WHEN ended_at IS NOT NULL THEN 'ended' WHEN expires_at < clock_timestamp() THEN 'expired' "
         "WHEN draining_at IS NOT NULL THEN 'draining' ELSE 'live' END AS state, "
         "(SELECT count(*) FROM payments WHERE owner_epoch = epoch AND next_attempt_at IS NOT NULL) AS payments, "
-        "(SELECT count(*) FROM sessions WHERE owner_epoch = epoch AND ended_at IS NULL) AS sessions "
+        "(SELECT count(*) FROM sessions WHERE owner_epoch = epoch AND ended_at IS NULL) AS sessions, "
+        "(SELECT coalesce(string_agg(role, ', ' ORDER BY role), '') FROM singletons WHERE owner_epoch = epoch) "
+        "AS roles "
         "FROM gateways WHERE ended_at IS NULL OR ended_at > clock_timestamp() - interval '1 day' ORDER BY epoch DESC"
     )
     return [LeaseHolder(**row) for row in connection.exec_driver_sql(query).mappings()]

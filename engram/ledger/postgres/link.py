@@ -13,7 +13,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from engram.ledger.errors import LedgerUnavailable
+from engram.ledger.errors import LedgerUnavailable, ServerAway
 from engram.ledger.postgres.ahead import Ahead
 from engram.ledger.postgres.dialect import DRIVER
 from engram.ledger.postgres.faults import text_of
@@ -60,7 +60,7 @@ class Link:
             wanted["options"] = f"{given.get('options') or ''} {options}".strip()
             self.raw = LedgerConnection.connect(make_conninfo("", **wanted), autocommit=True, prepare_threshold=None)
         except psycopg.Error as error:
-            raise LedgerUnavailable(f"{place_of(url)} cannot be reached: {text_of(error)}") from None
+            raise ServerAway(f"{place_of(url)} cannot be reached: {text_of(error)}") from None
         self.raw.adapters.register_loader("numeric", _Whole)
         self.raw.ahead = self.ahead = Ahead(self.raw)
         self._engine = sqlalchemy.create_engine(

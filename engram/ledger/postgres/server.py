@@ -24,14 +24,16 @@ class PostgresServer:
         *,
         name: str = "",
         address: str = "",
+        folder: str = "",
         ttl_s: float = TTL_S,
         on_drain: Callable[[], None] = lambda: None,
     ) -> None:
-        """Know where the ledger is; `name` and `address` are what others see of this process, and `on_drain` is called
-        when the operator wants it to end."""
+        """Know where the ledger is; `name` and `address` are what others see of this process, `folder` names the data
+        folder that it has locked, and `on_drain` is called when the operator wants it to end."""
         self._url = url
         self._name = name or f"{socket.gethostname()}:{os.getpid()}"
         self._address = address
+        self._folder = folder
         self._ttl_s = ttl_s
         self._on_drain = on_drain
         self.lease: Lease | None = None
@@ -54,7 +56,9 @@ class PostgresServer:
         try:
             schema.migrate(link)
             if self.lease is None:
-                self.lease = Lease.register(link, self._name, socket.gethostname(), self._address, self._ttl_s)
+                self.lease = Lease.register(
+                    link, self._name, socket.gethostname(), self._address, self._ttl_s, self._folder
+                )
         except BaseException:
             link.close()
             raise

@@ -6,6 +6,7 @@
 | a COMMIT is lost on its way | connects again, for as long as it takes, and finds out; its callers wait |
 | the lease is another's | ends, and the process with it |
 | nothing is written | renews the lease every quarter of its ttl, and takes over what ended gateways left |
+| much is written | does the same at least every half of its ttl |
 """
 
 import threading
@@ -28,6 +29,8 @@ from engram.ledger.sql import OWNER
 RECONNECT_S: Final = 0.2
 SETTLE_S: Final = 600.0
 """After this long without a server the outcome of a lost COMMIT is given up as unknown, and the process ends."""
+_MOST_PAGES: Final = 1_000
+"""Taken over in a row; the next look goes on."""
 
 _log = structlog.get_logger("engram.ledger")
 
@@ -55,6 +58,8 @@ class PostgresWriter(CommitThread[Connection]):
         self._lease = lease
         self._link: Link | None = link
         self._closing = threading.Event()
+        self._looked_at = time.monotonic() if lease is not None else 0.0
+        """When it last looked at what other gateways have left."""
         self._on_drain: Callable[[], None] | None = on_drain
 
     def _commit(self, transactions: Sequence[Callable[[Connection], Any]]) -> list[Outcome]:
@@ -84,9 +89,22 @@ class PostgresWriter(CommitThread[Connection]):
     def _patience(self) -> float | None:
         return self._lease.due_in_s if self._lease else None
 
+    def _is_overdue(self) -> bool:
+        return self._lease is not None and time.monotonic() - self._looked_at > self._lease.ttl_s / 2
+
     def _idle(self) -> DurableError | None:
-        """Renew the lease; take over what gateways have left that are gone."""
+        """Renew the lease; take over what gateways have left that are gone, all of it."""
+        fatal, left = self._look()
+        for _ in range(_MOST_PAGES):
+            if fatal is not None or not left:
+                break
+            fatal, left = self._look()
+        return fatal
+
+    def _look(self) -> tuple[DurableError | None, bool]:
+        """Take over one page; return what ends the process, and whether there may be more."""
         assert self._lease is not None
+        self._looked_at = time.monotonic()
         me, may_judge = self._lease.epoch, self._lease.may_judge
 
         def look(connection: Connection) -> tuple[bool, list[int], dict[str, int]]:
@@ -96,11 +114,11 @@ class PostgresWriter(CommitThread[Connection]):
 
         (outcome,) = self._commit([look])
         if isinstance(outcome.error, CommitUnknown):
-            return outcome.error
+            return outcome.error, False
         if outcome.error is not None:
             _log.warning("lease_not_renewed", reason=str(outcome.error))
             self._closing.wait(min(RECONNECT_S, self._lease.ttl_s / 4))
-            return None
+            return None, False
         draining, ended, taken = outcome.value
         if draining and self._on_drain is not None and self._token is not None:
             _log.warning("draining", epoch=me)
@@ -108,7 +126,7 @@ class PostgresWriter(CommitThread[Connection]):
             self._on_drain = None
         if ended or taken:
             _log.warning("taken_over", ended=ended, **taken)
-        return None
+        return None, any(count == leases.PAGE for count in taken.values())
 
     def _close(self) -> None:
         self._closing.set()

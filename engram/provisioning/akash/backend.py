@@ -14,14 +14,16 @@ import msgspec
 import structlog
 import trio
 
+from engram.ledger import LedgerUnavailable
 from engram.provisioning.akash import bidding, events, records
 from engram.provisioning.akash.escrow import Escrows
-from engram.provisioning.akash.model import BLOCKS_PER_HOUR, PICO, Deployment, DeploymentState
+from engram.provisioning.akash.model import BLOCKS_PER_HOUR, PICO, SUCCESSOR, Deployment, DeploymentState
 from engram.provisioning.akash.owners import other_owners
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
+from engram.provisioning.akash.probing import Probing
 from engram.provisioning.akash.reconciling import Reconciler
-from engram.provisioning.akash.replacing import NEXT
+from engram.provisioning.akash.replacing import RECLAIMED
 from engram.provisioning.akash.watching import Watching
 from engram.provisioning.errors import NoCapacity, Rejected, Unavailable, Unknown
 from engram.provisioning.model import Node, NodeSpec, Offers
@@ -59,22 +61,37 @@ class AkashBackend:
         self._placing = Placing(parts)
         self._escrows = Escrows(parts)
         self._locks: dict[str, _Lock] = {}
-        self._watching = Watching(parts, self._placing, self._escrows, Reconciler(parts), self._try_locked)
-        self._probed = False
+        self._probing = Probing(parts)
+        self._watching = Watching(
+            parts, self._placing, self._escrows, Reconciler(parts), self._probing, self._try_locked
+        )
         self._is_our_account = False
 
     async def offers(self) -> Offers:
         await self._require_account()
         await self._parts.chain.endpoints.require_clock()
-        places = min(self._parts.places, self._watching.wallet.places)
+        await self._probing.require()
+        wallet = self._watching.wallet
+        try:
+            live = await self._parts.ledger.read(records.all_live)
+        except LedgerUnavailable as error:
+            raise Unavailable(str(error)) from error
+        left = wallet.left(live, self._parts.clock.now())
         hourly = {tier: int(price * BLOCKS_PER_HOUR) for tier, price in self._parts.max_price.items()}
-        return Offers(backend=self.name, places=places, is_elsewhere=True, hourly_usd_micros=hourly)
+        return Offers(
+            backend=self.name,
+            places=min(self._parts.places, left.places),
+            is_elsewhere=True,
+            hourly_usd_micros=hourly,
+            spare_usd_micros=None if left.spare_uact is None else int(left.spare_uact / bidding.RESERVE),
+            paid_sessions=left.paid_sessions,
+        )
 
     async def launch(self, spec: NodeSpec) -> Node:
         if not is_ours(spec.token, self._parts.ledger_id):
             raise Rejected("the token is of another ledger")
         await self._require_account()
-        await self._probe()
+        await self._probing.require()
         async with self._locked(spec.token):
             while True:
                 row = await self._live(spec.token)
@@ -114,21 +131,21 @@ class AkashBackend:
         with trio.move_on_after(CLOSE_S) as patience:
             async with self._locked(token):
                 await self._close(token)
-            async with self._locked(token + NEXT):
-                await self._close(token + NEXT)
+            async with self._locked(token + SUCCESSOR):
+                await self._close(token + SUCCESSOR)
         if patience.cancelled_caught:
             raise Unknown(f"the deployment of {token} is not seen to be closed yet")
 
     async def list(self) -> Sequence[Node]:
         await self._require_account()
         rows = await self._parts.ledger.read(records.all_live)
-        return [_node(row, alive=self._is_alive(row)) for row in rows if not row.token.endswith(NEXT)]
+        return [_node(row, alive=self._is_alive(row)) for row in rows if _is_listed(row)]
 
     async def watch(self, exited: Callable[[str], None]) -> None:
         while not self._is_our_account:
             try:
                 await self._require_account()
-            except Unavailable as error:
+            except (Unavailable, LedgerUnavailable) as error:
                 _log.error("akash_other_account", reason=str(error))
                 await trio.sleep(self._parts.reconcile_s)
         await self._watching.run(exited)
@@ -155,11 +172,6 @@ class AkashBackend:
             )
         self._is_our_account = True
 
-    async def _probe(self) -> None:
-        if not self._probed:
-            await self._parts.chain.probe()
-            self._probed = True
-
     async def _place(self, spec: NodeSpec) -> Deployment:
         """Commit to a deployment. Raises NoCapacity, Rejected when the node is not placed any more, Unavailable where
         our clock is behind: what buyers get would be of the past."""
@@ -179,9 +191,8 @@ class AkashBackend:
         self._watching.forget(row.dseq)
         again = row.restarts <= RESTARTS and row.lost_at is None
         after = await self._placing.apply(row, events.Resend() if again else events.Close(UNHEALTHY))
-        await self._parts.ledger.write(lambda c: records.set_values(c, row.dseq, stopped_at=None))
         _log.warning("akash_restart", dseq=row.dseq, provider=row.provider, restarts=row.restarts, replaced=not again)
-        return msgspec.structs.replace(after, stopped_at=None)
+        return after
 
     # What is known.
 
@@ -218,6 +229,12 @@ class _Lock:
     def __init__(self) -> None:
         self.lock = trio.Lock()
         self.users = 0
+
+
+def _is_listed(row: Deployment) -> bool:
+    """Return whether the deployment runs a node that the gateway knows by its token: while one gives way to another,
+    one of the two bears a name of our own."""
+    return not row.token.endswith(SUCCESSOR) and row.reason != RECLAIMED
 
 
 def _node(row: Deployment, *, alive: bool) -> Node:

@@ -105,7 +105,10 @@ def escrow_uact(price: int, seconds: float, min_deposit_uact: int) -> int:
 
 def owed_uact(row: Deployment, now: float) -> int:
     """Return what the escrow of a deployment is still to be given for its session, in uact: by its price, or by the
-    highest one that is accepted until a bid is taken. Nothing once it is to be closed."""
+    highest one that is accepted until a bid is taken. Nothing once it is to be closed.
+
+    All of it, whatever an escrow may hold at once: what does not fit in now is deposited as the escrow drains.
+    """
     if row.state in (DeploymentState.CLOSING, DeploymentState.CLOSED):
         return 0
     price = row.ceiling if row.price is None else row.price

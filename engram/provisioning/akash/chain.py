@@ -19,7 +19,7 @@ from engram.provisioning.akash import bech32, versions
 from engram.provisioning.akash import chain_model as m
 from engram.provisioning.akash import cosmos_model as c
 from engram.provisioning.akash.endpoints import Endpoints
-from engram.provisioning.akash.errors import MalformedAddress
+from engram.provisioning.akash.errors import MalformedAddress, UnknownVersion
 from engram.provisioning.akash.model import PICO, Bid
 from engram.provisioning.akash.reads import Reads
 from engram.provisioning.errors import Unavailable
@@ -36,6 +36,15 @@ _MARKET: Final = f"/akash/market/{versions.MARKET}"
 _PROVIDER: Final = f"/akash/provider/{versions.PROVIDER}"
 _CERT: Final = f"/akash/cert/{versions.CERT}"
 _BME: Final = f"/akash/bme/{versions.BME}"
+_PROBED: Final = (
+    ("deployment", versions.DEPLOYMENT, f"{_DEPLOYMENT}/params"),
+    ("market", versions.MARKET, f"{_MARKET}/params"),
+    ("provider", versions.PROVIDER, f"{_PROVIDER}/providers?pagination.limit=1"),
+    ("cert", versions.CERT, f"{_CERT}/certificates/list?pagination.limit=1"),
+    ("bme", versions.BME, f"{_BME}/params"),
+)
+"""Of each module something that every chain which has it can answer; an endpoint in good order may answer 501 to what
+the escrow module lists, whose accounts come with the deployments."""
 
 
 @final
@@ -50,22 +59,17 @@ class Chain:
         self._known_params: dict[str, tuple[float, object]] = {}
 
     async def probe(self) -> None:
-        """Check that the chain speaks the versions of modules that this program does.
+        """Check that the chain speaks the versions of every module that this program does.
 
-        Raises Unavailable naming the module and version that it does not.
+        Raises UnknownVersion naming the module and version that it does not, by the word of `quorum` endpoints;
+        Unavailable.
         """
-        for module, version, path in (
-            ("deployment", versions.DEPLOYMENT, f"{_DEPLOYMENT}/params"),
-            ("market", versions.MARKET, f"{_MARKET}/params"),
-        ):
-            answer = await self._reads.answer(path)
-            if answer.status in (404, 501):
-                raise Unavailable(
-                    f"the chain does not speak akash.{module}.{version} ({answer.status}): it was upgraded, and this "
-                    "version of Engram cannot deploy on it"
+        for module, version, path in _PROBED:
+            if not await self._reads.is_spoken(path):
+                raise UnknownVersion(
+                    f"the chain does not speak akash.{module}.{version}: it was upgraded, and this version of Engram "
+                    "cannot deploy on it"
                 )
-            if answer.status != 200:
-                raise Unavailable(f"akash.{module}.{version} answers {answer.status}")
 
     async def account(self) -> c.BaseAccount | None:
         """Return the owner's account; None for one that was never funded."""
@@ -223,12 +227,24 @@ class Chain:
 
     async def mint_records(self, status: str) -> Sequence[m.MintRecord]:
         """Return the owner's mints of that status: pending, executed or canceled."""
-        query = urlencode({"filters.source": self.owner, "filters.status": f"ledger_record_status_{status}"})
+        query = {
+            "filters.source": self.owner,
+            "filters.status": f"ledger_record_status_{status}",
+            "pagination.limit": str(PAGE),
+        }
 
-        def said(found: m.MintLedgerAnswer) -> Hashable:
-            return frozenset(record.id for record in found.records or ())
+        def said(page: m.MintLedgerAnswer) -> Hashable:
+            is_last = page.pagination is None or not page.pagination.next_key
+            return frozenset(record.id for record in page.records or ()), is_last
 
-        return (await self._reads.agreed(f"{_BME}/ledger?{query}", m.MintLedgerAnswer, said)).records or ()
+        found: list[m.MintRecord] = []
+        for _ in range(PAGES):
+            page = await self._reads.agreed(f"{_BME}/ledger?{urlencode(query)}", m.MintLedgerAnswer, said)
+            found += page.records or ()
+            if page.pagination is None or not page.pagination.next_key:
+                return found
+            query["pagination.key"] = page.pagination.next_key
+        raise Unavailable(f"the account has more than {PAGE * PAGES} mints")
 
     async def _params(self, path: str, type_: type[T]) -> T:
         """Return the parameters of a module, as endpoints agree on them; read again every `PARAMS_KEPT_S`."""

@@ -288,3 +288,4 @@ class MintLedgerAnswer(msgspec.Struct, frozen=True):
     """GET …/bme/…/ledger."""
 
     records: tuple[MintRecord, ...] | None = None
+    pagination: Pagination | None = None

@@ -2,6 +2,8 @@
 
 from typing import final
 
+from engram.provisioning.errors import Unavailable
+
 
 class AkashError(Exception):
     """Base of this room's errors; never raised itself."""
@@ -29,3 +31,7 @@ class UnusableKey(AkashError):
 @final
 class InvalidSdl(AkashError):
     """The stack definition cannot be deployed. The message says which part, and what it may be."""
+
+
+class UnknownVersion(Unavailable):
+    """The chain speaks another version of a module than this program."""

@@ -30,6 +30,9 @@ class Exists(msgspec.Struct, frozen=True):
 class NotIncluded(msgspec.Struct, frozen=True):
     """The transaction is certain never to be on chain."""
 
+    text: str = ""
+    """What an endpoint last refused it with."""
+
 
 class Refused(msgspec.Struct, frozen=True):
     """The chain refused the transaction; nothing changed."""

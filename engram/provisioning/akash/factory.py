@@ -23,7 +23,7 @@ from engram.provisioning.errors import UnusableBackend
 from engram.provisioning.model import NodeSpec
 from engram.provisioning.node_backend import NodeBackend
 from engram.provisioning.node_environment import environment_of, foreign_settings
-from engram.sessions import TierName
+from engram.sessions import TierName, rules
 from engram.telemetry.metrics import Metrics
 
 
@@ -101,6 +101,7 @@ def make_parts(
             TierName.STANDARD: akash.max_price_standard,
             TierName.PRO: akash.max_price_pro,
         },
+        tiers=rules.tiers(settings.pricing.lite_usd_per_hour),
         places=provisioning.places or settings.sessions.live_in_all,
         budgets=Budgets(
             bids_first_s=akash.bids_first_s,

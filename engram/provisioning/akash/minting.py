@@ -3,9 +3,11 @@
     sent -> pending -> executed
          -> refused    -> canceled (the AKT came back)
 
-That the transaction was taken proves nothing: its own record on the chain is followed. There is one mint at a time.
+That the transaction was taken proves nothing: its own record on the chain is followed. There is one mint at a time,
+of all gateways that share the ledger.
 """
 
+from collections.abc import Mapping
 from typing import Final, final
 
 import structlog
@@ -43,9 +45,10 @@ class Minting:
             return
         waited = found is None or found[1] == "executed" or self._parts.clock.now() - found[3] > AGAIN_S
         if too_little and self._parts.mint_akt > 0 and waited:
-            await self._begin(int(self._parts.mint_akt * UAKT))
+            await self._begin(int(self._parts.mint_akt * UAKT), None if found is None else found[0])
 
-    async def _begin(self, burn_uakt: int) -> None:
+    async def _begin(self, burn_uakt: int, latest: bytes | None) -> None:
+        """Mint, unless another gateway has begun to since `latest` was the newest."""
         parts = self._parts
         owner = parts.chain.owner
         least, about = await parts.chain.min_mint_uact(), int(burn_uakt * parts.akt_usd)
@@ -65,7 +68,7 @@ class Minting:
                 "state": "sent",
                 "created_at": made.created_at,
             }
-            if await parts.sender.commit(made, lambda c: c.execute(insert(mints).values(values))):
+            if await parts.sender.commit(made, lambda c: _begin(c, latest, values)):
                 await self._follow(made.hash, None)
 
     async def _follow(self, tx_hash: bytes, record: str | None) -> None:
@@ -123,7 +126,16 @@ def _name(record: LedgerRecordID) -> str:
     return f"{record.height}/{record.sequence}"
 
 
+def _begin(connection: Connection, latest: bytes | None, values: Mapping[str, object]) -> bool:
+    found = _latest(connection)
+    if found is not None and (found[0] != latest or found[1] in _OPEN):
+        return False
+    connection.execute(insert(mints).values(values))
+    return True
+
+
 def _latest(connection: Connection) -> tuple[bytes, str, str | None, float] | None:
+    """Return the open mint, or the newest: the clocks of gateways differ."""
     query = select(mints.c.hash, mints.c.state, mints.c.record, mints.c.created_at)
-    row = connection.execute(query.order_by(mints.c.created_at.desc()).limit(1)).first()
+    row = connection.execute(query.order_by(mints.c.state.not_in(_OPEN), mints.c.created_at.desc()).limit(1)).first()
     return None if row is None else (row[0], row[1], row[2], row[3])

@@ -10,6 +10,8 @@ PICO = 1_000_000
 BLOCK_S = 6.117
 """Mean time between blocks: 588.5 blocks an hour (provider's price script)."""
 BLOCKS_PER_HOUR = 588.5
+SUCCESSOR = ".next"
+"""Ends the token of a deployment that is to take over another one's."""
 
 
 class DeploymentState(StrEnum):

@@ -56,13 +56,6 @@ def order_maker(
     return order
 
 
-def renumbered(manifest: bytes, old: int, new: int) -> bytes:
-    """Return the manifest as that of another deployment, so that it has a hash of its own."""
-    before, after = (f'"{DEPLOYMENT_VARIABLE}={dseq}"'.encode() for dseq in (old, new))
-    assert manifest.count(before) == 1, "the manifest bears its deployment's number once"
-    return manifest.replace(before, after)
-
-
 def outliving(spec: NodeSpec, further_s: float) -> NodeSpec:
     """Return the order for a node that ends by itself only so much later.
 

@@ -10,17 +10,13 @@ from engram import kill_points
 from engram.provisioning.akash import bidding, events, numbering, records, rules, transactions, tx
 from engram.provisioning.akash.bidding import BidLimits
 from engram.provisioning.akash.events import Event
-from engram.provisioning.akash.manifest import version_of
-from engram.provisioning.akash.messages import (
-    CreateDeployment,
-    Message,
-)
+from engram.provisioning.akash.messages import Message
 from engram.provisioning.akash.model import BLOCKS_PER_HOUR, Deployment, DeploymentState
-from engram.provisioning.akash.orders import renumbered
 from engram.provisioning.akash.pacing import Pace
 from engram.provisioning.akash.ports import AkashParts, Wish
 from engram.provisioning.akash.resources import GroupSpec
 from engram.provisioning.akash.rules import Sign, Step
+from engram.provisioning.akash.served import served_spec
 from engram.provisioning.akash.transacting import Done, Transacting
 from engram.provisioning.akash.transactions import Subject, TxState
 from engram.provisioning.errors import Unavailable
@@ -78,30 +74,33 @@ class Placing:
         return await self._begin(row, order.groups)
 
     async def create_like(self, old: Deployment, token: str, *, wide: bool) -> Deployment:
-        """Create another deployment of the node that `old` serves, as `create` does."""
+        """Create another deployment of the node that `old` serves, at another provider, as `create` does.
+
+        Its environment is made anew: the session may have been extended by more than the old one reckoned with.
+        """
         parts = self._parts
-        first = await parts.ledger.read(lambda c: transactions.latest(c, old.dseq, Subject.CREATE))
-        assert first is not None, "a deployment is written down together with its create"
-        (message,) = tx.decode_tx(first.raw).messages
-        assert isinstance(message, CreateDeployment)
+        spec = await parts.ledger.read(lambda c: served_spec(c, old, parts.tiers))
+        if spec is None:
+            raise Unavailable(f"{old.token} serves no session any more")
         now = parts.clock.now()
         dseq = await self._next_dseq(now)
-        manifest = renumbered(old.manifest, old.dseq, dseq)
+        order = parts.order_of(Wish(spec=spec, dseq=dseq, wide=wide, ceiling=old.ceiling))
         row = Deployment(
             dseq=dseq,
             token=token,
             session_id=old.session_id,
             state=DeploymentState.CREATING,
-            hash=version_of(manifest),
-            manifest=manifest,
+            hash=order.hash,
+            manifest=order.manifest,
             wide=wide,
             ceiling=old.ceiling,
+            excluded=() if old.provider is None else (old.provider,),
             deposit_uact=await self._least_deposit(),
             created_at=now,
             state_since=now,
             ends_at=old.ends_at,
         )
-        return await self._begin(row, message.groups)
+        return await self._begin(row, order.groups)
 
     async def _begin(self, row: Deployment, groups: tuple[GroupSpec, ...]) -> Deployment:
         """Commit to the deployment and follow its create. Raises Unavailable: nothing was committed to."""
@@ -175,6 +174,7 @@ class Placing:
             last = await self._parts.ledger.read(lambda c: transactions.latest(c, before.dseq, Subject.CREATE))
             assert last is not None, "a deployment is written down together with its create"
             subject, wanted = Subject.CREATE, tx.decode_tx(last.raw).messages
+            await self._pace.wait()
         else:
             subject, wanted = Subject.LEASE, (self._chain.lease(after),)
         return await self._chain.transact(after, subject, wanted, lambda c: self._commit(c, before, after))

@@ -1,6 +1,6 @@
 """What the backend works with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -12,7 +12,7 @@ from engram.provisioning.akash.resources import GroupSpec
 from engram.provisioning.akash.rules import Budgets
 from engram.provisioning.akash.sending import Sender
 from engram.provisioning.model import NodeSpec
-from engram.sessions import TierName
+from engram.sessions import Tier, TierName
 from engram.telemetry.metrics import Metrics
 
 
@@ -56,6 +56,7 @@ class AkashParts(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     max_price: dict[TierName, float]
     """uact a block."""
+    tiers: Mapping[TierName, Tier]
     places: int
     budgets: Budgets = Budgets()
     min_reclaim_s: int = 3600
@@ -73,5 +74,7 @@ class AkashParts(msgspec.Struct, frozen=True, kw_only=True):
     mint_akt: float = 0.0
     """AKT burned for ACT when `alarm_act` is undercut; 0: none."""
     wallet_s: float = 60.0
+    probe_s: float = 600.0
+    """Between looks at the versions that the chain speaks."""
     max_deposit_act: float = 50.0
     """The most that one deployment may hold in its escrow."""

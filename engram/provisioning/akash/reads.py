@@ -102,15 +102,23 @@ class Reads:
             raise Unavailable("; ".join(reasons))
         return min(values), max(values)
 
-    async def answer(self, path: str) -> Response:
-        """Return the first answer that is no server's own trouble. Raises Unavailable."""
-        reasons = []
-        for endpoint in await self.endpoints.usable():
+    async def is_spoken(self, path: str) -> bool:
+        """Return whether an endpoint knows this path; False when `quorum` endpoints do not. Raises Unavailable."""
+        usable = await self.endpoints.usable()
+        wanted = min(self.endpoints.quorum, len(usable))
+        unknown = 0
+        reasons: list[str] = []
+        for endpoint in usable:
             answer = await self._ask(endpoint, path)
-            if isinstance(answer, Response):
-                return answer
-            reasons.append(answer)
-        raise Unavailable("; ".join(reasons))
+            if isinstance(answer, str):
+                reasons.append(answer)
+            elif answer.status not in (404, 501):
+                return True
+            else:
+                unknown += 1
+                if unknown >= wanted:
+                    return False
+        raise Unavailable("; ".join([*reasons, f"{unknown} endpoints do not know {path}"]))
 
     async def _agreed(
         self,

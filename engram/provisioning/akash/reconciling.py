@@ -8,13 +8,14 @@ import msgspec
 import structlog
 import trio
 
+from engram.ledger import LedgerUnavailable
 from engram.provisioning.akash import chain_model, reconciling_rules, records
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
 from engram.provisioning.akash.model import Deployment
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.reconciling_rules import Verdict
 from engram.provisioning.akash.signing import Rejected
-from engram.provisioning.akash.transactions import Subject
+from engram.provisioning.akash.transactions import Subject, TxState
 from engram.provisioning.errors import Unavailable
 
 CLOSED_AT_ONCE: Final = 8
@@ -67,7 +68,7 @@ class Reconciler:
         infos = await parts.chain.deployments()
         # Read after the chain: a deployment is committed to before it is made.
         now = parts.clock.now()
-        live = {row.dseq for row in await parts.ledger.read(records.all_live)}
+        live = await parts.ledger.read(records.live_numbers)
         found: list[Found] = []
         for first in range(0, len(infos), AT_ONCE):
             some = infos[first : first + AT_ONCE]
@@ -113,10 +114,13 @@ class Reconciler:
             try:
                 with trio.move_on_after(self._parts.reconcile_s):
                     outcome = await self.close(dseq)
-            except Unavailable as error:
+            except (Unavailable, LedgerUnavailable) as error:
                 outcome = str(error)
+        if outcome != TxState.INCLUDED:  # the next comparison finds it again
+            _log.error("akash_orphan_not_closed", dseq=dseq, outcome=outcome)
+            return
         self._parts.metrics.akash_orphans.inc()
-        _log.warning("akash_orphan_closed", dseq=dseq, outcome=outcome)
+        _log.warning("akash_orphan_closed", dseq=dseq)
 
     async def _note_costs(self) -> None:
         """Write down what the escrows of closed deployments have paid, once each."""

@@ -53,6 +53,11 @@ def all_live(connection: Connection) -> list[Deployment]:
     return [_deployment(row) for row in connection.execute(query).mappings()]
 
 
+def live_numbers(connection: Connection) -> set[int]:
+    """Return the numbers of the deployments that are not closed; their manifests are not read."""
+    return set(connection.execute(select(deployments.c.dseq).where(deployments.c.state != _CLOSED)).scalars())
+
+
 def all_of(connection: Connection) -> list[Deployment]:
     """Return every deployment, closed ones too, oldest first."""
     query = select(deployments).order_by(deployments.c.dseq)
@@ -134,12 +139,25 @@ def unpriced(connection: Connection, since: float, limit: int = 100) -> list[Dep
     return [_deployment(row) for row in connection.execute(query).mappings()]
 
 
-def forget_closed(connection: Connection, before: float) -> int:
-    """Delete what was closed before then, and its transactions; return how many deployments that were."""
-    old = select(deployments.c.dseq).where(deployments.c.state == _CLOSED, deployments.c.closed_at < before).limit(500)
+def forget_closed(connection: Connection, before: float, limit: int = 500) -> int:
+    """Delete what was closed before then, and the transactions of then that belong to no deployment; return how many
+    deployments that were."""
+    old = (
+        select(deployments.c.dseq).where(deployments.c.state == _CLOSED, deployments.c.closed_at < before).limit(limit)
+    )
     numbers = list(connection.execute(old).scalars())
     connection.execute(delete(transactions).where(transactions.c.dseq.in_(numbers), transactions.c.state != "open"))
-    return connection.execute(delete(deployments).where(deployments.c.dseq.in_(numbers))).rowcount
+    forgotten = connection.execute(delete(deployments).where(deployments.c.dseq.in_(numbers))).rowcount
+    # Mints, and closes of orphans: found by the index of numbers alone, the bytes are not read.
+    is_nobodys = transactions.c.dseq.is_(None) | transactions.c.dseq.not_in(select(deployments.c.dseq))
+    numbered = select(transactions.c.dseq).where(transactions.c.created_at < before, is_nobodys).distinct().limit(limit)
+    of = list(connection.execute(numbered).scalars())
+    is_close = transactions.c.subject == "close"  # of an orphan, which the next comparison closes by another one
+    is_old = (transactions.c.created_at < before) & ((transactions.c.state != "open") | is_close)
+    connection.execute(delete(transactions).where(is_old, transactions.c.dseq.in_([one for one in of if one])))
+    if None in of:
+        connection.execute(delete(transactions).where(is_old, transactions.c.dseq.is_(None)))
+    return forgotten
 
 
 def memories(connection: Connection) -> dict[str, ProviderMemory]:

@@ -1,6 +1,6 @@
 """A provider that gives notice takes its machine back: the node's successor is placed while the old one still serves.
 
-    serving, reclaim_at known -> (LEAD_S before it) successor placed under the token's name with NEXT
+    serving, reclaim_at known -> (LEAD_S before it) successor placed under the token's name with `.next`
                               -> it serves: one commit gives it the token, and the old one is to be closed
                               -> the gateway launches the node again, and finds its new address
 
@@ -16,14 +16,15 @@ import structlog
 from sqlalchemy import Connection
 
 from engram.provisioning.akash import bidding, events, records, rules
-from engram.provisioning.akash.model import Deployment, DeploymentState
+from engram.provisioning.akash.model import SUCCESSOR, Deployment, DeploymentState
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
 
 LEAD_S: Final = 1_200.0
 """A successor is begun this long before the machine is taken back: twice what a placement takes at most."""
-NEXT: Final = ".next"
 _RUNNING: Final = (DeploymentState.DELIVERING, DeploymentState.STARTING, DeploymentState.SERVING)
+AGAIN_S: Final = 90.0
+"""After a successor that came to nothing when others had before it, the next one waits this long."""
 RECLAIMED: Final = "reclaimed"
 
 TryLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[bool]]
@@ -46,7 +47,7 @@ class Replacing:
 
     async def replace(self, row: Deployment) -> bool:
         """Place the successor; True when it has taken over. Goes on where it was left. Raises Unavailable."""
-        name = row.token + NEXT
+        name = row.token + SUCCESSOR
         async with self._try_lock(name) as held:
             if not held:
                 return False
@@ -58,24 +59,44 @@ class Replacing:
                 match bidding.plan(attempts, self._parts.clock.now()):
                     case bidding.Plan(wide):
                         successor = await self._placing.create_like(row, name, wide=wide)
-                    case bidding.GiveUp():
-                        return False
+                    case bidding.GiveUp(reason):
+                        if not self._is_tried_again(row, reason, attempts[-1]):
+                            return False
+                        successor = await self._placing.create_like(row, name, wide=True)
             successor = await self._placing.drive(successor)
             if successor.state is not DeploymentState.SERVING:
                 return False
             found = successor
             taken = await self._parts.ledger.write(lambda c: self._take_over(c, row, found))
             if taken is None:
-                await self._placing.drive(await self._placing.apply(successor, events.Close("session_over")))
+                now = await self._parts.ledger.read(lambda c: records.get(c, found.dseq))
+                if now is not None and now.token == name:  # else another gateway has let it take over meanwhile
+                    await self._placing.drive(await self._placing.apply(now, events.Close("session_over")))
                 return False
         _log.warning("akash_node_replaced", dseq=row.dseq, successor=successor.dseq, provider=successor.provider)
         async with self._try_lock(taken.token):
             await self._placing.drive(taken)
         return True
 
+    def _is_tried_again(self, row: Deployment, reason: str, last: bidding.Attempt) -> bool:
+        """Tell the operator that no successor was found so far; True when another one is to be tried."""
+        now = self._parts.clock.now()
+        if now - last.at < AGAIN_S:
+            return False
+        _log.error(
+            "akash_no_successor",
+            dseq=row.dseq,
+            session=row.session_id,
+            provider=row.provider,
+            reason=reason,
+            ends_at=row.reclaim_at,
+            left_s=round((row.reclaim_at or now) - now),
+        )
+        return row.reclaim_at is not None and now < row.reclaim_at
+
     async def close_abandoned(self, successor: Deployment) -> None:
         """Close a successor whose node was lost or whose session ended while it was placed: no saga knows of it."""
-        token = successor.token.removesuffix(NEXT)
+        token = successor.token.removesuffix(SUCCESSOR)
         async with self._try_lock(successor.token) as held:
             if held and not await self._is_wanted(token):
                 row = await self._parts.ledger.read(lambda c: records.live(c, successor.token))

@@ -12,7 +12,9 @@ and brings one event.
 | bidding    | COLLECT_BIDS  | Bids: enough, or late with at least one    | leasing, for the best of them              |
 |            |               | Bids: none acceptable for `bids_give_up_s` | closing: no_bids                           |
 | leasing    | FOLLOW        | Included, Exists (a lease is active)       | delivering                                 |
-|            |               | Refused (bid or order gone), NotIncluded   | bidding, without that provider             |
+|            |               | NotIncluded: certain                       | leasing, signed again, `LEASES` times      |
+|            |               | Refused (bid or order gone)                | bidding, without that provider             |
+|            |               | Refused (for another reason)               | closing: not_leased                        |
 | delivering | SEND_MANIFEST | Accepted                                   | starting                                   |
 |            |               | NoLeaseYet, ProviderFailed                 | delivering; after `manifest_s` closing     |
 |            |               | ManifestRejected                           | closing: rejected                          |
@@ -62,6 +64,8 @@ from engram.provisioning.akash.model import Deployment, DeploymentState
 
 CREATES = 3
 """Create transactions that are signed for one deployment: each is certain not to be on chain before the next."""
+LEASES = 3
+"""Lease transactions signed for one bid, each as certain not to be on chain: that is not the provider's fault."""
 NO_BIDS = "no_bids"
 REJECTED = "manifest_rejected"
 PROVIDER_FAILED = "provider_failed"
@@ -70,6 +74,7 @@ NO_FUNDS = "no_funds"
 LEASE_ENDED = "lease_ended"
 CHAIN_CLOSED = "chain_closed"
 NOT_CREATED = "not_created"
+NOT_LEASED = "not_leased"
 REFUSED = "refused"
 
 PROVIDERS_FAULT = frozenset({PROVIDER_FAILED, NEVER_READY, LEASE_ENDED})
@@ -155,7 +160,9 @@ def decide(row: Deployment, event: Event, now: float, budgets: Budgets) -> Decis
         case DeploymentState.STARTING:
             return _starting(row, event, now, budgets)
         case DeploymentState.SERVING:
-            return _to(row, DeploymentState.DELIVERING, now) if isinstance(event, Resend) else Decision(row)
+            # One commit: killed between two, it would be served and be out of service for ever.
+            again = msgspec.structs.replace(row, stopped_at=None)
+            return _to(again, DeploymentState.DELIVERING, now) if isinstance(event, Resend) else Decision(row)
         case DeploymentState.CLOSING:
             return _closing_goes_on(row, event, now)
         case _:
@@ -168,10 +175,10 @@ def _creating(row: Deployment, event: Event, now: float) -> Decision:
             if row.reason is not None:  # it was to be closed while its create was under way
                 return _closing(row, now, row.reason)
             return _to(row, DeploymentState.BIDDING, now)
-        case NotIncluded():
+        case NotIncluded(text):
             if row.reason is None and row.tries + 1 < CREATES:
                 return Decision(msgspec.structs.replace(row, tries=row.tries + 1), Sign.CREATE)
-            return _closed(row, now, NOT_CREATED)
+            return _closed(row, now, NOT_CREATED, text)
         case Refused(refusal, text):
             return _closed(row, now, NO_FUNDS if refusal is Refusal.NO_FUNDS else REFUSED, text)
         case _:
@@ -201,14 +208,21 @@ def _leasing(row: Deployment, event: Event, now: float) -> Decision:
             return _to(row, DeploymentState.DELIVERING, now)
         case Refused(Refusal.GONE, text):
             return _closed(row, now, CHAIN_CLOSED, text)
-        case NotIncluded() | Refused():
+        case NotIncluded() if row.tries + 1 < LEASES:
+            # The bid is as good as before: gas that ran out is raised.
+            return Decision(msgspec.structs.replace(row, tries=row.tries + 1), Sign.LEASE)
+        case Refused(Refusal.BID_GONE):
             excluded = row.excluded if row.provider is None else (*row.excluded, row.provider)
             # The time spent on bids goes on: an order whose bids all vanish is given up as one without bids.
             return Decision(
                 msgspec.structs.replace(
-                    row, state=DeploymentState.BIDDING, provider=None, price=None, excluded=excluded
+                    row, state=DeploymentState.BIDDING, provider=None, price=None, excluded=excluded, tries=0
                 )
             )
+        case Refused(_, text):
+            return _closing(row, now, NOT_LEASED, text)
+        case NotIncluded(text):
+            return _closing(row, now, NOT_LEASED, text)
         case _:
             return Decision(row)
 

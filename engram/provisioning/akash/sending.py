@@ -154,6 +154,7 @@ class Sender:
         refused_by: set[str] = set()
         sent_at = looked_at = -1e9
         looked_height = sends = looks = 0
+        is_logged = False
         while True:
             try:
                 usable = await self._chain.endpoints.usable()
@@ -177,6 +178,18 @@ class Sender:
                     answer = await self._broadcast(outgoing, endpoint, maybe_sent=maybe_sent)
                     if isinstance(answer, int):
                         return answer
+                    if answer is not None and answer.state is TxState.OPEN:  # kept for what may become of it
+                        outgoing, answer = answer, None
+                        if not is_logged and (outgoing.codespace, outgoing.code) == sending_rules.LOW_FEE:
+                            is_logged = True
+                            _log.error(
+                                "akash_fee_too_low",
+                                setting="akash.gas_price",
+                                transaction=outgoing.name,
+                                subject=outgoing.subject,
+                                endpoint=endpoint.url,
+                                reason=(outgoing.log or "")[:200],
+                            )
                     if answer is not None:
                         refused_by.add(endpoint.url)
                         if len(refused_by) >= min(self._chain.endpoints.quorum, len(usable)):
@@ -191,7 +204,10 @@ class Sender:
             await trio.sleep(self._settings.look_s)
 
     async def _broadcast(self, outgoing: Outgoing, endpoint: Endpoint, *, maybe_sent: bool) -> Outgoing | int | None:
-        """Send it to one endpoint; None: look for it, or send it again. It may have been taken even so."""
+        """Send it to one endpoint; None: look for it, or send it again. It may have been taken even so.
+
+        One that is still open was refused in a way that binds nobody else: it bears what was said.
+        """
         raw = base64.b64encode(outgoing.raw).decode()
         self._fresh.discard(outgoing.hash)  # from here on it may have been taken, also when this task is cancelled
         kill_points.point(f"broadcast:{outgoing.subject}:before")
@@ -217,6 +233,7 @@ class Sender:
                 return _settled(outgoing, TxState.REFUSED, response)
             case Taken.AGAIN:
                 _log.info("akash_send_again", transaction=outgoing.name, code=response.code, reason=log[:200])
+                return msgspec.structs.replace(outgoing, code=response.code, codespace=response.codespace, log=log)
             case Taken.TAKEN:
                 pass
         return None

@@ -19,6 +19,7 @@ from engram.provisioning.akash.events import Refusal
 
 SDK: Final = "sdk"
 OUT_OF_GAS: Final = (SDK, 11)
+LOW_FEE: Final = (SDK, 13)
 _IN_MEMPOOL: Final = 19
 _MEMPOOL_FULL: Final = 20
 _OF_THIS_ENDPOINT: Final = frozenset({_MEMPOOL_FULL, 13, 18})
@@ -66,6 +67,16 @@ def expected_sequence(log: str) -> tuple[int, int] | None:
     """
     found = _EXPECTED.search(log)
     return None if found is None else (int(found[1]), int(found[2]))
+
+
+def sequence_wanted(text: str) -> int | None:
+    """Return the sequence that a simulation was refused for not having: it says nothing about the messages.
+
+    >>> sequence_wanted("account sequence mismatch, expected 5, got 4: incorrect account sequence")
+    5
+    """
+    found = expected_sequence(text) if "account sequence mismatch" in text.lower() else None
+    return None if found is None else found[0]
 
 
 _FUNDS = ("insufficient balance", "insufficient funds", "deposit invalid", "deposit too low")

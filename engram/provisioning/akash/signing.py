@@ -21,13 +21,15 @@ from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.endpoints import Unanswered, decoded, refusal
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID, Message
-from engram.provisioning.akash.transactions import Outgoing, Subject
+from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
 from engram.provisioning.errors import Unavailable
 
 TTL_S: Final = 30.0
 """From the newest block's time to the timeout of an unordered transaction."""
 TTL_BLOCKS: Final = 20
 """The same, of an ordered one."""
+NUMBERED: Final = 5
+"""So often an ordered transaction gets another sequence before it is signed."""
 NS: Final = 1_000_000_000
 
 _log = structlog.get_logger("engram.provisioning.akash")
@@ -80,19 +82,37 @@ class Signing:
         self, wanted: tuple[Message, ...], subject: Subject, dseq: int | None, amount_uact: int = 0
     ) -> Outgoing | Rejected:
         """Simulate and sign. Raises Unavailable."""
-        ran_out_at = None if dseq is None else await self._ran_out_at(dseq, subject)
+        ran_out_at = await self._ran_out_at(dseq, subject)
         ordering = await self._ordering()
         gas = await self._simulate(wanted, ordering)
         if isinstance(gas, str) and isinstance(ordering, tx.Unordered) and sending_rules.needs_order(gas):
             self.is_ordered = True
             ordering = await self._ordering()
             gas = await self._simulate(wanted, ordering)
+        if isinstance(gas, str) and isinstance(ordering, tx.Ordered):
+            gas, ordering = await self._resequenced(wanted, ordering, gas)
         if isinstance(gas, str):
             return Rejected(gas)
         limit = sending_rules.gas_limit(gas, ran_out_at)
         if isinstance(ordering, tx.Unordered):
             ordering = await self._ordering()  # set anew after the simulation
         return await self._sign(wanted, ordering, limit, subject, dseq, amount_uact)
+
+    async def _resequenced(
+        self, wanted: tuple[Message, ...], ordering: tx.Ordered, refused: str
+    ) -> tuple[int | str, tx.Ordered]:
+        """Simulate under the sequence that the chain wants, as long as it is another: transactions of others that
+        wait for their block count already. Raises Unavailable where the chain never takes what it asked for.
+        """
+        gas: int | str = refused
+        for _ in range(NUMBERED):
+            if not isinstance(gas, str) or (sequence := sending_rules.sequence_wanted(gas)) is None:
+                return gas, ordering
+            ordering = msgspec.structs.replace(ordering, sequence=sequence)
+            gas = await self._simulate(wanted, ordering)
+        if isinstance(gas, str) and sending_rules.sequence_wanted(gas) is not None:
+            raise Unavailable(f"the account's next sequence is not known: {gas[:200]}")
+        return gas, ordering
 
     async def renumber(self, outgoing: Outgoing, sequence: int) -> Outgoing:
         """Sign the same messages under another sequence. Raises Unavailable."""
@@ -161,7 +181,8 @@ class Signing:
         if isinstance(ordering, tx.Unordered):
             timeout_ns, height, sequence = ordering.timeout_ns, None, None
         else:
-            self._last_ns = max(self._last_ns + 1, int(self._clock.now() * NS))
+            # By chance: another gateway that shares the ledger may sign at the same time.
+            self._last_ns = max(self._last_ns, int(self._clock.now() * NS)) + 1 + secrets.randbelow(NS // 1_000)
             timeout_ns, height, sequence = self._last_ns, ordering.timeout_height, ordering.sequence
         return Outgoing(
             hash=bytes.fromhex(signed.hash),
@@ -177,10 +198,11 @@ class Signing:
             created_at=self._clock.now(),
         )
 
-    async def _ran_out_at(self, dseq: int, subject: Subject) -> int | None:
+    async def _ran_out_at(self, dseq: int | None, subject: Subject) -> int | None:
         last = await self._ledger.read(lambda c: transactions.latest(c, dseq, subject))
-        ran_out = last is not None and (last.codespace, last.code) == sending_rules.OUT_OF_GAS
-        return last.gas_used if ran_out and last is not None else None
+        if last is None or last.state is not TxState.REFUSED or (last.codespace, last.code) != sending_rules.OUT_OF_GAS:
+            return None
+        return last.gas_used
 
 
 def _gas(answer: Response) -> int:

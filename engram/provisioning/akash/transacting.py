@@ -75,7 +75,7 @@ class Transacting:
             case TxState.INCLUDED:
                 return events.Included()
             case TxState.EXPIRED | TxState.OPEN:
-                return events.NotIncluded()
+                return events.NotIncluded(settled.log or "")
             case TxState.REFUSED:
                 code, codespace, log = settled.code or 0, settled.codespace or "", settled.log or ""
                 if (codespace, code) == sending_rules.OUT_OF_GAS:

@@ -93,8 +93,8 @@ def get(connection: Connection, tx_hash: bytes) -> Outgoing | None:
     return None if row is None else _outgoing(row)
 
 
-def latest(connection: Connection, dseq: int, subject: Subject) -> Outgoing | None:
-    """Return the newest transaction of that kind for the deployment."""
+def latest(connection: Connection, dseq: int | None, subject: Subject) -> Outgoing | None:
+    """Return the newest transaction of that kind for the deployment; None: of those that are for none, as mints are."""
     query = (
         select(transactions)
         .where(transactions.c.dseq == dseq, transactions.c.subject == str(subject))
@@ -115,7 +115,7 @@ def open_ones(connection: Connection, subject: Subject) -> list[Outgoing]:
     return [_outgoing(row) for row in connection.execute(query).mappings()]
 
 
-def of_deployment(connection: Connection, dseq: int) -> list[Outgoing]:
+def of_deployment(connection: Connection, dseq: int | None) -> list[Outgoing]:
     """Return the deployment's transactions, oldest first."""
     query = select(transactions).where(transactions.c.dseq == dseq).order_by(transactions.c.created_at)
     return [_outgoing(row) for row in connection.execute(query).mappings()]

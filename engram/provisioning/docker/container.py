@@ -113,7 +113,12 @@ def owner_of(user: str) -> tuple[int, int] | None:
 
 def not_enforced(about: About, *, storage: bool) -> tuple[str, ...]:
     """Return the limits of a tier that an engine does not hold a node to; `storage`: whether it limits volumes."""
-    limits = [("cpu", about.cpu_quota), ("memory", about.memory_limit), ("storage", storage)]
+    limits = [
+        ("cpu", about.cpu_quota),
+        ("memory", about.memory_limit),
+        ("pids", about.pids_limit),
+        ("storage", storage),
+    ]
     return tuple(limit for limit, there in limits if not there)
 
 

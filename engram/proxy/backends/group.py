@@ -21,19 +21,56 @@ Monotonic = Callable[[], float]
 
 @final
 class Group:
-    """The servers that answer the same requests. It outlives a change of settings that leaves it as it is."""
+    """The servers that answer the same requests.
 
-    def __init__(self, name: str, settings: BackendSettings, monotonic: Monotonic, tls: ssl.SSLContext | None) -> None:
-        """`tls` is the context for https; make it by `tls_of`, off the loop."""
+    It outlives a change of settings that leaves it as it is. Otherwise a new one succeeds it, and goes on with what is
+    known of servers that stay, with their connections and with the breaker.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: BackendSettings,
+        monotonic: Monotonic,
+        tls: ssl.SSLContext | None,
+        former: "Group | None" = None,
+    ) -> None:
+        """`tls` is the context for https; make it by `tls_of`, off the loop. `former` is unchanged until `succeed`."""
         self.name = name
         self.settings = settings
-        self.breaker = Breaker()
-        self.servers = tuple(Server(url.rstrip("/")) for url in settings.urls)
-        self.upstream = Upstream(settings.connections, settings.keep_alive_s, tls)
+        known = {} if former is None else {server.url: server for server in former.servers}
+        urls = dict.fromkeys(url.rstrip("/") for url in settings.urls)
+        self.servers: tuple[Server, ...] = tuple(known[url] if url in known else Server(url) for url in urls)
+        self.breaker: Breaker = Breaker() if former is None else former.breaker
+        trusts_the_same = former is not None and former.settings.ca_file == settings.ca_file
+        self.upstream: Upstream = (
+            former.upstream
+            if former is not None and trusts_the_same
+            else Upstream(settings.connections, settings.keep_alive_s, tls)
+        )
+        self._tls = tls
         self._targets = {server.url: targets.target(server.url) for server in self.servers}
         self._now = monotonic
-        self.retired = trio.Event()
-        """Set when the settings no longer name it: it ends with its last request."""
+        self._retired = {
+            url: former.retired(known[url]) if former is not None and url in known else trio.Event() for url in urls
+        }
+
+    def retired(self, server: Server) -> trio.Event:
+        """Return what is set when the settings no longer name the server here: it ends with its last request."""
+        return self._retired[server.url]
+
+    def succeed(self, former: "Group") -> None:
+        """Take over from a group whose settings are not in force any more: only what they alone name is retired."""
+        if self.upstream is not former.upstream:
+            former.upstream.retire()
+        served = frozenset(target.origin for target in self._targets.values())
+        self.upstream.change(self.settings.connections, self.settings.keep_alive_s, self._tls, served)
+        for server in former.servers:
+            if server.url not in self._retired:
+                former.retired(server).set()
+        if not self.settings.health_path:
+            for server in self.servers:
+                server.unhealthy = False  # no check would ever find it healthy again
 
     def target(self, server: Server) -> Target:
         """Return where a server is; its path is what requests' paths are put behind."""
@@ -94,7 +131,8 @@ class Group:
 
     def retire(self) -> None:
         """Take no new requests: the settings no longer name this group."""
-        self.retired.set()
+        for ended in self._retired.values():
+            ended.set()
         self.upstream.retire()
 
     def succeeded(self, server: Server) -> None:

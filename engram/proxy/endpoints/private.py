@@ -6,13 +6,12 @@ from typing import Final
 import msgspec
 import structlog
 
-from engram.ledger import LedgerError
 from engram.proxy.app import ProxyApp
 from engram.proxy.capacity import BadCapacity
 from engram.proxy.exchange.heads import first
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.proof import read_whole
-from engram.proxy.exchange.refusing import JSON, Refusal, answer
+from engram.proxy.exchange.refusing import JSON, answer
 from engram.proxy.jobs import answering
 from engram.proxy.plan import Plan
 from engram.proxy.state import State
@@ -33,9 +32,7 @@ class Private:
 
     async def capacity(self, request: Incoming, plan: Plan) -> None:
         """GET /capacity: what the miner advertises."""
-        body, slot = await self._app.prove(request, plan, _OWN_BODY_BYTES, whole=True)
-        body.close()
-        slot.release()
+        (await self._app.prove(request, plan, _OWN_BODY_BYTES, whole=True)).close()
         document = msgspec.json.encode(self._state.capacity.document())
         await answer(request, 200, document, [JSON])
 
@@ -64,15 +61,9 @@ class Private:
     async def job(self, request: Incoming, plan: Plan) -> None:
         """GET /jobs/{id}: the result of a job of the caller's, or its state."""
         job_id = request.raw_path[len(JOBS) :].decode("latin-1")
-        body, slot = await self._app.prove(request, plan, _OWN_BODY_BYTES, whole=True)
-        body.close()
-        try:
-            found = answering.require(await self._state.jobs.find(job_id, request))
-            await answering.answer_known(request, self._state.jobs, found, 0.0, [])
-        except LedgerError as error:
-            raise Refusal("internal", "Internal server error", message=str(error)) from error
-        finally:
-            slot.release()
+        (await self._app.prove(request, plan, _OWN_BODY_BYTES, whole=True)).close()
+        found = answering.require(await self._state.jobs.find(job_id, request))
+        await answering.answer_known(request, self._state.jobs, found, 0.0)
 
 
 async def _refuse(request: Incoming, status: int, detail: str) -> None:

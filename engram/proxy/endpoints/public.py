@@ -61,12 +61,18 @@ class Status:
             "schemes": list(plan.settings.auth.schemes),
             "chain": chain,
         }
+        requests: dict[str, object] = {
+            "in_progress": places.taken,
+            "queued": places.waiting,
+            "jobs": len(state.jobs),
+        }
         settings: dict[str, object] = {"number": plan.number, "current": not state.settings_error}
         if private:
             authorization["min_stake_error"] = state.threshold_error
             settings["error"] = state.settings_error
             settings["needs_restart"] = list(state.needs_restart)
             settings["spool_bytes"] = state.spool.held
+            requests["jobs_error"] = state.jobs.problem
         return {
             "status": "running",
             "service": SERVICE,
@@ -76,7 +82,7 @@ class Status:
             "uptime_s": round(state.clock.monotonic() - state.started_s, 1),
             "authorization": authorization,
             "backends": backends,
-            "requests": {"in_progress": places.taken, "queued": places.waiting, "jobs": len(state.jobs)},
+            "requests": requests,
             "settings": settings,
         }
 

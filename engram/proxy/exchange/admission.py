@@ -12,6 +12,7 @@ from engram.proxy.exchange.refusing import Refusal
 from engram.proxy.limits.holders import Holders, NoRoom, TooMany
 from engram.proxy.limits.places import Places
 from engram.proxy.limits.rates import FULL, Rates
+from engram.proxy.limits.turnover import Turnover
 from engram.proxy.settings.model import LimitSettings
 
 Whose = Literal["address", "key"]
@@ -47,6 +48,7 @@ class Admission:
         self.addresses = Holders(settings.concurrent_per_address, table)
         self.keys = Holders(settings.concurrent_per_key, table)
         self.places = Places(settings.concurrent, settings.queue)
+        self._turnover = Turnover()
 
     def change(self, settings: LimitSettings) -> None:
         """Apply other limits from now on; what is counted stays counted, and the tables keep their size."""
@@ -65,15 +67,28 @@ class Admission:
         """Let a request begin whose caller is not proven. Raises Refusal (concurrency, callers_full)."""
         return _enter(self.addresses, request.bucket, "address")
 
-    def enter_proven(self, request: Incoming) -> Slot:
-        """Count a request for its proven key. Raises Refusal (rate, concurrency, callers_full)."""
+    def count_key(self, request: Incoming) -> None:
+        """Count a request for its proven key. Raises Refusal (rate, callers_full)."""
         assert request.caller is not None
         _take(self.key_rates, request.caller, "key")
+
+    def enter_key(self, request: Incoming) -> Slot:
+        """Let a request begin that costs the miner work. Raises Refusal (concurrency, callers_full)."""
+        assert request.caller is not None
         return _enter(self.keys, request.caller, "key")
 
     def place_now(self) -> Slot | None:
         """Take one of the places if one is free and no one waits for it."""
-        return Slot(self.places.give_back) if self.places.take() else None
+        return self._held() if self.places.take() else None
+
+    def _held(self) -> Slot:
+        began = trio.current_time()
+
+        def give_back() -> None:
+            self._turnover.note(trio.current_time() - began)
+            self.places.give_back()
+
+        return Slot(give_back)
 
     async def place(self, request: Incoming) -> Slot:
         """Take one of the places, waiting in the queue. Raises Refusal (queue_full, queue_late)."""
@@ -83,17 +98,22 @@ class Admission:
         admitted = trio.Event()
         waiter = self.places.wait(admitted.set)
         if waiter is None:
-            raise Refusal("queue_full", "The miner is busy and its queue is full", retry_after_s=self._settings.queue_s)
+            raise Refusal("queue_full", "The miner is busy and its queue is full", retry_after_s=self._again_s())
         wait_s = self._settings.queue_s
         try:
             with trio.move_on_after(wait_s):
                 await admitted.wait()
             if not waiter.admitted:
-                raise Refusal("queue_late", f"No place became free within {wait_s:g} s", retry_after_s=wait_s)
+                detail = f"No place became free within {wait_s:g} s"
+                raise Refusal("queue_late", detail, retry_after_s=self._again_s())
         except BaseException:  # a place may have been given in the same instant in which the wait was cancelled
             self.places.leave(waiter)
             raise
-        return Slot(self.places.give_back)
+        return self._held()
+
+    def _again_s(self) -> float:
+        settings = self._settings
+        return self._turnover.wait_s(self.places.waiting, settings.concurrent, settings.queue_s)
 
 
 def _take(rates: Rates, caller: Hashable, whose: Whose) -> None:

@@ -1,10 +1,13 @@
 """A request as the proxy sees it: what its head says, who sent it, and what has become of it so far."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias, cast, final
 
+import trio
+
 from engram.hotkeys import PublicKey, ss58
-from engram.http.asgi import Receive, Scope, Send
+from engram.http.asgi import HeaderLines, Receive, Scope, Send
+from engram.http.cycle import HUNG_UP
 from engram.http.framing import Headers
 from engram.proxy.endings import Phase
 from engram.proxy.exchange.heads import Origin, first
@@ -18,6 +21,9 @@ class Incoming:
     """One request."""
 
     __slots__ = (
+        "_phase",
+        "_phase_began_s",
+        "_spent",
         "answered",
         "backend",
         "body_hash",
@@ -25,11 +31,12 @@ class Incoming:
         "caller",
         "client",
         "code",
+        "cors",
         "detail",
         "headers",
+        "hung_up",
         "is_websocket",
         "method",
-        "phase",
         "query",
         "raw_path",
         "read_to_end",
@@ -57,12 +64,16 @@ class Incoming:
         self.is_websocket = scope["type"] == "websocket"
         self.secure = scope["scheme"] in ("https", "wss")
         self.receive = receive
+        self.hung_up: Callable[[], Awaitable[None]] = scope.get("extensions", {}).get(HUNG_UP, trio.sleep_forever)
+        """Waits until the client has left, also while the rest of its body is not read."""
         self.send = send
         self.request_id = request_id
         self.client = client
         self.bucket = bucket
         """What limits count the client by: its address, or an IPv6 address's /64."""
         self.started_s = started_s
+        self.cors: HeaderLines = ()
+        """What every answer tells the browser of a page that calls."""
         self.route = "other"
         self.caller: PublicKey | None = None
         """The key, once it is proven."""
@@ -72,7 +83,9 @@ class Incoming:
         self.uuid = ""
         self.sign: Sign | None = None
         """Signs what is answered, once the caller is proven; None where answers are not signed."""
-        self.phase: Phase = "admission"
+        self._phase: Phase = "admission"
+        self._phase_began_s = started_s
+        self._spent: dict[Phase, float] = {}
         self.code = ""
         """How it ended."""
         self.status = 0
@@ -84,6 +97,22 @@ class Incoming:
         self.read_to_end = False
         """Whether the whole body has been read."""
         self.sent_bytes = 0
+
+    @property
+    def phase(self) -> Phase:
+        """What is done for it now."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: Phase) -> None:
+        now = trio.current_time()
+        self._spent[self._phase] = self._spent.get(self._phase, 0.0) + now - self._phase_began_s
+        self._phase, self._phase_began_s = phase, now
+
+    def spent(self) -> dict[Phase, float]:
+        """Return the seconds that it has spent in each phase until now."""
+        self.phase = self._phase
+        return self._spent
 
     @property
     def caller_address(self) -> str:

@@ -6,7 +6,6 @@ from typing import final
 
 import trio
 
-from engram.http.asgi import HeaderLines
 from engram.proxy.exchange.admission import Admission
 from engram.proxy.exchange.bodies import Body
 from engram.proxy.exchange.incoming import Incoming
@@ -30,17 +29,15 @@ class Passing:
         body: Body,
         admission: Admission,
         watches: Watches,
-        cors: HeaderLines = (),
     ) -> None:
         self._request = request
-        self._route = matched.route
         self._body = body
         self._admission = admission
         self._watches = watches
         first_byte_s = matched.route.first_byte_s or plan.settings.services.request_timeout_s
         group = plan.groups[matched.route.backend]
         self._transfer = Transfer(request, matched, body, group, first_byte_s=first_byte_s)
-        self._sink = ClientSink(request, cors)
+        self._sink = ClientSink(request)
         self._scope = trio.CancelScope()
         self._gone = False
 
@@ -66,9 +63,11 @@ class Passing:
             place.release()
 
     async def _pass_on_live(self) -> None:
-        """Pass on what still arrives; its client is watched once all of it has."""
+        """Pass on what still arrives; its client may leave while nothing of it is read, in the queue or where the
+        backend takes no more."""
         raised: Exception | None = None
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_unread)
             nursery.start_soon(self._watch_after_upload)
             try:
                 await self._pass_on()
@@ -78,19 +77,22 @@ class Passing:
         if raised is not None:
             raise raised
 
+    async def _watch_unread(self) -> None:
+        await self._request.hung_up()
+        if not self._request.answered and not self._gone:
+            self._leave()
+
     async def _watch_after_upload(self) -> None:
         await self._transfer.uploaded.wait()
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
-        if not self._request.answered:
+        if not self._request.answered and not self._gone:
             self._leave()
 
     def _leave(self) -> None:
-        """End the request whose client has left, or let its backend finish, as the route says."""
         self._gone = True
-        self._request.code = GONE_IN.get(self._request.phase, "client_gone")
-        if self._route.on_client_gone == "abort" or self._request.phase in ("queue", "connect", "upload"):
-            self._scope.cancel()
-            return
-        self._transfer.drained_bytes = 0
-        self._scope.deadline = trio.current_time() + self._route.drain_s
+        phase = self._request.phase
+        if phase == "upload" and not self._request.read_to_end:
+            phase = "body"
+        self._request.code = GONE_IN.get(phase, "client_gone")
+        self._transfer.leave(self._scope)

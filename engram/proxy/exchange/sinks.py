@@ -4,9 +4,10 @@ import hashlib
 from typing import Final, Protocol, final
 
 from engram.hotkeys import epistula
-from engram.http.asgi import BODILESS, HeaderLines
+from engram.http.asgi import BODILESS
 from engram.http.framing import Headers
 from engram.proxy.exchange.incoming import Incoming
+from engram.proxy.exchange.refusing import Refusal, require_taken
 
 _SIGNED_WHOLE_BYTES: Final = 65_536
 """Answers of a known length up to this are signed in their headers, others in trailers."""
@@ -35,9 +36,8 @@ class Sink(Protocol):
 class ClientSink:
     """Sends the answer to the client as it comes."""
 
-    def __init__(self, request: Incoming, cors: HeaderLines) -> None:
+    def __init__(self, request: Incoming) -> None:
         self._request = request
-        self._cors = [*cors]
         self._sign = request.sign
         self._hash = hashlib.sha256()
         self._held: tuple[int, Headers, bytearray] | None = None
@@ -48,7 +48,7 @@ class ClientSink:
 
     async def start(self, status: int, lines: Headers, length: int | None) -> None:
         request, sign = self._request, self._sign
-        lines = [*lines, *self._cors, (b"x-request-id", request.request_id.encode("ascii"))]
+        lines = [*lines, *request.cors, (b"x-request-id", request.request_id.encode("ascii"))]
         trailers = length is None
         self._left = length
         if sign is not None:
@@ -85,6 +85,8 @@ class ClientSink:
                 self._request.answered = True
                 self._ended = not self._trailers
         await self._request.send({"type": "http.response.body", "body": data, "more_body": not self._ended})
+        if self._ended:
+            require_taken(self._request)
 
     async def end(self, trailers: Headers) -> None:
         self._request.answered = True
@@ -103,30 +105,32 @@ class ClientSink:
             if self._sign is not None:
                 trailers = [*trailers, *self._sign(self._hash.hexdigest())]
             await self._request.send({"type": "http.response.trailers", "headers": trailers})
+        require_taken(self._request)
 
 
 @final
 class Buffer:
-    """Keeps an answer of at most `limit` bytes."""
+    """Keeps an answer of at most `limit` bytes; of a longer one nothing more is read."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.status = 0
         self.lines: Headers = []
         self.body = bytearray()
-        self.too_large = False
-        self.whole = False
 
     async def start(self, status: int, lines: Headers, length: int | None) -> None:
+        """Raise Refusal (job_result_too_large) for an answer that is declared to be too long."""
         self.status, self.lines = status, lines
-        self.too_large = length is not None and length > self._limit
+        self._require_room(length or 0)
 
     async def part(self, data: bytes) -> None:
-        if len(self.body) + len(data) > self._limit:
-            self.too_large = True
-            self.body.clear()
-        if not self.too_large:
-            self.body += data
+        """Raise Refusal (job_result_too_large) for what there is no room for."""
+        self._require_room(len(self.body) + len(data))
+        self.body += data
+
+    def _require_room(self, size: int) -> None:
+        if size > self._limit:
+            raise Refusal("job_result_too_large", "The backend's answer is too large to be kept")
 
     async def end(self, trailers: Headers) -> None:
-        self.whole = True
+        pass

@@ -60,7 +60,7 @@ class Spool:
         try:
             descriptor = await trio.to_thread.run_sync(_unnamed, self._folder)
         except OSError as error:
-            raise _full(error.strerror or "") from error
+            raise _disk(error) from error
         return SpoolFile(descriptor, self._room, bucket, self.share(bucket))
 
 
@@ -121,7 +121,7 @@ class SpoolFile:
         try:
             await trio.to_thread.run_sync(_write_all, self._descriptor, data, self._written)
         except OSError as error:
-            raise _full(error.strerror or "") from error
+            raise _disk(error) from error
         self._written += len(data)
         self._share.close()
 
@@ -150,8 +150,13 @@ def no_room_in_memory() -> Refusal:
     return _full("the quota of memory is used up")
 
 
-def _full(why: str) -> Refusal:
-    return Refusal("spool_full", "The server has no room for this request body now", retry_after_s=5, message=why)
+def _disk(error: OSError) -> Refusal:
+    return _full("the disk takes no more", error.strerror or str(error))
+
+
+def _full(why: str, cause: str = "") -> Refusal:
+    text = "The server has no room for this request body now"
+    return Refusal("spool_full", text, retry_after_s=5, message=why, cause=cause)
 
 
 def _unnamed(folder: Path) -> int:

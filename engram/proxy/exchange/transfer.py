@@ -4,6 +4,7 @@
     upload + wait --head--> answer --end--> done
               |             |
               |             +-> upstream_cut, idle_late, total_late      the sink is left without its end
+              |             +-> client_gone_answer                       the sink took it too slowly for total_s
               +-> backend_cut, backend_garbage, first_byte_late, total_late, upload_stuck; digest_mismatch and
                   what else ends the body
 
@@ -18,6 +19,7 @@ from typing import Final, final
 import trio
 
 from engram.http.answers import AnswerHead
+from engram.http.asgi import broken
 from engram.http.errors import NoPlace, NotSent
 from engram.http.forwarding import Failed, Forwarding
 from engram.http.forwarding import head as head_of
@@ -72,12 +74,20 @@ class Transfer:
         self.uploading = False
         self.uploaded = trio.Event()
         """Set when the whole body has been read."""
-        self.drained_bytes: int | None = None
-        """Bytes of the answer since the client left; None while it is there."""
+        self._drained_bytes: int | None = None  # of the answer since the client left; None while it is there
 
     @property
     def _route(self) -> RouteSettings:
         return self._matched.route
+
+    def leave(self, scope: trio.CancelScope) -> None:
+        """End what runs in `scope`, for the client has left, or let the backend finish within bounds, as the route
+        says."""
+        if self._route.on_client_gone == "abort" or self._request.phase in ("queue", "connect", "upload"):
+            scope.cancel()
+            return
+        self._drained_bytes = 0
+        scope.deadline = min(scope.deadline, trio.current_time() + self._route.drain_s)
 
     async def run(self, sink: Sink) -> None:
         """Pass the request on and the answer back. Raises Refusal (nothing was passed to the sink), AnswerCut, Gone."""
@@ -97,8 +107,8 @@ class Transfer:
     async def _exchange(self, server: Server, forwarding: Forwarding, sink: Sink) -> None:
         raw_head = self._head(server)
         body = self._body
-        self._request.phase = "wait"
         if isinstance(body, MemoryBody):
+            self._request.phase = "wait"
             self._require_taken(server, await forwarding.send(raw_head + body.content, within_s=self._route.idle_s))
             forwarding.sent()
             await self._answer(server, forwarding, sink)
@@ -165,17 +175,34 @@ class Transfer:
         await sink.start(answer.status, answer_lines(answer.headers), length)
         try:
             while (part := await forwarding.part(self._route.idle_s)) is not None:
-                if self.drained_bytes is None:
-                    await sink.part(part)
-                elif (drained := self.drained_bytes + len(part)) > self._route.drain_bytes:
+                if self._drained_bytes is None:
+                    await self._hand_on(sink, part, forwarding.due)
+                elif (drained := self._drained_bytes + len(part)) > self._route.drain_bytes:
                     raise Gone
                 else:
-                    self.drained_bytes = drained
+                    self._drained_bytes = drained
         except Failed as failed:
             if self._error is None:
                 self._group.failed(server, str(failed))
             raise AnswerCut(_WITHIN.get(failed.reason, "upstream_cut"), str(failed)) from failed
         await sink.end(trailer_lines(forwarding.trailers))
+
+    async def _hand_on(self, sink: Sink, part: bytes, due: float) -> None:
+        """Give the sink a part. Raises Gone where the whole time is over before it is taken: that is the client's.
+
+        Raises Failed where it was taken just then: the answer goes on for longer than it may.
+        """
+        if due == inf:
+            await sink.part(part)
+            return
+        with trio.CancelScope(deadline=due) as in_time:
+            await sink.part(part)
+        if in_time.cancelled_caught and not broken(self._request.send):
+            raise Failed("total_late", f"the whole answer did not come within {self._route.total_s:g} s")
+        if in_time.cancelled_caught:
+            self._request.code, self._request.answered = "client_gone_answer", False
+            self._request.detail = f"it had not taken the answer when the route's {self._route.total_s:g} s were over"
+            raise Gone
 
     async def _first(self, forwarding: Forwarding) -> AnswerHead:
         if not self.uploading:

@@ -22,10 +22,10 @@ _MOMENT_S: Final = 0.02
 GONE_IN: Final[dict[Phase, str]] = {
     "queue": "client_gone_queue",
     "body": "client_gone_body",
-    "upload": "client_gone_body",
     "answer": "client_gone_answer",
 }
-"""Endings by the phase in which a client leaves; client_gone in all others."""
+"""Endings by the phase in which a watched client leaves; client_gone in all others, also while a body that the client
+has sent to its end is still being passed on."""
 
 
 _log = structlog.get_logger("engram.proxy")

@@ -5,9 +5,10 @@ for a backend that is silent or takes nothing.
          --nothing taken for idle_s-----------------------> given up (1011)
 """
 
+import re
 from collections import deque
 from math import inf
-from typing import Any, Final, final
+from typing import Final, final
 
 import msgspec
 import trio
@@ -25,19 +26,24 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
+from engram.http.errors import TooLarge
 from engram.http.forwarding import Forwarding
 from engram.http.framing import Headers
+from engram.http.messages import Messages
 from engram.http.transport import Late
 from engram.proxy.exchange.refusing import Refusal
 
-MESSAGE_BYTES: Final = 1_048_576
 ABNORMAL: Final = 1006
 _TOO_LARGE: Final = 1009
 _GIVEN_UP: Final = 1011
 _CLOSING_S: Final = 2.0
 """Seconds for a backend to take the frame that closes."""
 _REJECTED_BYTES: Final = 65_536
-"""Of the body of a backend's answer that is no 101; the rest is left out."""
+"""Of the body of a backend's answer that is no 101; a longer one is refused."""
+_INTERIM_BYTES: Final = 65_536
+_INTERIM: Final = re.compile(rb"HTTP/1\.[01] 1(?!01)[0-9][0-9]")
+_BEGINNING: Final = re.compile(rb"(?:H(?:T(?:T(?:P(?:/(?:1(?:\.(?:[01](?: (?:1[0-9]?)?)?)?)?)?)?)?)?)?)?")
+"""What may still become an interim head."""
 
 
 class Handshake(msgspec.Struct, frozen=True):
@@ -70,9 +76,9 @@ class WebSocketBackend:
         self._wire = WSConnection(ConnectionType.CLIENT)
         self._idle_s = idle_s
         self._events: deque[Event] = deque()
-        self._parts: list[Any] = []
-        self._size = 0
+        self._messages = Messages()
         self._sending = trio.Lock()
+        self._ended = False  # the backend has ended its side, and not by a fault
         self.given_up = ""
         """Why the backend was given up; empty while it was not."""
 
@@ -86,29 +92,60 @@ class WebSocketBackend:
                 extra_headers=handshake.lines,
             )
         )
+        await self._pass_over_interim()
         match await self._next():
             case AcceptConnection(subprotocol=subprotocol):
                 return subprotocol
             case RejectConnection() as rejected:
                 return await self._rest_of(rejected)
             case _:
-                message = "the backend did not answer the handshake"
-                raise Refusal("backend_cut", "Error connecting to backend service", message=message)
+                raise _cut("the backend did not answer the handshake")
+
+    async def _pass_over_interim(self) -> None:
+        """Leave out the heads before the answer (RFC 9110, 15.2), which wsproto takes for a refusal. Of a head whose
+        status is not here yet, more is read."""
+        held = b""
+        while _BEGINNING.fullmatch(held) or _INTERIM.match(held):
+            head, end, rest = held.partition(b"\r\n\r\n")
+            if end:
+                held = rest
+                continue
+            if len(head) > _INTERIM_BYTES:
+                raise _cut("the backend's head before its answer to the handshake is too long")
+            try:
+                data = await self._transport.read()
+            except (OSError, Late, trio.ClosedResourceError):
+                data = b""
+            if not data:
+                raise _cut("the backend did not answer the handshake")
+            held += data
+        if not self._fed(held):
+            raise _cut("the backend did not answer the handshake")
 
     async def _rest_of(self, rejected: RejectConnection) -> RefusedHandshake:
         body, more = bytearray(), rejected.has_body
-        while more and len(body) < _REJECTED_BYTES:
-            event = await self._next()
+        while more:
+            event = await self._next() or self._end_by_closing()
             if not isinstance(event, RejectData):
-                break
+                raise _cut("the backend's answer to the handshake broke off")
             body += event.data
+            if len(body) > _REJECTED_BYTES:
+                raise _cut(f"the backend's answer to the handshake has more than {_REJECTED_BYTES} bytes")
             more = not event.body_finished
         lines = [(bytes(name), bytes(value)) for name, value in rejected.headers]
         return RefusedHandshake(
             rejected.status_code,
             [line for line in lines if line[0] != b"content-length"],
-            bytes(body[:_REJECTED_BYTES]),
+            bytes(body),
         )
+
+    def _end_by_closing(self) -> Event | None:
+        """Return the end of a body that lasts until its connection is closed; None where that cut it."""
+        if not self._ended or self._transport.damaged or not self._fed(None):
+            return None
+        return self._events.popleft() if self._events else None
+
+    # The open socket.
 
     async def message(self) -> str | bytes | int:
         """Return the next message, or the code with which the backend closed."""
@@ -133,27 +170,15 @@ class WebSocketBackend:
                 case Ping():
                     await self._send(event.response())
                 case TextMessage() | BytesMessage():
-                    if (message := self._joined(event)) is not None:
-                        return message
-                    if self._size > MESSAGE_BYTES:
+                    try:
+                        message = self._messages.joined(event)
+                    except TooLarge:
                         await self.close(_TOO_LARGE)
                         return _TOO_LARGE
+                    if message is not None:
+                        return message
                 case _:
                     pass  # a pong
-
-    def _joined(self, event: TextMessage | BytesMessage) -> str | bytes | None:
-        data = event.data
-        self._size += len(data)
-        if self._size > MESSAGE_BYTES:
-            return None
-        if data:  # empty fragments cost their sender nothing and never end
-            self._parts.append(data)
-        if not event.message_finished:
-            return None
-        parts, self._parts, self._size = self._parts, [], 0
-        if isinstance(event, TextMessage):
-            return "".join(parts)
-        return b"".join(bytes(part) for part in parts)
 
     async def send(self, message: str | bytes) -> None:
         """Send a message."""
@@ -185,10 +210,21 @@ class WebSocketBackend:
             except (OSError, Late, trio.ClosedResourceError):
                 return None
             if not data:
+                self._ended = True
                 return None
-            try:
-                self._wire.receive_data(data)
-                self._events.extend(self._wire.events())
-            except RemoteProtocolError:
+            if not self._fed(data):
                 return None
         return self._events.popleft()
+
+    def _fed(self, data: bytes | None) -> bool:
+        """Take bytes, or None for their end; return False where they break the protocol."""
+        try:
+            self._wire.receive_data(data)
+            self._events.extend(self._wire.events())
+        except RemoteProtocolError:
+            return False
+        return True
+
+
+def _cut(message: str) -> Refusal:
+    return Refusal("backend_cut", "Error connecting to backend service", message=message)

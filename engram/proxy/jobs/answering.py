@@ -3,28 +3,24 @@
 from typing import Final
 
 import msgspec
-import structlog
 import trio
 
 from engram import wire
-from engram.http.framing import Headers
-from engram.ledger import LedgerError
 from engram.proxy.exchange.incoming import Incoming
 from engram.proxy.exchange.refusing import JSON, Gone, Refusal, answer
 from engram.proxy.jobs.model import Job, JobResult
-from engram.proxy.jobs.worker import Jobs, RunningJob
+from engram.proxy.jobs.worker import Jobs, RunningJob, unavailable
 
 STATE: Final = b"x-job-status"
 _POLL_S: Final = 2
 _pairs = wire.decoder(list[tuple[str, str]])
 
-_log = structlog.get_logger("engram.proxy")
 
-
-async def answer_new(request: Incoming, running: RunningJob, after_s: float, cors: Headers, *, keep: bool) -> None:
+async def answer_new(request: Incoming, jobs: Jobs, running: RunningJob, after_s: float, *, keep: bool) -> None:
     """Answer with the result if it is there within `after_s`, else 202 with the job's id.
 
-    A client that leaves before that cuts the job, unless `keep` (it has an Idempotency-Key to come back with).
+    A client that leaves before that ends the job as its route says, unless `keep` (it has an Idempotency-Key to come
+    back with).
     """
     gone = False
 
@@ -39,45 +35,48 @@ async def answer_new(request: Incoming, running: RunningJob, after_s: float, cor
         nursery.start_soon(watch, nursery.cancel_scope)
         with trio.move_on_after(after_s):
             await running.ended.wait()
-        if running.ending:  # its result is the answer as soon as it is noted
-            await running.ended.wait()
+        if running.noting is not None:  # its result is the answer as soon as it is noted
+            await running.noting.wait()
         nursery.cancel_scope.cancel()
     if gone and running.result is None:
         if not keep:
-            running.cancel()
+            running.leave()
+        request.code = "client_gone"
         raise Gone
     if running.result is not None:
-        await _send_result(request, running.job.id, running.result, cors)
+        try:
+            await _send_result(request, running.job.id, running.result)
+        finally:  # where it was lost on its way too: who has neither id nor key comes for it at once, or never
+            if not running.keyed:
+                await jobs.note_fetched(running.job.id)
         return
-    running.announced = True
     request.code = "job"
-    await _send_queued(request, running.job, after_s, cors)
+    await _send_queued(request, running.job, after_s)
 
 
-async def answer_known(request: Incoming, jobs: Jobs, job: Job, after_s: float, cors: Headers) -> None:
+async def answer_known(request: Incoming, jobs: Jobs, job: Job, after_s: float) -> None:
     """Answer a request or a fetch for a job that has been there before."""
     if job.state == "running":
         request.code = "job"
-        await _send_queued(request, job, after_s, cors)
+        await _send_queued(request, job, after_s)
     elif job.state in ("done", "failed"):
         result = JobResult(job.state, job.status, job.headers, job.body, job.code)
-        await _send_result(request, job.id, result, cors)
-        try:
+        await _send_result(request, job.id, result)
+        if request.method != "HEAD":
             await jobs.note_fetched(job.id)
-        except LedgerError as error:  # it is kept until it expires
-            _log.warning("job_fetch_not_noted", job_id=job.id, error=str(error))
     else:
         body = {"status": job.state, "job_id": job.id, "detail": _WORDS[job.state]}
-        await answer(request, 200, msgspec.json.encode(body), [JSON, (STATE, job.state.encode("ascii")), *cors])
+        await answer(request, 200, msgspec.json.encode(body), [JSON, (STATE, job.state.encode("ascii"))])
 
 
 _WORDS: Final = {
     "unknown": "The miner was restarted while this job ran: it may or may not have been done, and is not run again.",
-    "canceled": "The client left before it was given the job's id: the backend's request was cut.",
+    "fetched": "The job has ended and its result was fetched, which is not kept any longer; it is not run again.",
+    "canceled": "The client left before it was given the job's id: its result was not kept.",
 }
 
 
-async def _send_queued(request: Incoming, job: Job, after_s: float, cors: Headers) -> None:
+async def _send_queued(request: Incoming, job: Job, after_s: float) -> None:
     body = {"status": "queued", "job_id": job.id, "proxy_timeout_seconds": after_s}
     location = b"/jobs/" + job.id.encode("ascii")
     lines = [
@@ -85,17 +84,19 @@ async def _send_queued(request: Incoming, job: Job, after_s: float, cors: Header
         (STATE, b"running"),
         (b"location", location),
         (b"retry-after", b"%d" % _POLL_S),
-        *cors,
     ]
     await answer(request, 202, msgspec.json.encode(body), lines)
 
 
-async def _send_result(request: Incoming, job_id: str, result: JobResult, cors: Headers) -> None:
-    pairs = _pairs.decode(result.headers) if result.headers else []
+async def _send_result(request: Incoming, job_id: str, result: JobResult) -> None:
+    try:
+        pairs = _pairs.decode(result.headers) if result.headers else []
+    except msgspec.DecodeError as error:
+        raise unavailable("the headers of a job's result are not as they were written") from error
     lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs if name != "content-length"]
     if not lines and result.state == "failed":
         lines.append(JSON)
-    lines += [(STATE, result.state.encode("ascii")), (b"x-job-id", job_id.encode("ascii")), *cors]
+    lines += [(STATE, result.state.encode("ascii")), (b"x-job-id", job_id.encode("ascii"))]
     request.code = result.code
     await answer(request, result.status, result.body, lines)
 

@@ -1,9 +1,12 @@
 """A job and its states.
 
-running --answer whole--> done --fetched, time over--> (deleted)
-   |  \\--refused, cut, too large--> failed ------------^
-   |  \\--its client left before the 202--> canceled ---^
-   +--the process ended--> unknown --------------------^      never run again
+running --answer whole--> done --fetched, and it has an Idempotency-Key--> fetched
+   |  \\--refused, cut, too large--> failed --the same--------------------^
+   |  \\--its client left before the 202--> canceled      cut, or drained as the route says
+   +--the process ended--> unknown                     never run again
+
+Each is deleted when its time is over, without a key when it has been fetched. `fetched` has no result any more: it is
+there for retries under its key.
 """
 
 from typing import Literal
@@ -12,7 +15,7 @@ import msgspec
 
 from engram.hotkeys import PublicKey
 
-State = Literal["running", "done", "failed", "canceled", "unknown"]
+State = Literal["running", "done", "failed", "canceled", "unknown", "fetched"]
 
 
 class Job(msgspec.Struct, frozen=True):

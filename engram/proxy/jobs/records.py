@@ -4,6 +4,7 @@ from typing import Final
 
 from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
 
+from engram import wire
 from engram.hotkeys import PublicKey
 from engram.proxy.jobs.model import Job, JobResult
 from engram.proxy.tables import proxy_jobs
@@ -21,7 +22,6 @@ _END: Final = (
     .values(
         state=bindparam("to"),
         ended_at=bindparam("at"),
-        fetched_at=bindparam("fetched"),
         status=bindparam("answered"),
         headers=bindparam("lines"),
         body=bindparam("content"),
@@ -38,9 +38,16 @@ _INTERRUPT: Final = (
     .where(_columns.state == "running")
     .values(state="unknown", ended_at=bindparam("at"), code="interrupted")
 )
+_FORGET: Final = delete(proxy_jobs).where(_columns.id == bindparam("of"), _columns.state == "running")
 _EXPIRE: Final = delete(proxy_jobs).where(
     _columns.state != "running",
-    (_columns.ended_at < bindparam("ended_before")) | (_columns.fetched_at < bindparam("fetched_before")),
+    (_columns.ended_at < bindparam("ended_before"))
+    | (_columns.fetched_at < bindparam("fetched_before")) & _columns.idempotency_key.is_(None),
+)
+_EMPTY: Final = (
+    update(proxy_jobs)
+    .where(_columns.state.in_(("done", "failed")), _columns.fetched_at < bindparam("fetched_before"))
+    .values(state="fetched", headers=b"", body=b"")
 )
 
 
@@ -73,18 +80,14 @@ def under(connection: Connection, owner: PublicKey, idempotency_key: str) -> Job
     return None if row is None else _job(row)
 
 
-def end(connection: Connection, job_id: str, result: JobResult, at: float, fetched_at: float | None = None) -> bool:
-    """Note how a running job ended; return False when it was not running any more.
-
-    `fetched_at` is set where the one that posted it still waits and gets the result as its answer.
-    """
+def end(connection: Connection, job_id: str, result: JobResult, at: float) -> bool:
+    """Note how a running job ended; return False when it was not running any more."""
     done = connection.execute(
         _END,
         {
             "of": job_id,
             "to": result.state,
             "at": at,
-            "fetched": fetched_at,
             "answered": result.status,
             "lines": result.headers,
             "content": result.body,
@@ -105,15 +108,24 @@ def fetched(connection: Connection, job_id: str, at: float) -> None:
     connection.execute(_FETCHED, {"of": job_id, "at": at})
 
 
+def forget(connection: Connection, job_id: str) -> None:
+    """Delete a job that was noted and then not begun."""
+    connection.execute(_FORGET, {"of": job_id})
+
+
 def interrupt(connection: Connection, at: float) -> int:
     """Note for every running job that its process has ended; return how many there were."""
     return connection.execute(_INTERRUPT, {"at": at}).rowcount
 
 
 def expire(connection: Connection, ended_before: float, fetched_before: float) -> int:
-    """Delete what was kept long enough; return how many there were."""
-    done = connection.execute(_EXPIRE, {"ended_before": ended_before, "fetched_before": fetched_before})
-    return done.rowcount
+    """Drop what was kept long enough; return how many jobs or results that were.
+
+    A fetched result goes before its job where that has an Idempotency-Key: a late retry is still the same job.
+    """
+    deleted = connection.execute(_EXPIRE, {"ended_before": ended_before, "fetched_before": fetched_before})
+    emptied = connection.execute(_EMPTY, {"fetched_before": fetched_before})
+    return deleted.rowcount + emptied.rowcount
 
 
 def kept_bytes(connection: Connection) -> dict[PublicKey, int]:
@@ -124,15 +136,5 @@ def kept_bytes(connection: Connection) -> dict[PublicKey, int]:
 
 
 def _job(row: RowMapping) -> Job:
-    return Job(
-        id=row["id"],
-        owner=row["owner"],
-        state=row["state"],
-        route=row["route"],
-        request_hash=row["request_hash"],
-        created_at=row["created_at"],
-        status=row["status"],
-        headers=row["headers"],
-        body=row["body"],
-        code=row["code"],
-    )
+    """Raise msgspec.ValidationError for a row that is not as it was written."""
+    return wire.convert({str(name): value for name, value in row.items()}, Job, octets=True)

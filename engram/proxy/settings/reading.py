@@ -111,6 +111,8 @@ class _Reading:
             return
         if key in ("allowed_senders", "denied_senders"):
             value = _senders(value)
+        elif key == "miner_hotkey" and isinstance(value, str):
+            value = value.strip()
         if value is None and hint is str:
             value = ""
         try:

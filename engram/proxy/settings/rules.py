@@ -9,12 +9,17 @@ from config.addresses import is_http_url, right_origin
 from config.errors import Problem
 from config.keys import nearest
 from engram.hotkeys import MalformedHotkey, profiles, ss58
+from engram.http import targets
+from engram.http.errors import NotSent
 from engram.proxy.settings.model import PLACEHOLDERS, BackendSettings, ProxySettings, RouteSettings
 
 _PATH: Final = re.compile(r"/(?:[!$&-;=@-~]*)(?:/\*)?")
+_HEALTH_PATH: Final = re.compile(r"/[!\"$-~]*")
+"""What a request line can have: no blanks, line ends or fragment, and ASCII alone."""
 _METHOD: Final = re.compile(r"[A-Z]{1,24}")
 NO_FILE: Final = "no file of settings (engram proxy config makes one)"
 _OWN_PATHS: Final = ("/", "/status", "/check", "/capacity", "/jobs")
+_OWN_PREFIXES: Final = ("/check/", "/jobs/")
 
 
 def problems(settings: ProxySettings, origins: Mapping[str, str]) -> Iterator[Problem]:
@@ -37,6 +42,7 @@ def _found(settings: ProxySettings) -> Iterator[tuple[str, str]]:
     yield from _hotkeys(settings)
     yield from _schemes(settings)
     yield from _listener(settings)
+    yield from _files(settings)
     for name, group in settings.groups().items():
         yield from _backend(_key_of(name), group)
     for number, route in enumerate(settings.routes):
@@ -54,7 +60,7 @@ def _key_of(group: str) -> str:
 
 
 def _hotkeys(settings: ProxySettings) -> Iterator[tuple[str, str]]:
-    own = settings.auth.miner_hotkey.strip()
+    own = settings.auth.miner_hotkey
     if own in PLACEHOLDERS or own.startswith("<"):
         where = "Configuration missing 'auth.miner_hotkey'" if not own else f"{own!r} is the example's placeholder"
         yield "auth.miner_hotkey", f"{where}: write this miner's SS58 address (or set MINER_HOTKEY)"
@@ -107,30 +113,58 @@ def _listener(settings: ProxySettings) -> Iterator[tuple[str, str]]:
         except ValueError:
             yield "server.trusted_proxies", f"{network!r} is not a network such as 10.0.0.0/8 or ::1/128"
     for origin in server.cors_origins:
-        if origin == "*" or right_origin(origin) != origin.removesuffix("/"):
+        if origin in ("*", "null") or right_origin(origin) != origin.removesuffix("/"):
             yield "server.cors_origins", f"{origin!r} is no exact origin such as https://app.example"
-    if settings.auth.chain_endpoint and not settings.auth.chain_endpoint.startswith(
-        ("wss://", "ws://", "https://", "http://")
-    ):
-        yield "auth.chain_endpoint", f"{settings.auth.chain_endpoint!r} is no wss:// or https:// URL"
-    if settings.auth.min_stake_url and not is_http_url(settings.auth.min_stake_url):
+    chain = settings.auth.chain_endpoint
+    over_http = f"http{chain.removeprefix('ws')}" if chain.startswith(("ws://", "wss://")) else chain
+    if chain and not _is_requestable(over_http):
+        yield "auth.chain_endpoint", f"{chain!r} is no wss:// or https:// URL"
+    if settings.auth.min_stake_url and not _is_requestable(settings.auth.min_stake_url):
         yield "auth.min_stake_url", f"{settings.auth.min_stake_url!r} is no http or https URL"
+
+
+def _is_requestable(url: str) -> bool:
+    """Return whether the text is a URL that a request can be sent to as it is written."""
+    try:
+        targets.target(url)
+    except NotSent:
+        return False
+    return is_http_url(url)
+
+
+def _files(settings: ProxySettings) -> Iterator[tuple[str, str]]:
+    server = settings.server
+    named = {
+        "server.tls_certificate": server.tls_certificate,
+        "server.tls_key": server.tls_key,
+        "bodies.spool_dir": settings.bodies.spool_dir,
+        "answers.hotkey_file": settings.answers.hotkey_file,
+    }
+    for key, path in named.items():
+        if not path.isprintable():
+            yield key, f"{path!r} has characters that no file's name should have"
+    if not server.host.isprintable() or " " in server.host:
+        yield "server.host", f"{server.host!r} is no address and no host name"
 
 
 def _backend(key: str, group: BackendSettings) -> Iterator[tuple[str, str]]:
     if not group.urls:
         yield key, "urls is empty: name at least one http or https URL"
     for url in group.urls:
-        if not is_http_url(url) or "?" in url or "#" in url or "@" in url:
-            yield key, f"{url!r} is no http or https URL of a server, such as http://127.0.0.1:8091"
-    if group.health_path and not group.health_path.startswith("/"):
-        yield key, f"health_path is {group.health_path!r}; a path begins with a slash"
+        if not _is_requestable(url) or "?" in url or "#" in url or "@" in url:
+            text = "is no http or https URL of a server, such as http://127.0.0.1:8091"
+            yield key, f"{url!r} {text}" + ("" if url.isascii() else "; percent-encode what is not ASCII")
+    if group.health_path and _HEALTH_PATH.fullmatch(group.health_path) is None:
+        text = "a path begins with a slash, and has no blanks and nothing that is not ASCII"
+        yield key, f"health_path is {group.health_path!r}; {text}"
+    if not group.ca_file.isprintable():
+        yield key, f"ca_file is {group.ca_file!r}, which has characters that no file's name should have"
 
 
 def _route(key: str, route: RouteSettings, settings: ProxySettings) -> Iterator[tuple[str, str]]:
     if _PATH.fullmatch(route.path) is None or ("*" in route.path and not route.path.endswith("/*")):
         yield key, f"path is {route.path!r}; write an exact path such as /edit, or a prefix such as /v1/*"
-    if "*" not in route.path and any(route.path == own for own in _OWN_PATHS):
+    if route.path in _OWN_PATHS or route.path.startswith(_OWN_PREFIXES):
         yield key, f"path is {route.path!r}, which the proxy answers itself"
     groups = settings.groups()
     if route.backend not in groups:

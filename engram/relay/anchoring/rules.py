@@ -9,6 +9,7 @@ stream goes to the receiver, which rebuilds the root from the leaves that it hol
 |--------------------|--------------------|----------------------------------|----------------------------------------|
 | no                 |                    | and there are no leaves          | NOTHING                                |
 | no                 |                    | was in this epoch                | WAIT, whoever made it                  |
+| no                 |                    | an anchor waits to be delivered  | WAIT, ANCHOR_EPOCHS at the most        |
 | no                 |                    | none, or in an earlier epoch     | COMMIT, the intent first               |
 | yes                | yes                |                                  | ANCHOR: the anchors are queued         |
 | yes                | no                 | was in this epoch                | WAIT                                   |
@@ -25,9 +26,16 @@ import msgspec
 from engram.chain.epochs import Epoch
 from engram.chain.registry.commitment_fields import ROOT_PREFIX
 from engram.memory.proof import rfc6962
+from engram.relay.rules import OF_THE_PAYLOAD
 
 LEAVES_MOST: Final = 2_000
 """Of one anchor; what is more waits for the next epoch."""
+
+
+ANCHOR_EPOCHS: Final = 3
+"""For so many epochs nothing is committed in the place of a root whose anchors wait to be delivered: a receiver that
+reads no state of the past finds none but the newest root."""
+_REFUSED: Final = frozenset(f"the receiver answered {status}" for status in OF_THE_PAYLOAD)
 
 
 class Decision(Enum):
@@ -48,17 +56,40 @@ class Intent(msgspec.Struct, frozen=True):
 
 
 def decide(
-    intent: Intent | None, leaves: int, held_root: bytes | None, committed_at: int | None, head: int, epoch: Epoch
+    intent: Intent | None,
+    leaves: int,
+    held_root: bytes | None,
+    committed_at: int | None,
+    head: int,
+    epoch: Epoch,
+    anchor_of: int | None = None,
 ) -> Decision:
-    """Return what follows; `committed_at` is the block of the hotkey's last commit, `head` the finalized block."""
+    """Return what follows; `committed_at` is the block of the hotkey's last commit, `head` the finalized block, and
+    `anchor_of` the block of the oldest commit whose anchors wait to be delivered."""
     had_one = epoch.has_had(committed_at)
     if intent is None:
         if leaves == 0:
             return Decision.NOTHING
-        return Decision.WAIT if had_one else Decision.COMMIT
+        length = epoch.last_block - epoch.first_block + 1
+        is_awaited = anchor_of is not None and head < anchor_of + ANCHOR_EPOCHS * length
+        return Decision.WAIT if had_one or is_awaited else Decision.COMMIT
     if held_root == intent.root:
         return Decision.ANCHOR
     return Decision.WAIT if had_one or head <= intent.sent_until_block else Decision.COMMIT
+
+
+def is_anchored_again(parked_for: str | None) -> bool:
+    """Return whether the leaves of an anchor that was parked go under the next root: it came at the wrong time.
+
+    One that the receiver refuses, or does not take, would be refused again, with all that is new beside it.
+
+    >>> is_anchored_again("the receiver answered 425"), is_anchored_again("outcome unknown: timed out")
+    (True, True)
+    >>> is_anchored_again("the receiver answered 422"), is_anchored_again("the receiver takes no anchor payload")
+    (False, False)
+    """
+    reason = parked_for or ""
+    return reason.startswith(("the receiver answered", "outcome unknown")) and reason not in _REFUSED
 
 
 def leaf_hashes(leaves: Sequence[str]) -> list[bytes]:

@@ -1,13 +1,13 @@
-"""Proposals of scores, what the validators that were asked said of them, and the bundles that left."""
+"""Proposals of scores and rankings, what the validators that were asked said of them, and the bundles that left."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 from engram.hotkeys import PublicKey
-from engram.relay.model import MinerScore
+from engram.relay.model import MinerScore, Ranked
 
 COSIGNATURES_MOST: Final = 128
 """Of one payload; more validators than that hold no permit on any subnet, and each costs a verification."""
@@ -21,6 +21,8 @@ class Tolerance(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float = 500.0
     missing: float = 0.1
     """Share of all uids that one side may lack."""
+    weight: float = 0.5
+    """Of a ranking: share of the weight that was set here, and never less than rules.WEIGHT_NOISE."""
 
 
 class QuorumTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,12 +45,20 @@ class Reading(msgspec.Struct, frozen=True):
     scores: Mapping[str, MinerScore]
 
 
+class OwnRanking(msgspec.Struct, frozen=True):
+    """The ranking by the weights that were set here in one epoch."""
+
+    epoch: int
+    ranking: Sequence[Ranked]
+
+
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """A value that was proposed, and why it cannot be vouched for."""
 
     uid: str
     field: str
-    """recall | proof_rate | latency_ms; `uid` where one side lacks the miner."""
+    """recall | proof_rate | latency_ms; `uid` where one side lacks the miner. Of a ranking `weight`, or
+    `hotkey` where the uid has another one here."""
     proposed: float | None = None
     lowest: float | None = None
     """The lowest value measured here in the rounds that were compared; None: never measured."""
@@ -73,6 +83,7 @@ class Verdict(StrEnum):
     NOT_MEASURED = "not_measured"
     DIFFERS = "differs"
     SIGNED_ANOTHER = "signed_another"
+    NO_OWN_PERMIT = "no_own_permit"
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -84,17 +95,20 @@ class Judged(msgspec.Struct, frozen=True):
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
-    """Scores that a validator has signed and asks others to sign, its form, hashes and signature checked."""
+    """An output that a validator has signed and asks others to sign, its form, hashes and signature checked."""
 
+    kind: str
+    """scores | ranking"""
     netuid: int
     block: int
     block_hash: bytes
     proposer: PublicKey
     output_hash: str
     signed_hash: str
-    scores: Mapping[str, MinerScore]
     document: bytes
     """The signed payload, as it came."""
+    scores: Mapping[str, MinerScore] = {}
+    ranking: Sequence[Ranked] = ()
 
 
 class Cosignature(msgspec.Struct, frozen=True):
@@ -107,7 +121,7 @@ class Cosignature(msgspec.Struct, frozen=True):
 
 
 class CandidateState(StrEnum):
-    """Where scores of our own stand that may be relayed.
+    """Where an output of our own stands that may be relayed.
 
     waiting   -> proposed    our turn, and the block is final: signed, the others are asked
     proposed  -> bundled     enough have signed: queued in the same transaction
@@ -127,9 +141,10 @@ class CandidateState(StrEnum):
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """Our own scores of one epoch."""
+    """Our own scores of one epoch, or our own ranking."""
 
     netuid: int
+    kind: str
     epoch: int
     block: int
     block_hash: bytes
@@ -149,6 +164,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A candidate as an operator sees it."""
 
+    kind: str
     epoch: int
     block: int
     state: str
@@ -160,9 +176,10 @@ class CandidateSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bundle(msgspec.Struct, frozen=True, kw_only=True):
-    """Scores that enough validators have signed; the first of an epoch that was heard of."""
+    """An output that enough validators have signed; the first of its kind and epoch that was heard of."""
 
     netuid: int
+    kind: str
     epoch: int
     block: int
     proposer: str
@@ -179,6 +196,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     at: float
     netuid: int
+    kind: str
     block: int
     proposer: str
     """ss58"""

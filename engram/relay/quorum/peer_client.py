@@ -31,7 +31,7 @@ class PeerClient:
 
     async def ask(self, peer: Peer, document: bytes, block_hash: bytes) -> api.CosignerOpinion | None:
         """Return what a validator says of a signed payload; None when it gave no answer that can be read."""
-        proposed = api.ProposedScores(payload=msgspec.Raw(document), block_hash=block_hash.hex())
+        proposed = api.ProposedOutput(payload=msgspec.Raw(document), block_hash=block_hash.hex())
         answer = await self._send(peer, api.PROPOSE, msgspec.json.encode(proposed))
         if answer is None:
             return None
@@ -44,7 +44,7 @@ class PeerClient:
 
     async def announce_bundle(self, peer: Peer, body: bytes) -> bool:
         """Say that a bundle has left; False when the validator did not note it."""
-        bundled = api.BundledScores(payload=msgspec.Raw(body))
+        bundled = api.BundledOutput(payload=msgspec.Raw(body))
         answer = await self._send(peer, api.BUNDLE, msgspec.json.encode(bundled))
         return answer is not None and answer.status == 200
 

@@ -1,46 +1,73 @@
 """Candidates, bundles and evidence in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, select, update
 
 from engram import wire
 from engram.ledger.sql import one_of, upsert
-from engram.relay.model import Enqueued, ScoresPayload
+from engram.relay.model import Enqueued, RankingPayload, ScoresPayload
 from engram.relay.quorum.model import (
     Bundle,
     Candidate,
     CandidateState,
     CandidateSummary,
     Cosignature,
-    Difference,
-    Evidence,
-    Judged,
-    Proposal,
+    OwnRanking,
 )
 from engram.relay.records import enqueue, may_sign
 from engram.relay.records.signatures import signed_output
+from engram.relay.rules import kind_of
 from engram.relay.signer import Signed
-from engram.relay.tables import relay_bundles, relay_candidates, relay_evidence
+from engram.relay.tables import relay_bundles, relay_candidates
 
-KIND: Final = "scores"
 OPEN: Final = (CandidateState.WAITING, CandidateState.PROPOSED)
-EVIDENCE_KEPT: Final = 10_000
-"""The newest refusals that are kept."""
 KEPT_S: Final = 90 * 86_400.0
+WITHHELD: Final = 0
+"""`signers` of a bundle that was said to have left, and that the receiver does not show: it settles nothing."""
+
+
+class Output(Protocol):
+    """What the one signature of a block is for: a proposal or a candidate."""
+
+    @property
+    def netuid(self) -> int:
+        """The subnet."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """scores | ranking"""
+        ...
+
+    @property
+    def block(self) -> int:
+        """Its block."""
+        ...
+
+    @property
+    def output_hash(self) -> str:
+        """In hex."""
+        ...
 
 
 def offer(
-    connection: Connection, payload: ScoresPayload, epoch: int, block_hash: bytes, now: float, audit: str | None = None
+    connection: Connection,
+    payload: ScoresPayload | RankingPayload,
+    epoch: int,
+    block_hash: bytes,
+    now: float,
+    audit: str | None = None,
 ) -> bool:
-    """Keep scores of our own as what may be relayed of this epoch; False when there are some already.
+    """Keep an output of our own as what may be relayed of this epoch; False when there is one of its kind already.
 
     `audit` is what the operator should know of them, and stays their reason until they end for another.
     """
     offered = upsert(relay_candidates).values(
         netuid=payload.netuid,
+        kind=kind_of(payload),
         epoch=epoch,
         block=payload.block,
         block_hash=block_hash,
@@ -59,12 +86,27 @@ def offer(
 def open_candidates(connection: Connection, netuid: int) -> list[Candidate]:
     """Return what may still be relayed, the oldest epoch first."""
     query = select(relay_candidates).where(relay_candidates.c.netuid == netuid, one_of(relay_candidates.c.state, OPEN))
-    return [_candidate(row) for row in connection.execute(query.order_by(relay_candidates.c.epoch)).mappings()]
+    query = query.order_by(relay_candidates.c.epoch, relay_candidates.c.kind.desc())
+    return [_candidate(row) for row in connection.execute(query).mappings()]
+
+
+def own_rankings(connection: Connection, netuid: int, epoch: int, epochs: int) -> list[OwnRanking]:
+    """Return the rankings by weights that were set here at most so many epochs away, whatever became of them."""
+    at = relay_candidates.c.epoch
+    query = select(at, relay_candidates.c.payload).where(
+        relay_candidates.c.netuid == netuid,
+        relay_candidates.c.kind == "ranking",
+        at >= epoch - epochs,
+        at <= epoch + epochs,
+    )
+    rows = connection.execute(query.order_by(at)).all()
+    return [OwnRanking(number, wire.decode(payload, RankingPayload).ranking) for number, payload in rows]
 
 
 def candidates(connection: Connection, limit: int) -> list[Candidate]:
     """Return the newest candidates, the newest first."""
-    query = select(relay_candidates).order_by(relay_candidates.c.epoch.desc(), relay_candidates.c.netuid).limit(limit)
+    order = (relay_candidates.c.epoch.desc(), relay_candidates.c.netuid, relay_candidates.c.kind.desc())
+    query = select(relay_candidates).order_by(*order).limit(limit)
     return [_candidate(row) for row in connection.execute(query).mappings()]
 
 
@@ -72,6 +114,7 @@ def summaries(connection: Connection, limit: int) -> list[CandidateSummary]:
     """Return the newest candidates for the operator, the newest first."""
     return [
         CandidateSummary(
+            kind=found.kind,
             epoch=found.epoch,
             block=found.block,
             state=str(found.state),
@@ -93,7 +136,7 @@ def propose(
     """
     if found.signed is not None:
         return found
-    if not commit_to(connection, found.netuid, found.block, hotkey, found.output_hash, now):
+    if not commit_to(connection, found, hotkey, now):
         return end(connection, found, CandidateState.WITHDRAWN, "another output of this block was signed before", now)
     signed = sign(found.payload)
     proposed = msgspec.structs.replace(
@@ -103,31 +146,33 @@ def propose(
     return proposed
 
 
-def commit_to(connection: Connection, netuid: int, block: int, hotkey: str, output_hash: str, now: float) -> bool:
-    """Commit to the only output of a block that this key ever signs; False when it has signed another one.
+def commit_to(connection: Connection, output: Output, hotkey: str, now: float) -> bool:
+    """Commit to the only output of its kind and block that this key ever signs; False when it has signed another one.
 
     For our own key before signing; for another's when its signature was seen.
     """
     return may_sign(
         connection,
-        netuid=netuid,
-        kind=KIND,
-        block=block,
+        netuid=output.netuid,
+        kind=output.kind,
+        block=output.block,
         source="",
         signer=hotkey,
-        output_hash=output_hash,
+        output_hash=output.output_hash,
         now=now,
     )
 
 
-def committed(connection: Connection, netuid: int, block: int, hotkey: str) -> str | None:
-    """Return the output_hash that a key has signed for a block, as far as is known here."""
-    return signed_output(connection, netuid=netuid, kind=KIND, block=block, source="", signer=hotkey)
+def committed(connection: Connection, output: Output, hotkey: str) -> str | None:
+    """Return the output_hash that a key has signed for this kind and block, as far as is known here."""
+    return signed_output(
+        connection, netuid=output.netuid, kind=output.kind, block=output.block, source="", signer=hotkey
+    )
 
 
 def add_cosignature(connection: Connection, found: Candidate, cosignature: Cosignature, now: float) -> Candidate:
     """Keep a signature that was collected; `found` is read anew, since several come in at once."""
-    now_kept = _get(connection, found.netuid, found.epoch)
+    now_kept = candidate(connection, found)
     if any(each.hotkey == cosignature.hotkey for each in now_kept.cosignatures):
         return now_kept
     joined = msgspec.structs.replace(now_kept, cosignatures=(*now_kept.cosignatures, cosignature), updated_at=now)
@@ -140,9 +185,14 @@ def bundle(connection: Connection, found: Candidate, hotkey: str, bound: int, no
     assert found.signed is not None
     assert found.signed_hash is not None
     body = with_cosignatures(found.signed, found.cosignatures)
+    payload: ScoresPayload | RankingPayload
+    if found.kind == "ranking":
+        payload = wire.decode(found.payload, RankingPayload)
+    else:
+        payload = wire.decode(found.payload, ScoresPayload)
     queued = enqueue(
         connection,
-        wire.decode(found.payload, ScoresPayload),
+        payload,
         now,
         bound=bound,
         block_hash=found.block_hash,
@@ -156,6 +206,7 @@ def bundle(connection: Connection, found: Candidate, hotkey: str, bound: int, no
         connection,
         Bundle(
             netuid=found.netuid,
+            kind=found.kind,
             epoch=found.epoch,
             block=found.block,
             proposer=hotkey,
@@ -175,17 +226,54 @@ def with_cosignatures(signed: bytes, cosignatures: Sequence[Cosignature]) -> byt
 
 
 def note_bundle(connection: Connection, left: Bundle) -> bool:
-    """Note that an epoch has had its bundle, and let our own scores of it rest; False when one was noted before."""
+    """Note that an epoch has had its bundle of a kind, and let our own of it rest; False when one was noted before.
+
+    Of a proposer whose bundle of this epoch was withheld no other one counts.
+    """
+    before = bundle_of(connection, left.netuid, left.kind, left.epoch)
+    if before is not None and before.signers == WITHHELD:
+        if before.proposer == left.proposer:
+            return False
+        connection.execute(delete(relay_bundles).where(_is_bundle(before)))
     noted = connection.execute(upsert(relay_bundles).values(msgspec.structs.asdict(left)).on_conflict_do_nothing())
     for found in open_candidates(connection, left.netuid):
-        if found.epoch == left.epoch:
+        if (found.kind, found.epoch) == (left.kind, left.epoch):
             end(connection, found, CandidateState.SETTLED, f"the bundle of {left.proposer} has left", left.at)
     return noted.rowcount == 1
 
 
-def bundle_of(connection: Connection, netuid: int, epoch: int) -> Bundle | None:
-    """Return the bundle that has left for an epoch; None when none was heard of."""
-    query = select(relay_bundles).where(relay_bundles.c.netuid == netuid, relay_bundles.c.epoch == epoch)
+def not_shown(connection: Connection, netuid: int, own: str, epoch: int, before: float) -> list[Bundle]:
+    """Return the bundles of others, of this epoch and later ones, that were noted before then (unix seconds)."""
+    old = (relay_bundles.c.at <= before) & (relay_bundles.c.signers != WITHHELD)
+    query = select(relay_bundles).where(relay_bundles.c.netuid == netuid, relay_bundles.c.epoch >= epoch, old)
+    rows = connection.execute(query.where(relay_bundles.c.proposer != own)).mappings()
+    return [Bundle(**row) for row in rows]
+
+
+def reopen(connection: Connection, left: Bundle, now: float) -> None:
+    """Let a bundle that the receiver never got settle nothing, and our own of its epoch be proposed again."""
+    connection.execute(update(relay_bundles).where(_is_bundle(left)).values(signers=WITHHELD))
+    query = select(relay_candidates).where(
+        relay_candidates.c.netuid == left.netuid,
+        relay_candidates.c.kind == left.kind,
+        relay_candidates.c.epoch == left.epoch,
+        relay_candidates.c.state == str(CandidateState.SETTLED),
+    )
+    for row in connection.execute(query).mappings():
+        found = _candidate(row)
+        state = CandidateState.WAITING if found.signed is None else CandidateState.PROPOSED
+        end(connection, found, state, f"the bundle of {left.proposer} was not accepted in time", now)
+
+
+def _is_bundle(left: Bundle) -> ColumnElement[bool]:
+    of_kind = (relay_bundles.c.netuid == left.netuid) & (relay_bundles.c.kind == left.kind)
+    return of_kind & (relay_bundles.c.epoch == left.epoch)
+
+
+def bundle_of(connection: Connection, netuid: int, kind: str, epoch: int) -> Bundle | None:
+    """Return the bundle of a kind that has left for an epoch; None when none was heard of."""
+    of_epoch = (relay_bundles.c.kind == kind) & (relay_bundles.c.epoch == epoch)
+    query = select(relay_bundles).where(relay_bundles.c.netuid == netuid, of_epoch)
     row = connection.execute(query).mappings().first()
     return None if row is None else Bundle(**row)
 
@@ -215,39 +303,6 @@ def end_former(connection: Connection, netuid: int, epoch: int, now: float) -> l
     ]
 
 
-def keep_evidence(
-    connection: Connection, proposal: Proposal, proposer: str, judge: str, judged: Judged, at: float
-) -> bool:
-    """Keep a refusal; False when the same one is kept already. At most EVIDENCE_KEPT are kept, the newest."""
-    kept = connection.execute(
-        upsert(relay_evidence)
-        .values(
-            at=at,
-            netuid=proposal.netuid,
-            block=proposal.block,
-            proposer=proposer,
-            judge=judge,
-            verdict=str(judged.verdict),
-            reason=judged.reason,
-            differences=msgspec.json.encode(judged.differences).decode(),
-            output_hash=proposal.output_hash,
-            document=proposal.document,
-        )
-        .on_conflict_do_nothing()
-    )
-    newest = connection.scalar(select(func.max(relay_evidence.c.id))) or 0
-    connection.execute(delete(relay_evidence).where(relay_evidence.c.id <= newest - EVIDENCE_KEPT))
-    return kept.rowcount == 1
-
-
-def evidence(connection: Connection, limit: int = 100, proposer: str | None = None) -> list[Evidence]:
-    """Return the newest refusals, the newest first; with `proposer` (ss58) those of one validator's proposals."""
-    query = select(relay_evidence).order_by(relay_evidence.c.id.desc()).limit(limit)
-    if proposer is not None:
-        query = query.where(relay_evidence.c.proposer == proposer)
-    return [_evidence(row) for row in connection.execute(query).mappings()]
-
-
 def purge(connection: Connection, now: float) -> None:
     """Forget candidates and bundles of 90 days ago."""
     over = relay_candidates.c.updated_at < now - KEPT_S
@@ -255,20 +310,25 @@ def purge(connection: Connection, now: float) -> None:
     connection.execute(delete(relay_bundles).where(relay_bundles.c.at < now - KEPT_S))
 
 
+def candidate(connection: Connection, found: Candidate) -> Candidate:
+    """Return a candidate as it stands by now."""
+    return _candidate(connection.execute(select(relay_candidates).where(_is(found))).mappings().one())
+
+
 def signers_of(found: Candidate) -> Collection[str]:
     """Return the ss58 addresses of those that have co-signed."""
     return {each.hotkey for each in found.cosignatures}
 
 
-def _get(connection: Connection, netuid: int, epoch: int) -> Candidate:
-    query = select(relay_candidates).where(relay_candidates.c.netuid == netuid, relay_candidates.c.epoch == epoch)
-    return _candidate(connection.execute(query).mappings().one())
+def _is(found: Candidate) -> ColumnElement[bool]:
+    of_kind = (relay_candidates.c.netuid == found.netuid) & (relay_candidates.c.kind == found.kind)
+    return of_kind & (relay_candidates.c.epoch == found.epoch)
 
 
 def _write(connection: Connection, found: Candidate) -> None:
     connection.execute(
         update(relay_candidates)
-        .where(relay_candidates.c.netuid == found.netuid, relay_candidates.c.epoch == found.epoch)
+        .where(_is(found))
         .values(
             signed=found.signed,
             signed_hash=found.signed_hash,
@@ -285,10 +345,3 @@ def _candidate(row: RowMapping) -> Candidate:
     fields["cosignatures"] = tuple(wire.decode(row["cosignatures"], list[Cosignature]))
     fields["state"] = CandidateState(row["state"])
     return Candidate(**fields)
-
-
-def _evidence(row: RowMapping) -> Evidence:
-    fields = dict(row)
-    fields["differences"] = tuple(wire.decode(row["differences"], list[Difference]))
-    fields["document"] = msgspec.Raw(row["document"])
-    return Evidence(**fields)

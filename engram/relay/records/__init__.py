@@ -1,10 +1,13 @@
 """The relay in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
 
+from engram.relay.records.adoption import adopt
 from engram.relay.records.dead_letters import dlq_discard, dlq_list, dlq_retry, dlq_retry_all, dlq_show
+from engram.relay.records.negotiated import has_negotiated, note_negotiated
 from engram.relay.records.outbox import (
     DELIVERED_KEPT_S,
     LOG_KEPT_S,
     OPEN_BOUND,
+    PURGED_AT_ONCE,
     claim,
     due,
     enqueue,
@@ -15,7 +18,7 @@ from engram.relay.records.outbox import (
     settle,
     withdraw,
 )
-from engram.relay.records.reports import heads, log_lines, oldest, status
+from engram.relay.records.reports import failures_in_a_row, heads, log_lines, oldest, status
 from engram.relay.records.signatures import may_sign
 from engram.relay.records.streams import count, count_by_state, streams
 
@@ -23,6 +26,8 @@ __all__ = [
     "DELIVERED_KEPT_S",
     "LOG_KEPT_S",
     "OPEN_BOUND",
+    "PURGED_AT_ONCE",
+    "adopt",
     "claim",
     "count",
     "count_by_state",
@@ -33,11 +38,14 @@ __all__ = [
     "dlq_show",
     "due",
     "enqueue",
+    "failures_in_a_row",
+    "has_negotiated",
     "heads",
     "interrupted",
     "log_lines",
     "may_sign",
     "next_attempt_at",
+    "note_negotiated",
     "oldest",
     "postpone",
     "purge",

@@ -6,13 +6,13 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select
 
 from engram.ledger.sql import one_of
-from engram.relay.model import Enqueued, Entry, EntryState, Outcome, Payload, ScoresPayload, Unknown
+from engram.relay.model import Enqueued, Entry, EntryState, Outcome, Payload, Unknown
 from engram.relay.negotiation import Fitted, Terms, fitted, not_taken
 from engram.relay.records import statements
 from engram.relay.records.rows import entry_of, move
-from engram.relay.records.signatures import forget_signatures, may_sign_entry
+from engram.relay.records.signatures import forget_signatures, may_sign_entry, signer_of
 from engram.relay.records.streams import COUNTER_OF, add, change, count, left, stream_of
-from engram.relay.rules import Decision, gap_payload, log_status
+from engram.relay.rules import Decision, gap_payload, kind_of, log_status
 from engram.relay.signer import Signed
 from engram.relay.tables import relay_log, relay_outbox, relay_streams
 
@@ -23,10 +23,9 @@ DELIVERED_KEPT_S = 7 * 86_400.0
 LOG_KEPT_S = 30 * 86_400.0
 OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
 """States of entries that are purged in time."""
-_PURGED_AT_ONCE = 10_000
+PURGED_AT_ONCE = 10_000
 _GAP = "gap"
-_DISPENSABLE = frozenset({_GAP, "anchor", "ranking"})
-"""Kinds that say something of other payloads, or what stands on the chain: who does not take them misses nothing."""
+"""The only kind that is ever discarded: it says of another payload that it is missing, and that one is parked."""
 
 
 def enqueue(
@@ -36,18 +35,18 @@ def enqueue(
     *,
     bound: int | None = None,
     block_hash: bytes | None = None,
-    signer: str = "",
+    signer: str,
     signed: Signed | None = None,
 ) -> Enqueued:
     """Queue a payload at the end of its stream, unless its nonce is known already or `bound` (OPEN_BOUND) entries wait.
 
-    The caller reports a refusal. With `signed` the entry is sent as it was signed by `signer` (ss58), which has
-    committed to its hash. `block_hash` is that of the payload's block: should another block become final, the
-    payload is withdrawn.
+    The caller reports a refusal. The stream is that of its subnet, kind and `signer` (ss58), which signs it when it is
+    claimed; with `signed` it is sent as that one has signed it, having committed to its hash. `block_hash` is that of
+    the payload's block: should another block become final, the payload is withdrawn.
     """
     if count(connection, "pending") >= (OPEN_BOUND if bound is None else bound):
         return Enqueued.REFUSED
-    kind = "scores" if isinstance(payload, ScoresPayload) else payload.kind
+    kind = kind_of(payload)
     stream = stream_of(connection, payload.netuid, kind, signer, now)
     values = {
         "kind": kind,
@@ -76,7 +75,7 @@ def enqueue(
 def claim(
     connection: Connection,
     now: float,
-    sign: Callable[[bytes], Signed],
+    sign: Callable[[bytes, str], Signed | None],
     *,
     room: int = 1,
     may_leave: Callable[[Entry], bool] = lambda entry: True,
@@ -87,9 +86,9 @@ def claim(
 
     A stream with an entry under way is left out. No entry is taken that may not leave yet. An entry is
     signed once: its second attempt sends the same bytes. One whose signature would be the second for its block and
-    source, over another hash, is withdrawn instead. With `terms`, what is signed is the form that the receiver takes;
-    a payload that it takes in no form is parked, whoever has signed it. `unsent` is called with each entry that was
-    withdrawn, parked or discarded here.
+    source, over another hash, is withdrawn instead; one whose signer (ss58) `sign` does not have is parked. With
+    `terms`, what is signed is the form that the receiver takes; a payload that it takes in no form is parked, whoever
+    has signed it. `unsent` is called with each entry that was withdrawn, parked or discarded here.
     """
     claimed: list[Entry] = []
     while len(claimed) < room:
@@ -105,7 +104,7 @@ def _taken(
     connection: Connection,
     entry: Entry,
     now: float,
-    sign: Callable[[bytes], Signed],
+    sign: Callable[[bytes, str], Signed | None],
     terms: Terms | None,
     unsent: Callable[[Entry], None],
 ) -> Entry | None:
@@ -126,7 +125,12 @@ def _taken(
             if withdrawn is not None:
                 unsent(withdrawn)
             return None
-        signed = sign(form.payload)
+        hotkey = signer_of(connection, entry)
+        made = sign(form.payload, hotkey)
+        if made is None:
+            unsent(_park_unsent(connection, entry, f"the key of its signer {hotkey} is not in this process", now))
+            return None
+        signed = made
     claimed = msgspec.structs.replace(
         entry,
         signed=signed.body,
@@ -199,8 +203,8 @@ def withdraw(connection: Connection, entry: Entry, reason: str, now: float) -> E
 
 
 def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) -> Entry:
-    """Park an entry that was never sent, behind a gap marker, and return it; a marker or an anchor is discarded."""
-    state = EntryState.DISCARDED if entry.kind in _DISPENSABLE else EntryState.ABANDONED
+    """Park an entry that was never sent, behind a gap marker, and return it; a marker is discarded."""
+    state = EntryState.DISCARDED if entry.kind == _GAP else EntryState.ABANDONED
     parked = msgspec.structs.replace(entry, state=state, last_reason=reason, updated_at=now)
     move(connection, parked, EntryState.PENDING)
     if state is EntryState.DISCARDED:
@@ -217,14 +221,17 @@ def postpone(connection: Connection, entries: Iterable[Entry], until: float) -> 
         change(connection, entry.stream_id, next_attempt_at=until)
 
 
-def interrupted(connection: Connection, decide: Callable[[Entry, Outcome], Decision], now: float) -> int:
-    """Settle what was being sent when the process ended as outcome unknown; returns how many there were."""
+def interrupted(
+    connection: Connection, decide: Callable[[Entry, Outcome], Decision], now: float
+) -> list[tuple[Entry, Decision]]:
+    """Settle what was being sent when the process ended as outcome unknown; returns what was decided of each."""
     rows = connection.execute(select(relay_outbox).where(relay_outbox.c.state == EntryState.SENDING)).mappings()
     entries = [entry_of(row) for row in rows]
     outcome = Unknown("the process ended during the attempt")
-    for entry in entries:
-        settle(connection, entry, outcome, decide(entry, outcome), now)
-    return len(entries)
+    decided = [(entry, decide(entry, outcome)) for entry in entries]
+    for entry, decision in decided:
+        settle(connection, entry, outcome, decision, now)
+    return decided
 
 
 def next_attempt_at(connection: Connection) -> float | None:
@@ -234,11 +241,11 @@ def next_attempt_at(connection: Connection) -> float | None:
 
 
 def purge(connection: Connection, now: float, log_kept_s: float = LOG_KEPT_S) -> int:
-    """Forget at most 10,000 entries that were over 7 days ago, and as many log lines older than `log_kept_s`; return
-    how many entries went."""
+    """Forget entries that were over 7 days ago, and log lines older than `log_kept_s`; return the larger number of the
+    two, which is at most PURGED_AT_ONCE."""
     over = one_of(relay_outbox.c.state, OVER)
     old = (
-        select(relay_outbox.c.id).where(over, relay_outbox.c.updated_at < now - DELIVERED_KEPT_S).limit(_PURGED_AT_ONCE)
+        select(relay_outbox.c.id).where(over, relay_outbox.c.updated_at < now - DELIVERED_KEPT_S).limit(PURGED_AT_ONCE)
     )
     by_state = (
         select(relay_outbox.c.state, func.count()).where(relay_outbox.c.id.in_(old)).group_by(relay_outbox.c.state)
@@ -246,10 +253,10 @@ def purge(connection: Connection, now: float, log_kept_s: float = LOG_KEPT_S) ->
     for state, entries in connection.execute(by_state).all():
         add(connection, COUNTER_OF[EntryState(state)], -entries)
     gone = connection.execute(delete(relay_outbox).where(relay_outbox.c.id.in_(old)))
-    lines = select(relay_log.c.id).where(relay_log.c.at < now - log_kept_s).limit(_PURGED_AT_ONCE)
-    connection.execute(delete(relay_log).where(relay_log.c.id.in_(lines)))
+    lines = select(relay_log.c.id).where(relay_log.c.at < now - log_kept_s).limit(PURGED_AT_ONCE)
+    gone_lines = connection.execute(delete(relay_log).where(relay_log.c.id.in_(lines)))
     forget_signatures(connection, now)
-    return gone.rowcount
+    return max(gone.rowcount, gone_lines.rowcount)
 
 
 def head(connection: Connection, stream_id: int, states: Iterable[EntryState]) -> Entry | None:

@@ -55,6 +55,13 @@ def _key(netuid: int, kind: str, block: int, source: str, signer: str) -> dict[s
     }
 
 
+def signer_of(connection: Connection, entry: Entry) -> str:
+    """Return the address of the key that signs an entry."""
+    found = statements.STREAM_KEY.values(connection, {"stream": entry.stream_id})
+    assert found is not None, "an entry is written together with its stream"
+    return str(found[1])
+
+
 def may_sign_entry(connection: Connection, entry: Entry, now: float) -> bool:
     """Commit to an entry's hash as the one that is signed, or return False."""
     found = statements.STREAM_KEY.values(connection, {"stream": entry.stream_id})

@@ -19,14 +19,29 @@ from engram.validator.tables import families, miners, planted, questions, round_
 _SIGNERS: Final = 16
 """Signers of a miner that its queries are drawn from: the newest."""
 
+_RECORD: Final = (planted.c.cid, planted.c.vector, planted.c.family_id, planted.c.planted_round)
 _HELD: Final = Prepared(
-    select(planted.c.cid, planted.c.vector, planted.c.family_id, planted.c.planted_round)
+    select(*_RECORD)
     .where(
         planted.c.hotkey == bindparam("hotkey"),
         one_of(planted.c.state, (PlantState.HELD,)),
         planted.c.family_id != bindparam("seeds"),
+        planted.c.delete_round >= bindparam("round_id"),
     )
     .order_by(planted.c.id)
+)
+_UNCERTAIN: Final = Prepared(
+    select(*_RECORD).where(
+        planted.c.hotkey == bindparam("hotkey"),
+        one_of(planted.c.state, (PlantState.SENDING, PlantState.DELETING))
+        | (one_of(planted.c.state, (PlantState.LOST, PlantState.REFUSED)) & planted.c.vector.is_not(None))
+        | (one_of(planted.c.state, (PlantState.HELD,)) & (planted.c.delete_round < bindparam("round_id")))
+        | (
+            one_of(planted.c.state, (PlantState.READY,))
+            & (planted.c.attempts == bindparam("attempts"))
+            & (planted.c.plant_at < bindparam("until"))
+        ),
+    )
 )
 _SEEDED: Final = Prepared(
     select(planted.c.cid).where(
@@ -99,17 +114,23 @@ _FORGET_VECTORS: Final = Prepared(
 )
 
 
-def held(connection: Connection, hotkeys: Sequence[bytes]) -> dict[bytes, Holding]:
-    """Return the planted records that these miners should hold, oldest first, and their matters."""
+def held(connection: Connection, hotkeys: Sequence[bytes], round_id: int, until: float) -> dict[bytes, Holding]:
+    """Return the planted records that these miners should hold in a round, oldest first, and their matters.
+
+    Records that are due to be deleted are uncertain, as are those that are first sent before `until`, the round's end,
+    and those that are over and may be held all the same.
+    """
     found = {}
     for hotkey in hotkeys:
         of_miner = {"hotkey": hotkey, "seeds": SEEDS}
-        records = [Held(cid, vector, *rest) for cid, vector, *rest in _HELD.rows(connection, of_miner)]
+        records = [Held(*row) for row in _HELD.rows(connection, of_miner | {"round_id": round_id})]
+        in_round = {"hotkey": hotkey, "round_id": round_id, "until": until, "attempts": 0}
+        uncertain = [Held(*row) for row in _UNCERTAIN.rows(connection, in_round)]
         seeded = frozenset(cid for (cid,) in _SEEDED.rows(connection, of_miner))
         about = {each.family_id for each in records}
         matters = _MATTERS.rows(connection, {"hotkey": hotkey})
         found[hotkey] = Holding(
-            records, {id_: wire.decode(matter, Family) for id_, matter in matters if id_ in about}, seeded
+            records, {id_: wire.decode(matter, Family) for id_, matter in matters if id_ in about}, seeded, uncertain
         )
     return found
 

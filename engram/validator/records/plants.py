@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, case, delete, func, insert, select, update
 
 from engram import wire
 from engram.ledger.sql import one_of
@@ -27,6 +27,16 @@ OVER: Final = (PlantState.DELETED, PlantState.REFUSED, PlantState.LOST)
 LIVE: Final = tuple(state for state in PlantState if state not in OVER)
 ENDED_ROUNDS: Final = 100
 """Rounds for which a record that is over is kept for `engram validator explain`."""
+UNSURE_ROUNDS: Final = 5_000
+"""Rounds for which one is kept, with its vector, that the miner may hold all the same: a month of the default's."""
+_MAY_BE_THERE: Final = one_of(planted.c.state, LIVE) | planted.c.vector.is_not(None)
+_WAITED_LONGEST: Final = 60
+_LONGEST_WAIT_S: Final = 3_600
+"""Deletions wait for the square of their attempts in seconds, an hour from the 60th on, which is after a day."""
+UNSURE_MOST: Final = 200
+"""Records of one miner that count as uncertain after their rounds, at most: twice what it is given to hold."""
+DELETIONS: Final = 208
+"""Attempts after which a deletion is given up: a week."""
 
 
 def live_families(connection: Connection, hotkey: bytes, round_id: int) -> dict[int, Family]:
@@ -102,6 +112,12 @@ def seeds_of(connection: Connection, hotkey: bytes) -> frozenset[str]:
     return frozenset(connection.execute(query).scalars())
 
 
+def texts(connection: Connection, hotkey: bytes) -> set[str]:
+    """Return the texts of the records that are, or will be, at a miner."""
+    query = select(planted.c.text).where(planted.c.hotkey == hotkey, _MAY_BE_THERE)
+    return set(connection.execute(query).scalars())
+
+
 def plants(connection: Connection, hotkey: bytes, states: Iterable[PlantState]) -> list[Plant]:
     """Return the planted records of a miner in these states, oldest first."""
     query = select(planted).where(planted.c.hotkey == hotkey, one_of(planted.c.state, states)).order_by(planted.c.id)
@@ -130,11 +146,22 @@ def due_plants(connection: Connection, now: float, limit: int, furthest_s: float
     return _first_of_each(connection, unsent & is_due, planted.c.plant_at, limit)
 
 
-def outlived(connection: Connection, limit: int) -> list[Plant]:
-    """Return records that are to be deleted now, at most `limit` of each miner: their rounds are over."""
+def outlived(connection: Connection, now: float, limit: int) -> list[Plant]:
+    """Return records that are to be deleted now, at most `limit` of each miner.
+
+    Their rounds are over, or the miner may have stored what it was not known to have taken. What could not be deleted
+    is due again after a time that grows with the attempts, to an hour.
+    """
     held = one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING))
     newest = select(func.coalesce(func.max(rounds.c.id), 0)).where(rounds.c.state != str(RoundState.OPEN))
-    return _first_of_each(connection, held & (planted.c.delete_round <= newest.scalar_subquery()), planted.c.id, limit)
+    is_unsure = one_of(planted.c.state, (PlantState.REFUSED,)) & planted.c.vector.is_not(None)
+    chosen = (held & (planted.c.delete_round <= newest.scalar_subquery())) | (
+        is_unsure & (planted.c.family_id != SEEDS) & (planted.c.attempts < DELETIONS)
+    )
+    tried = planted.c.attempts
+    wait_s = case((tried >= _WAITED_LONGEST, _LONGEST_WAIT_S), else_=tried * tried)
+    is_due = (planted.c.updated_at + wait_s <= now) | (planted.c.updated_at > now)
+    return _first_of_each(connection, chosen & is_due, planted.c.id, limit)
 
 
 def _first_of_each(
@@ -174,13 +201,20 @@ def fates(connection: Connection, hotkey: bytes, limit: int) -> list[dict[str, A
 
 
 def set_plant(
-    connection: Connection, plant_id: int, leaves: Iterable[PlantState], state: PlantState, at: float, **more: object
+    connection: Connection,
+    plant_id: int,
+    leaves: Iterable[PlantState],
+    state: PlantState,
+    at: float,
+    *,
+    may_be_held: bool = False,
+    **more: object,
 ) -> bool:
     """Move a planted record to `state`; False when it is in none of the states that it may leave.
 
-    One that is over loses its vector.
+    One that is over loses its vector, unless the miner may hold it all the same: then it counts as uncertain.
     """
-    if state in OVER:
+    if state in OVER and not may_be_held:
         more["vector"] = None
     done = connection.execute(
         update(planted)
@@ -190,17 +224,48 @@ def set_plant(
     return done.rowcount == 1
 
 
-def purge(connection: Connection, round_id: int, planted_rounds: int) -> None:
-    """Remove what is over: records that ended `ENDED_ROUNDS` ago, matters and signers that have no record left."""
-    connection.execute(
-        delete(planted).where(one_of(planted.c.state, OVER), planted.c.delete_round < round_id - ENDED_ROUNDS)
+class Embedded(msgspec.Struct, frozen=True):
+    """A drafted record's vector (f32 little-endian) and the CID that follows from it."""
+
+    plant_id: int
+    vector: bytes
+    cid: str
+
+
+def set_vectors(connection: Connection, made: Sequence[Embedded], at: float) -> None:
+    """Move drafted records to `ready` with their vectors; those that are not drafted any more are left alone."""
+    change = (
+        update(planted)
+        .where(planted.c.id == bindparam("plant_id"), planted.c.state == str(PlantState.DRAFTED))
+        .values(state=str(PlantState.READY), updated_at=at, vector=bindparam("made_vector"), cid=bindparam("made_cid"))
     )
+    rows = [{"plant_id": each.plant_id, "made_vector": each.vector, "made_cid": each.cid} for each in made]
+    if rows:
+        connection.execute(change, rows)
+
+
+def purge(connection: Connection, round_id: int, planted_rounds: int) -> None:
+    """Remove what is over: records that ended `ENDED_ROUNDS` ago, matters and signers that have no record left.
+
+    A miner that deletes nothing does not make ever more of its records uncertain: the oldest count as gone.
+    """
+    unsure = (planted.c.state == str(PlantState.DELETING)) | (
+        one_of(planted.c.state, (PlantState.LOST, PlantState.REFUSED)) & planted.c.vector.is_not(None)
+    )
+    place = func.row_number().over(partition_by=planted.c.hotkey, order_by=planted.c.id.desc()).label("place")
+    places = select(planted.c.id, place).where(unsure).subquery()
+    too_many = planted.c.id.in_(select(places.c.id).where(places.c.place > UNSURE_MOST))
+    lost = case((planted.c.state == str(PlantState.DELETING), str(PlantState.LOST)), else_=planted.c.state)
+    connection.execute(update(planted).where(too_many).values(state=lost, vector=None))
+    ended = planted.c.vector.is_(None) & (planted.c.delete_round < round_id - ENDED_ROUNDS)
+    forgotten = planted.c.delete_round < round_id - UNSURE_ROUNDS
+    connection.execute(delete(planted).where(one_of(planted.c.state, OVER), ended | forgotten))
     connection.execute(delete(families).where(families.c.until_round < round_id - planted_rounds - ENDED_ROUNDS))
     begun = connection.scalar(select(rounds.c.opened_at).where(rounds.c.id == round_id - planted_rounds))
     if begun is not None:
         live = select(planted.c.id).where(
             planted.c.hotkey == signers.c.hotkey,
-            one_of(planted.c.state, LIVE),
+            _MAY_BE_THERE,
             planted.c.signer == signers.c.public_key,
         )
         spent = (signers.c.records_left <= 0, signers.c.created_at < begun, ~live.exists())

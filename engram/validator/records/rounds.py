@@ -19,8 +19,9 @@ from engram.validator.model import (
     Round,
     RoundState,
 )
-from engram.validator.records import asking
+from engram.validator.records import admissions, asking
 from engram.validator.tables import (
+    miners,
     planted,
     questions,
     round_miners,
@@ -31,6 +32,8 @@ SCORES: Final = ("recall", "latency_ms", "proof_rate", "score", "shared_score", 
 """Columns of a miner's result that are written when its round ends."""
 OFFER_ROUNDS: Final = 3
 """Rounds over which it is counted what a miner takes and refuses."""
+SHARED_ROUNDS: Final = 12
+"""Newest rounds in which a miner that has proved at an address is held to be there."""
 _SCORE: Final = Prepared(
     update(round_miners)
     .where(round_miners.c.round_id == bindparam("of_round"), round_miners.c.hotkey == bindparam("of_hotkey"))
@@ -142,9 +145,12 @@ def some_rounds(connection: Connection, netuid: int, limit: int) -> list[Round]:
 def offers(connection: Connection, round_id: int) -> dict[bytes, Offers]:
     """Return what became of the records that were planted for a round and the OFFER_ROUNDS - 1 before it, by miner.
 
-    Rounds in which no miner answered say nothing; nor do public records, which a miner can have without storing ours.
+    Rounds in which no miner answered say nothing; nor do public records, which a miner can have without storing ours;
+    nor keys that a miner without a score refuses, which may admit the validator's alone.
     """
-    refused = func.count().filter(planted.c.state == str(PlantState.REFUSED))
+    unknown = select(miners.c.hotkey).where(miners.c.rounds == 0)
+    is_unclear = planted.c.hotkey.in_(unknown) & func.coalesce(planted.c.reason, "").startswith(admissions.NOT_ADMITTED)
+    refused = func.count().filter(planted.c.state == str(PlantState.REFUSED), ~is_unclear)
     taken = func.count().filter(one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED)))
     of_round = select(round_miners.c.hotkey).where(round_miners.c.round_id == round_id)
     void = select(rounds.c.id).where(rounds.c.state == str(RoundState.ABANDONED))
@@ -165,6 +171,24 @@ def results(connection: Connection, round_id: int) -> list[Result]:
     """Return the miners of a round, by uid."""
     query = select(round_miners).where(round_miners.c.round_id == round_id).order_by(round_miners.c.uid)
     return [_result(row) for row in connection.execute(query).mappings()]
+
+
+def proved_at(connection: Connection, round_id: int) -> set[tuple[bytes, str]]:
+    """Return where each miner has met a challenge, by the rounds that share an address: a hotkey with each URL.
+
+    In more than one round, so that a miner cannot leave its group by failing to prove in the round that counts.
+    """
+    answered = select(questions.c.id).where(
+        questions.c.round_id == round_miners.c.round_id,
+        questions.c.hotkey == round_miners.c.hotkey,
+        questions.c.proved == 1,
+    )
+    query = select(round_miners.c.hotkey, round_miners.c.url).where(
+        round_miners.c.round_id.between(round_id - SHARED_ROUNDS + 1, round_id),
+        round_miners.c.url.is_not(None),
+        (round_miners.c.proof_rate > 0) | ((round_miners.c.round_id == round_id) & answered.exists()),
+    )
+    return {(hotkey, url) for hotkey, url in connection.execute(query)}
 
 
 def questions_with_answers(connection: Connection, round_id: int, hotkey: bytes) -> list[tuple[Question, Answer]]:

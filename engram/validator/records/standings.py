@@ -51,11 +51,6 @@ def keep(connection: Connection, found: Sequence[Known], at: float) -> None:
     )
 
 
-def mark_registered_only(connection: Connection, hotkey: bytes, at: float) -> None:
-    """Note that a miner takes registered keys only: it gets its records by the validator's own key."""
-    connection.execute(update(miners).where(miners.c.hotkey == hotkey).values(registered_only=1, updated_at=at))
-
-
 def set_lengths(connection: Connection, hotkey: bytes, lengths: Sequence[int], at: float) -> None:
     """Keep the lengths of a miner's public texts."""
     text = msgspec.json.encode(list(lengths)).decode()

@@ -19,6 +19,11 @@ export class Clock {
     return this.nowMs() / 1000;
   }
 
+  /** Unix seconds by this device alone, whatever a gateway says. */
+  deviceS(): number {
+    return this.device() / 1000;
+  }
+
   /** Take how far a timestamp was ahead of the gateway's clock; return whether it was believable. */
   mend(skewMs: number): boolean {
     const offset = this.offsetMs - skewMs;

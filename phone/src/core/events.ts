@@ -17,7 +17,15 @@ export class EventParser {
   private rest = "";
   private data: string[] = [];
   private name = "";
+  private held = 0;
   lastId = "";
+
+  /** Forget the part of an event that a lost stream has left. */
+  begin(): void {
+    this.rest = this.name = "";
+    this.data = [];
+    this.held = 0;
+  }
 
   /** Return the events that these characters complete. Throws RangeError for an event without end. */
   feed(characters: string): SessionEvent[] {
@@ -31,7 +39,10 @@ export class EventParser {
         if (this.data.length > 0) found.push({ name: this.name || "message", data: json(this.data.join("\n")) });
         this.data = [];
         this.name = "";
+        this.held = 0;
       } else if (!line.startsWith(":")) {
+        this.held += line.length;
+        if (this.held > LONGEST_EVENT) throw new RangeError("an event is too long");
         const colon = line.indexOf(":");
         const field = colon < 0 ? line : line.slice(0, colon);
         const value = colon < 0 ? "" : line.slice(colon + 1).replace(/^ /, "");
@@ -78,6 +89,7 @@ export async function follow(gateway: Gateway, signer: Signer, sessionId: string
       if (response.status === 204 || response.status === 404 || response.status === 403) return;
       if (response.status === 200 && response.body) {
         listener.live(true);
+        parser.begin();
         const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
         for (;;) {
           const { done, value } = await reader.read();

@@ -17,6 +17,8 @@ export interface Answer {
   retryAfterS: number | null;
   /** Whether the gateway's known key signed it. */
   signed: boolean;
+  /** What its Date header says (unix seconds), which no signature covers. */
+  dateS: number | null;
   /** What others can check of a signed answer later, without the gateway. */
   proof: Proof | null;
 }
@@ -46,6 +48,7 @@ export class Gateway {
   async open<T>(path: string): Promise<T> {
     const response = await this.send(path, { method: "GET" });
     const body = parsed(await bounded(response));
+    demandGateway(response.status, body);
     if (response.status !== 200) throw refusal(response.status, body, retryAfter(response));
     return body as T;
   }
@@ -54,10 +57,16 @@ export class Gateway {
   async ask(signer: Signer, method: string, path: string, body?: string, extra: Record<string, string> = {}): Promise<Answer> {
     const first = await this.once(signer, method, path, body, extra);
     const skew = (first.body as { clock_skew_ms?: unknown } | null)?.clock_skew_ms;
-    if (first.status === 401 && typeof skew === "number" && this.clock.mend(skew)) {
+    // What is signed for a payment follows this clock, so that only the gateway itself may set it.
+    if (first.status === 401 && first.signed && typeof skew === "number" && this.clock.mend(skew)) {
       return this.once(signer, method, path, body, extra);
     }
     return first;
+  }
+
+  /** Post without an identity, for what whoever has a link may do; the answer is signed all the same. Throws Failure. */
+  async openly(path: string, body: string, extra: Record<string, string> = {}): Promise<Answer> {
+    return this.exchange("POST", path, body, { "X-Timestamp": String(this.clock.nowMs()), ...extra });
   }
 
   /** As `ask`, for a status of 2xx alone. */
@@ -92,18 +101,22 @@ export class Gateway {
   }
 
   private async once(signer: Signer, method: string, path: string, body: string | undefined, extra: Record<string, string>): Promise<Answer> {
+    return this.exchange(method, path, body, { ...(await this.headers(signer, method, path, body)), ...extra });
+  }
+
+  private async exchange(method: string, path: string, body: string | undefined, headers: Record<string, string>): Promise<Answer> {
     if (this.hotkey === null) throw new Failure("unsigned", "no_gateway_key", "the gateway's key is not known yet");
-    const headers = await this.headers(signer, method, path, body);
-    const response = await this.send(path, { method, headers: { ...headers, ...extra, ...typed(body) }, ...given(body) });
+    const response = await this.send(path, { method, headers: { ...headers, ...typed(body) }, ...given(body) });
     const content = await bounded(response);
     const vouched = await this.vouched(response, headers["X-Timestamp"] as string, content);
+    if (!vouched) demandGateway(response.status, parsed(content));
     if (!vouched && (response.status < 400 || response.status === 402)) {
       throw new Failure("unsigned", "unsigned", "the answer is not signed by the gateway", { status: response.status });
     }
     const signature = response.headers.get("X-Gateway-Sig") ?? "";
     const timestamp = headers["X-Timestamp"] as string;
     const proof = vouched ? { path, status: response.status, timestamp, body: text(content), signature } : null;
-    return { status: response.status, body: parsed(content), retryAfterS: retryAfter(response), signed: vouched, proof };
+    return { status: response.status, body: parsed(content), retryAfterS: retryAfter(response), signed: vouched, dateS: dateOf(response), proof };
   }
 
   /** Whether the answer is signed. Throws Failure when it is signed by another key, or the signature is wrong. */
@@ -145,12 +158,24 @@ function unreachable(error: unknown): Failure {
   return new Failure("unreachable", "unreachable", error instanceof Error ? error.message : "no answer");
 }
 
+/** Throw Failure for what a front says in the place of a gateway that is away: the gateway's errors have a code. */
+function demandGateway(status: number, body: unknown): void {
+  if (status >= 500 && typeof (body as { code?: unknown } | null)?.code !== "string") {
+    throw new Failure("unreachable", `http_${status}`, "something before the gateway answers in its place", { status });
+  }
+}
+
 /** The failure that a refusal of the gateway is. */
 export function refusal(status: number, body: unknown, retryAfterS: number | null = null): Failure {
   const { code, error, detail } = (body ?? {}) as { code?: unknown; error?: unknown; detail?: unknown };
   const said = [error, detail].filter((each) => typeof each === "string").join(" ");
   const name = typeof code === "string" ? code : `http_${status}`;
   return new Failure("refused", name.slice(0, 60), said.slice(0, 300), { status, retryAfterS, body });
+}
+
+function dateOf(response: Response): number | null {
+  const at = Date.parse(response.headers.get("Date") ?? "");
+  return Number.isFinite(at) ? at / 1000 : null;
 }
 
 function retryAfter(response: Response): number | null {
@@ -167,8 +192,8 @@ function parsed(content: Uint8Array): unknown {
   }
 }
 
-/** The whole body, up to MOST_BYTES. Throws Failure for a longer one, or one that breaks off. */
-async function bounded(response: Response): Promise<Bytes> {
+/** The whole body, up to `most` bytes. Throws Failure for a longer one, or one that breaks off. */
+export async function bounded(response: Response, most = MOST_BYTES): Promise<Bytes> {
   if (!response.body) return new Uint8Array();
   const reader = response.body.getReader();
   const parts: Uint8Array[] = [];
@@ -178,7 +203,7 @@ async function bounded(response: Response): Promise<Bytes> {
       const { done, value } = await reader.read();
       if (done) return concat(...parts);
       size += value.length;
-      if (size > MOST_BYTES) {
+      if (size > most) {
         await reader.cancel();
         throw new Failure("malformed", "too_large", "the answer is too large");
       }

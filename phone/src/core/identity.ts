@@ -13,6 +13,8 @@ export interface KeptIdentity {
   payer: string | null;
   /** Whether the words were checked by typing some of them; an imported file counts as checked. */
   checked: boolean;
+  /** Whether its words open both keys ("words"), or a file brought it and its words open the spending key alone. */
+  from?: Secret["kind"];
   createdAt: number;
   sealed: Sealed;
 }

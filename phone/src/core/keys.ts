@@ -29,6 +29,11 @@ export class Signer {
     wipe(this.#secret);
   }
 
+  /** A key of 32 bytes for another use, which tells nothing of the secret. */
+  derived(use: string): Bytes {
+    return new Uint8Array(blake2b(this.#secret, { key: utf8(use), dkLen: 32 }));
+  }
+
   /** A copy of the secret, for an export that the person has asked for. */
   exported(): Bytes {
     return new Uint8Array(this.#secret);

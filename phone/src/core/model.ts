@@ -69,7 +69,10 @@ export interface Session {
   end_reason: string | null;
   remaining_seconds: number;
   tier: string;
+  /** When the node lost its machine and began again elsewhere, empty. */
   emptied_at: number | null;
+  /** Of gateways that say it. */
+  memory?: "kept" | "lost" | "restored";
 }
 
 export interface Bought extends Session {
@@ -126,6 +129,23 @@ export function ended(session: Session): boolean {
 
 export function running(session: Session): boolean {
   return session.status === "active" || session.status === "degraded";
+}
+
+/** Seconds before its end from which a session is said to end soon. */
+export const ENDS_SOON_S = 900;
+
+/** Seconds that a session has left at `now`, when it was read at `seenAt` (unix seconds both). */
+export function leftS(session: Session, seenAt: number, now: number): number {
+  return Math.max(0, session.remaining_seconds - Math.max(0, now - seenAt));
+}
+
+/** Sessions that end soon, and by which time (seconds left), the first to end first. */
+export function endingSoon(seen: readonly { session: Session; seenAt: number }[], now: number): { id: string; left: number }[] {
+  return seen
+    .filter(({ session }) => running(session))
+    .map(({ session, seenAt }) => ({ id: session.session_id, left: leftS(session, seenAt, now) }))
+    .filter(({ left }) => left < ENDS_SOON_S)
+    .sort((a, b) => a.left - b.left);
 }
 
 const MICROS = 1_000_000;

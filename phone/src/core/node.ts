@@ -1,21 +1,31 @@
 // Requests to the node's memory, through the gateway: signed for the node in their bodies, and for the gateway in
-// their headers. Notes are in a private namespace of the identity.
+// their headers. Notes are in two private namespaces of the identity: encrypted here, or read by the node (notes.ts).
 
 import { hex, sha256, utf8 } from "./bytes";
 import { Failure } from "./failures";
-import { MOST_BYTES, refusal, type Gateway } from "./gateway";
+import { bounded, MOST_BYTES, refusal, type Gateway } from "./gateway";
 import type { Signer } from "./keys";
+import { FIELD, fits, NotesCipher, notesKey, NotesVectors, packed, PRIVATE_NAMESPACE } from "./notes";
 import { holds, rootIsSigned, type Root, type ShownProof } from "./proof";
+import type { ExportedRecord } from "./restore";
 
 export const NAMESPACE = "phone";
 export const LONGEST_NOTE = 4_000;
 const PAGE = 50;
+const CANDIDATES = 50;
+const FOUND = 20;
+/** Of nodes that do not say. */
+const DIMENSION = 384;
 const LONGEST_END = 16_384;
+/** More than a phone keeps in its memory: `engram miner guard` exports what is larger. */
+const MOST_EXPORT_BYTES = 256_000_000;
 
 export interface Note {
   cid: string;
   text: string;
   storedAt: number | null;
+  /** Encrypted on the phone. */
+  secret: boolean;
   score?: number;
 }
 
@@ -49,55 +59,67 @@ function byCodePoint(a: string, b: string): number {
 
 export class Memory {
   #lastMs = 0;
+  #cipher: Promise<NotesCipher> | null = null;
+  #dimension: Promise<number> | null = null;
+  readonly #vectors: NotesVectors;
 
   constructor(
     private readonly gateway: Gateway,
     private readonly signer: Signer,
     private readonly sessionId: string,
     private readonly nodeHotkey: string | null,
-  ) {}
+  ) {
+    this.#vectors = new NotesVectors(signer);
+  }
 
-  /** Store a note and return its id. Throws Failure. */
-  async store(text: string, storedAt: number): Promise<string> {
-    const metadata = { text, stored_at: Math.floor(storedAt) };
-    const stored = await this.post("IngestSynapse", { text, metadata });
+  /** Store a note, encrypted here or readable for the node, and return its id. Throws Failure. */
+  async store(text: string, storedAt: number, secret: boolean): Promise<string> {
+    const at = Math.floor(storedAt);
+    const fields: Fields = secret ? await this.sealed(text, at) : { text, metadata: { text, stored_at: at } };
+    const stored = await this.post("IngestSynapse", fields, secret);
     const { cid, error } = stored as { cid?: unknown; error?: unknown };
     if (typeof cid !== "string" || !cid) throw new Failure("refused", "not_stored", String(error ?? "").slice(0, 300));
     return cid;
   }
 
-  /** Find notes by meaning, the nearest first. Throws Failure. */
-  async search(question: string): Promise<Note[]> {
-    const found = await this.post("QuerySynapse", { query_text: question, top_k: 20 });
-    return notes((found as { results?: unknown }).results);
+  /** Find notes: encrypted ones by their words, those that the node reads by meaning. The question itself is sent to the
+   * node only where there is one that it reads. Throws Failure. */
+  async search(question: string, readable: boolean): Promise<Note[]> {
+    const query = packed(this.#vectors.of(question, await this.dimension()));
+    const [hidden, open] = await Promise.all([
+      this.post("QuerySynapse", { query_vector_b64: query, top_k: CANDIDATES }, true),
+      readable ? this.post("QuerySynapse", { query_text: question, top_k: FOUND }, false) : null,
+    ]);
+    const found = await this.notes((hidden as { results?: unknown }).results, true);
+    const fitting = found.filter((note) => fits(note.text, question, note.score ?? 0));
+    const others = await this.notes((open as { results?: unknown } | null)?.results, false);
+    return [...fitting, ...others].sort((a, b) => (b.score ?? 0) - (a.score ?? 0)).slice(0, FOUND);
   }
 
-  /** A page of notes, oldest first, and how many there are. Throws Failure. */
-  async list(offset = 0): Promise<{ notes: Note[]; count: number }> {
-    const page = (await this.post("list", { limit: PAGE, offset })) as { records?: unknown; count?: unknown };
-    const found = notes(page.records);
+  /** A page of notes of one kind, oldest first, and how many there are. Throws Failure. */
+  async list(offset: number, secret: boolean): Promise<{ notes: Note[]; count: number }> {
+    const page = (await this.post("list", { limit: PAGE, offset }, secret)) as { records?: unknown; count?: unknown };
+    const found = await this.notes(page.records, secret);
     return { notes: found, count: typeof page.count === "number" ? page.count : found.length };
   }
 
   /** Delete a note; false when there was none. Throws Failure. */
-  async remove(cid: string): Promise<boolean> {
-    const [result] = ((await this.post("DeleteBatch", { cids: [cid] })) as { results?: { deleted?: unknown }[] }).results ?? [];
+  async remove(note: Note): Promise<boolean> {
+    const [result] = ((await this.post("DeleteBatch", { cids: [note.cid] }, note.secret)) as { results?: { deleted?: unknown }[] }).results ?? [];
     return result?.deleted === true;
   }
 
   /** Check of up to `sample` notes that the node holds them, by proofs against a root that it signed. Throws Failure. */
-  async prove(cids: string[], nowS: number, sample = 5): Promise<{ checked: number; held: number; count: number }> {
-    const some = [...cids].sort(() => Math.random() - 0.5).slice(0, sample);
+  async prove(of: readonly Note[], nowS: number, sample = 5): Promise<{ checked: number; held: number }> {
+    const some = [...of].sort(() => Math.random() - 0.5).slice(0, sample);
     let held = 0;
-    let count = 0;
-    for (const cid of some) {
-      const proved = (await this.post("prove-memory", { cid })) as Root & { proof?: string };
-      count = Number(proved.count) || 0;
+    for (const { cid, secret } of some) {
+      const proved = (await this.post("prove-memory", { cid }, secret)) as Root & { proof?: string };
       const shown = JSON.parse(String(proved.proof)) as ShownProof;
-      const vouched = this.nodeHotkey !== null && rootIsSigned(proved, NAMESPACE, this.nodeHotkey, this.sessionId, nowS);
+      const vouched = this.nodeHotkey !== null && rootIsSigned(proved, named(secret), this.nodeHotkey, this.sessionId, nowS);
       if (vouched && (await holds(shown, cid, proved.root_hex))) held += 1;
     }
-    return { checked: some.length, held, count };
+    return { checked: some.length, held };
   }
 
   /** Everything that the node holds, as it exports it (a line of JSON each). Throws Failure. */
@@ -105,32 +127,80 @@ export class Memory {
     const body = canonical(await this.signedFor("export-stream", { kind: "record", after: 0 }));
     const response = await this.gateway.stream(this.signer, "POST", this.path("export-stream"), body, signal);
     if (response.status !== 200) throw refusal(response.status, null);
-    const content = await response.blob();
+    const content = new Blob([await bounded(response, MOST_EXPORT_BYTES)], { type: "application/x-ndjson" });
     // The last line says that nothing is missing; an answer without it was cut off.
     const end = await content.slice(-LONGEST_END).text();
     if (!end.trimEnd().split("\n").at(-1)?.includes('"kind":"end"')) throw new Failure("malformed", "cut_off", "the export broke off");
     return content;
   }
 
+  /** Whether records of the namespace are this app's notes. */
+  owns(namespace: string): boolean {
+    return namespace === NAMESPACE || namespace === PRIVATE_NAMESPACE;
+  }
+
+  /** Store exported records, all of one namespace, under the ids that they had; return how many have them. Throws Failure. */
+  async putBack(records: readonly ExportedRecord[]): Promise<number> {
+    const items = records.map(({ text, metadata, embedding }) => ({ ...(text === null ? {} : { text }), metadata, raw_embedding_b64: embedding }));
+    const secret = records[0]?.namespace === PRIVATE_NAMESPACE;
+    const { results } = (await this.post("IngestBatch", { items }, secret)) as { results?: { cid?: unknown }[] };
+    if (!Array.isArray(results)) return 0;
+    return records.filter(({ cid }, at) => results[at]?.cid === cid).length;
+  }
+
+  /** A note as it is sent: nothing of its text but a ciphertext and a vector of this identity's own making. */
+  private async sealed(content: string, storedAt: number): Promise<Fields> {
+    const [cipher, dimension] = await Promise.all([this.cipher(), this.dimension()]);
+    const sealed = await cipher.seal({ text: content, metadata: { stored_at: storedAt } });
+    return { raw_embedding_b64: packed(this.#vectors.of(content, dimension)), metadata: { [FIELD]: sealed } };
+  }
+
+  private async notes(records: unknown, secret: boolean): Promise<Note[]> {
+    if (!Array.isArray(records)) return [];
+    const each = await Promise.all(records.map((record) => this.note((record ?? {}) as Record<string, unknown>, secret)));
+    return each.filter((note) => note !== null);
+  }
+
+  private async note(record: Record<string, unknown>, secret: boolean): Promise<Note | null> {
+    if (typeof record.cid !== "string") return null;
+    const shown = (record.metadata ?? {}) as Record<string, unknown>;
+    const opened = secret ? await (await this.cipher()).open(String(shown[FIELD] ?? "")) : null;
+    const content = secret ? (opened?.text ?? "") : (shown.text ?? record.text);
+    const storedAt = secondsOf((secret ? opened?.metadata : shown)?.stored_at);
+    const score = typeof record.score === "number" ? { score: record.score } : {};
+    return { cid: record.cid, text: typeof content === "string" ? content : "", storedAt, secret, ...score };
+  }
+
+  private cipher(): Promise<NotesCipher> {
+    return (this.#cipher ??= NotesCipher.of(notesKey(this.signer)));
+  }
+
+  /** How many numbers the node's vectors have. */
+  private dimension(): Promise<number> {
+    return (this.#dimension ??= this.gateway
+      .get<{ dimension?: unknown }>(this.signer, "GET", this.path("health"))
+      .then(({ dimension }) => (Number.isInteger(dimension) && (dimension as number) > 0 && (dimension as number) <= 8_192 ? (dimension as number) : DIMENSION)));
+  }
+
   private path(endpoint: string): string {
     return `/sessions/${this.sessionId}/node/${endpoint}`;
   }
 
-  private async post(endpoint: string, fields: Fields): Promise<unknown> {
-    const signed = await this.signedFor(endpoint, await this.named(endpoint, fields));
+  private async post(endpoint: string, fields: Fields, secret: boolean): Promise<unknown> {
+    const signed = await this.signedFor(endpoint, await this.signedIn(named(secret), endpoint, fields));
     const body = JSON.stringify(signed);
     if (body.length > MOST_BYTES) throw new Failure("refused", "too_large", "that is too long");
     return this.gateway.get(this.signer, "POST", this.path(endpoint), body);
   }
 
   /** Fields with the signature for the namespace, version 2: good for this request alone. */
-  private async named(endpoint: string, fields: Fields): Promise<Fields> {
-    const named: Fields = { ...fields, namespace: NAMESPACE };
+  private async signedIn(namespace: string, endpoint: string, fields: Fields): Promise<Fields> {
+    const whole: Fields = { ...fields, namespace };
     const at = this.stamp();
-    const digest = hex(await sha256(utf8(canonical(named))));
-    const signature = this.signer.sign(utf8(`engram-ns-2:${endpoint}:${NAMESPACE}:${at}:${digest}`));
+    const digest = hex(await sha256(utf8(canonical(whole))));
+    const signature = this.signer.sign(utf8(`engram-ns-2:${endpoint}:${namespace}:${at}:${digest}`));
     return {
-      ...named,
+      ...whole,
       namespace_hotkey: this.signer.address,
       namespace_sig: "0x" + hex(signature),
       namespace_timestamp_ms: at,
@@ -153,13 +223,12 @@ export class Memory {
   }
 }
 
-function notes(records: unknown): Note[] {
-  if (!Array.isArray(records)) return [];
-  return records.flatMap((each: { cid?: unknown; text?: unknown; metadata?: Record<string, unknown>; score?: unknown }) => {
-    const content = each.metadata?.text ?? each.text;
-    if (typeof each.cid !== "string") return [];
-    const storedAt = typeof each.metadata?.stored_at === "number" ? each.metadata.stored_at : null;
-    const score = typeof each.score === "number" ? { score: each.score } : {};
-    return [{ cid: each.cid, text: typeof content === "string" ? content : "", storedAt, ...score }];
-  });
+function named(secret: boolean): string {
+  return secret ? PRIVATE_NAMESPACE : NAMESPACE;
+}
+
+/** Unix seconds as a note carries them: nodes turn all metadata into texts. */
+function secondsOf(value: unknown): number | null {
+  const seconds = typeof value === "string" && value !== "" ? Number(value) : value;
+  return typeof seconds === "number" && Number.isFinite(seconds) ? seconds : null;
 }

@@ -39,6 +39,25 @@ export interface Readiness {
   cannot_sell?: { code: string; message: string }[];
 }
 
+/** What was read at once of both, or why it could not be. */
+export type Reading = { status: SystemStatus; ready: Readiness } | { wrong: string };
+
+const PATIENCE_MS = 4_000;
+
+/** Read /status and /ready. Never throws: a gateway that hangs or answers an error is said to. */
+export async function look(fetch: (path: string, init: RequestInit) => Promise<Response>, patienceMs = PATIENCE_MS): Promise<Reading> {
+  try {
+    const signal = AbortSignal.timeout(patienceMs);
+    const [status, ready] = await Promise.all(["/status", "/ready"].map((path) => fetch(path, { signal, cache: "no-store" })));
+    const [found, stands] = (await Promise.all([status!.json(), ready!.json()])) as [SystemStatus & { error?: unknown }, Readiness];
+    // /ready answers 503 where the gateway is not; what it says then is what is wanted.
+    if (!status!.ok || !Array.isArray(found?.tree)) return { wrong: `/status answers ${status!.status}${typeof found?.error === "string" ? `: ${found.error.slice(0, 200)}` : ""}` };
+    return { status: found, ready: typeof stands?.checks === "object" && stands.checks !== null ? stands : { ready: false, checks: { ready: `answers ${ready!.status}` } } };
+  } catch (error) {
+    return { wrong: (error as Error).name === "TimeoutError" ? `no answer within ${patienceMs / 1_000} s` : "no answer" };
+  }
+}
+
 const OLD_S = 120;
 
 /** Every thing that needs a hand, the worst first; empty when nothing does. */

@@ -1,6 +1,6 @@
 // A purchase, from the signature to its known outcome. Pure: no I/O, no clock, no randomness.
 //
-//   signed  -> sent                       written down before the first byte leaves
+//   signed  -> sent                       written down before the first byte leaves; read back later it is unknown
 //   sent    -> settled | pending | refused | unknown | closed
 //   pending -> settled | refused          "payment sent, waiting for its confirmation"
 //   unknown -> settled | pending | refused, never "failed"
@@ -9,6 +9,7 @@
 //
 // There is one authorization at a time. While it could still be used no other is signed: `blocks` says until when.
 
+import type { Refund } from "./model";
 import type { Authorization } from "./spending";
 
 export type State = "signed" | "sent" | "pending" | "unknown" | "settled" | "refused" | "closed" | "over";
@@ -30,6 +31,8 @@ export interface Purchase {
   payment: string;
   state: State;
   createdAt: number;
+  /** What this device's own clock said then. */
+  deviceAt?: number;
   attempts: number;
   /** Unix seconds; when to send it again. */
   nextAt: number;
@@ -50,12 +53,17 @@ export type Outcome =
 export const MARGIN_S = 60;
 const LONGEST_WAIT_S = 20;
 
+/** A purchase that is taken up again: one that was on its way when the app ended may have arrived. */
+export function resumed(purchase: Purchase): Purchase {
+  return purchase.state === "sent" ? { ...purchase, state: "unknown" } : purchase;
+}
+
 export function sent(purchase: Purchase, now: number): Purchase {
   return { ...purchase, state: "sent", attempts: purchase.attempts + 1, nextAt: now + backoff(purchase.attempts + 1) };
 }
 
 /** What an answer, or its absence, makes of a purchase. */
-export function next(purchase: Purchase, outcome: Outcome, now: number): Purchase {
+export function next(purchase: Purchase, outcome: Outcome, now: number, device: number): Purchase {
   if (purchase.state === "settled" || purchase.state === "over") return purchase;
   switch (outcome.kind) {
     case "accepted":
@@ -71,7 +79,7 @@ export function next(purchase: Purchase, outcome: Outcome, now: number): Purchas
         message: null,
       };
     case "refused": {
-      const state = blocks({ ...purchase, state: "refused" }, now) ? "refused" : "over";
+      const state = blocks({ ...purchase, state: "refused" }, now, device) ? "refused" : "over";
       return { ...purchase, state, code: outcome.code, message: outcome.message };
     }
     case "closed": {
@@ -89,11 +97,14 @@ export function open(purchase: Purchase): boolean {
   return purchase.state === "signed" || purchase.state === "sent" || purchase.state === "pending" || purchase.state === "unknown";
 }
 
-/** Whether no other authorization may be signed yet. */
-export function blocks(purchase: Purchase, now: number): boolean {
+/** Whether no other authorization may be signed yet. `now` follows the gateway's clock, and a gateway may lie about it:
+ * an authorization is over only when `device`, the clock of this device, has seen it end as well, and its time pass. */
+export function blocks(purchase: Purchase, now: number, device: number): boolean {
   if (open(purchase)) return true;
   if (purchase.state !== "refused" && purchase.state !== "closed") return false;
-  return now <= Number(purchase.authorization.validBefore) + MARGIN_S;
+  const end = Number(purchase.authorization.validBefore) + MARGIN_S;
+  const passed = purchase.deviceAt === undefined ? Infinity : device - purchase.deviceAt;
+  return now <= end || device <= end || passed <= end - purchase.createdAt;
 }
 
 /** Read an answer of the gateway. `signed` is whether its key vouches for it. */
@@ -102,11 +113,12 @@ export function outcomeOf(answer: { status: number; body: unknown; signed: boole
   const code = typeof body.code === "string" ? body.code : `http_${answer.status}`;
   const message = typeof body.error === "string" ? body.error.slice(0, 300) : "";
   const ids = { sessionId: String(body.session_id ?? ""), paymentId: String(body.payment_id ?? "") };
-  if (answer.status === 202 && answer.signed && ids.sessionId) {
+  if (answer.status === 202 && answer.signed && ids.paymentId) {
     if (code === "payment_pending") return { kind: "pending", ...ids, retryAfterS: answer.retryAfterS ?? 3 };
     return { kind: "accepted", ...ids };
   }
-  if (answer.signed && (answer.status === 402 || answer.status === 400 || answer.status === 409)) {
+  // What the gateway itself refuses is over once the authorization is (`next`); a 401 or 429 is about the request alone.
+  if (answer.signed && answer.status >= 400 && answer.status < 500 && !UNDECIDED.has(answer.status)) {
     return { kind: "refused", code, message };
   }
   if (answer.signed && (answer.status === 429 || answer.status === 503) && CLOSED.has(code)) {
@@ -114,6 +126,15 @@ export function outcomeOf(answer: { status: number; body: unknown; signed: boole
   }
   return { kind: "unknown", retryAfterS: answer.retryAfterS ?? 0 };
 }
+
+/** The refunds that an answer about a payment tells of. */
+export function refundsOf(body: unknown): Refund[] {
+  const { refunds } = (body ?? {}) as { refunds?: unknown };
+  return Array.isArray(refunds) ? (refunds as Refund[]).filter((each) => typeof each?.amount_usd === "number") : [];
+}
+
+/** Statuses that say something of the request, and nothing of the payment. */
+const UNDECIDED = new Set([401, 408, 425, 429]);
 
 /** Codes by which the gateway says that it has not begun with the payment. */
 const CLOSED = new Set([

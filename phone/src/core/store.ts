@@ -9,6 +9,8 @@ export interface Store {
   get<T>(store: StoreName, key: string): Promise<T | undefined>;
   all<T>(store: StoreName): Promise<T[]>;
   put(store: StoreName, key: string, value: unknown): Promise<void>;
+  /** Write a value unless one of the store's stands against it: no window writes in between. Return whether it did. */
+  putUnless<T>(store: StoreName, key: string, value: unknown, against: (kept: T) => boolean): Promise<boolean>;
   remove(store: StoreName, key: string): Promise<void>;
   /** Forget everything. */
   clear(): Promise<void>;
@@ -39,6 +41,20 @@ export async function open(): Promise<Store> {
     get: (store, key) => run(store, "readonly", (of) => of.get(key)),
     all: (store) => run(store, "readonly", (of) => of.getAll()),
     put: async (store, key, value) => void (await run(store, "readwrite", (of) => of.put(value, key))),
+    putUnless: <T>(store: StoreName, key: string, value: unknown, against: (kept: T) => boolean) =>
+      new Promise<boolean>((resolve, reject) => {
+        const transaction = database.transaction(store, "readwrite", { durability: "strict" });
+        const of = transaction.objectStore(store);
+        let written = false;
+        const kept = of.getAll() as IDBRequest<T[]>;
+        kept.onsuccess = () => {
+          if (kept.result.some(against)) return;
+          of.put(value, key);
+          written = true;
+        };
+        transaction.oncomplete = () => resolve(written);
+        transaction.onabort = () => reject(transaction.error ?? new Error("the storage refused to write"));
+      }),
     remove: async (store, key) => void (await run(store, "readwrite", (of) => of.delete(key))),
     clear: async () => {
       for (const store of STORES) await run(store, "readwrite", (of) => of.clear());

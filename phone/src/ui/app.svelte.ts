@@ -3,6 +3,8 @@
 import { takeTurn, type Turn } from "../core/locks";
 import { open, type Purchase } from "../core/purchase";
 import { open as openStore, type Store } from "../core/store";
+import { isUsed, Reload } from "../core/reload";
+import { Links } from "./links.svelte";
 import { Purchases } from "./purchases.svelte";
 import { Sessions } from "./sessions.svelte";
 import { Shop } from "./shop.svelte";
@@ -27,14 +29,19 @@ class App {
   theme = $state<Theme>("auto");
   hidden = $state(false);
   updateReady = $state(false);
+  /** A newer build is there that the key of this one did not sign. */
+  updateRefused = $state(false);
   installable = $state.raw<{ prompt(): Promise<unknown> } | null>(null);
   store!: Store;
   shop!: Shop;
   wallet!: Wallet;
   purchases!: Purchases;
   sessions!: Sessions;
+  links!: Links;
   #turn: Turn | null = null;
+  #reload = new Reload(() => location.reload(), () => isUsed(document));
   #ticks = 0;
+  #turns = 0;
   #waiting: ServiceWorker | null = null;
   #registration: ServiceWorkerRegistration | null = null;
 
@@ -55,9 +62,10 @@ class App {
     this.shop = new Shop(this.store, location.origin);
     this.wallet = new Wallet(this.store);
     this.sessions = new Sessions(this.store, this.shop);
-    this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase), () => this.sessions.pending);
-    await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin()]);
-    this.#turn = takeTurn((mine) => this.#signs(mine));
+    this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase), this.sessions, () => this.mine);
+    this.links = new Links(this.store, this.shop, () => this.wallet.open, (sessionId) => this.#paidByLink(sessionId));
+    await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin(), this.links.begin()]);
+    this.#turn = takeTurn((mine) => void this.#signs(mine));
     setTimeout(() => (this.elsewhere = !this.mine), TURN_MS);
     await this.enter();
     setInterval(() => void this.#tick(), TICK_MS);
@@ -80,6 +88,7 @@ class App {
       if (!this.sessions.loaded) await this.sessions.refresh();
       return;
     }
+    this.sessions.leave();
     this.phase = this.wallet.current ? "locked" : "welcome";
     await this.shop.refresh();
   }
@@ -91,8 +100,7 @@ class App {
   /** Sign in this window from now on. */
   takeOver(): void {
     this.#turn?.release();
-    this.#turn = takeTurn((mine) => this.#signs(mine), true);
-    void this.purchases.begin();
+    this.#turn = takeTurn((mine) => void this.#signs(mine), true);
   }
 
   async setTheme(theme: Theme): Promise<void> {
@@ -110,21 +118,23 @@ class App {
   async installWorker(url: string): Promise<void> {
     const registration = await navigator.serviceWorker.register(url, { scope: "/app/", updateViaCache: "none" });
     this.#registration = registration;
-    const offer = (worker: ServiceWorker | null): void => {
+    const offer = async (worker: ServiceWorker | null): Promise<void> => {
       if (!worker || !navigator.serviceWorker.controller) return;
+      const { isOffered } = await import("../core/build");
+      const offered = await isOffered(__BUILD_KEY__.key);
+      this.updateRefused = !offered;
+      if (!offered) return;
       this.#waiting = worker;
       this.updateReady = true;
     };
-    offer(registration.waiting);
+    void offer(registration.waiting);
     registration.addEventListener("updatefound", () => {
       const worker = registration.installing;
-      worker?.addEventListener("statechange", () => worker.state === "installed" && offer(worker));
+      worker?.addEventListener("statechange", () => worker.state === "installed" && void offer(worker));
     });
-    let reloaded = false;
     navigator.serviceWorker.addEventListener("controllerchange", () => {
-      if (!this.updateReady || reloaded) return;
-      reloaded = true;
-      location.reload();
+      this.#reload.due = this.updateReady; // another window may have taken it, in the midst of what is done in this one
+      this.#reload.look(this.busy);
     });
   }
 
@@ -134,7 +144,7 @@ class App {
   }
 
   get busy(): boolean {
-    return this.purchases?.all.some((each) => open(each)) ?? false;
+    return this.route.startsWith("pay/") || (this.purchases?.all.some((each) => open(each)) ?? false);
   }
 
   /** Unix seconds by the gateway's clock. */
@@ -142,7 +152,12 @@ class App {
     return this.now + (this.shop?.clockOffMs ?? 0) / 1000;
   }
 
-  #signs(mine: boolean): void {
+  /** The turn came or went. Before it is used, what the window before has written down is read. */
+  async #signs(mine: boolean): Promise<void> {
+    const change = ++this.#turns;
+    this.mine = false;
+    if (mine) await Promise.all([this.purchases.begin(), this.links.begin()]);
+    if (change !== this.#turns) return; // it went again meanwhile
     this.elsewhere = !mine;
     this.mine = mine;
   }
@@ -165,9 +180,11 @@ class App {
 
   async #tick(): Promise<void> {
     this.now = Date.now() / 1000;
+    this.#reload.look(this.busy);
     if (this.hidden) return;
     this.#ticks += 1;
     if (this.mine && this.wallet.open) void this.purchases.work();
+    if (this.wallet.open) void this.links.work();
     const away = this.shop.reachable !== "yes";
     if (this.#ticks % (away ? 3 : POLL_TICKS) !== 0) return;
     if (away) await this.shop.refresh();
@@ -183,11 +200,17 @@ class App {
     if (this.wallet.open) await this.sessions.wake();
   }
 
+  #paidByLink(sessionId: string): void {
+    void this.sessions.read(sessionId).catch((error: unknown) => this.shop.noted(error));
+  }
+
   #bought(purchase: Purchase): void {
     if (purchase.sessionId && (purchase.state === "settled" || purchase.state === "pending")) {
       const sessionId = purchase.sessionId;
       void this.sessions.read(sessionId).catch((error: unknown) => this.shop.noted(error));
     }
+    // It is not among those that the gateway waits for any more.
+    if (purchase.paymentId && purchase.state === "settled") this.sessions.unsettled = this.sessions.unsettled.filter((each) => each !== purchase.paymentId);
   }
 }
 

@@ -4,17 +4,18 @@ import { Failure } from "../core/failures";
 import { OfferDiffers } from "../core/offer";
 import { money } from "../core/format";
 import type { Strings } from "../strings/en";
-import { StillOpen } from "./purchases.svelte";
+import { StillOpen, TurnLost } from "./purchases.svelte";
 
 export function said(error: unknown, t: Strings, language: string): string {
   if (error instanceof StillOpen) return t.pay.blocked;
+  if (error instanceof TurnLost) return t.pay.turnLost;
   if (error instanceof OfferDiffers) {
     const shown = (text: string): string => (error.field === "amount" && /^\d+$/.test(text) ? "$" + money(BigInt(text), language) : text);
     return t.pay.differs(t.pay.fields[error.field] ?? error.field, shown(error.expected), shown(error.found));
   }
   if (error instanceof Error && t.pay.wallet[error.message] !== undefined) return t.pay.wallet[error.message] as string;
   if (!(error instanceof Failure)) return t.errors.other;
-  if (error.kind !== "refused") return t.errors[error.kind];
+  if (error.kind !== "refused") return error.code === "bad_link" ? String(t.errors.bad_link) : t.errors[error.kind];
   if (error.code === "stale" || error.code === "future") return String(t.errors.clock);
   const known = t.errors[error.code];
   if (typeof known === "string") return known;

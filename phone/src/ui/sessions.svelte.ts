@@ -30,6 +30,8 @@ export class Sessions {
   /** What happened to a session, with its times, as the stream told it. */
   steps = $state.raw<Record<string, { what: string; at: number }[]>>({});
   loaded = $state(false);
+  /** Ids of payments of this identity whose outcome the gateway does not know yet, whichever device made them. */
+  unsettled = $state.raw<string[]>([]);
   #store: Store;
   #shop: Shop;
   #following = new Map<string, AbortController>();
@@ -54,7 +56,7 @@ export class Sessions {
     const identity = this.#identity;
     if (!identity || this.#shop.gateway.hotkey === null) return;
     try {
-      const { sessions } = await this.#shop.gateway.get<{ sessions: Session[] }>(
+      const { sessions, open_payments: unsettled } = await this.#shop.gateway.get<{ sessions: Session[]; open_payments?: unknown }>(
         identity.signer,
         "GET",
         `/sessions/hotkey/${identity.address}`,
@@ -62,6 +64,7 @@ export class Sessions {
       this.#shop.noted(null);
       const now = this.#shop.clock.nowS();
       this.all = sessions.map((session) => this.#seen(session, now));
+      this.unsettled = Array.isArray(unsettled) ? unsettled.map(String) : [];
       this.loaded = true;
       await this.#remember();
       for (const { session } of this.all) if (!ended(session)) this.#follow(session.session_id);
@@ -70,9 +73,9 @@ export class Sessions {
     }
   }
 
-  /** Whether the gateway waits for a payment of this identity, whichever device made it. */
+  /** Whether the gateway waits for a payment of this identity, for a node or for more time, whichever device made it. */
   get pending(): boolean {
-    return this.all.some(({ session }) => session.status === "payment_pending");
+    return this.unsettled.length > 0 || this.all.some(({ session }) => session.status === "payment_pending");
   }
 
   find(sessionId: string): SeenSession | null {
@@ -100,6 +103,14 @@ export class Sessions {
     if (!identity) return;
     await this.#shop.gateway.get(identity.signer, "DELETE", `/sessions/${sessionId}`);
     await this.read(sessionId);
+  }
+
+  /** Say that what the node had lost is there again. Throws Failure. */
+  async markRestored(sessionId: string, emptiedAt: number): Promise<void> {
+    const identity = this.#identity;
+    if (!identity) return;
+    const body = JSON.stringify({ emptied_at: emptiedAt });
+    await this.take(await this.#shop.gateway.get<Session>(identity.signer, "POST", `/sessions/${sessionId}/restored`, body));
   }
 
   /** Read one session. Throws Failure. */
@@ -131,10 +142,21 @@ export class Sessions {
     await this.refresh();
   }
 
+  /** End its streams and forget the identity, whose key is closed. */
+  leave(): void {
+    this.stop();
+    this.#identity = null;
+    this.payments = {};
+    this.points = {};
+    this.steps = {};
+    this.live = {};
+  }
+
   stop(): void {
     for (const following of this.#following.values()) following.abort();
     this.#following.clear();
     this.all = [];
+    this.unsettled = [];
     this.loaded = false;
   }
 

@@ -11,6 +11,8 @@ interface KnownGateway {
   hotkey: string;
   firstSeenAt: number;
   environment: string;
+  /** The address that payments go to, by network: the one of the first offer. */
+  recipients?: Record<string, string>;
 }
 
 interface Shelf {
@@ -92,12 +94,29 @@ export class Shop {
     }
   }
 
-  /** Go on with the key that answers now. */
+  /** Go on with the key that the person was shown, whatever answers now; one that was not shown yet is shown first. */
   async trustChanged(): Promise<void> {
     if (this.changedTo === null) return;
-    const identity = await this.gateway.open<Identity>("/identity");
+    if (this.changedTo === "?") {
+      const { hotkey } = await this.gateway.open<Identity>("/identity");
+      if (typeof hotkey === "string" && hotkey !== this.known?.hotkey) this.changedTo = hotkey;
+      return;
+    }
+    const hotkey = this.changedTo;
     this.changedTo = null;
-    await this.#remember(identity);
+    await this.#remember({ hotkey, environment: this.known?.environment ?? "" });
+  }
+
+  /** The address that this gateway is paid at on a network; undefined before its first offer there. */
+  recipientOn(name: string): string | undefined {
+    return this.known?.recipients?.[name];
+  }
+
+  /** Remember the address of an offer: the first one, or one that the person has accepted. */
+  async noteRecipient(name: string, address: string): Promise<void> {
+    if (!this.known || this.recipientOn(name) === address) return;
+    this.known = { ...this.known, recipients: { ...this.known.recipients, [name]: address } };
+    await this.#store.put("gateways", this.gateway.origin, $state.snapshot(this.known));
   }
 
   async metagraph(): Promise<Metagraph | null> {
@@ -132,7 +151,7 @@ export class Shop {
     this.changedTo = null;
   }
 
-  async #remember(identity: Identity): Promise<void> {
+  async #remember(identity: Pick<Identity, "hotkey" | "environment">): Promise<void> {
     this.known = { hotkey: identity.hotkey, environment: identity.environment, firstSeenAt: Date.now() / 1000 };
     this.gateway.hotkey = identity.hotkey;
     await this.#store.put("gateways", this.gateway.origin, $state.snapshot(this.known));

@@ -131,7 +131,8 @@ class Chain:
         tx = transaction.decode(raw)
         mark = self.state.mark()
         try:
-            self._ante(tx, simulated=True, waiting=[])
+            # By the state in which what waits was checked, as the chain does it.
+            self._ante(tx, simulated=True, waiting=list(self.waiting.values()))
             gas, _ = self._execute(tx)
         finally:
             self.state.undo(mark)

@@ -6,6 +6,7 @@ A handler that raises `Hang` never answers; `Cut` closes the connection without 
 import base64
 import hashlib
 import json
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
@@ -18,6 +19,8 @@ from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import CloseConnection, Ping, TextMessage
 
+RECORD: Final = os.environ.get("AKASH_DOUBLE_RECORD", "")
+"""A file to which every request is written as it came: what chain and providers get to see."""
 MOST_BODY: Final = 4 * 1024**2
 _READ: Final = 65_536
 _HANDSHAKE_S: Final = 10.0
@@ -59,6 +62,12 @@ HUGE: Final = Answer(200, b'{"padding":"' + b"x" * 32 * 1024**2 + b'"}')
 GARBAGE: Final = Answer(200, b"<html><body>It works!</body></html>", "text/html")
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Answer | Frames]]
+
+
+def _record(head: h11.Request, body: bytes) -> None:
+    lines = [head.target, *(b"%s: %s" % (name, value) for name, value in head.headers), body]
+    with open(RECORD, "ab") as record:
+        record.write(b"\n".join(lines) + b"\n")
 
 
 def as_json(value: Any, status: int = 200) -> Answer:
@@ -125,6 +134,8 @@ class _Connection:
                 if len(body) > MOST_BODY:
                     return None
             elif isinstance(event, h11.EndOfMessage) and head is not None:
+                if RECORD:
+                    _record(head, body)
                 target = urlsplit(head.target.decode())
                 return Request(
                     head.method.decode(),

@@ -5,6 +5,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+ENVELOPE_BYTES = 64
+"""Of an acknowledgement around the jobs in it."""
+
 
 class Desk:
     """Jobs and results, in a journal that survives kill -9 where a path is given."""
@@ -36,6 +39,17 @@ class Desk:
     def open(self) -> list[dict[str, Any]]:
         """Jobs without a result."""
         return [job for job_id, job in self.jobs.items() if job_id not in self.results]
+
+    def missing(self, jobs: list[str], limit: int = 1_000, max_bytes: int = 1_000_000) -> list[dict[str, Any]]:
+        """Return open jobs but those named, within both bounds; one that is too large for them is left out."""
+        known, left = set(jobs), max_bytes - ENVELOPE_BYTES
+        found: list[dict[str, Any]] = []
+        for job in self.open:
+            size = len(json.dumps(job)) + 2
+            if len(found) < limit and job["id"] not in known and size <= left:
+                left -= size
+                found.append(job)
+        return found
 
     def _note(self, entry: dict[str, Any]) -> None:
         if self._file is not None:

@@ -1,4 +1,4 @@
-"""The server's side of Engine.IO 4 and Socket.IO 5 over an ASGI WebSocket: no polling, no upgrade, one namespace."""
+"""The server's side of Engine.IO 4 and Socket.IO 5 over an ASGI WebSocket, or what stands for one: one namespace."""
 
 import json
 import secrets
@@ -22,17 +22,18 @@ class Session:
         self._acks: dict[int, trio.MemorySendChannel[Any]] = {}
         self._next = 0
         self.sid = secrets.token_hex(8)
+        self.upgrades: list[str] = []
         self.authenticated = ""
         """The hotkey, once proven."""
         self.closed = trio.Event()
         self.pinged = trio.Event()
-        """Set once the client has answered a ping."""
+        """Set, and replaced, when the client has answered a ping."""
 
     async def open(self) -> bool:
         """Shake hands; return whether the client speaks the protocol."""
         opening = {
             "sid": self.sid,
-            "upgrades": [],
+            "upgrades": self.upgrades,
             "pingInterval": round(self._ping_s * 1000),
             "pingTimeout": round(self._patience_s * 1000),
             "maxPayload": MAX_PAYLOAD,
@@ -68,6 +69,7 @@ class Session:
             return False
         if frame == "3":
             self.pinged.set()
+            self.pinged = trio.Event()
         packet = self._decoder.feed(frame)
         if isinstance(packet, SocketAck):
             if (waiting := self._acks.pop(packet.ack_id, None)) is not None:

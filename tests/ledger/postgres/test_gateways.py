@@ -13,7 +13,9 @@ from sqlalchemy import Connection, insert, select
 from actors import ChildSpec, Intensity, Registry, SupervisorSpec, open_system
 from engram.ledger import LedgerActor, LedgerClient, LedgerError, LedgerUnavailable, owners
 from engram.ledger.facts import get, put
+from engram.ledger.postgres import lease
 from engram.ledger.postgres.server import PostgresServer
+from engram.ledger.singletons import claim, wait_for_turn
 from engram.ledger.tables import meta
 from engram.payments import records
 from engram.payments.tables import payments
@@ -111,6 +113,24 @@ async def test_the_work_of_a_gateway_that_is_silent_is_taken_over_and_it_is_fenc
         assert await other.read(lambda c: get(c, "zombie")) is None
 
 
+async def test_a_gateway_that_writes_without_a_pause_takes_over_all_the_same(url: str) -> None:
+    async def write_on(ledger: LedgerClient) -> None:
+        number = 0
+        while True:
+            number += 1
+            await ledger.write(partial(put, key="busy", value=str(number)))
+
+    async with running(url, [], ttl_s=2.0) as busy, trio.open_nursery() as nursery:
+        nursery.start_soon(write_on, busy)
+        async with running(url, []) as ends:
+            for number in range(2 * lease.PAGE + 1):
+                await ends.write(partial(owned, number=number))
+        with trio.fail_after(20):
+            while len(await busy.read(lambda c: records.due(c, 1e12, 1_000))) <= 2 * lease.PAGE:
+                await trio.testing.wait_all_tasks_blocked(0.05)
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_gateway_that_ends_leaves_its_work_to_the_others_at_once(url: str) -> None:
     async with running(url, [], ttl_s=2.0) as other:
         async with running(url, []) as ends:
@@ -177,3 +197,25 @@ async def grown(found: list[str], by: int) -> None:
     with trio.fail_after(60):
         while len(found) < wanted:  # noqa: ASYNC110 - another process makes it grow
             await trio.sleep(0.01)
+
+
+async def test_what_one_process_does_for_all_the_next_does_when_it_has_ended(url: str) -> None:
+    done: list[str] = []
+
+    async def work(ledger: LedgerClient, name: str) -> None:
+        await wait_for_turn(ledger, "relay_emitter")
+        done.append(name)
+
+    async with running(url, [], ttl_s=2.0) as second, trio.open_nursery() as nursery:
+        async with running(url, [], ttl_s=2.0) as first:
+            await work(first, "first")
+            assert await first.write(partial(claim, role="relay_emitter"))
+            assert not await second.write(partial(claim, role="relay_emitter"))
+            assert await second.write(partial(claim, role="relay_anchors"))
+            nursery.start_soon(work, second, "second")
+            listed = {row.epoch: row.roles for row in await second.read(lease.listed)}
+            assert list(listed.values()) == ["relay_emitter", "relay_anchors"]
+            assert done == ["first"]
+        with trio.fail_after(20):
+            await grown(done, 1)
+    assert done == ["first", "second"]

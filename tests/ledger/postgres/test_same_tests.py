@@ -17,6 +17,7 @@ FILES = (
     "tests/sessions/test_records.py",
     "tests/payments/test_records.py",
     "tests/relay/test_records.py",
+    "tests/relay/test_signers.py",
     "tests/facilitator/test_service.py",
     "tests/worker/test_jobs.py",
 )

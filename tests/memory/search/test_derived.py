@@ -10,6 +10,8 @@ from engram.memory.upkeep import derived, verify
 from tests.memory.search.searchers import ShortSighted, searching
 from tests.memory.search.test_windows import LONG
 
+pytestmark = pytest.mark.rules
+
 
 async def stored(folder: Path) -> None:
     async with searching(folder, ShortSighted()) as it:

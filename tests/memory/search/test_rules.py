@@ -8,6 +8,8 @@ from engram.memory.search import ranking, rules
 from engram.memory.search.rules import check_search
 from tests.memory.stores import DIMENSION, vector
 
+pytestmark = pytest.mark.rules
+
 LIMITS = RecordLimits(DIMENSION)
 NUMBERS = [1.0] * DIMENSION
 

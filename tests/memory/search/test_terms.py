@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from engram.durable.driver import sqlite3
 from engram.memory.search import terms
 
+pytestmark = pytest.mark.rules
+
 
 @pytest.fixture(scope="module")
 def table() -> sqlite3.Connection:

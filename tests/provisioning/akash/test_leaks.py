@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from engram.provisioning.akash import events, factory, records, transactions
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.backend import AkashBackend
-from engram.provisioning.akash.model import Deployment, DeploymentState
-from engram.provisioning.akash.replacing import NEXT
+from engram.provisioning.akash.escrow import Escrows
+from engram.provisioning.akash.model import SUCCESSOR, Deployment, DeploymentState
 from engram.provisioning.akash.transactions import Subject
 from engram.provisioning.errors import Unavailable
 from tests.doubles.akash import bank
@@ -48,10 +48,11 @@ async def test_deployments_of_another_account_are_never_taken_for_gone(virtual_t
 async def test_a_successor_whose_node_is_gone_is_closed_when_the_gateway_starts_again(virtual_time: None) -> None:
     async with world() as made:
         spec = made.spec()
+        made.sell(spec)
         await made.backend.launch(spec)
         (row,) = made.rows()
         placing = made.backend._placing  # as a gateway left it that was killed while it placed one
-        await placing.drive(await placing.create_like(row, spec.token + NEXT, wide=False))
+        await placing.drive(await placing.create_like(row, spec.token + SUCCESSOR, wide=False))
         assert paid_leases(made) == 2
         async with watched(AkashBackend(made.make_parts())):
             await until(lambda: paid_leases(made) == 1)
@@ -131,6 +132,20 @@ async def test_a_deposit_is_settled_and_counted_in_one_commit(
         assert made.rows()[0].deposit_uact == 500_000
         await AkashBackend(made.make_parts())._escrows.fill(made.rows()[0])
         assert made.rows()[0].deposit_uact == 500_000 + deposit.amount_uact
+        sound(made)
+
+
+async def test_an_escrow_is_filled_once_by_gateways_that_share_a_ledger(virtual_time: None) -> None:
+    async with world() as made:
+        await made.backend.launch(made.spec(hours=200.0))
+        (row,) = made.rows()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(Escrows(made.make_parts()).fill, row)
+        (filled,) = made.rows()
+        assert filled.deposit_uact > row.deposit_uact
+        deposits = made.ledger.write_now(lambda c: transactions.of_deployment(c, row.dseq))
+        assert [one.subject for one in deposits].count(Subject.DEPOSIT) == 1
         sound(made)
 
 

@@ -38,7 +38,8 @@ def decide(row: Deployment, event: Event, now: float = 0.0) -> Decision:
         (S.BIDDING, events.ChainClosed(), 0.0, S.CLOSED, None),
         (S.LEASING, events.Included(), 0.0, S.DELIVERING, None),
         (S.LEASING, events.Exists(), 0.0, S.DELIVERING, None),
-        (S.LEASING, events.NotIncluded(), 0.0, S.BIDDING, None),
+        (S.LEASING, events.NotIncluded(), 0.0, S.LEASING, Sign.LEASE),
+        (S.LEASING, OTHER, 0.0, S.CLOSING, Sign.CLOSE),
         (S.LEASING, events.Refused(Refusal.BID_GONE), 0.0, S.BIDDING, None),
         (S.LEASING, events.Refused(Refusal.GONE), 0.0, S.CLOSED, None),
         (S.DELIVERING, events.Accepted(), 0.0, S.STARTING, None),
@@ -95,6 +96,22 @@ def test_a_bid_that_was_gone_is_not_taken_again_and_the_time_for_bids_goes_on() 
     assert (row.state, row.state_since, row.excluded, row.provider) == (S.BIDDING, 50.0, ("p1",), None)
     assert decide(row, events.Bids((a_bid("p1"),), limits()), 169.0).sign is None
     assert decide(row, events.Bids((a_bid("p1"),), limits()), 170.0).row.reason == rules.NO_BIDS
+
+
+def test_a_lease_that_is_not_on_chain_is_signed_again_and_its_provider_is_not_blamed() -> None:
+    row = a_row(S.LEASING, provider="p1", price=9)
+    signed = 0
+    while (decision := decide(row, events.NotIncluded())).sign is Sign.LEASE:
+        row, signed = decision.row, signed + 1
+        assert (row.state, row.provider, row.excluded) == (S.LEASING, "p1", ())
+    assert signed == rules.LEASES - 1
+    assert (decision.row.state, decision.row.reason) == (S.CLOSING, rules.NOT_LEASED)
+    assert rules.NOT_LEASED not in rules.PROVIDERS_FAULT
+
+
+def test_a_node_that_gets_its_manifest_again_is_in_service_from_that_commit_on() -> None:
+    decision = decide(a_row(S.SERVING, provider="p1", price=9, stopped_at=5.0), events.Resend(), 6.0)
+    assert (decision.row.state, decision.row.stopped_at) == (S.DELIVERING, None)
 
 
 def test_a_retry_after_a_failed_manifest_sends_the_manifest_alone() -> None:

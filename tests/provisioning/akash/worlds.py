@@ -13,7 +13,8 @@ from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 from engram.ledger import facts
 from engram.ledger.inline import InlineLedger, open_inline
-from engram.provisioning import NodeSpec
+from engram.provisioning import NodeRecord, NodeSpec, NodeState
+from engram.provisioning import records as node_records
 from engram.provisioning.akash import records
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.backend import AkashBackend
@@ -21,6 +22,8 @@ from engram.provisioning.akash.factory import make_parts
 from engram.provisioning.akash.model import Deployment
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.tables import deployments
+from engram.sessions import Session, SessionState
+from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics
 from tests.doubles.akash import bank
 from tests.doubles.akash.double import Double, Options, running
@@ -98,6 +101,33 @@ class World:
             port=None,
             ends_at=self.clock.now() + hours * 3600.0,
         )
+
+    def sell(self, spec: NodeSpec) -> None:
+        """Write down the session and the node of the order, as the gateway that sold it did."""
+        now = self.clock.now()
+        session = Session(
+            id=spec.session_id,
+            controller=spec.controller,
+            state=SessionState.ACTIVE,
+            tier=spec.tier.name,
+            paid_s=spec.ends_at - now,
+            amount_usd_micros=100_000,
+            network="eip155:31337",
+            payment_id="p",
+            created_at=now,
+        )
+        node = NodeRecord(
+            token=spec.token,
+            session_id=spec.session_id,
+            backend="akash",
+            state=NodeState.RUNNING,
+            port=None,
+            reference=None,
+            hotkey=spec.hotkey,
+            created_at=now,
+        )
+        self.ledger.write_now(lambda c: session_records.insert_session(c, session))
+        self.ledger.write_now(lambda c: node_records.insert_launching(c, node))
 
     def balance(self) -> int:
         """What the owner has, uact."""

@@ -48,8 +48,10 @@ def test_a_container_without_a_port_is_a_mistake() -> None:
 
 
 def test_what_an_engine_cannot_hold_a_container_to_is_told() -> None:
-    assert container.not_enforced(About(cpu_quota=True, memory_limit=True), storage=False) == ("storage",)
-    assert container.not_enforced(About(), storage=True) == ("cpu", "memory")
+    able = About(cpu_quota=True, memory_limit=True, pids_limit=True)
+    assert container.not_enforced(able, storage=False) == ("storage",)
+    assert container.not_enforced(msgspec.structs.replace(able, pids_limit=False), storage=True) == ("pids",)
+    assert container.not_enforced(About(), storage=True) == ("cpu", "memory", "pids")
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,14 @@ from engram.ledger import LedgerUnavailable
 from engram.relay import MinerScore
 from engram.relay.quorum import records
 from engram.relay.quorum.model import CandidateState
-from tests.relay.quorum.validators import FIRST_BLOCK, SCORES, Subnet, proposal
+from tests.relay.quorum.validators import FIRST_BLOCK, SCORES, WEIGHTS, Subnet, proposal
 from tests.sampling import NIGHTLY
 
 WHO = st.integers(0, 2)
 NEARLY = [SCORES, {**SCORES, "7": MinerScore(0.91, 120.0, 1.0)}, {**SCORES, "9": MinerScore(1.0, 1.0, 1.0)}]
+
+
+RANKED = [WEIGHTS, {7: 0.89, 9: 0.11}, {7: 0.2, 9: 0.8}]
 
 
 class Killed(Exception):
@@ -30,8 +33,8 @@ class Validators(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.subnet = Subnet(folder=Path(self.folder.name), turn_blocks=5)
-        self.given: dict[tuple[str, int], set[str]] = {}
-        """Output hashes by the key that signed and the block."""
+        self.given: dict[tuple[str, str, int], set[str]] = {}
+        """Output hashes by the key that signed, kind and block."""
 
     def teardown(self) -> None:
         self.subnet.close()
@@ -40,6 +43,10 @@ class Validators(RuleBasedStateMachine):
     @rule(who=WHO, scores=st.sampled_from(NEARLY), shift=st.integers(0, 2))
     def offer(self, who: int, scores: dict[str, MinerScore], shift: int) -> None:
         self.subnet.validators[who].offer(scores, FIRST_BLOCK + shift)
+
+    @rule(who=WHO, weights=st.sampled_from(RANKED), shift=st.integers(0, 2))
+    def offer_ranking(self, who: int, weights: dict[int, float], shift: int) -> None:
+        self.subnet.validators[who].offer_ranking(weights, FIRST_BLOCK + shift)
 
     @rule(who=WHO)
     def look(self, who: int) -> None:
@@ -56,7 +63,7 @@ class Validators(RuleBasedStateMachine):
         asked_for = proposal(asking.keypair, scores, FIRST_BLOCK + shift)
         _, signature = trio.run(asked.cosigner.judge, asking.keypair.public_key, asked_for)
         if signature is not None:
-            self._signed(asked.keypair.ss58, asked_for.block, asked_for.output_hash)
+            self._signed(asked.keypair.ss58, asked_for)
 
     @rule(who=WHO, after=st.booleans())
     def look_and_die(self, who: int, after: bool) -> None:
@@ -105,12 +112,12 @@ class Validators(RuleBasedStateMachine):
         validator = self.subnet.validators[who]
         for found in validator.ledger.write_now(lambda c: records.candidates(c, 10)):
             if found.signed is not None:
-                self._signed(validator.keypair.ss58, found.block, found.output_hash)
+                self._signed(validator.keypair.ss58, found)
             for each in found.cosignatures:
-                self._signed(ss58.encode(ss58.decode(each.hotkey)), found.block, found.output_hash)
+                self._signed(ss58.encode(ss58.decode(each.hotkey)), found)
 
-    def _signed(self, hotkey: str, block: int, output_hash: str) -> None:
-        self.given.setdefault((hotkey, block), set()).add(output_hash)
+    def _signed(self, hotkey: str, output: records.Output) -> None:
+        self.given.setdefault((hotkey, output.kind, output.block), set()).add(output.output_hash)
 
 
 TestValidators = Validators.TestCase

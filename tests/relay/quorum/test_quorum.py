@@ -3,19 +3,23 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from sqlalchemy import select
 
 from engram.hotkeys import ss58
+from engram.ledger import LedgerUnavailable
 from engram.relay import MinerScore, is_signed
 from engram.relay.finality import Finality
-from engram.relay.quorum import records
+from engram.relay.quorum import evidence, records
 from engram.relay.quorum.model import CandidateState, Verdict
 from engram.relay.quorum.proposals import MalformedProposal
+from engram.relay.quorum.proposing import ACCEPTED_WITHIN_S, BUNDLE_WAITS
+from engram.relay.quorum.subnet_now import Peer
 from engram.relay.tables import relay_outbox
-from tests.relay.quorum.validators import EPOCH, FIRST_BLOCK, HASH, SCORES, TEMPO, Subnet, Validator, proposal
+from tests.relay.quorum.validators import EPOCH, FIRST_BLOCK, HASH, SCORES, TEMPO, Directly, Subnet, Validator, proposal
 from tests.validator.benches import key
 
 LIE = {**SCORES, "9": MinerScore(1.0, 10.0, 1.0)}
@@ -74,14 +78,14 @@ async def test_a_lie_does_not_get_through_the_others_go_on_and_the_evidence_name
     await liar.proposing.look()
     assert queued(liar) == []
     for judge in (second, third):
-        (found,) = judge.ledger.write_now(records.evidence)
+        (found,) = judge.ledger.write_now(evidence.newest)
         assert (found.proposer, found.judge, found.verdict) == (liar.keypair.ss58, judge.keypair.ss58, "differs")
         assert [(each.uid, each.field, each.proposed, each.highest) for each in found.differences] == [
             ("9", "recall", 1.0, 0.1),
             ("9", "latency_ms", 10.0, None),
         ]
         assert is_signed(json.loads(bytes(found.document))), "nobody but the proposer can have signed it"
-    assert {each.judge for each in liar.ledger.write_now(records.evidence)} == {
+    assert {each.judge for each in liar.ledger.write_now(evidence.newest)} == {
         second.keypair.ss58,
         third.keypair.ss58,
     }, "the proposer sees who refused, once each"
@@ -89,6 +93,52 @@ async def test_a_lie_does_not_get_through_the_others_go_on_and_the_evidence_name
     await second.proposing.look()
     (bundle,) = queued(second)
     assert {each["hotkey"] for each in bundle["cosignatures"]} == {third.keypair.ss58, liar.keypair.ss58}  # type: ignore[attr-defined]
+
+
+async def test_a_signature_that_the_ledger_does_not_take_is_asked_for_again(
+    subnet: Subnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposer = subnet.validators[0]
+    proposer.offer()
+    subnet.turn_of(0)
+    ask = Directly.ask
+
+    def refuse() -> None:
+        raise LedgerUnavailable("the disk is full")
+
+    async def fill_the_disk(self: Directly, *asked: Any) -> Any:
+        opinion = await ask(self, *asked)
+        proposer.ledger.before_commit = refuse
+        return opinion
+
+    monkeypatch.setattr(Directly, "ask", fill_the_disk)
+    await proposer.proposing.look()
+    proposer.ledger.before_commit = None
+    assert (proposer.candidate().state, queued(proposer)) == (CandidateState.PROPOSED, [])
+    monkeypatch.undo()
+    await proposer.proposing.look()
+    assert len(queued(proposer)) == 1
+
+
+async def test_a_bundle_that_a_full_outbox_refuses_is_counted_once_and_leaves_when_there_is_room(
+    subnet: Subnet,
+) -> None:
+    proposer, *_ = subnet.validators
+    proposer.bound = 0
+    proposer.restart()
+    proposer.offer()
+    subnet.turn_of(0)
+
+    def counted() -> float | None:
+        return proposer.metrics.registry.get_sample_value("engram_relay_not_queued_total", {"reason": BUNDLE_WAITS})
+
+    for _ in range(3):
+        await proposer.proposing.look()
+        assert (queued(proposer), counted()) == ([], 1.0)
+    assert proposer.candidate().state is CandidateState.PROPOSED
+    proposer.proposing._ports = msgspec.structs.replace(proposer.proposing._ports, bound=1)
+    await proposer.proposing.look()
+    assert (len(queued(proposer)), counted()) == (1, 1.0)
 
 
 async def test_a_proposer_that_is_away_is_passed_over(subnet: Subnet) -> None:
@@ -124,6 +174,91 @@ async def test_a_cosigner_that_was_away_is_asked_again_and_too_few_end_short(sub
         await proposer.proposing.look()
         subnet.block, count = subnet.block + subnet.terms.turn_blocks, count - 1
     assert len(queued(proposer)) == 1
+
+
+async def test_a_bundle_that_is_announced_and_withheld_settles_its_epoch_for_a_while_alone(subnet: Subnet) -> None:
+    liar, second, third = subnet.validators
+    for each in subnet.validators:
+        each.offer()
+    subnet.turn_of(0)
+    await liar.proposing.look()
+    subnet.accepted = set()
+    subnet.turn_of(1)
+    await second.proposing.look()
+    assert second.candidate().state is CandidateState.SETTLED, "it may be on its way"
+    subnet.clock.advance(ACCEPTED_WITHIN_S)
+    for each in (third, second):
+        await each.proposing.look()
+    (bundle,) = queued(second)
+    assert third.keypair.ss58 in {each["hotkey"] for each in bundle["cosignatures"]}  # type: ignore[attr-defined]
+    assert third.candidate().reason == f"the bundle of {second.keypair.ss58} has left"
+    subnet.accepted.add(str(bundle["signed_hash"]))
+    await Directly(liar).announce_bundle(Peer(third.keypair.public_key, ""), json.dumps(queued(liar)[0]).encode())
+    subnet.clock.advance(ACCEPTED_WITHIN_S)
+    for _ in range(2):
+        await third.proposing.look()
+    assert third.candidate().state is CandidateState.SETTLED, "the receiver shows it"
+
+
+async def test_who_withheld_a_bundle_cannot_announce_it_again(subnet: Subnet) -> None:
+    liar, second, _ = subnet.validators
+    subnet.turn_of(0)
+    liar.offer()
+    await liar.proposing.look()
+    second.offer()
+    subnet.accepted = set()
+    subnet.clock.advance(ACCEPTED_WITHIN_S)
+    await second.proposing.look()
+    await Directly(liar).announce_bundle(Peer(second.keypair.public_key, ""), json.dumps(queued(liar)[0]).encode())
+    assert second.candidate().state is CandidateState.WAITING
+    subnet.accepted = None
+    await second.proposing.look()
+    assert second.candidate().state is CandidateState.WAITING, "nor is it believed while the receiver is away"
+
+
+async def test_while_the_receiver_cannot_be_asked_what_was_announced_is_believed(subnet: Subnet) -> None:
+    proposer, second, _ = subnet.validators
+    for each in (proposer, second):
+        each.offer()
+    subnet.turn_of(0)
+    await proposer.proposing.look()
+    subnet.clock.advance(ACCEPTED_WITHIN_S)
+    await second.proposing.look()
+    assert second.candidate().state is CandidateState.SETTLED
+
+
+async def test_only_those_that_held_a_permit_at_the_block_sign(subnet: Subnet) -> None:
+    proposer, second, third = subnet.validators
+    proposer.offer()
+    subnet.turn_of(0)
+    await proposer.cosigner.judge(second.keypair.public_key, proposal(second.keypair))
+    late = third.keypair.public_key
+    subnet.held[FIRST_BLOCK] = frozenset(each.public_key for each in subnet.keys) - {late}
+    judged, signature = await third.cosigner.judge(proposer.keypair.public_key, proposal(proposer.keypair))
+    assert (judged.verdict, signature) == (Verdict.NO_OWN_PERMIT, None)
+    subnet.turn_of(2)
+    judged, signature = await second.cosigner.judge(late, proposal(third.keypair))
+    assert (judged.verdict, signature) == (Verdict.NO_PERMIT, None)
+    subnet.turn_of(0)
+    await proposer.proposing.look()
+    (bundle,) = queued(proposer)
+    assert [each["hotkey"] for each in bundle["cosignatures"]] == [second.keypair.ss58]  # type: ignore[attr-defined]
+
+
+async def test_a_signature_that_was_kept_of_one_without_a_permit_then_is_not_sent(subnet: Subnet) -> None:
+    """Two have signed while it was not known who held a permit; for one of them the bundle would be refused."""
+    proposer, _, third = subnet.validators
+    proposer.bound = 0
+    proposer.restart()
+    proposer.offer()
+    subnet.turn_of(0)
+    await proposer.proposing.look()
+    assert len(proposer.candidate().cosignatures) == 2
+    subnet.held[FIRST_BLOCK] = frozenset({proposer.keypair.public_key, third.keypair.public_key})
+    proposer.proposing._ports = msgspec.structs.replace(proposer.proposing._ports, bound=1)
+    await proposer.proposing.look()
+    (bundle,) = queued(proposer)
+    assert [each["hotkey"] for each in bundle["cosignatures"]] == [third.keypair.ss58]  # type: ignore[attr-defined]
 
 
 async def test_alone_scores_leave_with_an_empty_list_of_others() -> None:
@@ -183,7 +318,7 @@ async def test_a_second_output_of_one_block_is_evidence_also_after_a_restart(sub
     nearly = {**SCORES, "7": MinerScore(0.91, 120.0, 1.0)}
     judged, signature = await judge.cosigner.judge(proposer.keypair.public_key, proposal(proposer.keypair, nearly))
     assert (judged.verdict, signature) == (Verdict.EQUIVOCATION, None)
-    (found,) = judge.ledger.write_now(lambda c: records.evidence(c, proposer=proposer.keypair.ss58))
+    (found,) = judge.ledger.write_now(lambda c: evidence.newest(c, proposer=proposer.keypair.ss58))
     assert found.verdict == "equivocation"
 
 

@@ -17,6 +17,8 @@ from engram.relay.quorum.rules import HEADS_DIFFER, KnownHere, Subnet, differenc
 from tests.relay.quorum.validators import FIRST_BLOCK, SCORES, proposal
 from tests.validator.benches import NETUID, key
 
+pytestmark = pytest.mark.rules
+
 ONE, TWO, THREE = (key(number).public_key for number in (1, 2, 3))
 TERMS = QuorumTerms(netuid=NETUID)
 PROPOSAL = proposal(key(1))
@@ -56,6 +58,8 @@ def known(**changed: Any) -> KnownHere:
         ({"subnet": subnet(FIRST_BLOCK + 30 - HEADS_DIFFER)}, Verdict.SIGNED),
         ({"finality": Finality.AWAITED}, Verdict.NOT_FINAL),
         ({"finality": Finality.REORGANIZED}, Verdict.REORGANIZED),
+        ({"proposer_held_permit": False}, Verdict.NO_PERMIT),
+        ({"held_permit": False}, Verdict.NO_OWN_PERMIT),
         ({"readings": []}, Verdict.NOT_MEASURED),
         ({"readings": [Reading(FIRST_BLOCK + 151, SCORES)]}, Verdict.NOT_MEASURED),
         ({"readings": [Reading(FIRST_BLOCK + 150, SCORES)]}, Verdict.SIGNED),

@@ -1,6 +1,7 @@
 """The surface for other validators on a real socket: who may ask, and what is said to garbage."""
 
 import json
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,14 +14,17 @@ from engram.api import validator_peers as api
 from engram.clock import SeededIds
 from engram.hotkeys import Keypair, epistula, sign_headers
 from engram.http.client import HttpClient
-from engram.relay.quorum import records
+from engram.relay.finality import Finality
+from engram.relay.quorum import evidence
 from engram.relay.quorum.model import COSIGNATURES_MOST, CandidateState
 from engram.relay.quorum.peer_client import PeerClient
+from engram.relay.quorum.proposals import MalformedProposal
 from engram.relay.quorum.subnet_now import Peer
+from engram.validator import peers_app as peers_app_module
 from engram.validator.peers_app import peers_app
 from tests.http.harness import serving
 from tests.relay.quorum.test_quorum import LIE, queued
-from tests.relay.quorum.validators import HASH, SCORES, Subnet, Validator, proposal
+from tests.relay.quorum.validators import FIRST_BLOCK, HASH, SCORES, Subnet, Validator, proposal
 from tests.validator.benches import key
 
 SETTINGS = HttpSettings(requests_per_minute_per_ip=0)
@@ -88,7 +92,7 @@ def app_of(validator: Validator) -> Any:
 
 def proposed(keypair: Keypair) -> bytes:
     document = msgspec.Raw(proposal(keypair).document)
-    return msgspec.json.encode(api.ProposedScores(payload=document, block_hash=HASH.hex()))
+    return msgspec.json.encode(api.ProposedOutput(payload=document, block_hash=HASH.hex()))
 
 
 async def test_scores_leave_with_signatures_that_came_over_the_network(net: Net) -> None:
@@ -109,9 +113,9 @@ async def test_a_lie_is_refused_over_the_network_and_both_sides_keep_the_evidenc
     net.subnet.turn_of(0)
     await liar.proposing.look()
     assert queued(liar) == []
-    judges = {each.judge for each in liar.ledger.write_now(records.evidence)}
+    judges = {each.judge for each in liar.ledger.write_now(evidence.newest)}
     assert judges == {second.keypair.ss58, third.keypair.ss58}
-    (found,) = second.ledger.write_now(records.evidence)
+    (found,) = second.ledger.write_now(evidence.newest)
     assert {each.field for each in found.differences} == {"recall", "latency_ms"}
 
 
@@ -138,6 +142,30 @@ async def test_only_who_signs_the_request_for_this_validator_and_once_is_heard(n
     assert (status, said["verdict"], said["signature"]) == (403, "no_permit", None)
 
 
+async def test_a_proposal_of_a_reorganized_block_is_refused_and_kept_as_evidence(net: Net) -> None:
+    proposer, second, _ = (each.keypair for each in net.subnet.validators)
+    asked = net.subnet.validators[1]
+    net.subnet.turn_of(0)
+    net.subnet.finality[HASH] = Finality.REORGANIZED
+    body = proposed(proposer)
+    status, said = await net.post(asked, body, net.headers(body, proposer, second))
+    assert (status, said["verdict"], said["signature"]) == (409, "reorganized", None)
+    (found,) = asked.ledger.write_now(evidence.newest)
+    assert (found.verdict, found.proposer, found.block) == ("reorganized", proposer.ss58, FIRST_BLOCK)
+
+
+async def test_a_ranking_leaves_with_signatures_that_came_over_the_network(net: Net) -> None:
+    proposer, second, third = net.subnet.validators
+    for each in net.subnet.validators:
+        each.offer_ranking()
+    net.subnet.turn_of(0)
+    await proposer.proposing.look()
+    (bundle,) = queued(proposer)
+    signers = {each["hotkey"] for each in bundle["cosignatures"]}  # type: ignore[attr-defined]  # JSON
+    assert (bundle["kind"], signers) == ("ranking", {second.keypair.ss58, third.keypair.ss58})
+    assert second.candidate("ranking").state is third.candidate("ranking").state is CandidateState.SETTLED
+
+
 async def test_no_garbage_is_an_error_of_the_validator(net: Net) -> None:
     proposer, second, _ = (each.keypair for each in net.subnet.validators)
     asked, good = net.subnet.validators[1], json.loads(proposed(proposer))
@@ -161,20 +189,20 @@ async def test_no_garbage_is_an_error_of_the_validator(net: Net) -> None:
             assert status in (400, 422), (path, body[:60], status)
     large = json.dumps(good).encode() + b" " * 1_100_000
     assert (await net.post(asked, large, net.headers(large, proposer, second)))[0] == 413
-    assert asked.ledger.write_now(records.evidence) == [], "garbage names nobody"
+    assert asked.ledger.write_now(evidence.newest) == [], "garbage names nobody"
 
 
 async def test_a_bundle_with_one_signature_settles_nothing(net: Net) -> None:
     proposer, second, _ = (each.keypair for each in net.subnet.validators)
     asked = net.subnet.validators[1]
     asked.offer(SCORES)
-    body = msgspec.json.encode(api.BundledScores(payload=msgspec.Raw(proposal(proposer).document)))
+    body = msgspec.json.encode(api.BundledOutput(payload=msgspec.Raw(proposal(proposer).document)))
     status, said = await net.post(asked, body, net.headers(body, proposer, second), api.BUNDLE.path)
     assert status == 422
     assert "at least 2 must" in json.dumps(said)
     document = json.loads(proposal(proposer).document)
     document["cosignatures"] = [{"hotkey": second.ss58, "signature": "0x00"}] * (COSIGNATURES_MOST + 1)
-    body = msgspec.json.encode(api.BundledScores(payload=msgspec.Raw(json.dumps(document).encode())))
+    body = msgspec.json.encode(api.BundledOutput(payload=msgspec.Raw(json.dumps(document).encode())))
     status, said = await net.post(asked, body, net.headers(body, proposer, second), api.BUNDLE.path)
     assert (status, "at most 128 are read" in json.dumps(said)) == (422, True)
     assert asked.candidate().state is CandidateState.WAITING
@@ -190,3 +218,33 @@ async def test_a_validator_that_does_not_answer_does_not_hold_up_the_others(net:
         await proposer.proposing.look()
     (bundle,) = queued(proposer)
     assert [each["hotkey"] for each in bundle["cosignatures"]] == [third.keypair.ss58]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", [api.PROPOSE.path, api.BUNDLE.path])
+async def test_nothing_is_read_for_who_holds_no_permit_and_what_is_large_is_read_in_a_thread(
+    net: Net, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    proposer, second, _ = (each.keypair for each in net.subnet.validators)
+    asked, read_in = net.subnet.validators[1], list[int]()
+
+    def read(*_: object) -> None:
+        read_in.append(threading.get_ident())
+        raise MalformedProposal("read")
+
+    monkeypatch.setattr(peers_app_module, "read_proposal", read)
+    monkeypatch.setattr(peers_app_module, "read_bundle", read)
+    for padding in (0, 20_000):
+        body = json.dumps({"payload": {"pad": "x" * padding}, "block_hash": HASH.hex()}).encode()
+        stranger = key(77)
+        assert (await net.post(asked, body, net.headers(body, stranger, second), path))[0] == 403
+        assert (await net.post(asked, body, net.headers(body, proposer, second), path))[0] == 422
+    here = threading.get_ident()
+    assert [each == here for each in read_in] == [True, False]
+
+
+@pytest.mark.parametrize("path", [api.PROPOSE.path, api.BUNDLE.path])
+async def test_while_the_chain_was_not_read_nobody_is_heard(net: Net, path: str) -> None:
+    proposer, second, _ = (each.keypair for each in net.subnet.validators)
+    asked, body = net.subnet.validators[1], proposed(proposer)
+    asked.cosigner._ports = msgspec.structs.replace(asked.cosigner._ports, metagraph=lambda: None)
+    assert (await net.post(asked, body, net.headers(body, proposer, second), path))[0] == 425

@@ -12,12 +12,14 @@ from engram.hotkeys import Keypair, PublicKey, ss58
 from engram.ledger import open_inline
 from engram.relay import MinerScore, scores_payload
 from engram.relay.finality import Finality
+from engram.relay.model import RankingPayload
 from engram.relay.quorum import records
 from engram.relay.quorum.cosigner import Cosigner, CosignerPorts
 from engram.relay.quorum.model import Candidate, Proposal, QuorumTerms, Reading
 from engram.relay.quorum.proposals import read_bundle, read_proposal
 from engram.relay.quorum.proposing import Proposing, ProposingPorts
 from engram.relay.quorum.subnet_now import Peer
+from engram.relay.rules import ranking_payload
 from engram.relay.signer import PayloadSigner
 from engram.telemetry.metrics import Metrics
 from tests.validator.benches import NETUID, key, metagraph, neuron
@@ -28,6 +30,8 @@ HASH = bytes(range(32))
 FIRST_BLOCK = epoch_of(5_000, NETUID, TEMPO).first_block
 """Of the epoch that tests play in."""
 EPOCH = epoch_of(5_000, NETUID, TEMPO).index
+WEIGHTS = {7: 0.9, 9: 0.1}
+"""Of the ranking, by uid."""
 SCORES = {"7": MinerScore(0.9, 120.0, 1.0), "9": MinerScore(0.1, None, 0.5)}
 
 
@@ -36,6 +40,20 @@ def proposal(
 ) -> Proposal:
     payload = scores_payload(scores, netuid=NETUID, block=block, uid=1, round_ts=ts)
     return read_proposal(PayloadSigner.of(keypair).sign(msgspec.json.encode(payload)).body, HASH.hex())
+
+
+def ranking_proposal(
+    keypair: Keypair, weights: Mapping[int, float] = WEIGHTS, block: int = FIRST_BLOCK, hotkeys: int = 0
+) -> Proposal:
+    return read_proposal(
+        PayloadSigner.of(keypair).sign(msgspec.json.encode(ranking(weights, block, hotkeys))).body, HASH.hex()
+    )
+
+
+def ranking(weights: Mapping[int, float], block: int = FIRST_BLOCK, hotkeys: int = 0) -> RankingPayload:
+    """A ranking by these weights; miners have the keys of their uids, or those `hotkeys` above."""
+    miners = {(uid, key(uid + hotkeys).ss58): weight for uid, weight in weights.items()}
+    return ranking_payload(miners, netuid=NETUID, block=block, uid=1, round_ts=NOW)
 
 
 class Subnet:
@@ -48,6 +66,10 @@ class Subnet:
         self.terms = QuorumTerms(netuid=NETUID, **terms)  # type: ignore[arg-type]  # of the tests
         self.away: set[PublicKey] = set()
         self.finality: dict[bytes, Finality] = {}
+        self.accepted: set[str] | None = None
+        """signed_hash of what the receiver shows; None: it cannot be asked."""
+        self.held: dict[int, frozenset[PublicKey]] = {}
+        """Who held a permit at a block, where that is known."""
         self.validators = [Validator(self, each, folder) for each in self.keys]
 
     def metagraph(self) -> object:
@@ -56,6 +78,12 @@ class Subnet:
 
     async def guard(self, block: int, block_hash: bytes | None) -> Finality:
         return self.finality.get(block_hash or b"", Finality.FINAL)
+
+    async def has_accepted(self, signed_hash: str) -> bool | None:
+        return None if self.accepted is None else signed_hash in self.accepted
+
+    async def holders_at(self, block: int) -> frozenset[PublicKey] | None:
+        return self.held.get(block)
 
     def turn_of(self, number: int) -> None:
         """Goes on to the block where this validator's turn begins."""
@@ -75,6 +103,7 @@ class Validator:
         self.path = None if folder is None else folder / keypair.ss58
         self.readings: list[Reading] = [Reading(FIRST_BLOCK, SCORES)]
         self.hints = 0
+        self.bound = 1_000
         self.start()
 
     def start(self) -> None:
@@ -92,6 +121,7 @@ class Validator:
                 guard=subnet.guard,
                 readings=lambda connection, block, blocks: self.readings,
                 metrics=self.metrics,
+                holders_at=subnet.holders_at,
             )
         )
         self.proposing = Proposing(
@@ -104,9 +134,11 @@ class Validator:
                 guard=subnet.guard,
                 peers=self.peers,
                 client=Directly(self),
-                bound=1_000,
+                bound=self.bound,
                 queued=self.hint,
                 metrics=self.metrics,
+                holders_at=subnet.holders_at,
+                accepted=subnet.has_accepted,
             )
         )
 
@@ -128,9 +160,14 @@ class Validator:
         epoch = epoch_of(block, NETUID, TEMPO).index
         return self.ledger.write_now(lambda c: records.offer(c, payload, epoch, HASH, NOW, audit))
 
-    def candidate(self) -> Candidate:
-        (found,) = self.ledger.write_now(lambda c: records.candidates(c, 1))
-        return found
+    def offer_ranking(self, weights: Mapping[int, float] = WEIGHTS, block: int = FIRST_BLOCK, hotkeys: int = 0) -> bool:
+        """Our own ranking, as weights are settled."""
+        payload, epoch = ranking(weights, block, hotkeys), epoch_of(block, NETUID, TEMPO).index
+        return self.ledger.write_now(lambda c: records.offer(c, payload, epoch, HASH, NOW))
+
+    def candidate(self, kind: str = "scores") -> Candidate:
+        found = self.ledger.write_now(lambda c: records.candidates(c, 10))
+        return next(each for each in found if each.kind == kind)
 
 
 class Directly:

@@ -5,7 +5,7 @@ import trio
 
 from actors import ChildSpec, StartFailed, SupervisorSpec, open_system
 from engram.http.app import App
-from engram.http.listener import http_job
+from engram.http.listener import Listener
 from engram.http.sockets import Address
 from tests.http.harness import SETTINGS, Raw, get, make_app
 
@@ -24,8 +24,8 @@ def slow_app() -> App:
 
 
 def tree(app: App, port: int = 0) -> SupervisorSpec:
-    start = lambda: http_job(app, "127.0.0.1", port, settings=SETTINGS, drain_s=2.0)  # noqa: E731 -- a ChildSpec's start
-    return SupervisorSpec("root", [ChildSpec("http", start, shutdown=3.0)])
+    listener = Listener("127.0.0.1", port, SETTINGS, 2.0)
+    return SupervisorSpec("root", [ChildSpec("http", lambda: listener.job(lambda: app), shutdown=3.0)])
 
 
 async def test_its_address_is_shown_in_the_tree_and_it_drains_when_the_tree_stops() -> None:

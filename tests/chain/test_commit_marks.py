@@ -1,0 +1,58 @@
+"""A commit of weights is found on the chain by its mark, in each form in which chains hold commits."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from engram.chain.read.view import View
+from engram.chain.submit.commit_marks import HeldCommit, find_commit
+
+COMMIT = bytes(range(200))
+MARK = hashlib.blake2b(COMMIT, digest_size=32).hexdigest()
+HEX = "0x" + COMMIT.hex()
+OTHER = "0x" + bytes(range(1, 201)).hex()
+
+
+class Holds:
+    """A chain that holds these commits, by item, and knows no other item."""
+
+    def __init__(self, held: Mapping[str, Any]) -> None:
+        self.held = held
+        self.types = self
+
+    def has_storage(self, pallet: str, item: str) -> bool:
+        return item in self.held
+
+    def storage_value(self, pallet: str, item: str, octets: bytes) -> Any:
+        return self.held[item]
+
+    async def entries(self, pallet: str, item: str, netuid: int) -> list[tuple[str, str]]:
+        return [("0x00", "0x00")]
+
+
+async def found(held: Mapping[str, Any], mark: str = MARK) -> HeldCommit | None:
+    return await find_commit(cast("View", Holds(held)), 450, mark)
+
+
+@pytest.mark.parametrize(
+    ("item", "commits", "expected"),
+    [
+        ("TimelockedWeightCommits", [("5Other", 7, OTHER, 9), ("5Ours", 8, HEX, 9)], HeldCommit(8)),
+        ("CRV3WeightCommits", [("5Other", OTHER, 9), ("5Ours", HEX, 9)], HeldCommit(None)),
+        ("WeightCommits", [("0x" + MARK, 8, 20, 30)], HeldCommit(8)),
+        ("TimelockedWeightCommits", [("5Other", 7, OTHER, 9)], None),
+        ("TimelockedWeightCommits", [("5Other", 7, "0xzz", 9), ("5Other", 7, "text", 9)], None),
+        ("TimelockedWeightCommits", [None, 5, ("5Ours",)], None),
+        ("WeightCommits", None, None),
+    ],
+)
+async def test_a_commit_is_found_by_its_mark_and_by_nothing_else(
+    item: str, commits: Any, expected: HeldCommit | None
+) -> None:
+    assert await found({item: commits}) == expected
+
+
+async def test_a_chain_without_commits_holds_none() -> None:
+    assert await found({}) is None
