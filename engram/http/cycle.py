@@ -6,11 +6,9 @@ those of a request come with the last message of its body (`"trailers"`, beyond 
 its own connection: an exception before the answer is a 500, after its head the connection is cut; an answer that is
 incomplete or does not match its declared length is cut, and its connection is not reused.
 
+Beyond ASGI: `http.disconnect` carries the Refused that ended a body (`"refused"`), which may still be answered;
+`extensions["engram.stream"]` sets a deadline for each part of a body instead of one for the whole, and
 `extensions["engram.hung_up"]` waits until the client has left, also while the rest of its body is not read.
-
-Beyond ASGI, `http.disconnect` carries the Refused that ended a body (`"refused"`), which the application may still
-answer, and `extensions["engram.stream"]` lets a handler of long bodies replace the deadline of the whole body by one
-for each part.
 """
 
 from collections.abc import Awaitable
@@ -135,9 +133,6 @@ class Cycle(Sender):
                 return {"type": "http.request", "body": b"", "more_body": False}
         if self._refused is None:
             await self._client_leaves()
-        return self._disconnect()
-
-    def _disconnect(self) -> Message:
         return {"type": "http.disconnect", "refused": self._refused}
 
     async def _body(self) -> Message:
@@ -146,12 +141,12 @@ class Cycle(Sender):
             event = await self._next()
             self._body_taken = True
             if event is None:
-                return self._disconnect()
+                return {"type": "http.disconnect", "refused": self._refused}
             self._received = event is END or self._connection.parser.take_end()
         except Refused as refused:
             self._refused = refused
             self._answer.keep = False
-            return self._disconnect()
+            return {"type": "http.disconnect", "refused": self._refused}
         if self._received:
             self._connection.transport.read_due = inf
         if event is END:
@@ -184,7 +179,8 @@ class Cycle(Sender):
                 connection.body_since = None
             if not data:
                 self._received = self._body_taken = True
-                self._ended_early()
+                self._answer.keep = False
+                self._refused = Refused(400, "incomplete_body", "the connection ended within the body")
                 return None
             self._parts = 0
             parser.feed(data)
@@ -207,14 +203,9 @@ class Cycle(Sender):
         transport.read_due = LATE
         return data
 
-    def _ended_early(self) -> None:
-        self._answer.keep = False
-        self._refused = Refused(400, "incomplete_body", "the connection ended within the body")
-
     async def _client_leaves(self) -> None:
         """Wait until the client disconnects or the answer ends; keep pipelined input, within a bound."""
-        connection = self._connection
-        transport, parser = connection.transport, connection.parser
+        transport, parser = self._connection.transport, self._connection.parser
         while not (self._ended or transport.broken):
             if parser.held >= _READ_AHEAD_BYTES:
                 self._idle = trio.Event()
@@ -252,15 +243,13 @@ class Cycle(Sender):
 
     async def __call__(self, message: Any) -> None:
         """Send a message of the application."""
-        kind = message["type"]
+        kind, headers = message["type"], message.get("headers", ())
         if kind == "http.response.start":
-            self._start(
-                message["status"], message.get("headers", ()), None, trailers=bool(message.get("trailers", False))
-            )
+            self._start(message["status"], headers, None, trailers=bool(message.get("trailers", False)))
         elif kind == "http.response.body":
             await self._send(message.get("body", b""), more=message.get("more_body", False))
         elif kind == "http.response.trailers":
-            await self._send_trailers(message.get("headers", ()), message.get("more_trailers", False))
+            await self._send_trailers(headers, message.get("more_trailers", False))
         else:
             raise ValueError(f"no such ASGI message: {kind}")
 
@@ -270,16 +259,12 @@ class Cycle(Sender):
         return self._send(body, more=False)
 
     def _start(self, status: int, headers: HeaderLines, length: int | None, *, trailers: bool = False) -> None:
-        server = self._connection.server
+        server, head = self._connection.server, self._head
         if server.draining and not self._connection.parser.holds_request():
             self._answer.keep = False
-        if not self._received and self._unwanted_body():
-            self._answer.keep = False
+        if not self._received and (head.expects or head.length > server.patience.discard_bytes):
+            self._answer.keep = False  # the rest of the request's body is too long to be read away
         self._answer.start(status, headers, length, server.date, trailers=trailers)
-
-    def _unwanted_body(self) -> bool:
-        """Return whether the rest of the request's body is too long to be discarded."""
-        return self._head.expects or (self._head.length > self._connection.server.patience.discard_bytes)
 
     async def _send(self, body: bytes, *, more: bool) -> None:
         if not self._answer.status:

@@ -61,8 +61,7 @@ class Observer(Protocol):
         ...
 
     def count_refusal(self, client: str) -> float:
-        """Count a request that is refused while its head is read against the rate of its address; return 0.0, or the
-        seconds to wait where there were too many."""
+        """Count a request refused at its head against the rate of its address; return 0.0, or the seconds to wait."""
         ...
 
     def dropped(self, code: str) -> None:
