@@ -275,7 +275,16 @@ async def test_resets_half_closes_and_cut_requests_leave_the_memory_and_the_task
     async with trio.open_nursery() as nursery:
         command = (sys.executable, "-c", SERVING)
         child = await nursery.start(partial(trio.run_process, command, capture_stdout=False, stdout=subprocess.PIPE))
-        port = int(await child.stdout.receive_some())
+
+        async def said() -> int:
+            """Return the number on its next line, which may come in pieces."""
+            line = b""
+            with trio.fail_after(30):
+                while not line.endswith(b"\n"):
+                    line += await child.stdout.receive_some()
+            return int(line)
+
+        port = await said()
         held, resident = Path(f"/proc/{child.pid}/fd"), Path(f"/proc/{child.pid}/statm")
 
         async def kib() -> int:
@@ -287,8 +296,7 @@ async def test_resets_half_closes_and_cut_requests_leave_the_memory_and_the_task
 
         async def tasks() -> int:
             child.send_signal(signal.SIGUSR1)
-            with trio.fail_after(30):
-                return int(await child.stdout.receive_some())
+            return await said()
 
         open_before = len(list(held.iterdir()))
         await break_off_many(port, requests // 5, connections)  # what is allocated once; later thousands add nothing
