@@ -87,6 +87,8 @@ class EmitterPorts(msgspec.Struct, frozen=True, kw_only=True):
     queued."""
     acknowledged_by: Callable[[], str] = lambda: ""
     """The key (ss58) that signed the last acknowledgement."""
+    receiver_pinned: bool = False
+    """Whether acknowledgements by one key alone count."""
     destination: str = ""
     """Names the receiver over restarts: its URL."""
     log_kept_s: float = records.LOG_KEPT_S
@@ -115,6 +117,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._ask_terms = ports.ask_terms
         self._destination = ports.destination
         self._acknowledged_by = ports.acknowledged_by
+        self._receiver_pinned = ports.receiver_pinned
         self._negotiates: bool | None = None
         """Whether the receiver has negotiated; None until that was read from the ledger."""
         self._settled = ports.settled
@@ -174,6 +177,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             lambda connection: records.status(
                 connection,
                 acknowledged_by=acknowledged_by,
+                receiver_pinned=self._receiver_pinned,
                 enabled=enabled,
                 failures_in_a_row=failures,
                 not_queued=not_queued,
