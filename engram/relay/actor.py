@@ -139,8 +139,8 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         """What was delivered last since the start, and so to this receiver."""
         self._failing: set[int] = set()
         """Streams whose last payload failed so; while none is doubted, the receiver was found well since."""
-        self._refused: dict[int, tuple[int, str]] = {}
-        """Streams that are refused while others are not: how often in a row, and why."""
+        self._refused: dict[int, tuple[int, str, str]] = {}
+        """Streams that are refused while others are not: how often in a row, why, and their names."""
         self._stopping = False
         self._failures_in_a_row = 0
 
@@ -170,7 +170,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def _status(self) -> RelayStatus:
         enabled, failures = self._receiver is not None, self._failures_in_a_row
-        held = [f"stream {stream}: {reason}" for stream, (_, reason) in self._refused.items()]
+        held = [f"stream {name}: {reason}" for _, reason, name in self._refused.values()]
         not_queued, held_back = self._losses.payloads, self._door.reason or "; ".join(held)
         acknowledged_by = self._acknowledged_by()
         return await self._ledger.read(
@@ -365,7 +365,8 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         """Write the outcome of an attempt; return what is to be sent next, claimed in the same transaction."""
         now = self._clock.now()
         is_alone = is_of_the_signer(outcome) and bool(self._well - {entry.stream_id})
-        refusals = self._refused.get(entry.stream_id, (0, ""))[0] if is_alone else None
+        refusals = self._refused.get(entry.stream_id, (0, "", ""))[0] if is_alone else None
+        refused = ""
         was_well = entry.stream_id in self._failing
         decision = decide(entry.attempts, outcome, now, self._policy, self._rng, refusals, was_well=was_well)
         door = self._door if is_alone else after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
@@ -374,7 +375,9 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         unsent: list[Entry] = []
 
         def settle(connection: Connection) -> Entry | None:
+            nonlocal refused
             records.settle(connection, entry, outcome, decision, now)
+            refused = records.stream_name(connection, entry.stream_id) if is_alone else ""
             if not goes_on:
                 return None
             unsent.clear()
@@ -392,7 +395,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             self._settled(entry)
         else:
             self._count_failure()
-        self._note_stream(entry.stream_id, outcome, refusals)
+        self._note_stream(entry.stream_id, outcome, refusals, refused)
         if is_alone:
             self._hold_back(self._door, outcome)
         else:
@@ -422,7 +425,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         elif is_well(outcome):
             self._failing.discard(stream)
 
-    def _note_stream(self, stream: int, outcome: Outcome, refusals: int | None) -> None:
+    def _note_stream(self, stream: int, outcome: Outcome, refusals: int | None, name: str) -> None:
         """Note whether the receiver refuses a stream; `refusals` of those before, where it refuses that one alone."""
         if is_of_the_signer(outcome):
             self._well.discard(stream)
@@ -430,9 +433,9 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             self._well.add(stream)
             self._refused.pop(stream, None)
         if refusals is not None:
-            self._refused[stream] = refusals + 1, describe(outcome)
+            self._refused[stream] = refusals + 1, describe(outcome), name
             if refusals == 0:
-                log.error("relay stream refused", stream=stream, reason=describe(outcome), see=REFUSALS_COME_FROM)
+                log.error("relay stream refused", stream=name, reason=describe(outcome), see=REFUSALS_COME_FROM)
 
     def _count_failure(self) -> None:
         self._failures_in_a_row += 1

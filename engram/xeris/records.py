@@ -231,7 +231,9 @@ def search(connection: Connection, wanted: Wanted, limit: int) -> list[AcceptedH
     return [AcceptedHead(**_head(row)) for row in rows]
 
 
-def _of_kinds(query: Select[Any], kind: str | None, limit: int, *, newest_first: bool = True) -> CompoundSelect[Any]:
+def _of_kinds(
+    query: Select[*tuple[Any, ...]], kind: str | None, limit: int, *, newest_first: bool = True
+) -> CompoundSelect[*tuple[Any, ...]]:
     """Return the first rows of a query of one subnet, of each kind by the index of its own where none is named.
 
     By the order of their numbers alone, what is looked for of a small subnet would be all that was accepted of others.

@@ -257,7 +257,7 @@ async def test_a_refused_key_does_not_hold_up_the_streams_of_others(
         assert waits[1] < waits[2] < waits[3], "it grows"
         found = await status(ref)
         assert (found.outbox_pending, found.dlq_abandoned) == (1, 0)
-        assert found.held_back.endswith(": the receiver answered 403")
+        assert found.held_back == f"stream 450/{SIGNER.hotkey}/memory: the receiver answered 403"
         assert receiver.metrics.registry.get_sample_value("engram_relay_held_back") == 1
         receiver.next_outcome = lambda attempt: Answered(200)
         await trio.sleep(361)
