@@ -402,8 +402,9 @@ class RelaySettings(Section, frozen=True):
     """The receiver may be one of the original, which takes engram-v1 alone and signs nothing: it is sent to as that
     when it answers 404, 405, 410 or 501 to GET /schemas. Otherwise such a receiver is held back."""
     receiver_key: str = ""
-    """Key (ss58) that must have signed the receiver's acknowledgements; empty: whichever key an answer names. The one
-    of the last acknowledgement is shown in the status."""
+    """Key (ss58) that must have signed the receiver's acknowledgements; empty: whichever key an answer names, which the
+    start, `engram doctor` and the status warn of, and which mainnet refuses without https. The one of the last
+    acknowledgement is shown in the status."""
     timeout_s: Seconds = 10.0
     attempts: Count = 10
     backoff_min_s: Seconds = 10.0

@@ -122,6 +122,14 @@ def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[
                 "stays unknown and keeps its place; name a JSON-RPC node of the network",
             )
         )
+    if {"gateway", "validator"} & set(roles) and _believes_any_receiver(settings):
+        found.append(
+            Forbidden(
+                "relay.receiver_key",
+                "is not set: whoever answers at relay.url is believed to be the receiver, whatever key it signs with, "
+                "and what it acknowledges is never sent again; set it to the key that the receiver's operator names",
+            )
+        )
     return found
 
 
@@ -256,6 +264,25 @@ def _relay_tool(settings: Settings) -> Iterator[Forbidden]:
     if bool(settings.relay.tool_url) != bool(settings.relay.tool):
         missing = "relay.tool" if settings.relay.tool_url else "relay.tool_url"
         yield Forbidden(missing, "is missing: a tool is named by its server's URL and its own name")
+
+
+def _relay_receiver(settings: Settings) -> Iterator[Forbidden]:
+    relay = settings.relay
+    if relay.receiver_key and not _HOTKEY.fullmatch(relay.receiver_key):
+        yield Forbidden("relay.receiver_key", f"{relay.receiver_key!r} is not a hotkey (ss58)")
+    if settings.environment != "mainnet" or urlsplit(relay.url).scheme != "http" or _is_loopback_url(relay.url):
+        return
+    if relay.original_receiver:
+        yield Forbidden("relay.url", "is not https, and an original receiver signs nothing: anyone could answer for it")
+    elif not relay.receiver_key:
+        text = "is not https, and anyone on the network path could acknowledge payloads: set relay.receiver_key, or "
+        yield Forbidden("relay.url", text + "use https")
+
+
+def _believes_any_receiver(settings: Settings) -> bool:
+    relay = settings.relay
+    is_elsewhere = bool(relay.url) and not _is_loopback_url(relay.url)
+    return is_elsewhere and not relay.receiver_key and not relay.original_receiver
 
 
 def _relay_peers(settings: Settings) -> Iterator[Forbidden]:
@@ -519,6 +546,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _phone,
         _relay_backoff,
         _relay_tool,
+        _relay_receiver,
         _rpc,
         _akash_owner,
         _akash_backend,
@@ -530,7 +558,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _chain_reset,
     ),
     "facilitator": (_facilitator_doors,),
-    "validator": (_validator, _relay_backoff, _relay_peers, _chain_reset),
+    "validator": (_validator, _relay_backoff, _relay_receiver, _relay_peers, _chain_reset),
     "worker": (_worker,),
     "miner": (_miner_signatures, _embedding_server, _announcement),
 }

@@ -32,6 +32,12 @@ async def ended(child: int) -> int:
     return await trio.to_thread.run_sync(lambda: os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
+def kill(child: int) -> None:
+    """End a child that still runs, and wait for it."""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
 def _fork(work: Callable[[], Awaitable[None]], kill_at: str, within_s: float) -> int:
     sys.stdout.flush()
     sys.stderr.flush()

@@ -164,7 +164,7 @@ LIST: Final = Route(
     NoBody,
     Response(200, "A page.", IntelligencePage),
     parameters=(
-        Parameter("netuid", "query", "The subnet; 450 when left out."),
+        Parameter("netuid", "query", "The subnet; the first that the receiver serves when left out."),
         Parameter("kind", "query", "scores, memory, ranking, gap or anchor; all when left out or empty."),
         Parameter("before", "query", "`next` of the page before."),
         Parameter("limit", "query", "At most 100; 20 when left out. A page has fewer where its documents are large."),
@@ -188,7 +188,7 @@ EVENTS: Final = Route(
     Response(200, "The stream.", IntelligenceSummary),
     others=(Response(503, "Too many event streams are open.", Failure),),
     parameters=(
-        Parameter("netuid", "query", "The subnet; 450 when left out."),
+        Parameter("netuid", "query", "The subnet; the first that the receiver serves when left out."),
         Parameter("kind", "query", "scores, memory, ranking, gap or anchor; all when left out or empty."),
         Parameter("Last-Event-ID", "header", "The id of the last event that was received."),
     ),

@@ -19,7 +19,7 @@ from engram.ledger import Ledger
 from engram.ledger.singletons import wait_for_turn
 from engram.relay import records
 from engram.relay.finality import FinalBlocks, Finality, FinalityGuard
-from engram.relay.model import Entry, EntryState, Outcome, RelayStatus, Unreachable
+from engram.relay.model import Answered, Entry, EntryState, Outcome, RelayStatus, Unreachable
 from engram.relay.negotiation import NotKnown, Terms
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
@@ -33,6 +33,7 @@ from engram.relay.rules import (
     decide,
     describe,
     is_of_the_signer,
+    is_well,
     log_status,
     shut,
 )
@@ -86,6 +87,8 @@ class EmitterPorts(msgspec.Struct, frozen=True, kw_only=True):
     queued."""
     acknowledged_by: Callable[[], str] = lambda: ""
     """The key (ss58) that signed the last acknowledgement."""
+    receiver_pinned: bool = False
+    """Whether acknowledgements by one key alone count."""
     destination: str = ""
     """Names the receiver over restarts: its URL."""
     log_kept_s: float = records.LOG_KEPT_S
@@ -114,6 +117,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._ask_terms = ports.ask_terms
         self._destination = ports.destination
         self._acknowledged_by = ports.acknowledged_by
+        self._receiver_pinned = ports.receiver_pinned
         self._negotiates: bool | None = None
         """Whether the receiver has negotiated; None until that was read from the ledger."""
         self._settled = ports.settled
@@ -129,8 +133,14 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._door = Door()
         self._well: set[int] = set()
         """Streams to the last payload of which the receiver gave an answer that does not refuse them."""
-        self._refused: dict[int, tuple[int, str]] = {}
-        """Streams that are refused while others are not: how often in a row, and why."""
+        self._is_doubted = False
+        """A payload failed in a way that may be the receiver's fault: it is asked before anything else is sent."""
+        self._acknowledged: Signed | None = None
+        """What was delivered last since the start, and so to this receiver."""
+        self._failing: set[int] = set()
+        """Streams whose last payload failed so; while none is doubted, the receiver was found well since."""
+        self._refused: dict[int, tuple[int, str, str]] = {}
+        """Streams that are refused while others are not: how often in a row, why, and their names."""
         self._stopping = False
         self._failures_in_a_row = 0
 
@@ -160,13 +170,14 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def _status(self) -> RelayStatus:
         enabled, failures = self._receiver is not None, self._failures_in_a_row
-        held = [f"stream {stream}: {reason}" for stream, (_, reason) in self._refused.items()]
+        held = [f"stream {name}: {reason}" for _, reason, name in self._refused.values()]
         not_queued, held_back = self._losses.payloads, self._door.reason or "; ".join(held)
         acknowledged_by = self._acknowledged_by()
         return await self._ledger.read(
             lambda connection: records.status(
                 connection,
                 acknowledged_by=acknowledged_by,
+                receiver_pinned=self._receiver_pinned,
                 enabled=enabled,
                 failures_in_a_row=failures,
                 not_queued=not_queued,
@@ -188,7 +199,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             if room <= 0:
                 await self._grew.wait()
                 continue
-            if not await self._negotiate():
+            if not await self._negotiate() or not await self._is_well(receiver):
                 continue
             entries, held, due_at = await self._claim(room)
             for entry in entries:
@@ -242,6 +253,29 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         now_s = self._clock.monotonic()
         self._hold_back(shut(self._door, found.outcome, now_s, self._policy, self._rng), found.outcome)
         return False
+
+    async def _is_well(self, receiver: Submits) -> bool:
+        """Return whether the receiver may be sent to; where that is in doubt, ask it, and hold it back."""
+        if not self._is_doubted:
+            return True
+        outcome = await self._asked(receiver)
+        if is_well(outcome):
+            self._is_doubted = False
+            self._hold_back(Door(), outcome)
+            return True
+        self._count_failure()
+        self._door = shut(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
+        self._metrics.relay_held_back.set(True)
+        tell = log.error if self._failures_in_a_row >= ALERT_AFTER else log.warning
+        tell("relay receiver is down", reason=self._door.reason)
+        return False
+
+    async def _asked(self, receiver: Submits) -> Outcome:
+        """Give the receiver again what it acknowledged last, which changes nothing, or ask for its schemas."""
+        if self._negotiates and self._acknowledged is not None:
+            return await receiver.submit(self._acknowledged)
+        found = None if self._ask_terms is None else await self._ask_terms(bool(self._negotiates))
+        return found.outcome if isinstance(found, NotKnown) else Answered(200)
 
     async def _claim(self, room: int) -> tuple[list[Entry], list[Entry], float | None]:
         """Claim at most `room` entries that may be sent; return as well those that are due and whose blocks are to be
@@ -331,14 +365,19 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         """Write the outcome of an attempt; return what is to be sent next, claimed in the same transaction."""
         now = self._clock.now()
         is_alone = is_of_the_signer(outcome) and bool(self._well - {entry.stream_id})
-        refusals = self._refused.get(entry.stream_id, (0, ""))[0] if is_alone else None
-        decision = decide(entry.attempts, outcome, now, self._policy, self._rng, refusals)
+        refusals = self._refused.get(entry.stream_id, (0, "", ""))[0] if is_alone else None
+        refused = ""
+        was_well = entry.stream_id in self._failing
+        decision = decide(entry.attempts, outcome, now, self._policy, self._rng, refusals, was_well=was_well)
         door = self._door if is_alone else after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
-        goes_on = door.is_open and not self._stopping
+        self._note_doubt(entry.stream_id, outcome)
+        goes_on = door.is_open and not self._is_doubted and not self._stopping
         unsent: list[Entry] = []
 
         def settle(connection: Connection) -> Entry | None:
+            nonlocal refused
             records.settle(connection, entry, outcome, decision, now)
+            refused = records.stream_name(connection, entry.stream_id) if is_alone else ""
             if not goes_on:
                 return None
             unsent.clear()
@@ -349,13 +388,14 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._metrics.relay_sends.labels(log_status(outcome)).inc()
         delivered = decision.state is EntryState.DELIVERED
         if delivered:
+            self._acknowledged = Signed(entry.signed or b"", entry.signed_hash or "")
             self._failures_in_a_row = 0
             self._metrics.relay_failures_in_a_row.set(0)
             self._metrics.relay_lag_seconds.observe(max(0.0, now - entry.created_at))
             self._settled(entry)
         else:
             self._count_failure()
-        self._note_stream(entry.stream_id, outcome, refusals)
+        self._note_stream(entry.stream_id, outcome, refusals, refused)
         if is_alone:
             self._hold_back(self._door, outcome)
         else:
@@ -378,7 +418,14 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                 self._terms_until = 0.0  # it may take other schemas by now
             log.error("relay payload not sent", entry=entry.id, state=str(entry.state), reason=entry.last_reason)
 
-    def _note_stream(self, stream: int, outcome: Outcome, refusals: int | None) -> None:
+    def _note_doubt(self, stream: int, outcome: Outcome) -> None:
+        if blame(outcome) is Blame.EITHER:
+            self._failing.add(stream)
+            self._is_doubted = True
+        elif is_well(outcome):
+            self._failing.discard(stream)
+
+    def _note_stream(self, stream: int, outcome: Outcome, refusals: int | None, name: str) -> None:
         """Note whether the receiver refuses a stream; `refusals` of those before, where it refuses that one alone."""
         if is_of_the_signer(outcome):
             self._well.discard(stream)
@@ -386,9 +433,9 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             self._well.add(stream)
             self._refused.pop(stream, None)
         if refusals is not None:
-            self._refused[stream] = refusals + 1, describe(outcome)
+            self._refused[stream] = refusals + 1, describe(outcome), name
             if refusals == 0:
-                log.error("relay stream refused", stream=stream, reason=describe(outcome), see=REFUSALS_COME_FROM)
+                log.error("relay stream refused", stream=name, reason=describe(outcome), see=REFUSALS_COME_FROM)
 
     def _count_failure(self) -> None:
         self._failures_in_a_row += 1

@@ -303,6 +303,8 @@ class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why nothing is sent at present; empty: the receiver is well."""
     acknowledged_by: str = ""
     """Key (ss58) that signed the last acknowledgement since the process started; see relay.receiver_key."""
+    receiver_pinned: bool = False
+    """Whether relay.receiver_key is set; else whoever answers at relay.url is believed."""
     not_anchored: str = ""
     """Why what is delivered stays `accepted`; empty: it is anchored in time."""
     acknowledgement_lag_s: float | None = None

@@ -7,14 +7,24 @@ waits is the only one that is ever sent; streams do not wait for each other.
 |---------------------------------------|----------------------|----------------------|--------------|--------------|
 | 2xx                                   |                      | delivered            | goes on      | is well      |
 | 400, 409, 410, 413, 422               | the payload          | parked, gap marker   | goes on      | is well      |
-| 408, 425, 429, 5xx, none (unknown)    | this moment          | pending, one attempt | waits        |              |
-| the same at the tenth attempt         |                      | parked, gap marker   | goes on      |              |
+| 408, 425, 429                         | this moment          | pending, one attempt | waits        |              |
+| other 5xx, none (unknown)             | either               | pending, no attempt  | waits        | is asked     |
+| the same again, since it was well     | the payload          | pending, one attempt | waits        | is asked     |
+| either, at the tenth attempt          |                      | parked, gap marker   | goes on      |              |
 | 401, 402, 403, 404, other 4xx, 3xx    | the receiver         | pending, no attempt  | waits        | is held back |
 | the same, while other streams do well | the stream's signer  | pending, no attempt  | is held back |              |
 | 502, 504, nothing left this machine   | the receiver         | pending, no attempt  | waits        | is held back |
 
-502 and 504 are what a proxy says of a receiver that it does not reach. 503 may be the receiver's own word, and where a
-payload was sent and no answer came it may be the payload that broke it: both use up attempts.
+502 and 504 are what a proxy says of a receiver that it does not reach. 500, 503 or no answer may mean that the receiver
+is down, or that this very payload breaks it. To tell, the receiver is asked before anything else is sent: it is given
+again what it has acknowledged last, or, where there is nothing of that kind, asked for its schemas.
+
+| it answers that with                  | the receiver | and the payload that failed                                  |
+|---------------------------------------|--------------|--------------------------------------------------------------|
+| anything below 500                    | is well      | is tried again in its time; if it fails again, that counts   |
+| 5xx, nothing                          | is held back | waits with all others: nothing is sent, no attempt is used   |
+
+So an outage parks nothing, however it shows, and a payload that alone breaks its receiver is parked in the end.
 
 A refusal of one key, or of one kind, does not hold up what the receiver takes: where the last answer to another stream
 was none of those, that stream alone waits, 10 s, 20 s, … 300 s.
@@ -66,6 +76,7 @@ JITTER = 0.2
 OF_THE_PAYLOAD = frozenset({400, 409, 410, 413, 422})
 """Would be given again to the same bytes."""
 OF_THE_MOMENT = frozenset({408, 425, 429})
+"""The receiver has looked at the payload, or at its sender, and will look again."""
 UNREACHED = frozenset({502, 504})
 """Of a proxy that does not reach the receiver."""
 
@@ -84,6 +95,8 @@ class Blame(enum.Enum):
     NOTHING = "nothing"
     PAYLOAD = "payload"
     MOMENT = "moment"
+    EITHER = "either"
+    """Of the payload or of the receiver: it is asked for something else."""
     RECEIVER = "receiver"
 
 
@@ -116,16 +129,16 @@ def blame(outcome: Outcome) -> Blame:
         case Unreachable():
             return Blame.RECEIVER
         case Unknown():
-            return Blame.MOMENT
+            return Blame.EITHER
         case Answered():
             status = outcome.http_status
             if 200 <= status < 300:
                 return Blame.NOTHING
             if status in OF_THE_PAYLOAD:
                 return Blame.PAYLOAD
-            if status in UNREACHED:
-                return Blame.RECEIVER
-            return Blame.MOMENT if status in OF_THE_MOMENT or status >= 500 else Blame.RECEIVER
+            if status in OF_THE_MOMENT:
+                return Blame.MOMENT
+            return Blame.RECEIVER if status < 500 or status in UNREACHED else Blame.EITHER
         case _:
             assert_never(outcome)
 
@@ -135,12 +148,29 @@ def is_of_the_signer(outcome: Outcome) -> bool:
     return isinstance(outcome, Answered) and outcome.http_status not in UNREACHED and blame(outcome) is Blame.RECEIVER
 
 
+def is_well(outcome: Outcome) -> bool:
+    """Return whether a receiver that answers so to something else than the payload that failed is well.
+
+    >>> [is_well(each) for each in (Answered(200), Answered(429), Answered(503), Unknown("cut off"))]
+    [True, True, False, False]
+    """
+    return isinstance(outcome, Answered) and outcome.http_status < 500
+
+
 def decide(
-    attempts: int, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random, refusals: int | None = None
+    attempts: int,
+    outcome: Outcome,
+    now: float,
+    policy: RetryPolicy,
+    rng: Random,
+    refusals: int | None = None,
+    *,
+    was_well: bool = True,
 ) -> Decision:
     """Decide what becomes of an entry whose attempt number `attempts` (from 1) ended so.
 
-    With `refusals`, of those before in a row, its stream alone is held back.
+    With `refusals`, of those before in a row, its stream alone is held back. `was_well` says that the receiver has
+    answered something else since this stream's attempt before, which failed too.
     """
     reason = describe(outcome)
     match blame(outcome):
@@ -151,10 +181,12 @@ def decide(
         case Blame.RECEIVER:
             wait_s = 0.0 if refusals is None else backoff_s(refusals, policy, rng)
             return Decision(EntryState.PENDING, attempts - 1, now + wait_s, reason)
-        case Blame.MOMENT:
-            if attempts >= policy.attempts:
+        case Blame.MOMENT | Blame.EITHER as found:
+            if found is Blame.EITHER and not was_well:
+                attempts -= 1
+            elif attempts >= policy.attempts:
                 return Decision(EntryState.ABANDONED, attempts, now, reason)
-            wait_s = backoff_s(attempts - 1, policy, rng)
+            wait_s = backoff_s(max(0, attempts - 1), policy, rng)
             if isinstance(outcome, Answered) and outcome.retry_after_s is not None:
                 wait_s = max(wait_s, min(outcome.retry_after_s, RETRY_AFTER_MAX_S))
             return Decision(EntryState.PENDING, attempts, now + wait_s, reason)
@@ -167,7 +199,7 @@ def after(door: Door, outcome: Outcome, now: float, policy: RetryPolicy, rng: Ra
     match blame(outcome):
         case Blame.NOTHING | Blame.PAYLOAD:
             return Door()
-        case Blame.MOMENT:
+        case Blame.MOMENT | Blame.EITHER:
             return door if door.is_open else msgspec.structs.replace(door, opens_at=now)
         case Blame.RECEIVER:
             return shut(door, outcome, now, policy, rng)

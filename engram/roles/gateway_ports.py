@@ -298,6 +298,7 @@ class GatewayPorts:
             receiver=receiver,
             ask_terms=receiver.ask_terms if receiver else None,
             acknowledged_by=lambda: receiver.acknowledged_by if receiver else "",
+            receiver_pinned=bool(settings.receiver_key),
             destination=settings.url,
             log_kept_s=settings.log_days * 86_400.0,
             keyring=p.keyring,

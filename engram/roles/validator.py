@@ -172,6 +172,7 @@ class ValidatorPorts:
             receiver=receiver,
             ask_terms=receiver.ask_terms if receiver else None,
             acknowledged_by=lambda: receiver.acknowledged_by if receiver else "",
+            receiver_pinned=bool(relay.receiver_key),
             destination=relay.url,
             log_kept_s=relay.log_days * 86_400.0,
             keyring=p.keyring,

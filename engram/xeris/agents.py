@@ -17,7 +17,9 @@ from engram.xeris.records import Wanted
 SCHEME: Final = "engram://intelligence/"
 _SHOWN: Final = 50
 
-Netuid = Annotated[int, Meta(ge=0, le=65_535, description="The subnet.")]
+Netuid = Annotated[
+    int, Meta(ge=0, le=65_535, description="The subnet; the first that this receiver serves when left out.")
+]
 Kind = Annotated[
     Literal["scores", "memory", "ranking", "inference", "gap", "anchor"],
     Meta(description="scores: what validators found of miners; memory: what a gateway knows of its nodes."),
@@ -28,7 +30,7 @@ Block = Annotated[int, Meta(ge=0, lt=2**53)]
 class Search(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Arguments of `search`."""
 
-    netuid: Netuid = 450
+    netuid: Netuid | None = None
     kind: Kind | None = None
     signer: Annotated[str, Meta(max_length=64, description="Hotkey (ss58) that signed.")] | None = None
     from_block: Block | None = None
@@ -42,7 +44,7 @@ class Search(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Latest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Arguments of `latest`."""
 
-    netuid: Netuid = 450
+    netuid: Netuid | None = None
     kind: Kind = "scores"
 
 
@@ -60,7 +62,8 @@ class Found(Struct, frozen=True, kw_only=True):
 
 
 def catalog(ledger: Ledger, netuids: tuple[int, ...]) -> Catalog:
-    """Return what the server offers."""
+    """Return what the server offers, of the subnets that the receiver serves."""
+    first = next(iter(netuids), 0)
 
     async def search(given: Search, _: Caller) -> Found:
         try:
@@ -68,7 +71,7 @@ def catalog(ledger: Ledger, netuids: tuple[int, ...]) -> Catalog:
         except MalformedHotkey as error:
             raise ToolFailed(f"signer: {error}") from None
         wanted = Wanted(
-            netuid=given.netuid,
+            netuid=first if given.netuid is None else given.netuid,
             kind=given.kind,
             signer=signer,
             from_block=given.from_block,
@@ -97,9 +100,10 @@ def catalog(ledger: Ledger, netuids: tuple[int, ...]) -> Catalog:
             raise ToolFailed("the receiver's ledger does not answer: try again") from None
 
     async def latest(given: Latest, _: Caller) -> api.Intelligence:
-        found = await newest(given.netuid, given.kind)
+        netuid = first if given.netuid is None else given.netuid
+        found = await newest(netuid, given.kind)
         if found is None:
-            raise ToolFailed(f"nothing of kind {given.kind} was accepted of subnet {given.netuid}")
+            raise ToolFailed(f"nothing of kind {given.kind} was accepted of subnet {netuid}")
         return found
 
     async def get(given: Get, _: Caller) -> api.Intelligence:

@@ -22,6 +22,7 @@ from engram.xeris.tables import accepted, anchors
 
 LATE: Final = 1
 """`overdue` of a payload that was not anchored in time."""
+PURGED_AT_ONCE: Final = 200
 CANNOT: Final = 2
 """`overdue` of one whose signer is not registered on the subnet, and can commit no root."""
 
@@ -70,7 +71,10 @@ async def require_committed(submission: Submission, read: ReadsRoot) -> None:
 
 
 def keep(connection: Connection, submission: Submission, at: float) -> int:
-    """Mark the payloads that an anchor names; returns how many. Raises Refused when one is not held."""
+    """Mark the payloads that an anchor names; returns how many leaves. Raises Refused when one is not held.
+
+    An output of a later block that has the same hash waits for a root of its own: it is not older than this one.
+    """
     anchor = submission.anchor
     assert anchor is not None
     own = range(anchor.first, anchor.first + anchor.count)
@@ -78,6 +82,7 @@ def keep(connection: Connection, submission: Submission, at: float) -> int:
         (accepted.c.signer == submission.signer)
         & (accepted.c.netuid == submission.netuid)
         & (accepted.c.kind == anchor.anchored)
+        & (accepted.c.block <= submission.block)
     )
     wanted = {anchor.leaves[place] for place in own}
     query = select(accepted.c.output_hash).where(mine, accepted.c.output_hash.in_(sorted(wanted)))
@@ -160,6 +165,7 @@ def count_overdue(connection: Connection) -> dict[str, int]:
     return dict.fromkeys(ANCHORED_KINDS, 0) | dict(connection.execute(query).all())
 
 
-def purge(connection: Connection, before: float) -> None:
-    """Forget anchors that came before then (unix seconds)."""
-    connection.execute(delete(anchors).where(anchors.c.at < before))
+def purge(connection: Connection, before: float) -> int:
+    """Forget anchors that came before then (unix seconds), at most PURGED_AT_ONCE at once; returns how many."""
+    old = select(anchors.c.id).where(anchors.c.at < before).limit(PURGED_AT_ONCE)
+    return connection.execute(delete(anchors).where(anchors.c.id.in_(old))).rowcount

@@ -4,17 +4,35 @@ from collections.abc import Collection
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    RowMapping,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    union_all,
+    update,
+)
 
 from engram.hotkeys import PublicKey, ss58
 from engram.ledger import Prepared
 from engram.ledger.sql import upsert
 from engram.relay.rules import signed_source
+from engram.relay.schemas import SCHEMAS
 from engram.xeris.judging import Submission
 from engram.xeris.tables import accepted, permits, signatures
 
 KEY_BYTES = 32
 DAY_S = 86_400.0
+PURGED_AT_ONCE = 200
+"""A payload may have a million bytes; more would hold up the ledger's writer."""
 BLOCKS_KEPT = 200_000
 """Blocks of which permits are kept: 28 days."""
 
@@ -169,12 +187,10 @@ def page(
     With `before_id` it begins with what is older than it.
     """
     size = func.length(accepted.c.document) + func.length(accepted.c.acknowledgement)
-    query = select(accepted.c.id, size).where(accepted.c.netuid == netuid)
-    if kind is not None:
-        query = query.where(accepted.c.kind == kind)
+    query = select(accepted.c.id, size.label("size")).where(accepted.c.netuid == netuid)
     if before_id is not None:
         query = query.where(accepted.c.id < before_id)
-    sizes = connection.execute(query.order_by(accepted.c.id.desc()).limit(limit + 1)).all()
+    sizes = connection.execute(_of_kinds(query, kind, limit + 1)).all()
     ids = list[int]()
     left = most_bytes
     for each_id, each_bytes in sizes[:limit]:
@@ -201,8 +217,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 def search(connection: Connection, wanted: Wanted, limit: int) -> list[AcceptedHead]:
     """Return accepted payloads that fit, the newest first, without their documents."""
     query = select(*_HEADS).where(accepted.c.netuid == wanted.netuid)
-    if wanted.kind is not None:
-        query = query.where(accepted.c.kind == wanted.kind)
     if wanted.signer is not None:
         query = query.where(accepted.c.signer == wanted.signer)
     if wanted.from_block is not None:
@@ -213,16 +227,28 @@ def search(connection: Connection, wanted: Wanted, limit: int) -> list[AcceptedH
         query = query.where(accepted.c.anchor_id.is_not(None) if wanted.anchored else accepted.c.anchor_id.is_(None))
     if wanted.before_id is not None:
         query = query.where(accepted.c.id < wanted.before_id)
-    rows = connection.execute(query.order_by(accepted.c.id.desc()).limit(limit)).mappings()
+    rows = connection.execute(_of_kinds(query, wanted.kind, limit)).mappings()
     return [AcceptedHead(**_head(row)) for row in rows]
+
+
+def _of_kinds(
+    query: Select[*tuple[Any, ...]], kind: str | None, limit: int, *, newest_first: bool = True
+) -> CompoundSelect[*tuple[Any, ...]]:
+    """Return the first rows of a query of one subnet, of each kind by the index of its own where none is named.
+
+    By the order of their numbers alone, what is looked for of a small subnet would be all that was accepted of others.
+    """
+    place = accepted.c.id.desc() if newest_first else accepted.c.id
+    kinds = SCHEMAS if kind is None else (kind,)
+    parts = [query.where(accepted.c.kind == each).order_by(place).limit(limit).subquery() for each in kinds]
+    order = text("id DESC" if newest_first else "id")
+    return union_all(*[select(part) for part in parts]).order_by(order).limit(limit)
 
 
 def later(connection: Connection, netuid: int, kind: str | None, after_id: int, limit: int) -> list[AcceptedHead]:
     """Return what was accepted after the payload of a number, the oldest first, without its documents."""
     query = select(*_HEADS).where(accepted.c.netuid == netuid, accepted.c.id > after_id)
-    if kind is not None:
-        query = query.where(accepted.c.kind == kind)
-    rows = connection.execute(query.order_by(accepted.c.id).limit(limit)).mappings()
+    rows = connection.execute(_of_kinds(query, kind, limit, newest_first=False)).mappings()
     return [AcceptedHead(**_head(row)) for row in rows]
 
 
@@ -258,9 +284,15 @@ def newest_at(connection: Connection) -> float | None:
 
 
 def purge(connection: Connection, before: float) -> int:
-    """Forget what came before then (unix seconds); returns how many payloads went."""
-    connection.execute(delete(signatures).where(signatures.c.at < before))
-    return connection.execute(delete(accepted).where(accepted.c.received_at < before)).rowcount
+    """Forget payloads, and what was signed, of before then (unix seconds); at most PURGED_AT_ONCE of either at once.
+
+    Returns the larger number of the two.
+    """
+    old = select(accepted.c.id).where(accepted.c.received_at < before).limit(PURGED_AT_ONCE)
+    payloads = connection.execute(delete(accepted).where(accepted.c.id.in_(old))).rowcount
+    key = list(signatures.primary_key.columns)
+    of_old = select(*key).where(signatures.c.at < before).limit(PURGED_AT_ONCE)
+    return max(payloads, connection.execute(delete(signatures).where(tuple_(*key).in_(of_old))).rowcount)
 
 
 def note_permits(connection: Connection, netuid: int, block: int, keys: Collection[PublicKey], tempo: int) -> None:

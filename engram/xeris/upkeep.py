@@ -3,7 +3,7 @@
 While the ledger does not answer, either job logs that and goes on looking.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 
 import structlog
@@ -88,8 +88,8 @@ class PermitWatch:
 class Retention:
     """The job that forgets payloads and lines of the submissions' log once they need not be kept any longer.
 
-    The log is forgotten in batches, as many as it takes, so that a flood of refusals cannot outgrow its bound and no
-    batch holds up the ledger's writer for long.
+    All is forgotten in batches, as many as it takes, so that a flood of refusals cannot outgrow its bound and no batch
+    holds up the ledger's writer for long.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, *, keep_s: float, log_kept_s: float) -> None:
@@ -111,13 +111,14 @@ class Retention:
 
     async def forget(self) -> None:
         """Forget what is too old or too much by now. Raises LedgerError."""
-        await self._ledger.write(self._forget_payloads)
-        before = self._clock.now() - self._log_kept_s
-        while await self._ledger.write(lambda c: submissions.purge(c, before)) == submissions.PURGED_AT_ONCE:
-            await trio.lowlevel.checkpoint()
-
-    def _forget_payloads(self, connection: Connection) -> None:
+        now = self._clock.now()
         # A payload may be dated SKEW_S ahead, and would be taken again for as long: its nonce is needed till then.
-        before = records.kept_from(connection, self._clock.now(), self._keep_s + SKEW_S)
-        records.purge(connection, before)
-        anchoring.purge(connection, before)
+        before = await self._ledger.read(lambda c: records.kept_from(c, now, self._keep_s + SKEW_S))
+        await self._forget(lambda c: records.purge(c, before), records.PURGED_AT_ONCE)
+        await self._forget(lambda c: anchoring.purge(c, before), anchoring.PURGED_AT_ONCE)
+        lines_before = now - self._log_kept_s
+        await self._forget(lambda c: submissions.purge(c, lines_before), submissions.PURGED_AT_ONCE)
+
+    async def _forget(self, purge: Callable[[Connection], int], at_once: int) -> None:
+        while await self._ledger.write(purge) == at_once:
+            await trio.lowlevel.checkpoint()

@@ -79,9 +79,20 @@ def test_the_status_says_what_waits_and_why_over_restarts(run: Run, held: Path) 
     assert (found["total_ok"], found["total_failed"], found["failures_in_a_row"]) == (2, 3, 2)
     assert found["last_failure"] == "the receiver answered 401"
     assert (found["oldest_pending_at"], found["last_ok_at"]) == (NOW, NOW + 2)
-    assert not {"held_back", "not_queued"} & found.keys(), "only the process knows these"
+    assert not {"held_back", "not_queued", "acknowledged_by"} & found.keys(), "only the process knows these"
     assert ["last_failure", "the receiver answered 401"] in run("relay", "status").lines
     assert json.loads(run("relay", "status", "--json").out)["enabled"] is False
+
+
+@pytest.mark.parametrize("key", ["", "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"])
+def test_whether_the_receivers_key_is_named_is_in_the_status_and_in_what_the_doctor_finds(
+    run: Run, held: Path, key: str
+) -> None:
+    given = ("--set", "relay.url=https://receiver.example/payloads", "--set", f"relay.receiver_key={key}")
+    assert json.loads(run("relay", "status", "--json", *given).out)["receiver_pinned"] is bool(key)
+    findings = {each["what"]: each for each in json.loads(run("doctor", "--json", *given).out)}
+    assert ("relay.receiver_key" in findings) is not bool(key)
+    assert key or findings["relay.receiver_key"]["verdict"] == "note"
 
 
 def test_the_log_lists_each_attempt_the_newest_first(run: Run, held: Path) -> None:

@@ -418,6 +418,54 @@ def test_a_real_network_without_a_node_of_its_chain_is_told_of_and_starts(enviro
     assert cautions(blind, ("miner",)) == []
 
 
+KEY = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
+
+
+@pytest.mark.parametrize("role", ["gateway", "validator"])
+@pytest.mark.parametrize(
+    ("relay", "told"),
+    [
+        ({}, []),
+        ({"url": "http://127.0.0.1:9600/payloads"}, []),
+        ({"url": "https://xeris.example/payloads"}, ["relay.receiver_key"]),
+        ({"url": "https://xeris.example/payloads", "receiver_key": KEY}, []),
+        ({"url": "https://xeris.example/payloads", "original_receiver": True}, []),
+    ],
+)
+def test_a_receiver_whose_key_is_not_named_is_told_of_and_sent_to(
+    role: str, relay: dict[str, object], told: list[str]
+) -> None:
+    for environment in ("local", "mainnet"):
+        named = settings(environment, **{f"relay__{name}": value for name, value in relay.items()})
+        keys = [caution.key for caution in cautions(named, (role,)) if caution.key.startswith("relay")]
+        assert keys == told
+        assert [key for key in refused(named, role) if key.startswith("relay")] == []
+        assert cautions(named, ("miner",)) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "relay", "expected"),
+    [
+        ("mainnet", {"url": "http://xeris.example/payloads"}, ["relay.url"]),
+        ("mainnet", {"url": "http://xeris.example/payloads", "receiver_key": KEY}, []),
+        (
+            "mainnet",
+            {"url": "http://xeris.example/payloads", "receiver_key": KEY, "original_receiver": True},
+            ["relay.url"],
+        ),
+        ("testnet", {"url": "http://xeris.example/payloads"}, []),
+        ("mainnet", {"url": "http://[::1]:9600/payloads"}, []),
+        ("local", {"url": "https://xeris.example/payloads", "receiver_key": "5Grwva"}, ["relay.receiver_key"]),
+    ],
+)
+def test_where_money_is_real_whoever_is_on_the_way_cannot_acknowledge_payloads(
+    environment: str, relay: dict[str, object], expected: list[str]
+) -> None:
+    named = settings(environment, **{f"relay__{name}": value for name, value in relay.items()})
+    for role in ("gateway", "validator"):
+        assert [key for key in refused(named, role) if key.startswith("relay")] == expected
+
+
 @pytest.mark.parametrize(
     ("told", "missing"),
     [

@@ -40,6 +40,7 @@ async def test_the_operators_listener_shows_how_the_relay_stands_and_the_public_
             "withdrawn": 0,
             "discarded": 0,
             "acknowledged_by": "",
+            "receiver_pinned": False,
             "total_ok": 1,
             "total_failed": 2,
             "last_ok_at": NOW + 2.5,

@@ -2,11 +2,13 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
+from types import MappingProxyType
 
 import trio
+from sqlalchemy import Connection
 
 from actors import ChildSpec, Registry, SupervisorSpec, open_system
 from engram.clock import SystemClock
@@ -14,7 +16,9 @@ from engram.http.client import HttpClient
 from engram.ledger import open_inline
 from engram.relay import RetryPolicy
 from engram.relay.actor import EmitterPorts, RelayEmitter, Submits
+from engram.relay.finality import FinalityGuard
 from engram.relay.model import MemoryPayload, Outcome
+from engram.relay.negotiation import NotKnown, Terms
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
 from engram.relay.records import enqueue
@@ -25,9 +29,9 @@ from tests.relay.samples import KEYRING, NOW, SIGNER, payload
 
 
 class DiesAround:
-    """A receiver whose emitter is killed right before or after its n-th send (from 1)."""
+    """A receiver whose emitter is killed right before or after its n-th send (from 1); 0: when it asks for terms."""
 
-    def __init__(self, receiver: Submits, send: int, *, after: bool) -> None:
+    def __init__(self, receiver: Receiver, send: int, *, after: bool) -> None:
         self._receiver, self._left, self._after = receiver, send, after
 
     async def submit(self, signed: Signed) -> Outcome:
@@ -39,6 +43,14 @@ class DiesAround:
             os.kill(os.getpid(), signal.SIGKILL)
         return outcome
 
+    async def ask_terms(self, negotiated: bool) -> Terms | NotKnown:
+        if self._left == 0 and not self._after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        terms = await self._receiver.ask_terms(negotiated)
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return terms
+
 
 async def emit(path: Path, url: str, payloads: int = 0) -> None:
     """Queue so many payloads of now, or the one of `samples.NOW`, which is queued once, and deliver them."""
@@ -47,12 +59,24 @@ async def emit(path: Path, url: str, payloads: int = 0) -> None:
     await deliver(path, Receiver(HttpClient(), url, timeout_s=5.0 if payloads else 2.0), queued)
 
 
-async def deliver(path: Path, receiver: Submits, payloads: Sequence[MemoryPayload]) -> None:
-    """Queue payloads, and relay until none waits."""
+async def deliver(
+    path: Path,
+    receiver: Submits,
+    payloads: Sequence[MemoryPayload],
+    *,
+    guard: FinalityGuard | None = None,
+    hashes: Mapping[str, bytes] = MappingProxyType({}),
+    ask_terms: Callable[[bool], Awaitable[Terms | NotKnown]] | None = None,
+) -> None:
+    """Queue payloads, with the hashes of their blocks by nonce, and relay until none waits."""
     ledger = open_inline(path)
     clock, registry = SystemClock(), Registry()
     for fresh in payloads:
-        ledger.write_now(lambda connection, found=fresh: enqueue(connection, found, clock.now(), signer=SIGNER.hotkey))  # type: ignore[misc]
+
+        def queue(connection: Connection, found: MemoryPayload = fresh) -> None:
+            enqueue(connection, found, clock.now(), signer=SIGNER.hotkey, block_hash=hashes.get(found.nonce))
+
+        ledger.write_now(queue)
     policy = RetryPolicy(backoff_min_s=0.05, backoff_max_s=0.1)
     metrics = Metrics()
     ports = EmitterPorts(
@@ -64,6 +88,9 @@ async def deliver(path: Path, receiver: Submits, payloads: Sequence[MemoryPayloa
         rng=Random(1),
         metrics=metrics,
         losses=RoundLosses(metrics),
+        guard=guard,
+        ask_terms=ask_terms,
+        destination="the receiver",
     )
     tree = SupervisorSpec("root", [ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")])
     async with open_system(tree, registry=registry):

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from engram.relay.canonical import canonical_json
 from engram.relay.model import Answered, EntryState, MinerScore, NodeMemory, Outcome, SignedRoot, Unknown, Unreachable
 from engram.relay.rules import (
+    Blame,
     RetryPolicy,
     backoff_s,
+    blame,
     decide,
     describe,
+    is_well,
     log_status,
     memory_of,
     memory_payload,
@@ -129,6 +132,26 @@ def test_what_becomes_of_an_entry(attempts: int, outcome: Outcome, state: EntryS
     decision = decide(attempts, outcome, 100.0, POLICY, Random(1))
     assert (decision.state, decision.attempts) == (state, left)
     assert decision.next_attempt_at >= 100.0
+
+
+@pytest.mark.parametrize("outcome", [Answered(500), Answered(503), Answered(599), Unknown("closed")])
+def test_what_may_be_the_receivers_fault_uses_up_no_attempt_before_it_was_found_well(outcome: Outcome) -> None:
+    assert blame(outcome) is Blame.EITHER
+    for attempts in (1, 10):
+        decision = decide(attempts, outcome, 100.0, POLICY, Random(1), was_well=False)
+        assert (decision.state, decision.attempts) == (EntryState.PENDING, attempts - 1)
+        assert decision.next_attempt_at >= 110.0
+    assert decide(10, outcome, 100.0, POLICY, Random(1), was_well=True).state is EntryState.ABANDONED
+    assert decide(10, Answered(429), 100.0, POLICY, Random(1), was_well=False).state is EntryState.ABANDONED
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [(Answered(200), True), (Answered(404), True), (Answered(429), True), (Answered(499), True)]
+    + [(each, False) for each in (Answered(500), Answered(502), Answered(503), Unknown("x"), Unreachable("x"))],
+)
+def test_a_receiver_is_well_that_answers_something_else_with_less_than_500(outcome: Outcome, expected: bool) -> None:
+    assert is_well(outcome) is expected
 
 
 def test_an_unreachable_receiver_never_uses_up_an_attempt() -> None:

@@ -14,10 +14,11 @@ from config.model import HttpSettings
 from engram.clock import ManualClock, SeededIds
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
-from engram.mcp import tokens
+from engram.ledger import open_inline
+from engram.mcp import ToolFailed, tokens
 from engram.mcp.access import Policy
 from engram.mcp.connect import Bridge
-from engram.mcp.model import Scope
+from engram.mcp.model import LOCAL, Scope
 from engram.mcp.revocation import RevocationFile
 from engram.mcp.rules import read
 from engram.mcp.tokens import Claims
@@ -27,10 +28,26 @@ from engram.xeris.app import xeris_app
 from tests.http.harness import Running, serving
 from tests.mcp.toys import NEW, call, request
 from tests.xeris.test_judging import NOW, ONE, STRANGER, memory, scores
+from tests.xeris.test_pages import keep
 from tests.xeris.test_receiver import Bench
 
 READ: frozenset[Scope] = frozenset({"read"})
 JSON = {"content-type": "application/json"}
+
+
+async def test_who_names_no_subnet_means_the_first_that_the_receiver_serves() -> None:
+    ledger = open_inline()
+    offered, caller = catalog(ledger, (7, 450)), LOCAL
+    latest = next(tool for tool in offered.tools if tool.name == "latest")
+    with pytest.raises(ToolFailed, match="of subnet 7"):
+        await latest.run(latest.takes(), caller)
+    with pytest.raises(ToolFailed, match="of subnet 450"):
+        await latest.run(latest.takes(netuid=450), caller)
+    ledger.write_now(lambda c: keep(c, 1, 10))
+    for served, items in (((450, 7), 1), ((7, 450), 0)):
+        search = next(tool for tool in catalog(ledger, served).tools if tool.name == "search")
+        assert len((await search.run(search.takes(), caller)).items) == items
+    ledger.close()
 
 
 class Receiver(Bench):

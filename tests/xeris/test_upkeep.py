@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import msgspec
 import trio
-from sqlalchemy import Connection, func, insert, literal_column, select
+from sqlalchemy import Connection, func, insert, literal_column, select, update
 from trio.testing import MockClock
 
 from actors import Context, Job, Registry, SupervisorSpec, open_system
@@ -24,6 +24,7 @@ from engram.xeris.submissions import Claims
 from engram.xeris.upkeep import PermitWatch, Retention
 from tests.fakes.living_chain import NETUID, LivingChain
 from tests.xeris.test_judging import NOW, ONE, memory, resigned, scores
+from tests.xeris.test_pages import keep
 from tests.xeris.test_receiver import Bench, bench
 
 __all__ = ("bench",)
@@ -106,6 +107,49 @@ async def test_all_lines_that_are_too_old_go_at_once_and_other_writes_come_betwe
         nursery.cancel_scope.cancel()
     assert ledger.read_now(lines) == 7
     assert any(7 < each < 3 * submissions.PURGED_AT_ONCE for each in others), "between two batches"
+    ledger.close()
+
+
+async def test_old_payloads_go_in_batches_and_other_writes_come_between() -> None:
+    ledger, others = open_inline(), list[int]()
+    count = 3 * records.PURGED_AT_ONCE + 5
+
+    def fill(connection: Connection) -> None:
+        for number in range(count):
+            keep(connection, number, 10)
+        rows = [
+            {"signer": bytes(32), "netuid": 450, "kind": "memory", "block": number, "source": "nodes"}
+            | {"output_hash": "ab" * 32, "at": 1.0}
+            for number in range(count)
+        ]
+        connection.execute(insert(tables.signatures), rows)
+        rows = [
+            {"netuid": 450, "signer": bytes(32), "kind": "memory", "epoch": 1, "block": number}
+            | {"root": bytes(32), "leaves": "[]", "at": 1.0}
+            for number in range(count)
+        ]
+        connection.execute(insert(tables.anchors), rows)
+
+    ledger.write_now(fill)
+    ledger.write_now(
+        lambda c: c.execute(update(tables.accepted).values(received_at=NOW).where(tables.accepted.c.id == 1))
+    )
+
+    async def another_write() -> None:
+        while True:
+            others.append(await ledger.write(records.count))
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(another_write)
+        await retention(ledger, ManualClock(NOW)).forget()
+        nursery.cancel_scope.cancel()
+    assert any(1 < each < count for each in others), "between two batches"
+    left = [
+        ledger.read_now(lambda c, t=table: c.scalar(select(func.count()).select_from(t)))  # type: ignore[misc]
+        for table in (tables.accepted, tables.signatures, tables.anchors)
+    ]
+    assert left == [1, 0, 0], "the new one alone"
     ledger.close()
 
 

@@ -7,6 +7,7 @@ import msgspec
 from cyclopts import App, Parameter
 from sqlalchemy import Connection
 
+from config.model import RelaySettings
 from engram.cli import output
 from engram.cli.at_rest import read_in_use
 from engram.cli.failures import CommandFailed, Exit
@@ -92,7 +93,7 @@ _BUNDLES = (
 )
 Last = Annotated[int, Parameter(converter=whole, help="How many rows, the newest first.")]
 Number = Annotated[int, Parameter(converter=whole, help="Its id, as `engram relay dlq list` shows it.")]
-_OF_THE_PROCESS = ("not_queued", "held_back")
+_OF_THE_PROCESS = ("not_queued", "held_back", "acknowledged_by")
 _FORMATS = {"created_at": moment, "updated_at": moment, "next_attempt_at": moment}
 
 
@@ -103,13 +104,18 @@ def status(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     What the process alone knows, such as why its receiver is held back, is in GET /relay/status of its operations port.
     """
     settings = sources.load().settings
-    found = read_in_use(settings, lambda c: _standing(c, enabled=bool(settings.relay.url)))
+    found = read_in_use(settings, lambda c: _standing(c, settings.relay))
     output.record(found, {"last_ok_at": moment, "oldest_pending_at": moment}, json=show.json)
 
 
-def _standing(connection: Connection, *, enabled: bool) -> dict[str, object]:
-    failures = records.failures_in_a_row(connection)
-    found = msgspec.structs.asdict(records.status(connection, enabled=enabled, failures_in_a_row=failures))
+def _standing(connection: Connection, relay: RelaySettings) -> dict[str, object]:
+    standing = records.status(
+        connection,
+        enabled=bool(relay.url),
+        failures_in_a_row=records.failures_in_a_row(connection),
+        receiver_pinned=bool(relay.receiver_key),
+    )
+    found = msgspec.structs.asdict(standing)
     waits = [entry.last_reason for entry in records.heads(connection) if entry.last_reason is not None]
     known: dict[str, object] = {name: value for name, value in found.items() if name not in _OF_THE_PROCESS}
     return known | {"last_failure": waits[0] if waits else ""}

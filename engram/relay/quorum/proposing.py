@@ -114,7 +114,7 @@ class Proposing:
         if metagraph is None:
             return
         subnet = subnet_of(metagraph)
-        await self._end_former(subnet.epoch.index - 1)
+        await self._end_former(subnet.epoch.index - 1, is_holder=ports.keypair.public_key in subnet.holders)
         await self._reopen_withheld(subnet.epoch.index - 1)
         if not rules.may_propose(subnet, ports.keypair.public_key, terms):
             return
@@ -123,12 +123,16 @@ class Proposing:
             if proposed is not None:
                 await self._collect(proposed)
 
-    async def _end_former(self, epoch: int) -> None:
+    async def _end_former(self, epoch: int, *, is_holder: bool) -> None:
         ports, now = self._ports, self._ports.clock.now()
         over = await ports.ledger.read(lambda c: records.open_candidates(c, ports.terms.netuid))
         if not any(found.epoch < epoch for found in over):
             return
-        for ended in await ports.ledger.write(lambda c: records.end_former(c, ports.terms.netuid, epoch, now)):
+        unproposed = "it was never proposed" + ("" if is_holder else ": this validator holds no permit")
+        ended_now = await ports.ledger.write(
+            lambda c: records.end_former(c, ports.terms.netuid, epoch, now, unproposed)
+        )
+        for ended in ended_now:
             self._refused = {each for each in self._refused if each[0] != ended.signed_hash}
             self._waiting.discard((ended.kind, ended.epoch))
             _log.error("not_relayed", kind=ended.kind, epoch=ended.epoch, state=str(ended.state), reason=ended.reason)
@@ -159,11 +163,13 @@ class Proposing:
             case Finality.AWAITED:
                 return None
             case Finality.REORGANIZED:
-                reason = f"block {found.block} became another one"
-                await ports.ledger.write(lambda c: records.end(c, found, CandidateState.WITHDRAWN, reason, now))
-                self._ended(CandidateState.WITHDRAWN, found, reason)
+                await self._withdraw(found, f"block {found.block} became another one")
                 return None
             case Finality.FINAL:
+                then = await ports.holders_at(found.block)
+                if then is not None and ports.keypair.public_key not in then:
+                    await self._withdraw(found, f"this validator held no permit at block {found.block}")
+                    return None
                 own = ports.keypair.ss58
                 proposed = await ports.ledger.write(lambda c: records.propose(c, found, own, self._signer.sign, now))
         if proposed.state is CandidateState.WITHDRAWN:
@@ -171,6 +177,11 @@ class Proposing:
             return None
         kill_points.point("quorum:proposed")
         return proposed
+
+    async def _withdraw(self, found: Candidate, reason: str) -> None:
+        now = self._ports.clock.now()
+        await self._ports.ledger.write(lambda c: records.end(c, found, CandidateState.WITHDRAWN, reason, now))
+        self._ended(CandidateState.WITHDRAWN, found, reason)
 
     async def _collect(self, proposed: Candidate) -> None:
         ports = self._ports

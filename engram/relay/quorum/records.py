@@ -291,14 +291,19 @@ def end(connection: Connection, found: Candidate, state: CandidateState, reason:
     return ended
 
 
-def end_former(connection: Connection, netuid: int, epoch: int, now: float) -> list[Candidate]:
-    """End candidates of epochs before this one, which came too late, and return them; purge what is old besides."""
+def end_former(
+    connection: Connection, netuid: int, epoch: int, now: float, unproposed: str = "it was never proposed"
+) -> list[Candidate]:
+    """End candidates of epochs before this one, which came too late, and return them; purge what is old besides.
+
+    `unproposed` says why one that nobody was asked about was not proposed.
+    """
     purge(connection, now)
     over = [found for found in open_candidates(connection, netuid) if found.epoch < epoch]
     return [
         end(connection, found, CandidateState.SHORT, f"{1 + len(found.cosignatures)} have signed", now)
         if found.state is CandidateState.PROPOSED
-        else end(connection, found, CandidateState.MISSED, found.reason or "it was never proposed", now)
+        else end(connection, found, CandidateState.MISSED, found.reason or unproposed, now)
         for found in over
     ]
 

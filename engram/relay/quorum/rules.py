@@ -8,6 +8,7 @@ epoch. A validator that is away is passed over when its turn ends, and has anoth
 |-----------------------------------------------------------|-----------------------------------------|
 | the quorum is 1                                           | relays it alone                         |
 | it holds no permit                                        | waits                                   |
+| it held none at the block of the output                   | withdraws it: no receiver takes it      |
 | it is the turn of another                                 | waits                                   |
 | it is its own turn                                        | proposes it                             |
 | the bundle of another, of this kind, has left             | lets the epoch rest                     |

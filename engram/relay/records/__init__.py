@@ -20,7 +20,7 @@ from engram.relay.records.outbox import (
 )
 from engram.relay.records.reports import failures_in_a_row, heads, log_lines, oldest, status
 from engram.relay.records.signatures import may_sign
-from engram.relay.records.streams import count, count_by_state, streams
+from engram.relay.records.streams import count, count_by_state, stream_name, streams
 
 __all__ = [
     "DELIVERED_KEPT_S",
@@ -51,6 +51,7 @@ __all__ = [
     "purge",
     "settle",
     "status",
+    "stream_name",
     "streams",
     "withdraw",
 ]

@@ -28,6 +28,7 @@ def status(
     not_queued: int = 0,
     held_back: str = "",
     acknowledged_by: str = "",
+    receiver_pinned: bool = False,
 ) -> RelayStatus:
     """Return how the relay stands. Costs a few rows, however many entries wait."""
     waiting = heads(connection)
@@ -56,6 +57,7 @@ def status(
         not_queued=not_queued,
         held_back=held_back,
         acknowledged_by=acknowledged_by,
+        receiver_pinned=receiver_pinned,
         not_anchored="; ".join(reasons),
         acknowledgement_lag_s=None if last is None else last.updated_at - last.created_at,
     )

@@ -70,6 +70,13 @@ def count_by_state(connection: Connection) -> dict[str, int]:
     }
 
 
+def stream_name(connection: Connection, stream_id: int) -> str:
+    """Return a stream's name: subnet, signer (ss58) and kind."""
+    columns = relay_streams.c
+    row = connection.execute(select(columns.netuid, columns.signer, columns.kind).where(columns.id == stream_id)).one()
+    return f"{row.netuid}/{row.signer}/{row.kind}"
+
+
 def streams(connection: Connection) -> list[Stream]:
     """Return all streams."""
     rows = connection.execute(select(relay_streams).order_by(relay_streams.c.id)).mappings()

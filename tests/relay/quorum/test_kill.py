@@ -1,83 +1,212 @@
-"""kill -9 of a proposer and of a co-signer: scores leave once, and no key signs two outputs of one block."""
+"""kill -9 of a proposer and of a co-signer, each a process of its own that asks the others over HTTP.
+
+Scores and ranking leave once, and no key signs two outputs of one block, whoever is killed where.
+"""
 
 from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 import msgspec
 import pytest
+import trio
 from sqlalchemy import select
 
+from config.model import HttpSettings
+from engram import kill_points
+from engram.api import validator_peers as api
+from engram.clock import SystemClock, SystemIds
+from engram.hotkeys import verifier
+from engram.http.client import HttpClient
+from engram.http.listener import serve
 from engram.relay import MinerScore
-from engram.relay.quorum.model import CandidateState, Proposal
+from engram.relay.quorum import records
+from engram.relay.quorum.model import CandidateState, Judged, Proposal
+from engram.relay.quorum.peer_client import PeerClient
 from engram.relay.quorum.proposals import read_proposal
+from engram.relay.quorum.subnet_now import Peer
 from engram.relay.tables import relay_outbox
+from engram.validator.peers_app import peers_app
 from tests import forked
-from tests.relay.quorum.validators import SCORES, WEIGHTS, Directly, Subnet
+from tests.http.harness import Running
+from tests.relay.quorum.validators import FIRST_BLOCK, SCORES, WEIGHTS, Subnet, Validator
 from tests.sampling import sample
 
+PROPOSER, COSIGNER = 0, 1
+SETTINGS = HttpSettings(requests_per_minute_per_ip=0)
+LOOK_S = 0.05
 NEARLY = {**SCORES, "7": MinerScore(0.91, 120.0, 1.0)}
-# Commits of the proposer: 1 offered, 2 signed, 3 and 4 co-signatures, 5 queued, 6 a look at what is over.
+"""Of the same block, and within the tolerance: what a validator would measure that had forgotten its first round."""
+NEARLY_WEIGHTS = {7: 0.89, 9: 0.11}
+COMMITS = {PROPOSER: 10, COSIGNER: 6}
+"""Of a first run. The proposer's: 1 scores and 2 ranking offered; for either: signed, two co-signatures, queued. The
+co-signer's: both offered; for either: the intent to sign, and the bundle noted."""
 POINTS = [
-    "quorum:proposed",
-    "quorum:intended",
-    "quorum:bundled",
-    *[f"{moment}:{number}" for number in range(1, 11) for moment in ("begin", "commit")],
+    *[(PROPOSER, "quorum:proposed"), (PROPOSER, "quorum:bundled"), (COSIGNER, "quorum:intended")],
+    *[(PROPOSER, f"ask:{moment}:{number}") for number in range(1, 5) for moment in ("before", "after")],
+    *[
+        (who, f"{moment}:{number}")
+        for who, commits in COMMITS.items()
+        for number in range(1, 1 + commits)
+        for moment in ("begin", "commit")
+    ],
 ]
 
 
-class Witness(Directly):
-    """Writes down every signature that leaves a validator, before the other side has it."""
+class Witness:
+    """Asks over HTTP, and writes down what the proposer has signed before anybody else has it."""
 
-    def __init__(self, asking: object, seen: Path) -> None:
-        super().__init__(asking)  # type: ignore[arg-type]  # a Validator
-        self._seen = seen
+    def __init__(self, client: PeerClient, validator: Validator, seen: Path) -> None:
+        self._client, self._validator, self._seen = client, validator, seen
+        self._asked = 0
 
-    def note(self, signer: str, proposed: Proposal) -> None:
-        with self._seen.open("a") as seen:
-            seen.write(f"{signer} {proposed.kind} {proposed.output_hash}\n")
-
-    async def ask(self, peer, document, block_hash):  # type: ignore[no-untyped-def]  # as Directly.ask
-        proposed = read_proposal(document, block_hash.hex())
-        self.note(self._asking.keypair.ss58, proposed)
-        opinion = await super().ask(peer, document, block_hash)
-        if opinion is not None and opinion.signature is not None:
-            self.note(opinion.hotkey, proposed)
+    async def ask(self, peer: Peer, document: bytes, block_hash: bytes) -> api.CosignerOpinion | None:
+        self._asked += 1
+        number = self._asked
+        note(self._seen, self._validator, read_proposal(document, block_hash.hex()))
+        kill_points.point(f"ask:before:{number}")
+        opinion = await self._client.ask(peer, document, block_hash)
+        kill_points.point(f"ask:after:{number}")
         return opinion
 
-
-async def propose(folder: Path, scores: dict[str, MinerScore], weights: dict[int, float]) -> None:
-    """One start of three validators in one process; the first has these scores and weights, and proposes them."""
-    subnet = Subnet(3, folder=folder)
-    proposer = subnet.validators[0]
-    client = Witness(proposer, folder / "seen")
-    proposer.proposing._ports = msgspec.structs.replace(proposer.proposing._ports, client=client)
-    proposer.offer(scores)
-    for each in subnet.validators:
-        each.offer_ranking(weights if each is proposer else WEIGHTS)
-    subnet.turn_of(0)
-    for _ in range(3):
-        await proposer.proposing.look()
-    subnet.close()
+    async def announce_bundle(self, peer: Peer, body: bytes) -> bool:
+        return await self._client.announce_bundle(peer, body)
 
 
-@pytest.mark.parametrize("point", sample("quorum kills", POINTS, 3))
-async def test_a_quorum_that_is_killed_signs_one_output_of_a_block_and_queues_it_once(
-    point: str, tmp_path: Path
+def note(seen: Path, signer: Validator, proposed: Proposal) -> None:
+    with seen.open("a") as lines:
+        lines.write(f"{signer.keypair.ss58} {proposed.kind} {proposed.block} {proposed.output_hash}\n")
+
+
+async def validate(folder: Path, who: int, ports: list[int], scores: dict[str, MinerScore], trace: str = "") -> None:
+    """One start of a validator. The proposer ends when what it proposed has left, a co-signer when it is killed."""
+    kill_points._trace = trace
+    verifier.CLOCKS_AHEAD_MS = 0  # type: ignore[attr-defined]  # of this process: else nobody is heard for the first 3 s
+    subnet = Subnet(3, quorum=3)
+    subnet.clock = SystemClock()  # type: ignore[assignment]  # signatures are told from replays by it
+    subnet.turn_of(PROPOSER)
+    own = subnet.validators[who] = Validator(subnet, subnet.keys[who], folder)
+    weights = WEIGHTS if scores is SCORES else NEARLY_WEIGHTS
+    own.offer(scores)
+    own.offer_ranking(weights)
+    judge = own.cosigner.judge
+
+    async def judged(caller: bytes, proposal: Proposal) -> tuple[Judged, str | None]:
+        found = await judge(caller, proposal)
+        if found[1] is not None:
+            note(folder / "seen", own, proposal)
+        return found
+
+    own.cosigner.judge = judged  # type: ignore[method-assign]
+    http, clock, ids = HttpClient(), SystemClock(), SystemIds()
+    peers = [Peer(key.public_key, f"http://127.0.0.1:{port}") for key, port in zip(subnet.keys, ports, strict=True)]
+    own.proposing._ports = msgspec.structs.replace(
+        own.proposing._ports,
+        client=Witness(PeerClient(http, own.keypair, clock, ids, 5.0), own, folder / "seen"),
+        peers=lambda: [peer for peer in peers if peer.hotkey != own.keypair.public_key],
+    )
+    app = peers_app(own.cosigner, own.keypair, settings=SETTINGS, clock=clock, ids=ids, metrics=own.metrics)
+    running = Running()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: serve(app, "127.0.0.1", ports[who], context=running, settings=SETTINGS))
+        while who != PROPOSER or not all_left(own):
+            await own.proposing.look()
+            await trio.sleep(LOOK_S)
+        nursery.cancel_scope.cancel()
+
+
+def all_left(proposer: Validator) -> bool:
+    kept = proposer.ledger.read_now(lambda c: records.candidates(c, 10))
+    return all(each.state is CandidateState.BUNDLED for each in kept)
+
+
+async def free_ports(count: int) -> list[int]:
+    listeners = [(await trio.open_tcp_listeners(0, host="127.0.0.1"))[0] for _ in range(count)]
+    ports = [each.socket.getsockname()[1] for each in listeners]
+    for each in listeners:
+        await each.aclose()
+    return ports
+
+
+class Three:
+    """Three validators as processes of their own, the proposer last. Ends those that run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: dict[int, int] = {}
+        self._ports: list[int] = []
+
+    async def start(self, who: int = PROPOSER, kill_at: str = "", traces: Sequence[str] = ("", "", "")) -> None:
+        self._ports = await free_ports(3)
+        for validator in (2, 1, 0):
+            await self.start_one(validator, SCORES, kill_at if validator == who else "", traces[validator])
+            if validator != PROPOSER and not (validator == who and kill_at):
+                await listening(self._ports[validator])
+
+    async def start_one(
+        self, validator: int, scores: dict[str, MinerScore], kill_at: str = "", trace: str = ""
+    ) -> None:
+        work = partial(validate, self._folder, validator, self._ports, scores, trace)
+        self._running[validator] = await forked.start(work, kill_at=kill_at)
+
+    async def ended(self, validator: int) -> int:
+        """Its exit status, once it has ended."""
+        return await forked.ended(self._running.pop(validator))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for child in self._running.values():
+            forked.kill(child)
+
+
+async def listening(port: int) -> None:
+    with trio.fail_after(20):
+        while True:
+            try:
+                await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
+            except OSError:
+                await trio.sleep(0.02)
+            else:
+                return
+
+
+@pytest.mark.parametrize(("who", "point"), sample("quorum kills", POINTS, 3))
+async def test_a_quorum_of_processes_signs_one_output_of_a_block_and_queues_it_once(
+    who: int, point: str, tmp_path: Path
 ) -> None:
-    """After the kill the proposer has measured something else: what was signed stays what is signed."""
-    assert await forked.run(lambda: propose(tmp_path, SCORES, WEIGHTS), kill_at=point) == forked.KILLED
-    assert await forked.run(lambda: propose(tmp_path, NEARLY, {7: 0.89, 9: 0.11})) == 0
-    signed: dict[tuple[str, str], set[str]] = defaultdict(set)
+    async with Three(tmp_path) as validators:
+        await validators.start(who, point)
+        assert await validators.ended(who) == forked.KILLED, "the run never came to this point"
+        await validators.start_one(who, NEARLY)
+        assert await validators.ended(PROPOSER) == 0
+    signed: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for line in (tmp_path / "seen").read_text().splitlines():
-        signer, kind, output_hash = line.split()
-        signed[signer, kind].add(output_hash)
+        signer, kind, block, output_hash = line.split()
+        signed[signer, kind, block].add(output_hash)
     assert len(signed) == 6, "scores and ranking, the proposer and both others"
     assert all(len(outputs) == 1 for outputs in signed.values()), signed
-    subnet = Subnet(3, folder=tmp_path)
-    proposer = subnet.validators[0]
+    subnet = Subnet(3)
+    proposer = Validator(subnet, subnet.keys[PROPOSER], tmp_path)
     for kind in ("scores", "ranking"):
         assert proposer.candidate(kind).state is CandidateState.BUNDLED
         rows = select(relay_outbox.c.output_hash).where(relay_outbox.c.kind == kind)
         queued = proposer.ledger.write_now(lambda c, q=rows: list(c.scalars(q).all()))  # type: ignore[misc]
-        assert queued == [*signed[proposer.keypair.ss58, kind]], "once, and what was signed"
+        assert queued == [*signed[proposer.keypair.ss58, kind, str(FIRST_BLOCK)]], "once, and what was signed"
+        cosigners = [each.hotkey for each in proposer.candidate(kind).cosignatures]
+        assert sorted(cosigners) == sorted(key.ss58 for key in subnet.keys[1:])
+    proposer.ledger.close()
     subnet.close()
+
+
+async def test_the_plan_of_kills_has_every_commit_of_a_run(tmp_path: Path) -> None:
+    traces = [tmp_path / f"trace{who}" for who in range(3)]
+    async with Three(tmp_path) as validators:
+        await validators.start(traces=[str(trace) for trace in traces])
+        assert await validators.ended(PROPOSER) == 0
+    for who, commits in COMMITS.items():
+        passed = [line for line in traces[who].read_text().splitlines() if line.startswith("commit:")]
+        assert len(passed) == commits, traces[who].read_text()

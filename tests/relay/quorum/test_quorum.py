@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from engram.hotkeys import ss58
 from engram.ledger import LedgerUnavailable
@@ -93,6 +94,49 @@ async def test_a_lie_does_not_get_through_the_others_go_on_and_the_evidence_name
     await second.proposing.look()
     (bundle,) = queued(second)
     assert {each["hotkey"] for each in bundle["cosignatures"]} == {third.keypair.ss58, liar.keypair.ss58}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("quorum", [1, 2])
+async def test_who_held_no_permit_at_the_block_of_its_output_withdraws_it_says_why_and_signs_nothing(
+    quorum: int,
+) -> None:
+    """A receiver refuses it for good: a dead letter in the place of an epoch that another can still relay."""
+    subnet = Subnet(3, quorum=quorum)
+    proposer, second, _ = subnet.validators
+    for each in subnet.validators:
+        each.offer()
+    subnet.held[FIRST_BLOCK] = frozenset(each.public_key for each in subnet.keys[1:])
+    subnet.turn_of(0)
+    with capture_logs() as logged:
+        await proposer.proposing.look()
+    found = proposer.candidate()
+    reason = f"this validator held no permit at block {FIRST_BLOCK}"
+    assert (found.state, found.reason, found.signed) == (CandidateState.WITHDRAWN, reason, None)
+    assert [line["reason"] for line in logged if line["log_level"] == "error"] == [reason]
+    assert queued(proposer) == []
+    subnet.turn_of(1)
+    await second.proposing.look()
+    (bundle,) = queued(second)
+    assert proposer.keypair.ss58 not in {each["hotkey"] for each in bundle["cosignatures"]}  # type: ignore[attr-defined]
+    subnet.close()
+
+
+async def test_who_has_lost_its_permit_lets_its_output_go_with_its_epoch_and_says_why() -> None:
+    subnet = Subnet(3)
+    proposer = subnet.validators[0]
+    proposer.offer()
+    subnet.without_permit = {proposer.keypair.public_key}
+    subnet.turn_of(0)
+    await proposer.proposing.look()
+    assert (proposer.candidate().state, queued(proposer)) == (CandidateState.WAITING, [])
+    subnet.block += 3 * (TEMPO + 1)
+    await proposer.proposing.look()
+    found = proposer.candidate()
+    assert (found.state, found.reason) == (
+        CandidateState.MISSED,
+        "it was never proposed: this validator holds no permit",
+    )
+    subnet.close()
 
 
 async def test_a_signature_that_the_ledger_does_not_take_is_asked_for_again(

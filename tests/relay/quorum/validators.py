@@ -68,12 +68,16 @@ class Subnet:
         self.finality: dict[bytes, Finality] = {}
         self.accepted: set[str] | None = None
         """signed_hash of what the receiver shows; None: it cannot be asked."""
+        self.without_permit: set[PublicKey] = set()
         self.held: dict[int, frozenset[PublicKey]] = {}
         """Who held a permit at a block, where that is known."""
         self.validators = [Validator(self, each, folder) for each in self.keys]
 
     def metagraph(self) -> object:
-        neurons = [neuron(uid, each, None, permit=True) for uid, each in enumerate(self.keys)]
+        neurons = [
+            neuron(uid, each, None, permit=each.public_key not in self.without_permit)
+            for uid, each in enumerate(self.keys)
+        ]
         return metagraph([*neurons, neuron(len(neurons), key(99), None)], self.block, tempo=TEMPO)
 
     async def guard(self, block: int, block_hash: bytes | None) -> Finality:

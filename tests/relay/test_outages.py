@@ -1,0 +1,183 @@
+"""Whether the receiver is down or one payload breaks it: an outage uses up no attempts, such a payload all of them."""
+
+import json
+from collections.abc import Callable
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+from sqlalchemy import select
+from structlog.testing import capture_logs
+
+from engram.clock import TrioClock
+from engram.ledger import InlineLedger
+from engram.relay import records
+from engram.relay.model import Answered, MinerScore, Outcome, Unknown, Unreachable
+from engram.relay.negotiation import NotKnown, Terms
+from engram.relay.protocol import OutboxGrew
+from engram.relay.rules import scores_payload
+from engram.relay.signer import Signed
+from engram.relay.tables import relay_outbox
+from tests.relay.samples import SIGNER, queue, write
+from tests.relay.test_actor import emitting, ledger, states, status
+
+__all__ = ("ledger",)
+
+pytestmark = pytest.mark.rules
+
+TAKES = Terms({"memory": ("engram-v1",), "scores": ("engram-v1",), "gap": ("engram-v2",)})
+FAILS = [Answered(500), Answered(503), Unknown("closed after the request was sent")]
+HOURS = 6 * 3_600.0
+
+
+class Fails:
+    """Answers by `next_outcome`, given the block; holds what it has taken, each once."""
+
+    def __init__(self) -> None:
+        self.next_outcome: Callable[[int], Outcome] = lambda block: Answered(200)
+        self.terms: Terms | NotKnown = TAKES
+        self.sent: list[int] = []
+        """Blocks, as they were sent."""
+        self.held: list[int] = []
+        """Blocks, as they were first taken."""
+        self.markers = 0
+
+    async def submit(self, signed: Signed) -> Outcome:
+        await trio.sleep(0.1)
+        document = json.loads(signed.body)
+        if document.get("kind") == "gap":
+            self.markers += 1
+            return Answered(200)
+        block = document["block"]
+        self.sent.append(block)
+        outcome = self.next_outcome(block)
+        if outcome == Answered(200) and block not in self.held:
+            self.held.append(block)
+        return outcome
+
+    async def ask_terms(self, negotiated: bool) -> Terms | NotKnown:
+        await trio.lowlevel.checkpoint()
+        return self.terms
+
+
+def queue_scores(ledger: InlineLedger, *blocks: int) -> None:
+    """Of another stream."""
+    for block in blocks:
+        payload = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=block, uid=5, round_ts=block)
+        write(ledger, lambda c, p=payload: records.enqueue(c, p, TrioClock().now(), signer=SIGNER.hotkey))  # type: ignore[misc]
+
+
+def attempts(ledger: InlineLedger) -> list[int]:
+    return list(write(ledger, lambda c: c.scalars(select(relay_outbox.c.attempts).order_by(relay_outbox.c.id)).all()))
+
+
+@pytest.mark.parametrize("outcome", FAILS)
+@pytest.mark.parametrize("others", [0, 5])
+async def test_an_outage_uses_up_no_attempt_however_it_shows(
+    outcome: Outcome, others: int, ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The list of schemas is answered all the while, as by a receiver whose disk is full: only payloads fail."""
+    receiver = Fails()
+    queue(ledger, 1)
+    async with emitting(ledger, receiver, ask_terms=receiver.ask_terms) as ref:
+        await trio.sleep(1)
+        receiver.next_outcome = lambda block: outcome
+        queue(ledger, 2, 3, 4)
+        queue_scores(ledger, *range(1, 1 + others))
+        ref.tell(OutboxGrew())
+        await trio.sleep(HOURS)
+        assert set(states(ledger)[1:]) == {"pending"}
+        assert set(attempts(ledger)[1:]) == {0}
+        found = await status(ref)
+        assert found.held_back
+        assert found.failures_in_a_row > 10
+        again = receiver.sent[1:]
+        assert again.count(1002) == 1, "what waits is not sent into an outage"
+        assert 1001 in again, "what it acknowledged before is, to learn whether it is back"
+        assert len(again) < HOURS / 240.0 + 20
+        receiver.next_outcome = lambda block: Answered(200)
+        await trio.sleep(400)
+        assert (await status(ref)).held_back == ""
+    assert set(states(ledger)) == {"delivered"}
+    assert [block for block in receiver.held if block > 1_000] == [1001, 1002, 1003, 1004]
+
+
+@pytest.mark.parametrize("outcome", FAILS)
+async def test_a_payload_that_alone_breaks_its_receiver_is_parked_after_its_attempts_and_the_stream_goes_on(
+    outcome: Outcome, ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver = Fails()
+    receiver.next_outcome = lambda block: outcome if block == 1002 else Answered(200)
+    queue(ledger, 1, 2, 3)
+    async with emitting(ledger, receiver, ask_terms=receiver.ask_terms):
+        await trio.sleep(HOURS)
+    assert states(ledger) == ["delivered", "abandoned", "delivered", "delivered"]
+    assert attempts(ledger)[1] == 10
+    assert receiver.sent.count(1002) == 11, "the first one counts only once the receiver was found well since"
+    assert receiver.held == [1001, 1003]
+    assert receiver.markers == 1
+
+
+async def test_a_payload_that_brings_its_receiver_down_for_a_while_is_parked_and_holds_up_nothing_for_ever(
+    ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver, down_until = Fails(), 0.0
+
+    def crashes(block: int) -> Outcome:
+        nonlocal down_until
+        if trio.current_time() < down_until:
+            return Unreachable("nobody listens")
+        if block == 1002:
+            down_until = trio.current_time() + 15.0
+            return Unknown("closed")
+        return Answered(200)
+
+    receiver.next_outcome = crashes
+    queue(ledger, 1, 2, 3)
+    queue_scores(ledger, 1, 2)
+    async with emitting(ledger, receiver, ask_terms=receiver.ask_terms) as ref:
+        await trio.sleep(HOURS)
+        assert (await status(ref)).dlq_abandoned == 1
+    assert receiver.held[-1] == 1003
+    assert sorted(receiver.held) == [1, 2, 1001, 1003]
+
+
+@pytest.mark.parametrize(
+    ("terms", "ends"),
+    [
+        (NotKnown(Answered(503)), "pending"),
+        (NotKnown(Unknown("cut off")), "pending"),
+        (NotKnown(Answered(403)), "abandoned"),
+        (TAKES, "abandoned"),
+        (msgspec.structs.replace(TAKES, negotiated=False), "abandoned"),
+    ],
+)
+async def test_where_nothing_was_delivered_yet_the_receiver_is_asked_for_its_schemas(
+    terms: Terms | NotKnown, ends: str, ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver = Fails()
+    receiver.next_outcome = lambda block: Answered(503)
+    async with emitting(ledger, receiver, ask_terms=receiver.ask_terms) as ref:
+        await trio.sleep(1)
+        queue(ledger, 1)
+        ref.tell(OutboxGrew())
+        receiver.terms = terms
+        await trio.sleep(HOURS)
+    assert states(ledger)[0] == ends
+
+
+async def test_an_outage_is_logged_each_time_and_as_an_error_when_it_lasts(
+    ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver = Fails()
+    receiver.next_outcome = lambda block: Answered(503)
+    queue(ledger, 1)
+    with capture_logs() as logged:
+        async with emitting(ledger, receiver, ask_terms=receiver.ask_terms):
+            await trio.sleep(1)
+            receiver.terms = NotKnown(Answered(503))
+            await trio.sleep(600)
+    levels = [line["log_level"] for line in logged if line["event"] == "relay receiver is down"]
+    assert len(levels) >= 4
+    assert levels[-1] == "error"
