@@ -12,7 +12,7 @@ miners = Table(
     Column("ema", REAL, nullable=False, server_default="0"),
     Column("rounds", Integer, nullable=False, server_default="0"),
     Column("reputation", REAL, nullable=False, server_default="0"),
-    Column("challenges", Integer, nullable=False, server_default="0"),  # since the last slash
+    Column("challenges", Integer, nullable=False, server_default="0"),  # since the last slash; see standing.py
     Column("proved", Integer, nullable=False, server_default="0"),
     Column("slashes", Integer, nullable=False, server_default="0"),
     Column("slashed_until_block", Integer),

@@ -94,6 +94,8 @@ class Model:
         asked, held = sum(one for one, _ in self.since), sum(one for _, one in self.since)
         if block >= self.until and asked >= 5 and held / asked < 0.5:
             self.until, self.slashes, self.since = block + 7_200, self.slashes + 1, []
+        elif asked > 60:
+            self.since = [(asked // 2, held // 2)]
 
     def average(self, alpha: float) -> float:
         found = self.scores[0]
@@ -117,6 +119,22 @@ def test_a_standing_is_what_all_its_rounds_come_to(rounds: list[tuple[float, flo
         assert held.slashes == model.slashes
         assert standing.is_slashed(held, block) is (block < model.until)
         assert standing.weight_of(held, block) == (0.0 if block < model.until else held.ema)
+
+
+@given(st.integers(0, 5_000), st.integers(1, 4))
+def test_a_miner_that_stops_proving_is_slashed_after_some_thirty_challenges_however_long_it_was_honest(
+    honest_rounds: int, challenges: int
+) -> None:
+    held, failed = Standing(), 0
+    for block in range(honest_rounds):
+        held = standing.after_round(held, Parts(1.0, 50.0, 1.0), Tally(challenges, challenges), block)
+    assert held.proof_rate == 1.0
+    while not held.slashes:
+        held = standing.after_round(held, Parts(0.0, None, 0.0), Tally(challenges, 0), honest_rounds + failed)
+        failed += challenges
+    assert failed <= 30 + 2 * challenges
+    if honest_rounds * challenges > 60:
+        assert failed > 30 - challenges, "an outage of an hour is no reason"
 
 
 def test_a_score_that_is_no_number_is_taken_as_zero() -> None:

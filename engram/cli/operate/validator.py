@@ -164,7 +164,7 @@ def explain(uid: Uid, *, last: Rounds = 1, sources: Sources = SOURCES, show: Sho
             "hotkey": found.hotkey,
             "average": f"{held.ema:.4f} over {held.rounds} rounds",
             "reliability": f"{held.reliability:.4f}",
-            "proofs": f"{held.proved} of {held.challenges} since the last slash",
+            "proofs": f"{held.proved} of the latest {held.challenges}",
             "slashes": f"{held.slashes}"
             + ("" if held.slashed_until_block is None else f", the last until block {held.slashed_until_block}"),
             "planted": ", ".join(f"{count} {state}" for state, count in found.planted.items()) or "nothing",
