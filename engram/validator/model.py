@@ -198,7 +198,9 @@ class SentState(StrEnum):
     """Committed before the send: after a crash they may be on the chain."""
     SET = "set"
     REFUSED = "refused"
-    """Certainly not on the chain."""
+    """The chain took none of it, or nothing was sent."""
+    LOST = "lost"
+    """Sent, and by the finalized chain never included; it cannot be any more."""
     UNKNOWN = "unknown"
     DRY_RUN = "dry_run"
 

@@ -138,7 +138,7 @@ weights_sent = Table(
     Column("block", Integer, nullable=False),
     Column("round_id", Integer, nullable=False),
     Column("weights", Text, nullable=False),  # JSON {uid: weight}, adds up to 1
-    Column("state", Text, nullable=False),  # intent | set | refused | unknown | dry_run
+    Column("state", Text, nullable=False),  # intent | set | refused | lost | unknown | dry_run
     Column("reason", Text),
     Column("at", REAL, nullable=False),
     sqlite_strict=True,

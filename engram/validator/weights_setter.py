@@ -2,13 +2,14 @@
 
     look -> not due: say why (validator_looks)
          -> due: read the chain anew -> still due -> dry run: write down what would be sent
-                                                  -> INTENT (committed) -> send -> SET | REFUSED | UNKNOWN
+                                                  -> INTENT (committed) -> send -> SET | REFUSED | LOST | UNKNOWN
 
 An INTENT or UNKNOWN of this epoch counts as sent. Weights set in the open are settled by LastUpdate, which only ever
-moves forward: moved past the block of the intent means SET; not moved when the extrinsic can no longer be included
-means REFUSED, and the epoch may be tried again. Where weights are committed first, LastUpdate says nothing: the chain
-may move it at the reveal of an earlier commit, too. The commit itself is looked for, by the mark that the intent has;
-where it is not found UNKNOWN stays, as it may have been revealed or dropped by now.
+moves forward: moved past the block of the newest intent means SET; not moved when the extrinsic can no longer be
+included means LOST, and the epoch may be tried again. Where weights are committed first, LastUpdate says nothing: the
+chain may move it at the reveal of an earlier commit, too. The commit itself is looked for, by the mark that the intent
+has. Not found when it can no longer be included, it is LOST as well, unless an epoch has been run since it was sent:
+the chain may have revealed it then, and UNKNOWN stays.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,11 +54,16 @@ from engram.validator.records import standings as miner_records
 
 LOOK_S: Final = 12.0
 """A block's time."""
-_NOT_SENT: Final = (SubmitRefused, RefusedInBlock, NeverIncluded, WeightsRejected, WeightsInvalid)
+_NOT_SENT: Final = (SubmitRefused, RefusedInBlock, WeightsRejected, WeightsInvalid)
 _COMMIT: Final = "commit "
 """How the reason of an intent begins whose weights are committed; the commit's mark follows."""
 _MARK_DIGITS: Final = 64
-_VERDICTS: Final = {SentState.SET: Due.SET, SentState.REFUSED: Due.REFUSED, SentState.UNKNOWN: Due.UNSETTLED}
+_VERDICTS: Final = {
+    SentState.SET: Due.SET,
+    SentState.REFUSED: Due.REFUSED,
+    SentState.LOST: Due.DUE,  # at the next look
+    SentState.UNKNOWN: Due.UNSETTLED,
+}
 
 _log = structlog.get_logger("engram.validator")
 
@@ -125,6 +131,7 @@ class WeightsSetter:
 
         def read(connection: Connection) -> tuple[Known, Round | None]:
             newest = weight_records.sent_weights(connection, ports.netuid, own, 1)
+            open_ = weight_records.unsettled(connection, ports.netuid, own)
             last = round_records.last_round(connection, ports.netuid, RoundState.CLOSED)
             scores = {} if last is None else _scores(connection, last, metagraph, ports)
             known = Known(
@@ -135,7 +142,7 @@ class WeightsSetter:
                 rounds=round_records.closed_rounds(connection, ports.netuid, ports.boot),
                 epoch=None if metagraph is None else current_epoch(metagraph),
                 last_sent_block=weight_records.last_sent_block(connection, ports.netuid, own),
-                unsettled=_is_unsettled(newest, metagraph),
+                unsettled=metagraph is not None and any(_may_be_included(sent, metagraph) for sent in open_),
                 refused=next((sent for sent in newest if sent.state is SentState.REFUSED), None),
                 version=ports.version,
             )
@@ -221,6 +228,8 @@ class WeightsSetter:
         ports = self._ports
         try:
             done = await set_weights(ports.sender, view, proposal, ports.keypair, ports.kept)
+        except NeverIncluded as error:
+            return SentState.LOST, str(error), None
         except ChainError as error:
             return (SentState.REFUSED if _was_not_set(error) else SentState.UNKNOWN), str(error), None
         return SentState.SET, f"in block {done.block.number}", done.block.number
@@ -245,22 +254,29 @@ class WeightsSetter:
     async def _settle(self, metagraph: Metagraph) -> None:
         """Settle weights whose outcome is open, by what the chain says now; reveal what is to be revealed."""
         ports, own = self._ports, self._ports.keypair.public_key
-        newest = await ports.ledger.read(lambda c: weight_records.sent_weights(c, ports.netuid, own, 1))
         neuron = metagraph.neuron(own)
-        if newest and newest[0].state in (SentState.INTENT, SentState.UNKNOWN) and neuron is not None:
-            sent = newest[0]
-            last = await ports.ledger.read(lambda c: round_records.round_of(c, sent.round_id))
+        for sent in await ports.ledger.read(lambda c: weight_records.unsettled(c, ports.netuid, own)):
+            if neuron is None:
+                break
             if _is_committed(sent, metagraph):
-                await self._settle_commit(sent, metagraph, last)
-            elif neuron.last_update_block > sent.block:
-                at = neuron.last_update_block
-                await self._finish(sent, SentState.SET, f"LastUpdate is {at}", last, at)
-            elif metagraph.block > sent.block + ERA_BLOCKS:
-                await self._finish(sent, SentState.REFUSED, f"not included by block {metagraph.block}", last)
+                await self._settle_commit(sent, metagraph)
+            else:
+                await self._settle_plain(sent, metagraph, neuron.last_update_block)
         await self._reveal()
 
-    async def _settle_commit(self, sent: Sent, metagraph: Metagraph, last: Round | None) -> None:
-        """Settle weights that were committed, once the chain holds their commit."""
+    async def _settle_plain(self, sent: Sent, metagraph: Metagraph, last_update_block: int) -> None:
+        """Settle weights that were set in the open; LastUpdate tells of the newest that may have moved it."""
+        ports, own = self._ports, self._ports.keypair.public_key
+        if last_update_block > sent.block:
+            newest = await ports.ledger.read(lambda c: weight_records.last_sent_block(c, ports.netuid, own))
+            if newest == sent.block:
+                reason = f"LastUpdate is {last_update_block}"
+                await self._finish(sent, SentState.SET, reason, await self._round_of(sent), last_update_block)
+        elif not _may_be_included(sent, metagraph):
+            await self._finish(sent, SentState.LOST, _not_included_by(metagraph.block), await self._round_of(sent))
+
+    async def _settle_commit(self, sent: Sent, metagraph: Metagraph) -> None:
+        """Settle weights that were committed, once the chain holds their commit, or certainly never will."""
         ports, mark = self._ports, _mark(sent)
         latest = sent.block + ERA_BLOCKS
         if not mark or metagraph.block > latest + _reveal_blocks(metagraph):
@@ -268,12 +284,24 @@ class WeightsSetter:
         try:
             view = await open_view(ports.nodes)
             found = await commit_marks.find_commit(view, ports.netuid, mark)
+            is_lost = found is None and view.head.number > latest and await self._is_of_this_epoch(sent, view)
         except ChainError as error:
             _log.warning("commit_not_looked_for", reason=str(error))
             return
         if found is not None:
             at = found.block or min(view.head.number, latest)
-            await self._finish(sent, SentState.SET, f"the chain holds its commit at block {at}", last, at)
+            reason = f"the chain holds its commit at block {at}"
+            await self._finish(sent, SentState.SET, reason, await self._round_of(sent), at)
+        elif is_lost:
+            await self._finish(sent, SentState.LOST, _not_included_by(view.head.number), await self._round_of(sent))
+
+    async def _is_of_this_epoch(self, sent: Sent, view: View) -> bool:
+        """Return whether the chain has run no epoch since weights were sent, and so has revealed none of them."""
+        metagraph = await view.metagraph(self._ports.netuid, self._ports.clock.monotonic())
+        return current_epoch(metagraph).first_block <= sent.block
+
+    async def _round_of(self, sent: Sent) -> Round | None:
+        return await self._ports.ledger.read(lambda c: round_records.round_of(c, sent.round_id))
 
     async def _reveal(self) -> None:
         ports = self._ports
@@ -340,8 +368,9 @@ def _scores(connection: Connection, last: Round, metagraph: Metagraph | None, po
     return round_rules.weights(miner_records.all_known(connection), uids, groups, block, ports.blacklist)
 
 
-def _is_unsettled(newest: Sequence[Sent], metagraph: Metagraph | None) -> bool:
-    return metagraph is not None and any(
-        sent.state in (SentState.INTENT, SentState.UNKNOWN) and metagraph.block <= sent.block + ERA_BLOCKS
-        for sent in newest
-    )
+def _may_be_included(sent: Sent, metagraph: Metagraph) -> bool:
+    return metagraph.block <= sent.block + ERA_BLOCKS
+
+
+def _not_included_by(block: int) -> str:
+    return f"not included by block {block}"

@@ -140,7 +140,7 @@ async def test_scores_are_relayed_after_a_crash_around_the_extrinsic(
             at.chain.seal()
         await again.look()
         (sent,) = await again.sent()
-        assert sent.state is (SentState.SET if moment == "weights:after" else SentState.REFUSED)
+        assert sent.state is (SentState.SET if moment == "weights:after" else SentState.LOST)
         (payload,) = offered(at, "scores")
         assert set(wire.decode(payload, ScoresPayload).scores) == {"1", "2"}
         assert len(offered(at, "ranking")) == (1 if moment == "weights:after" else 0)

@@ -1,11 +1,15 @@
 """Each rule by which a chain takes weights, on its double: what is sent, what is not, what the operator is shown."""
 
 from pathlib import Path
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
 
 from engram import kill_points
+from engram.chain.errors import EndpointUnreachable
+from engram.chain.read.runtime import ERA_BLOCKS
+from engram.chain.submit import commit_marks
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.validator import relaying
@@ -245,6 +249,84 @@ async def test_the_reveal_of_the_commit_before_does_not_make_a_lost_one_set(tmp_
         found = await at.sent()
         assert found[-1].state is SentState.UNKNOWN
         assert at.settled == [], "nothing is relayed of what may not be on the chain"
+
+
+@pytest.mark.parametrize("timelocked", [True, False])
+async def test_weights_that_can_no_longer_be_included_are_lost_and_the_epoch_s_are_set_anew(
+    tmp_path: Path, timelocked: bool
+) -> None:
+    async with setting(tmp_path, lambda: RuledChain(tempo=200, last_step=1_100)) as at:
+        if timelocked:
+            ruled(at).timelocked()
+        await at.score({1: 1.0})
+        assert await at.look() is Due.SET
+        ruled(at).rules["last_step"] = at.chain.head + 1
+        patient = at.setter._ports.sender
+        impatient = Sender([at.chain], waiting=InclusionWait(0.001, 0.05))
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=impatient)
+        at.chain.drop_submissions = True
+        assert await at.look() is Due.UNSETTLED
+        sent = (await at.sent())[0]
+        at.chain.drop_submissions = False
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=patient)
+        reveals_an_earlier_commit(at) if timelocked else None
+        seal(at, sent.block + ERA_BLOCKS - 3 - at.chain.head)
+        assert await at.look() in (Due.SET, Due.UNSETTLED)
+        assert (await at.sent())[0].state is SentState.UNKNOWN, "it may still be included"
+        seal(at, 5)
+        assert await at.look() is Due.SET
+        newest, lost, _ = await at.sent()
+        assert (newest.state, lost.state) == (SentState.SET, SentState.LOST)
+        assert newest.epoch == lost.epoch == sent.epoch
+        noted = relaying.audit(at.settled[1])
+        assert noted is not None
+        assert noted.startswith(f"the weights of epoch {sent.epoch} were never included: ")
+        assert submissions(at) == 3
+
+
+async def test_a_commit_that_an_epoch_s_end_may_have_revealed_stays_unknown(tmp_path: Path) -> None:
+    async with setting(tmp_path, lambda: RuledChain(tempo=200, last_step=1_100)) as at:
+        ruled(at).timelocked()
+        await at.score({1: 1.0})
+        impatient = Sender([at.chain], waiting=InclusionWait(0.001, 0.05))
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=impatient)
+        at.chain.drop_submissions = True
+        assert await at.look() is Due.UNSETTLED
+        (sent,) = await at.sent()
+        seal(at, 20)
+        ruled(at).rules["last_step"] = at.chain.head
+        seal(at, ERA_BLOCKS)
+        await at.look()
+        assert (await at.sent())[-1].state is SentState.UNKNOWN
+        assert {each.epoch for each in at.settled} <= {sent.epoch + 1}
+
+
+async def test_all_weights_whose_outcome_is_open_are_looked_for_not_the_newest_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with setting(tmp_path, lambda: RuledChain(tempo=80, last_step=1_100)) as at:
+        ruled(at).timelocked()
+        await at.score({1: 1.0})
+        outcome = at.setter._outcome
+
+        async def not_seen(*given: Any) -> tuple[SentState, str, int | None]:
+            await outcome(*given)
+            return SentState.UNKNOWN, "no answer", None
+
+        async def not_told(*_: object) -> NoReturn:
+            raise EndpointUnreachable("node: no answer within 10 s")
+
+        with monkeypatch.context() as silent:
+            silent.setattr(at.setter, "_outcome", not_seen)
+            silent.setattr(commit_marks, "find_commit", not_told)
+            assert await at.look() is Due.UNSETTLED
+            seal(at, 1_100 + 81 - at.chain.head)
+            ruled(at).rules["last_step"] = at.chain.head
+            assert await at.look() is Due.UNSETTLED
+        assert [each.state for each in await at.sent()] == [SentState.UNKNOWN] * 2
+        assert await at.look() is Due.SET
+        assert [each.state for each in await at.sent()] == [SentState.SET] * 2
+        assert len(ruled(at).commits()) == 2
 
 
 class Dead(BaseException):
