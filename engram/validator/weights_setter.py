@@ -27,6 +27,7 @@ from engram.chain.errors import (
     EndpointBusy,
     EndpointUnreachable,
     NeverIncluded,
+    NoCommitKept,
     RefusedInBlock,
     SubmitRefused,
     WeightsRejected,
@@ -306,7 +307,7 @@ class WeightsSetter:
     async def _reveal(self) -> None:
         ports = self._ports
         try:
-            if not ports.kept.holds(ports.netuid):
+            if not ports.kept.holds(ports.netuid, ports.keypair.public_key):
                 return
             found = await reveal.read_commits(
                 ports.nodes, ports.netuid, ports.keypair.public_key, ports.kept, ports.clock
@@ -314,8 +315,18 @@ class WeightsSetter:
             kill_points.point("reveal:before")
             await reveal.reveal(ports.sender, found, ports.keypair, ports.kept)
             kill_points.point("reveal:after")
+        except NoCommitKept:
+            pass  # those of this hotkey are of another chain
         except ChainError as error:
             _log.warning("weights_not_revealed", reason=str(error))
+
+    def _unusable(self) -> list[str]:
+        """Return a warning of files that hold a commit and cannot be used; empty when there are none."""
+        try:
+            found = self._ports.kept.unusable(self._ports.netuid)
+        except ChainError:
+            return []  # what cannot be read at all is logged where it is to be revealed
+        return [f"files of kept commits that cannot be used ({len(found)}): {'; '.join(found[:3])}"] if found else []
 
     async def _note(self, metagraph: Metagraph | None, verdict: Due, detail: str) -> None:
         ports, own = self._ports, self._ports.keypair.public_key
@@ -324,7 +335,7 @@ class WeightsSetter:
             netuid=ports.netuid,
             verdict=str(verdict),
             detail=detail,
-            warnings=[] if metagraph is None else rules.warnings(metagraph, own),
+            warnings=[*([] if metagraph is None else rules.warnings(metagraph, own)), *self._unusable()],
             block=None if metagraph is None else metagraph.block,
             uid=None if neuron is None else neuron.uid,
             at=ports.clock.now(),

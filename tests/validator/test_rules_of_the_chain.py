@@ -5,11 +5,13 @@ from typing import Any, NoReturn
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from engram import kill_points
 from engram.chain.errors import EndpointUnreachable
 from engram.chain.read.runtime import ERA_BLOCKS
 from engram.chain.submit import commit_marks
+from engram.chain.submit.hashed_weights import HashedCommit
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.validator import relaying
@@ -18,6 +20,7 @@ from engram.validator.model import SentState
 from tests.chain.test_sender import VALIDATOR
 from tests.fakes.hashing_chain import HashingChain
 from tests.fakes.living_chain import NETUID
+from tests.validator.benches import key
 from tests.validator.setters import SUBTENSOR, RuledChain, Setter, setting
 
 pytestmark = pytest.mark.rules
@@ -71,6 +74,37 @@ async def test_weights_are_committed_by_hash_and_revealed_in_their_window(tmp_pa
         assert at.weights() == {1: 65_535, 2: 32_768}
         epochs = [(each.block + NETUID + 1) // (TEMPO + 1) for each in await at.sent() if each.state is SentState.SET]
         assert len(epochs) == len(set(epochs))
+
+
+async def test_files_of_others_and_damaged_ones_keep_no_commit_from_being_revealed(tmp_path: Path) -> None:
+    async with setting(tmp_path, HashingChain) as at:
+        kept = at.setter._ports.kept
+        elsewhere = HashedCommit(
+            genesis=bytes(32),
+            netuid=NETUID,
+            hotkey=VALIDATOR.public_key,
+            uids=(1,),
+            values=(65_535,),
+            version_key=0,
+            salt=(1,) * 8,
+            signed_at_block=1,
+        )
+        kept.keep(elsewhere)
+        kept.keep(msgspec.structs.replace(elsewhere, hotkey=key(1).public_key))
+        damaged = tmp_path / "commits" / f"{NETUID}-half.json"
+        damaged.touch(0o600)
+        damaged.write_text("{")
+        await at.score({1: 1.0, 2: 0.5})
+        with capture_logs() as logs:
+            for _ in range(3 * (TEMPO + 1)):
+                await at.look()
+                if at.weights() == {1: 65_535, 2: 32_768}:
+                    break
+        assert at.weights() == {1: 65_535, 2: 32_768}
+        assert "weights_not_revealed" not in {each["event"] for each in logs}
+        (warning,) = (await at.noted()).warnings
+        assert warning.startswith("files of kept commits that cannot be used (1): ")
+        assert "half.json" in warning
 
 
 async def test_weights_wait_for_the_subnets_rate_limit(tmp_path: Path) -> None:
