@@ -77,11 +77,6 @@ def is_evading(offers: Offers, *, questioned: bool) -> bool:
     return offers.taken == 0 or (not questioned and offers.refused >= offers.taken)
 
 
-def refusing(offers: Mapping[bytes, Offers]) -> frozenset[bytes]:
-    """Return the miners that took none of the records that they were offered."""
-    return frozenset(hotkey for hotkey, each in offers.items() if each.refused and not each.taken)
-
-
 def groups(results: Sequence[Result], proved_at: Collection[tuple[bytes, str]]) -> list[frozenset[int]]:
     """Return the uids of a round that share one score; see peers.groups."""
     found = (Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=each.url) for each in results)
@@ -94,17 +89,20 @@ _SILENT: Final = frozenset({Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.LATE})
 _HEARD: Final = frozenset({Outcome.ANSWERED, Outcome.LEGACY})
 
 
-def is_void(answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]], refused: frozenset[bytes]) -> bool:
+def is_void(answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]], offers: Mapping[bytes, Offers]) -> bool:
     """Return whether a round says nothing of its miners: not one of them answered, or took a record.
 
     That is our own network, address or clock. Scored, it would slash every miner of the subnet for a day. Nonsense is
-    no answer: one miner that sends it would have all the others slashed.
+    no answer: one miner that sends it would have all the others slashed. The longer it lasts the fewer can be asked
+    anything; then nobody takes a record, and that records are still under way says as much as that they are refused.
     """
     silent = {
         hotkey for hotkey, found in answers.items() if found and all(answer.outcome in _SILENT for _, answer in found)
     }
     heard = any(answer.outcome in _HEARD for found in answers.values() for _, answer in found)
-    return not heard and len(silent | refused) >= VOID_FROM
+    took_any = any(each.taken for each in offers.values())
+    took_none = {hotkey for hotkey, each in offers.items() if not each.taken and (each.refused or not took_any)}
+    return not heard and len(silent | took_none) >= VOID_FROM
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +111,9 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     results: list[tuple[bytes, dict[str, object]]]
     """By hotkey, the columns of its result."""
     standings: list[Known]
+
+
+NOTHING_SCORED: Final = Scored(results=[], standings=[])
 
 
 def closing(

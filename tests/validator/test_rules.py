@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engram.chain.epochs import Epoch, current_epoch, epoch_at, epoch_of
 from engram.validator import agreement, due, peers, planting, round_rules, scoring, standing
 from engram.validator.due import Due, Known
-from engram.validator.model import Answer, Kind, Outcome, Question, Sent, SentState
+from engram.validator.model import Answer, Kind, Offers, Outcome, Question, Sent, SentState
 from engram.validator.planting import Candidate, Habits, Signing
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
@@ -410,24 +410,33 @@ def brought(*outcomes: Outcome) -> list[tuple[Kind, Answer]]:
     return [(Kind.QUERY, Answer(question_id=number, outcome=outcome)) for number, outcome in enumerate(outcomes)]
 
 
+REFUSES, TAKES, STUCK = Offers(2, 0), Offers(0, 2), Offers(0, 0)
+
+
 @pytest.mark.parametrize(
-    ("answers", "refused", "void"),
+    ("answers", "offers", "void"),
     [
-        ([brought(Outcome.UNREACHABLE), brought(Outcome.REFUSED), brought(Outcome.LATE)], 0, True),
-        ([brought(Outcome.UNREACHABLE)] * 2, 0, False),
-        ([brought(Outcome.UNREACHABLE)] * 2, 1, True),
-        ([], 3, True),
-        ([], 2, False),
-        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LATE, Outcome.ANSWERED)], 0, False),
-        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.MALFORMED)], 0, True),
-        ([brought(Outcome.MALFORMED)] * 5, 0, False),
-        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LEGACY)], 3, False),
-        ([[], [], []], 0, False),
+        ([brought(Outcome.UNREACHABLE), brought(Outcome.REFUSED), brought(Outcome.LATE)], [], True),
+        ([brought(Outcome.UNREACHABLE)] * 2, [], False),
+        ([brought(Outcome.UNREACHABLE)] * 2, [REFUSES], True),
+        ([], [REFUSES] * 3, True),
+        ([], [REFUSES] * 2, False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LATE, Outcome.ANSWERED)], [], False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.MALFORMED)], [], True),
+        ([brought(Outcome.MALFORMED)] * 5, [], False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LEGACY)], [REFUSES] * 3, False),
+        ([[], [], []], [], False),
+        ([], [STUCK] * 3, True),
+        ([], [STUCK] * 2, False),
+        ([brought(Outcome.UNREACHABLE)] * 2, [STUCK], True),
+        ([], [*[STUCK] * 3, TAKES], False),
+        ([], [*[REFUSES] * 3, TAKES], True),
+        ([], [TAKES] * 5, False),
     ],
 )
 def test_a_round_is_void_when_none_of_several_miners_gave_any_answer(
-    answers: list[list[tuple[Kind, Answer]]], refused: int, void: bool
+    answers: list[list[tuple[Kind, Answer]]], offers: list[Offers], void: bool
 ) -> None:
     by_hotkey = {key(number).public_key: found for number, found in enumerate(answers, 1)}
-    refusing = frozenset(key(100 + number).public_key for number in range(refused))
-    assert round_rules.is_void(by_hotkey, refusing) is void
+    offered = {key(100 + number).public_key: each for number, each in enumerate(offers)}
+    assert round_rules.is_void(by_hotkey, offered) is void

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 
 from engram.ledger import Prepared
 from engram.ledger.sql import one_of
@@ -220,17 +220,6 @@ def close_round(
     )
     asking.forget_vectors(connection, round_id)
     return True
-
-
-def purge(connection: Connection, netuid: int, keep_rounds: int) -> int:
-    """Remove rounds but the newest `keep_rounds`, with their questions; return how many."""
-    newest = last_round(connection, netuid)
-    if newest is None:
-        return 0
-    before = newest.id - keep_rounds
-    connection.execute(delete(questions).where(questions.c.round_id < before))
-    connection.execute(delete(round_miners).where(round_miners.c.round_id < before))
-    return connection.execute(delete(rounds).where(rounds.c.netuid == netuid, rounds.c.id < before)).rowcount
 
 
 def _answer(row: RowMapping) -> Answer:

@@ -3,7 +3,7 @@
 from typing import Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from engram import wire
 from engram.ledger.sql import one_of, upsert
@@ -38,11 +38,18 @@ def last_sent_block(connection: Connection, netuid: int, hotkey: bytes) -> int |
 def intend_weights(connection: Connection, sent: Sent, hotkey: bytes, first_block: int) -> int | None:
     """Commit to sending weights; None when the epoch from `first_block` on has had its weights already.
 
-    `id` of `sent` is ignored.
+    `id` of `sent` is ignored. Of what the chain has refused before in this epoch the newest is kept.
     """
     last = last_sent_block(connection, sent.netuid, hotkey)
     if sent.state in MAY_HAVE_ARRIVED and last is not None and last >= first_block:
         return None
+    refused = (
+        _of(sent.netuid, hotkey)
+        & (weights_sent.c.epoch == sent.epoch)
+        & (weights_sent.c.state == str(SentState.REFUSED))
+    )
+    newest = select(func.max(weights_sent.c.id)).where(refused).scalar_subquery()
+    connection.execute(delete(weights_sent).where(refused, weights_sent.c.id < newest))
     values = msgspec.structs.asdict(sent) | {
         "hotkey": hotkey,
         "weights": msgspec.json.encode({str(uid): weight for uid, weight in sent.weights.items()}).decode(),
