@@ -113,6 +113,7 @@ _DUE: Final = _each(
     "outdated",
     "no_round",
     "no_scores",
+    "too_few",
     "set",
     "unsettled",
     "refused",

@@ -46,7 +46,7 @@ from engram.clock import Clock
 from engram.hotkeys import Keypair, ss58
 from engram.ledger import Ledger
 from engram.validator import due as rules
-from engram.validator import round_rules, scoring
+from engram.validator import round_rules
 from engram.validator.due import Due, Known
 from engram.validator.model import Look, Round, RoundState, Sent, SentState
 from engram.validator.records import rounds as round_records
@@ -122,8 +122,8 @@ class WeightsSetter:
         verdict = rules.due(known)
         if verdict is Due.DUE and last is not None:
             verdict, detail = await self._set(known, last)
-        elif verdict is Due.REFUSED:
-            detail = known.refused.reason or "" if known.refused else ""
+        else:
+            detail = _detail(verdict, known)
         await self._note(metagraph, verdict, detail)
         return verdict
 
@@ -163,8 +163,8 @@ class WeightsSetter:
             epoch = current_epoch(metagraph)
             now = msgspec.structs.replace(known, metagraph=metagraph, age_s=0.0, scores=scores, epoch=epoch)
             if (verdict := rules.due(now)) is not Due.DUE:
-                return verdict, ""
-            weights = scoring.normalized(scores)
+                return verdict, _detail(verdict, now)
+            weights = rules.weights(metagraph, scores)
             sent = self._sent(weights, epoch.index, metagraph.block, last)
             if ports.dry_run:
                 return await self._rehearse(sent, epoch)
@@ -172,7 +172,7 @@ class WeightsSetter:
             proposal = await propose(view, ports.netuid, known.hotkey, weights, key, ports.clock)
             return await self._send(view, proposal, sent, epoch, last)
         except WeightsInvalid as error:
-            return Due.NO_SCORES, str(error)
+            return Due.TOO_FEW, str(error)
         except ChainError as error:
             return Due.CHAIN_STALE, str(error)
 
@@ -346,6 +346,16 @@ class WeightsSetter:
             for warning in look.warnings:
                 _log.warning("validator_warning", reason=warning)
         await ports.ledger.write(lambda c: weight_records.keep_look(c, look, own))
+
+
+def _detail(verdict: Due, known: Known) -> str:
+    match verdict:
+        case Due.REFUSED if known.refused is not None:
+            return known.refused.reason or ""
+        case Due.TOO_FEW if known.metagraph is not None:
+            return rules.too_few(known.metagraph, known.scores)
+        case _:
+            return ""
 
 
 def _mark(sent: Sent) -> str:

@@ -156,11 +156,26 @@ async def test_a_newer_version_than_ours_stops_the_weights_and_says_so(tmp_path:
 async def test_fewer_weights_than_the_subnet_wants_are_not_sent(tmp_path: Path) -> None:
     async with setting(tmp_path, lambda: RuledChain(min_allowed_weights=3)) as at:
         await at.score({1: 1.0, 2: 0.5, 3: 0.0})
-        assert await at.look() is Due.NO_SCORES
+        assert await at.look() is Due.TOO_FEW
         assert submissions(at) == 0
         assert (await at.noted()).detail == "the subnet wants at least 3 weights, not 2"
         await at.score({1: 1.0, 2: 0.5, 3: 0.2})
         assert await at.look() is Due.SET
+
+
+async def test_a_weight_over_the_subnet_s_limit_is_clipped_and_the_others_get_the_rest(tmp_path: Path) -> None:
+    async with setting(tmp_path, lambda: RuledChain(max_weights_limit=26_214)) as at:
+        await at.score({1: 1.0, 2: 0.1})
+        assert await at.look() is Due.TOO_FEW
+        detail = (await at.noted()).detail
+        assert detail == "the subnet allows 0.4000 of all weight for one uid: 3 weights at least, not 2"
+        await at.score({1: 1.0, 2: 0.2, 3: 0.1, 4: 0.0})
+        assert await at.look() is Due.SET
+        held = at.weights()
+        assert set(held) == {1, 2, 3}
+        assert max(held.values()) / sum(held.values()) <= 26_214 / 65_535
+        (sent,) = await at.sent()
+        assert sent.weights == pytest.approx({1: 0.4, 2: 0.4, 3: 0.2}, abs=1e-4)
 
 
 async def test_a_delay_of_reveals_over_the_immunity_period_warns(tmp_path: Path) -> None:
