@@ -92,6 +92,8 @@ class Offers(msgspec.Struct, frozen=True):
 
     refused: int
     taken: int
+    untimely: int = 0
+    """Refused for the time of the request, and not counted in `refused`."""
 
 
 class Kind(StrEnum):
@@ -108,6 +110,8 @@ class Outcome(StrEnum):
     LEGACY = "legacy"
     """A proof of the first form, which shows a hash and not the vector."""
     REFUSED = "refused"
+    UNTIMELY = "untimely"
+    """Refused for the time that it bears: the miner's clock is out, or ours."""
     UNREACHABLE = "unreachable"
     MALFORMED = "malformed"
     LATE = "late"

@@ -85,24 +85,52 @@ def groups(results: Sequence[Result], proved_at: Collection[tuple[bytes, str]]) 
 
 VOID_FROM: Final = 3
 """Miners at least of which none gave an answer, before the fault is held to be the validator's own."""
-_SILENT: Final = frozenset({Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.LATE})
+_SILENT: Final = frozenset({Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.UNTIMELY, Outcome.LATE})
+_UNHEARD: Final = frozenset({Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNASKED})
 _HEARD: Final = frozenset({Outcome.ANSWERED, Outcome.LEGACY})
 
 
-def is_void(answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]], offers: Mapping[bytes, Offers]) -> bool:
-    """Return whether a round says nothing of its miners: not one of them answered, or took a record.
+def why_void(
+    answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]],
+    offers: Mapping[bytes, Offers],
+    operators: Mapping[bytes, bytes],
+) -> str:
+    """Return why a round says nothing of its miners; empty when it counts. `operators` are the miners' coldkeys.
 
-    That is our own network, address or clock. Scored, it would slash every miner of the subnet for a day. Nonsense is
-    no answer: one miner that sends it would have all the others slashed. The longer it lasts the fewer can be asked
-    anything; then nobody takes a record, and that records are still under way says as much as that they are refused.
+    Not one of them answered, or took a record: that is our own network, address or clock. Scored, it would slash every
+    miner of the subnet for a day. Nonsense is no answer: one miner that sends it would have all the others slashed. The
+    longer it lasts the fewer can be asked anything; then nobody takes a record, and that records are still under way
+    says as much as that they are refused.
+
+    Or most operators refuse our requests for their time: that is our clock, whatever one that does not look at it says.
     """
-    silent = {
-        hotkey for hotkey, found in answers.items() if found and all(answer.outcome in _SILENT for _, answer in found)
-    }
-    heard = any(answer.outcome in _HEARD for found in answers.values() for _, answer in found)
+    found = {hotkey: {answer.outcome for _, answer in each} for hotkey, each in answers.items() if each}
+    untimely = {hotkey for hotkey, outcomes in found.items() if Outcome.UNTIMELY in outcomes}
+    if _is_most({hotkey for hotkey, outcomes in found.items() if outcomes - _UNHEARD}, untimely, operators):
+        return "most operators refuse our requests for their time: look at our clock"
+    silent = {hotkey for hotkey, outcomes in found.items() if outcomes <= _SILENT}
+    heard = any(outcomes & _HEARD for outcomes in found.values())
     took_any = any(each.taken for each in offers.values())
-    took_none = {hotkey for hotkey, each in offers.items() if not each.taken and (each.refused or not took_any)}
-    return not heard and len(silent | took_none) >= VOID_FROM
+    took_none = {
+        hotkey for hotkey, each in offers.items() if not each.taken and (each.refused or each.untimely or not took_any)
+    }
+    if not heard and len(silent | took_none) >= VOID_FROM:
+        return "no miner answered: look at our network and clock"
+    return ""
+
+
+def counted(offers: Mapping[bytes, Offers], operators: Mapping[bytes, bytes]) -> dict[bytes, Offers]:
+    """Return the offers with what was refused for the time of our requests, unless most operators refused so."""
+    untimely = {hotkey for hotkey, each in offers.items() if each.untimely}
+    if _is_most(set(offers), untimely, operators):
+        return dict(offers)
+    return {hotkey: Offers(each.refused + each.untimely, each.taken) for hotkey, each in offers.items()}
+
+
+def _is_most(among: Collection[bytes], some: Collection[bytes], operators: Mapping[bytes, bytes]) -> bool:
+    """Return whether some miners are those of VOID_FROM operators at least, and of most."""
+    count = len({operators[hotkey] for hotkey in some})
+    return count >= VOID_FROM and 2 * count > len({operators[hotkey] for hotkey in among})
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):

@@ -209,38 +209,31 @@ class Rounds:
         """Score and close in one transaction; one in which no miner answered is abandoned."""
         terms, at = self._terms, self._clock.now()
 
-        def close(connection: Connection) -> RoundState:
+        def close(connection: Connection) -> str:
             results = round_records.results(connection, opened.id)
-            held = miner_records.all_known(connection)
+            operators = {each.hotkey: each.coldkey for each in results}
             answers = asking_records.answers_of(connection, opened.id)
             offers = round_records.offers(connection, opened.id)
-            if round_rules.is_void(answers, offers):
-                state, scored = RoundState.ABANDONED, NOTHING_SCORED
-            else:
-                state, scored = (
-                    RoundState.CLOSED,
-                    round_rules.closing(
-                        results,
-                        answers,
-                        held,
-                        offers,
-                        round_rules.groups(results, round_records.proved_at(connection, opened.id))
-                        if terms.share_scores
-                        else [],
-                        opened.block,
-                    ),
-                )
+            why = round_rules.why_void(answers, offers, operators)
+            state, scored, held = RoundState.ABANDONED, NOTHING_SCORED, miner_records.all_known(connection)
+            if not why:
+                proved_at = round_records.proved_at(connection, opened.id)
+                groups = round_rules.groups(results, proved_at) if terms.share_scores else []
+                offers = round_rules.counted(offers, operators)
+                state = RoundState.CLOSED
+                scored = round_rules.closing(results, answers, held, offers, groups, opened.block)
             if round_records.close_round(connection, opened.id, scored.results, state, at):
                 miner_records.keep(connection, scored.standings, at)
                 _log_slashes(held, scored.standings, opened.block)
                 retention.purge(
                     connection, terms.netuid, opened.id, opened.block, terms.keep_rounds, terms.planted_rounds
                 )
-            return state
+            return why
 
-        state = await self._ledger.write(close)
-        if state is RoundState.ABANDONED:
-            _log.error("round_void", round=opened.id, reason="no miner answered: look at our network and clock")
+        why = await self._ledger.write(close)
+        if why:
+            _log.error("round_void", round=opened.id, reason=why)
+        state = RoundState.ABANDONED if why else RoundState.CLOSED
         return msgspec.structs.replace(opened, state=state, closed_at=at)
 
 

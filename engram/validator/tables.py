@@ -118,7 +118,7 @@ questions = Table(
     Column("truth", Text, nullable=False),  # JSON: CIDs, nearest first (query), or the one CID (challenge)
     Column("planted", Integer, nullable=False),  # how many of them are planted
     Column("own_key", Integer, nullable=False),  # 1: signed by the validator's hotkey, 0: by a signer of its own
-    Column("outcome", Text),  # null: not asked; answered | legacy | refused | unreachable | malformed | late | unasked
+    Column("outcome", Text),  # null: not asked; a word of model.Outcome
     Column("recall", REAL),
     Column("proved", Integer),
     Column("latency_ms", REAL),

@@ -251,10 +251,12 @@ def _after_sending(plant: Plant, tried: MinerReply, at: float) -> tuple[PlantSta
     unknown = plant.state is PlantState.SENDING or (
         tried.may_have_arrived and tried.outcome in (Outcome.UNREACHABLE, Outcome.MALFORMED)
     )
-    if tried.outcome is Outcome.UNREACHABLE and plant.attempts + 1 < ATTEMPTS:
+    untimely = tried.outcome is Outcome.UNTIMELY
+    reason = f"{admissions.UNTIMELY}: {tried.detail}" if untimely else tried.detail
+    if (untimely or tried.outcome is Outcome.UNREACHABLE) and plant.attempts + 1 < ATTEMPTS:
         again_at = at + 2.0 ** (plant.attempts + 1)
-        return PlantState.SENDING if unknown else PlantState.READY, {"reason": tried.detail, "plant_at": again_at}
-    refused: dict[str, Any] = {"reason": tried.detail, "may_be_held": unknown}
+        return PlantState.SENDING if unknown else PlantState.READY, {"reason": reason, "plant_at": again_at}
+    refused: dict[str, Any] = {"reason": reason, "may_be_held": unknown}
     return PlantState.REFUSED, refused | ({"attempts": 0} if unknown else {})
 
 

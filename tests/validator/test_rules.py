@@ -498,4 +498,5 @@ def test_a_round_is_void_when_none_of_several_miners_gave_any_answer(
 ) -> None:
     by_hotkey = {key(number).public_key: found for number, found in enumerate(answers, 1)}
     offered = {key(100 + number).public_key: each for number, each in enumerate(offers)}
-    assert round_rules.is_void(by_hotkey, offered) is void
+    operators = {hotkey: hotkey for hotkey in (*by_hotkey, *offered)}
+    assert bool(round_rules.why_void(by_hotkey, offered, operators)) is void

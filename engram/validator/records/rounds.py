@@ -146,16 +146,20 @@ def offers(connection: Connection, round_id: int) -> dict[bytes, Offers]:
     """Return what became of the records that were planted for a round and the OFFER_ROUNDS - 1 before it, by miner.
 
     Rounds in which no miner answered say nothing; nor do public records, which a miner can have without storing ours;
-    nor keys that a miner without a score refuses, which may admit the validator's alone.
+    nor keys that a miner without a score refuses, which may admit the validator's alone. Those that were refused for
+    their time are told apart.
     """
-    unknown = select(miners.c.hotkey).where(miners.c.rounds == 0)
-    is_unclear = planted.c.hotkey.in_(unknown) & func.coalesce(planted.c.reason, "").startswith(admissions.NOT_ADMITTED)
-    refused = func.count().filter(planted.c.state == str(PlantState.REFUSED), ~is_unclear)
+    unknown, reason = select(miners.c.hotkey).where(miners.c.rounds == 0), func.coalesce(planted.c.reason, "")
+    is_unclear = planted.c.hotkey.in_(unknown) & reason.startswith(admissions.NOT_ADMITTED)
+    is_untimely = reason.startswith(admissions.UNTIMELY)
+    is_refused = planted.c.state == str(PlantState.REFUSED)
+    refused = func.count().filter(is_refused, ~is_unclear, ~is_untimely)
+    untimely = func.count().filter(is_refused, is_untimely)
     taken = func.count().filter(one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED)))
     of_round = select(round_miners.c.hotkey).where(round_miners.c.round_id == round_id)
     void = select(rounds.c.id).where(rounds.c.state == str(RoundState.ABANDONED))
     query = (
-        select(planted.c.hotkey, refused, taken)
+        select(planted.c.hotkey, refused, taken, untimely)
         .where(
             planted.c.hotkey.in_(of_round),
             planted.c.planted_round.between(round_id - OFFER_ROUNDS + 1, round_id),
