@@ -94,6 +94,8 @@ class Offers(msgspec.Struct, frozen=True):
     taken: int
     untimely: int = 0
     """Refused for the time of the request, and not counted in `refused`."""
+    undeleted: int = 0
+    """Of any round: records that it refuses to delete, so that nobody knows whether it holds them."""
 
 
 class Kind(StrEnum):

@@ -67,14 +67,15 @@ _NO_OFFERS: Final = Offers(0, 0)
 
 
 def is_evading(offers: Offers, *, questioned: bool) -> bool:
-    """Return whether a miner fails a round for the records that it refuses.
+    """Return whether a miner fails a round for the records that it refuses to take, or to delete.
 
     Either it takes none, whatever it answers about older ones; or it was not asked, as it holds too few to be asked
-    about, and refuses at least as many as it takes.
+    about or nobody knows what it holds, and refuses at least as many as it takes.
     """
-    if offers.refused == 0:
-        return False
-    return offers.taken == 0 or (not questioned and offers.refused >= offers.taken)
+    if offers.refused and not offers.taken:
+        return True
+    against = offers.refused + offers.undeleted
+    return not questioned and against > 0 and against >= offers.taken
 
 
 def groups(results: Sequence[Result], proved_at: Collection[tuple[bytes, str]]) -> list[frozenset[int]]:
@@ -124,7 +125,10 @@ def counted(offers: Mapping[bytes, Offers], operators: Mapping[bytes, bytes]) ->
     untimely = {hotkey for hotkey, each in offers.items() if each.untimely}
     if _is_most(set(offers), untimely, operators):
         return dict(offers)
-    return {hotkey: Offers(each.refused + each.untimely, each.taken) for hotkey, each in offers.items()}
+    return {
+        hotkey: msgspec.structs.replace(each, refused=each.refused + each.untimely, untimely=0)
+        for hotkey, each in offers.items()
+    }
 
 
 def _is_most(among: Collection[bytes], some: Collection[bytes], operators: Mapping[bytes, bytes]) -> bool:
@@ -150,20 +154,22 @@ def closing(
     held: Mapping[bytes, Known],
     offers: Mapping[bytes, Offers],
     groups: Sequence[frozenset[int]],
+    unasked: Collection[bytes],
     block: int,
 ) -> Scored:
     """Score a round.
 
     A miner that was asked nothing keeps its standing, unless that is its own doing: it refuses records (`is_evading`),
-    or has a standing and no address by now that may be asked. Then it scores 0. A miner in `groups` shares its score
-    with the other uids of its group.
+    or has a standing and no address by now that may be asked. Then it scores 0. So does one that is `unasked`: nothing
+    could be asked of it for so many rounds that its standing says nothing of what it stores. A miner in `groups` shares
+    its score with the other uids of its group.
     """
     of_uid = {result.uid: result for result in results}
     raw: dict[int, tuple[Parts, Tally]] = {}
     for result in results:
         found = parts_of(answers.get(result.hotkey, ()))
         evading = is_evading(offers.get(result.hotkey, _NO_OFFERS), questioned=found is not None)
-        if evading or (found is None and _has_left(result, held.get(result.hotkey))):
+        if evading or (found is None and _has_gone(result, held.get(result.hotkey), unasked)):
             found = Parts(0.0, None, 0.0), Tally(0, 0) if found is None else found[1]
         if found is not None:
             raw[result.uid] = found
@@ -188,9 +194,10 @@ def closing(
     return Scored(results=written, standings=standings)
 
 
-def _has_left(result: Result, known: Known | None) -> bool:
-    """Return whether a miner that was scored before may not be asked now."""
-    return result.url is None and known is not None and known.standing.rounds > 0
+def _has_gone(result: Result, known: Known | None, unasked: Collection[bytes]) -> bool:
+    """Return whether a miner that was scored before may not be asked now, or could not be for too long."""
+    was_scored = known is not None and known.standing.rounds > 0
+    return was_scored and (result.url is None or result.hotkey in unasked)
 
 
 def weights(

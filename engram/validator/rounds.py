@@ -62,6 +62,8 @@ class RoundTerms(msgspec.Struct, frozen=True, kw_only=True):
     keep_rounds: int
     planted_rounds: int
     """Rounds for which a planted record is kept at most."""
+    unasked_rounds: int
+    """Rounds in a row in which nothing can be asked of a miner, from which on it scores 0."""
     share_scores: bool
     private_allowed: bool
     blacklist: Mapping[PublicKey, str]
@@ -221,7 +223,8 @@ class Rounds:
                 groups = round_rules.groups(results, proved_at) if terms.share_scores else []
                 offers = round_rules.counted(offers, operators)
                 state = RoundState.CLOSED
-                scored = round_rules.closing(results, answers, held, offers, groups, opened.block)
+                unasked = round_records.unasked(connection, terms.netuid, opened.id, terms.unasked_rounds)
+                scored = round_rules.closing(results, answers, held, offers, groups, unasked, opened.block)
             if round_records.close_round(connection, opened.id, scored.results, state, at):
                 miner_records.keep(connection, scored.standings, at)
                 _log_slashes(held, scored.standings, opened.block)
