@@ -241,6 +241,7 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
         deadline_s=60.0,
         keep_rounds=KEPT,
         planted_rounds=6,
+        unasked_rounds=6,
         share_scores=True,
         private_allowed=True,
         blacklist={},

@@ -41,7 +41,9 @@ def announced_at(text: str) -> tuple[IpAddress, int | None]:
 
 
 def canonical(address: IpAddress) -> IpAddress:
-    """Return the IPv4 address that an IPv6 address is another spelling of (mapped, NAT64, 6to4), else the address.
+    """Return the IPv4 address that an IPv6 address stands for (mapped, NAT64, 6to4, Teredo), else the address.
+
+    Of a Teredo address that is the client's, which the host has once for all the servers and ports that it may name.
 
     >>> canonical(ipaddress.ip_address("::ffff:8.8.8.8")), canonical(ipaddress.ip_address("64:ff9b::808:808"))
     (IPv4Address('8.8.8.8'), IPv4Address('8.8.8.8'))
@@ -50,6 +52,8 @@ def canonical(address: IpAddress) -> IpAddress:
         return address
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    if address.teredo is not None:
+        return address.teredo[1]
     return address.ipv4_mapped or address.sixtofour or address
 
 
@@ -61,8 +65,6 @@ def is_public(address: IpAddress) -> bool:
     """
     if isinstance(address, ipaddress.IPv6Address):
         inner = canonical(address)
-        if inner is address and address.teredo:
-            inner = address.teredo[1]
         if inner is not address:
             return is_public(inner)
         return address in _ROUTED and address.is_global

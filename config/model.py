@@ -523,6 +523,9 @@ class ValidatorSettings(Section, frozen=True):
     least_planted: Annotated[int, Meta(ge=5, le=10)] = 5
     """A miner is asked about a matter only when it should hold this many planted records of it, and only questions of
     which this many of the 10 right answers are planted: so many are not public."""
+    unasked_rounds: Annotated[int, Meta(ge=3, le=10)] = 6
+    """A miner of which nothing can be asked in so many rounds in a row scores 0 from then on: its average says nothing
+    any more of what it stores."""
     share_scores: bool = True
     """Miners of one coldkey, or that answer at one address, share one score."""
     history_rounds: Annotated[int, Meta(ge=10, le=100_000)] = 1_000

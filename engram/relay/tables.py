@@ -97,7 +97,7 @@ relay_candidates = Table(
     metadata,
     Column("netuid", Integer, primary_key=True),
     Column("kind", Text, primary_key=True),  # scores | ranking
-    Column("epoch", Integer, primary_key=True),  # of `block`
+    Column("epoch", Integer, primary_key=True),  # of `block`; alone, of the weights
     Column("block", Integer, nullable=False),
     Column("block_hash", LargeBinary, nullable=False),
     Column("nonce", Text, nullable=False),

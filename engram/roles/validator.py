@@ -117,6 +117,7 @@ class ValidatorPorts:
                 deadline_s=at.deadline_s,
                 keep_rounds=at.history_rounds,
                 planted_rounds=at.planted_rounds,
+                unasked_rounds=at.unasked_rounds,
                 share_scores=at.share_scores,
                 private_allowed=at.private_addresses,
                 blacklist=blacklist,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, final
 
+import structlog
 from sqlalchemy import Connection
 
 from actors import Backoff, ChildSpec
@@ -26,6 +27,7 @@ from engram.relay.quorum.permits_then import PermitsThen, holders_unknown
 from engram.relay.quorum.proposing import Proposing, ProposingPorts, not_known
 from engram.relay.quorum.subnet_now import STALE_S, Peer, peers_of
 from engram.relay.receiver import Receiver
+from engram.relay.rules import kind_of
 from engram.roles.outages import outlasting
 from engram.roles.process import spare
 from engram.roles.shared import Shared
@@ -35,6 +37,8 @@ from engram.validator.peers_app import peers_app
 
 SURFACE: Final = "validator"
 """Name of the listener for other validators."""
+
+_log = structlog.get_logger("engram.relay")
 
 
 @final
@@ -80,17 +84,22 @@ class ValidatorQuorum:
 
     def offer(self, connection: Connection, sent: Sent, last: Round) -> int:
         """Keep the scores of the round that weights were made of, and the ranking by weights that were set, as what may
-        be relayed of their epoch; return 1 when they could not be, because the metagraph is not known."""
+        be relayed of their epoch; return 1 when they could not be, because the metagraph is not known.
+
+        Alone, it is the epoch of the weights. Among several, it is that of the round's block, which is all that others
+        learn of it: by that they know of which epoch a bundle has left.
+        """
         own, metagraph = self._keypair.public_key, self._subnets.get(self._netuid)
         if metagraph is None:
             return 1
-        epoch, now = epoch_at(metagraph, last.block), self._p.clock.now()
+        epoch = sent.epoch if self._terms.quorum == 1 else epoch_at(metagraph, last.block).index
         scores = relaying.payload(connection, sent, last, own, metagraph)
-        if scores is not None:
-            records.offer(connection, scores, epoch.index, last.block_hash, now, relaying.audit(sent))
         ranking = relaying.ranking(sent, last, own, metagraph)
-        if ranking is not None:
-            records.offer(connection, ranking, epoch.index, last.block_hash, now)
+        for payload, audit in ((scores, relaying.audit(sent)), (ranking, None)):
+            if payload is not None and not records.offer(
+                connection, payload, epoch, last.block_hash, self._p.clock.now(), audit
+            ):
+                _log.info("epoch_has_been_relayed", kind=kind_of(payload), epoch=epoch, round=last.id)
         return 0
 
     def outbox_changed(self) -> None:

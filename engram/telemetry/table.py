@@ -113,6 +113,7 @@ _DUE: Final = _each(
     "outdated",
     "no_round",
     "no_scores",
+    "too_few",
     "set",
     "unsettled",
     "refused",
@@ -399,7 +400,7 @@ TABLE: Final = (
         "engram_validator_weights",
         "Weights sent, by what became of them.",
         ("state",),
-        known=_each("intent", "set", "refused", "unknown", "dry_run"),
+        known=_each("intent", "set", "refused", "lost", "unknown", "dry_run"),
     ),
     Metric(
         "validator_due",

@@ -8,6 +8,7 @@
 | the subnet asks for weights of a newer version            | OUTDATED      | upgrade Engram                   |
 | no whole round since the start                            | NO_ROUND      | wait                             |
 | every score is 0 or no number                             | NO_SCORES     | `engram validator scores`        |
+| fewer are above 0 than the subnet's limits ask for        | TOO_FEW       | wait for miners; `scores`        |
 | weights of this epoch were sent, or may have been         | SET           |                                  |
 | earlier ones may still be included                        | UNSETTLED     | wait: at most 64 blocks          |
 | the chain refused them less than 10 blocks ago            | REFUSED       | the detail says why              |
@@ -18,7 +19,6 @@ LastUpdate moves at the commit on some runtimes and at the reveal on others (Rao
 where weights are committed first, it is our own record of commits that tells whether an epoch has had one.
 """
 
-import math
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
@@ -27,6 +27,8 @@ import msgspec
 
 from engram.chain.epochs import Epoch
 from engram.chain.model import Metagraph, SubnetParameters
+from engram.chain.submit.weights import WEIGHT_MAX
+from engram.validator import scoring
 from engram.validator.model import Sent
 
 OUR_VERSION: Final = 1
@@ -48,6 +50,7 @@ class Due(StrEnum):
     OUTDATED = "outdated"
     NO_ROUND = "no_round"
     NO_SCORES = "no_scores"
+    TOO_FEW = "too_few"
     SET = "set"
     UNSETTLED = "unsettled"
     REFUSED = "refused"
@@ -91,8 +94,10 @@ def due(known: Known) -> Due:
         return Due.OUTDATED
     if known.rounds == 0:
         return Due.NO_ROUND
-    if not any(math.isfinite(score) and score > 0 for score in known.scores.values()):
+    if not scoring.normalized(known.scores):
         return Due.NO_SCORES
+    if too_few(metagraph, known.scores):
+        return Due.TOO_FEW
     if _has_had(known, known.epoch, parameters, neuron.last_update_block):
         return Due.SET
     if known.unsettled:
@@ -102,6 +107,31 @@ def due(known: Known) -> Due:
     if blocks_to_wait(neuron.last_update_block, metagraph.block, parameters) > 0:
         return Due.RATE_LIMITED
     return Due.DUE
+
+
+def too_few(metagraph: Metagraph, scores: Mapping[int, float]) -> str:
+    """Return why the subnet takes no weights by so few scores above 0; empty when it does."""
+    count, parameters = len(scoring.normalized(scores)), metagraph.parameters
+    fewest = min(parameters.min_allowed_weights, len(metagraph.neurons))
+    if count < fewest:
+        return f"the subnet wants at least {fewest} weights, not {count}"
+    limit = parameters.max_weights_limit
+    if limit < WEIGHT_MAX and count * limit < WEIGHT_MAX:
+        least = -(-WEIGHT_MAX // max(1, limit))
+        share = limit / WEIGHT_MAX
+        return f"the subnet allows {share:.4f} of all weight for one uid: {least} weights at least, not {count}"
+    return ""
+
+
+def weights(metagraph: Metagraph, scores: Mapping[int, float]) -> dict[int, float]:
+    """Return weights that add up to 1, none of them more than the subnet allows; who has no score gets none.
+
+    The limit is lowered by what rounding to the chain's 65,535 steps can add to a share.
+    """
+    found, limit = scoring.normalized(scores), metagraph.parameters.max_weights_limit
+    if limit >= WEIGHT_MAX or not found:
+        return found
+    return scoring.clipped(found, 1 / (WEIGHT_MAX / max(1, limit) + len(found) / (2 * WEIGHT_MAX)))
 
 
 def _has_had(known: Known, epoch: Epoch, parameters: SubnetParameters, last_update_block: int) -> bool:

@@ -40,6 +40,7 @@ AHEAD_MS: Final = 20_000
 """How far stamps may run ahead of the clock, when more requests are signed than milliseconds pass."""
 SIGNED_AT_ONCE: Final = 4
 """Requests that are signed in one pass of the loop: some 0.4 ms each with their sending, and all may be ready."""
+_READ_OF_A_REFUSAL: Final = 1_000
 _JSON: Final = {"Content-Type": "application/json"}
 _CHECKS: Final = {**_JSON, certificates.HEADER: "1"}
 """Of challenges alone, which only validators send: everything else looks as clients of the original do."""
@@ -72,6 +73,17 @@ def next_stamp(last_ms: int, now_ms: int) -> int:
     (1000, 1001, 1011, 1000)
     """
     return last_ms + 1 if now_ms <= last_ms < now_ms + AHEAD_MS else now_ms
+
+
+def is_untimely(status: int, text: str) -> bool:
+    """Return whether a miner, of the original or ours, refuses a request for its time: its clock is out, or our own.
+
+    >>> is_untimely(401, "Check that your system clock is synchronised."), is_untimely(400, "Challenge expired")
+    (True, True)
+    >>> is_untimely(401, "not registered"), is_untimely(400, "cid is missing"), is_untimely(503, "clock")
+    (False, False, False)
+    """
+    return (status == 401 and "clock" in text) or (status == 400 and "expired" in text)
 
 
 @final
@@ -210,12 +222,13 @@ class MinerClient:
         latency_ms = (trio.current_time() - began) * 1000
         if answer.status == 200 or (gone and answer.status == 404):
             return MinerReply(outcome=Outcome.ANSWERED, latency_ms=latency_ms), answer
-        text = answer.content[:160].decode("utf-8", "replace")
+        text = answer.content[:_READ_OF_A_REFUSAL].decode("utf-8", "replace")
+        untimely = is_untimely(answer.status, text)
         refused = MinerReply(
-            outcome=Outcome.REFUSED,
+            outcome=Outcome.UNTIMELY if untimely else Outcome.REFUSED,
             latency_ms=latency_ms,
-            detail=f"{answer.status}: {text}",
-            not_admitted=answer.status in REGISTERED_ONLY,
+            detail=f"{answer.status}: {text[:160]}",
+            not_admitted=answer.status in REGISTERED_ONLY and not untimely,
         )
         return refused, None
 

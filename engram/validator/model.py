@@ -92,6 +92,10 @@ class Offers(msgspec.Struct, frozen=True):
 
     refused: int
     taken: int
+    untimely: int = 0
+    """Refused for the time of the request, and not counted in `refused`."""
+    undeleted: int = 0
+    """Of any round: records that it refuses to delete, so that nobody knows whether it holds them."""
 
 
 class Kind(StrEnum):
@@ -108,6 +112,8 @@ class Outcome(StrEnum):
     LEGACY = "legacy"
     """A proof of the first form, which shows a hash and not the vector."""
     REFUSED = "refused"
+    UNTIMELY = "untimely"
+    """Refused for the time that it bears: the miner's clock is out, or ours."""
     UNREACHABLE = "unreachable"
     MALFORMED = "malformed"
     LATE = "late"
@@ -198,7 +204,9 @@ class SentState(StrEnum):
     """Committed before the send: after a crash they may be on the chain."""
     SET = "set"
     REFUSED = "refused"
-    """Certainly not on the chain."""
+    """The chain took none of it, or nothing was sent."""
+    LOST = "lost"
+    """Sent, and by the finalized chain never included; it cannot be any more."""
     UNKNOWN = "unknown"
     DRY_RUN = "dry_run"
 

@@ -44,10 +44,14 @@ def ranking(sent: Sent, last: Round, hotkey: bytes, metagraph: Metagraph) -> Ran
 
 
 def audit(sent: Sent) -> str | None:
-    """Return what is noted beside scores whose weights the chain has refused; None where it has not."""
-    if sent.state is not SentState.REFUSED:
-        return None
-    return f"the chain has refused the weights of epoch {sent.epoch}: {sent.reason}"
+    """Return what is noted beside scores whose weights are not on the chain; None where they are."""
+    match sent.state:
+        case SentState.REFUSED:
+            return f"the chain has refused the weights of epoch {sent.epoch}: {sent.reason}"
+        case SentState.LOST:
+            return f"the weights of epoch {sent.epoch} were never included: {sent.reason}"
+        case _:
+            return None
 
 
 def readings(connection: Connection, netuid: int, block: int, blocks: int) -> list[Reading]:

@@ -67,19 +67,15 @@ _NO_OFFERS: Final = Offers(0, 0)
 
 
 def is_evading(offers: Offers, *, questioned: bool) -> bool:
-    """Return whether a miner fails a round for the records that it refuses.
+    """Return whether a miner fails a round for the records that it refuses to take, or to delete.
 
     Either it takes none, whatever it answers about older ones; or it was not asked, as it holds too few to be asked
-    about, and refuses at least as many as it takes.
+    about or nobody knows what it holds, and refuses at least as many as it takes.
     """
-    if offers.refused == 0:
-        return False
-    return offers.taken == 0 or (not questioned and offers.refused >= offers.taken)
-
-
-def refusing(offers: Mapping[bytes, Offers]) -> frozenset[bytes]:
-    """Return the miners that took none of the records that they were offered."""
-    return frozenset(hotkey for hotkey, each in offers.items() if each.refused and not each.taken)
+    if offers.refused and not offers.taken:
+        return True
+    against = offers.refused + offers.undeleted
+    return not questioned and against > 0 and against >= offers.taken
 
 
 def groups(results: Sequence[Result], proved_at: Collection[tuple[bytes, str]]) -> list[frozenset[int]]:
@@ -90,21 +86,55 @@ def groups(results: Sequence[Result], proved_at: Collection[tuple[bytes, str]]) 
 
 VOID_FROM: Final = 3
 """Miners at least of which none gave an answer, before the fault is held to be the validator's own."""
-_SILENT: Final = frozenset({Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.LATE})
+_SILENT: Final = frozenset({Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.UNTIMELY, Outcome.LATE})
+_UNHEARD: Final = frozenset({Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNASKED})
 _HEARD: Final = frozenset({Outcome.ANSWERED, Outcome.LEGACY})
 
 
-def is_void(answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]], refused: frozenset[bytes]) -> bool:
-    """Return whether a round says nothing of its miners: not one of them answered, or took a record.
+def why_void(
+    answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]],
+    offers: Mapping[bytes, Offers],
+    operators: Mapping[bytes, bytes],
+) -> str:
+    """Return why a round says nothing of its miners; empty when it counts. `operators` are the miners' coldkeys.
 
-    That is our own network, address or clock. Scored, it would slash every miner of the subnet for a day. Nonsense is
-    no answer: one miner that sends it would have all the others slashed.
+    Not one of them answered, or took a record: that is our own network, address or clock. Scored, it would slash every
+    miner of the subnet for a day. Nonsense is no answer: one miner that sends it would have all the others slashed. The
+    longer it lasts the fewer can be asked anything; then nobody takes a record, and that records are still under way
+    says as much as that they are refused.
+
+    Or most operators refuse our requests for their time: that is our clock, whatever one that does not look at it says.
     """
-    silent = {
-        hotkey for hotkey, found in answers.items() if found and all(answer.outcome in _SILENT for _, answer in found)
+    found = {hotkey: {answer.outcome for _, answer in each} for hotkey, each in answers.items() if each}
+    untimely = {hotkey for hotkey, outcomes in found.items() if Outcome.UNTIMELY in outcomes}
+    if _is_most({hotkey for hotkey, outcomes in found.items() if outcomes - _UNHEARD}, untimely, operators):
+        return "most operators refuse our requests for their time: look at our clock"
+    silent = {hotkey for hotkey, outcomes in found.items() if outcomes <= _SILENT}
+    heard = any(outcomes & _HEARD for outcomes in found.values())
+    took_any = any(each.taken for each in offers.values())
+    took_none = {
+        hotkey for hotkey, each in offers.items() if not each.taken and (each.refused or each.untimely or not took_any)
     }
-    heard = any(answer.outcome in _HEARD for found in answers.values() for _, answer in found)
-    return not heard and len(silent | refused) >= VOID_FROM
+    if not heard and len(silent | took_none) >= VOID_FROM:
+        return "no miner answered: look at our network and clock"
+    return ""
+
+
+def counted(offers: Mapping[bytes, Offers], operators: Mapping[bytes, bytes]) -> dict[bytes, Offers]:
+    """Return the offers with what was refused for the time of our requests, unless most operators refused so."""
+    untimely = {hotkey for hotkey, each in offers.items() if each.untimely}
+    if _is_most(set(offers), untimely, operators):
+        return dict(offers)
+    return {
+        hotkey: msgspec.structs.replace(each, refused=each.refused + each.untimely, untimely=0)
+        for hotkey, each in offers.items()
+    }
+
+
+def _is_most(among: Collection[bytes], some: Collection[bytes], operators: Mapping[bytes, bytes]) -> bool:
+    """Return whether some miners are those of VOID_FROM operators at least, and of most."""
+    count = len({operators[hotkey] for hotkey in some})
+    return count >= VOID_FROM and 2 * count > len({operators[hotkey] for hotkey in among})
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,26 +145,31 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     standings: list[Known]
 
 
+NOTHING_SCORED: Final = Scored(results=[], standings=[])
+
+
 def closing(
     results: Sequence[Result],
     answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]],
     held: Mapping[bytes, Known],
     offers: Mapping[bytes, Offers],
     groups: Sequence[frozenset[int]],
+    unasked: Collection[bytes],
     block: int,
 ) -> Scored:
     """Score a round.
 
     A miner that was asked nothing keeps its standing, unless that is its own doing: it refuses records (`is_evading`),
-    or has a standing and no address by now that may be asked. Then it scores 0. A miner in `groups` shares its score
-    with the other uids of its group.
+    or has a standing and no address by now that may be asked. Then it scores 0. So does one that is `unasked`: nothing
+    could be asked of it for so many rounds that its standing says nothing of what it stores. A miner in `groups` shares
+    its score with the other uids of its group.
     """
     of_uid = {result.uid: result for result in results}
     raw: dict[int, tuple[Parts, Tally]] = {}
     for result in results:
         found = parts_of(answers.get(result.hotkey, ()))
         evading = is_evading(offers.get(result.hotkey, _NO_OFFERS), questioned=found is not None)
-        if evading or (found is None and _has_left(result, held.get(result.hotkey))):
+        if evading or (found is None and _has_gone(result, held.get(result.hotkey), unasked)):
             found = Parts(0.0, None, 0.0), Tally(0, 0) if found is None else found[1]
         if found is not None:
             raw[result.uid] = found
@@ -159,9 +194,10 @@ def closing(
     return Scored(results=written, standings=standings)
 
 
-def _has_left(result: Result, known: Known | None) -> bool:
-    """Return whether a miner that was scored before may not be asked now."""
-    return result.url is None and known is not None and known.standing.rounds > 0
+def _has_gone(result: Result, known: Known | None, unasked: Collection[bytes]) -> bool:
+    """Return whether a miner that was scored before may not be asked now, or could not be for too long."""
+    was_scored = known is not None and known.standing.rounds > 0
+    return was_scored and (result.url is None or result.hotkey in unasked)
 
 
 def weights(

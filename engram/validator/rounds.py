@@ -25,11 +25,12 @@ from engram.validator.commitments import Committed, no_commitments
 from engram.validator.garden import Embeds
 from engram.validator.gardening import Gardener
 from engram.validator.miner_client import MinerClient
-from engram.validator.model import Held, Holding, Kind, Miner, Question, Round, RoundState
+from engram.validator.model import Held, Holding, Kind, Known, Miner, Question, Round, RoundState
 from engram.validator.records import asking as asking_records
-from engram.validator.records import plants as plant_records
+from engram.validator.records import retention
 from engram.validator.records import rounds as round_records
 from engram.validator.records import standings as miner_records
+from engram.validator.round_rules import NOTHING_SCORED
 from engram.validator.standing import is_slashed
 from engram.validator.workbench import Candidate, Draft, Truth
 
@@ -61,6 +62,8 @@ class RoundTerms(msgspec.Struct, frozen=True, kw_only=True):
     keep_rounds: int
     planted_rounds: int
     """Rounds for which a planted record is kept at most."""
+    unasked_rounds: int
+    """Rounds in a row in which nothing can be asked of a miner, from which on it scores 0."""
     share_scores: bool
     private_allowed: bool
     blacklist: Mapping[PublicKey, str]
@@ -208,40 +211,40 @@ class Rounds:
         """Score and close in one transaction; one in which no miner answered is abandoned."""
         terms, at = self._terms, self._clock.now()
 
-        def close(connection: Connection) -> RoundState:
+        def close(connection: Connection) -> str:
             results = round_records.results(connection, opened.id)
-            held = miner_records.all_known(connection)
+            operators = {each.hotkey: each.coldkey for each in results}
             answers = asking_records.answers_of(connection, opened.id)
             offers = round_records.offers(connection, opened.id)
-            if round_rules.is_void(answers, round_rules.refusing(offers)):
-                round_records.close_round(connection, opened.id, [], RoundState.ABANDONED, at)
-                return RoundState.ABANDONED
-            scored = round_rules.closing(
-                results,
-                answers,
-                held,
-                offers,
-                round_rules.groups(results, round_records.proved_at(connection, opened.id))
-                if terms.share_scores
-                else [],
-                opened.block,
-            )
-            if round_records.close_round(connection, opened.id, scored.results, RoundState.CLOSED, at):
+            why = round_rules.why_void(answers, offers, operators)
+            state, scored, held = RoundState.ABANDONED, NOTHING_SCORED, miner_records.all_known(connection)
+            if not why:
+                proved_at = round_records.proved_at(connection, opened.id)
+                groups = round_rules.groups(results, proved_at) if terms.share_scores else []
+                offers = round_rules.counted(offers, operators)
+                state = RoundState.CLOSED
+                unasked = round_records.unasked(connection, terms.netuid, opened.id, terms.unasked_rounds)
+                scored = round_rules.closing(results, answers, held, offers, groups, unasked, opened.block)
+            if round_records.close_round(connection, opened.id, scored.results, state, at):
                 miner_records.keep(connection, scored.standings, at)
-                for known in scored.standings:
-                    before = held.get(known.hotkey)
-                    if is_slashed(known.standing, opened.block) and (
-                        before is None or known.standing.slashes > before.standing.slashes
-                    ):
-                        _log.warning("miner_slashed", uid=known.uid, until_block=known.standing.slashed_until_block)
-                round_records.purge(connection, terms.netuid, terms.keep_rounds)
-                plant_records.purge(connection, opened.id, terms.planted_rounds)
-            return RoundState.CLOSED
+                _log_slashes(held, scored.standings, opened.block)
+                retention.purge(
+                    connection, terms.netuid, opened.id, opened.block, terms.keep_rounds, terms.planted_rounds
+                )
+            return why
 
-        state = await self._ledger.write(close)
-        if state is RoundState.ABANDONED:
-            _log.error("round_void", round=opened.id, reason="no miner answered: look at our network and clock")
+        why = await self._ledger.write(close)
+        if why:
+            _log.error("round_void", round=opened.id, reason=why)
+        state = RoundState.ABANDONED if why else RoundState.CLOSED
         return msgspec.structs.replace(opened, state=state, closed_at=at)
+
+
+def _log_slashes(before: Mapping[bytes, Known], after: Sequence[Known], block: int) -> None:
+    for known in after:
+        former = before.get(known.hotkey)
+        if is_slashed(known.standing, block) and (former is None or known.standing.slashes > former.standing.slashes):
+            _log.warning("miner_slashed", uid=known.uid, until_block=known.standing.slashed_until_block)
 
 
 def _query(hotkey: bytes, family_id: int, text: str) -> Question:

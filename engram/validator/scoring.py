@@ -82,6 +82,25 @@ def normalized(scores: Mapping[int, float]) -> dict[int, float]:
     return {uid: value / total for uid, value in kept.items()} if kept else {}
 
 
+def clipped(weights: Mapping[int, float], limit: float) -> dict[int, float]:
+    """Return weights above 0 so that they add up to 1 and none is more than `limit`: the field's normalize_max_weight.
+
+    What the largest lose goes to all others in proportion. Where it cannot be, all are equal.
+
+    >>> clipped({1: 6.0, 2: 1.0, 3: 1.0}, 0.5), clipped({1: 0.9, 2: 0.1}, 0.4)
+    ({1: 0.5, 2: 0.25, 3: 0.25}, {1: 0.5, 2: 0.5})
+    """
+    if len(weights) * limit <= 1:
+        return {uid: 1 / len(weights) for uid in weights}
+    rest, cutoff = math.fsum(weights.values()), math.inf
+    for larger, weight in enumerate(sorted(weights.values(), reverse=True)):
+        cutoff = limit * rest / (1 - limit * larger)
+        if weight <= cutoff:
+            break
+        rest -= weight
+    return normalized({uid: min(weight, cutoff) for uid, weight in weights.items()})
+
+
 def shared(scores: Mapping[int, float], groups: Iterable[frozenset[int]]) -> dict[int, float]:
     """Return the scores after every group of uids has divided its earnings among itself.
 

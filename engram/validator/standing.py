@@ -1,7 +1,8 @@
 """What a validator remembers of a miner from round to round: moving averages, reputation, slashes. Kept by hotkey.
 
-EMA and slashing are the original's. Two of its defects are not kept: a new hotkey on an old uid starts clean, and the
-challenges that led to a slash are not counted again when the slash ends.
+EMA and slashing are the original's. Three of its defects are not kept: a new hotkey on an old uid starts clean, the
+challenges that led to a slash are not counted again when the slash ends, and those of long ago weigh ever less: by
+counts for life a miner that was honest for a month would be slashed a month after it stopped to store anything.
 """
 
 import math
@@ -19,6 +20,9 @@ SLASH_CHALLENGES: Final = 5
 """Challenges at least before a miner is slashed."""
 SLASH_BELOW: Final = 0.5
 """Share of proofs that must hold."""
+COUNTED_MOST: Final = 60
+"""Challenges that are counted: beyond it both counts are halved. Who always proved is slashed after 30 or so in a row
+without: 15 rounds of the default's."""
 SLASH_BLOCKS: Final = 7_200
 """A slash lasts for a day of blocks."""
 
@@ -32,15 +36,16 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """Rounds that it was scored in."""
     reputation: float = 0.0
     challenges: int = 0
-    """Challenges since the last slash, or since the start."""
+    """Challenges since the last slash, or since the start; at most COUNTED_MOST: see there."""
     proved: int = 0
+    """Those of them that it has met."""
     slashes: int = 0
     slashed_until_block: int | None = None
     """Its weight is 0 before this block."""
 
     @property
     def proof_rate(self) -> float:
-        """Proofs that held since the last slash, as a share of the challenges; 1 before the first."""
+        """Proofs that held of late, as a share of the challenges; 1 before the first."""
         return self.proved / self.challenges if self.challenges else 1.0
 
     @property
@@ -80,7 +85,7 @@ def after_round(standing: Standing, parts: Parts, tally: Tally, block: int) -> S
         challenges=standing.challenges + tally.challenges,
         proved=standing.proved + tally.proved,
     )
-    return _slashed(counted, block) if _is_slashable(counted, block) else counted
+    return _slashed(counted, block) if _is_slashable(counted, block) else _lately(counted)
 
 
 def weight_of(standing: Standing, block: int) -> float:
@@ -99,6 +104,12 @@ def _is_slashable(standing: Standing, block: int) -> bool:
         and standing.challenges >= SLASH_CHALLENGES
         and standing.proof_rate < SLASH_BELOW
     )
+
+
+def _lately(standing: Standing) -> Standing:
+    if standing.challenges <= COUNTED_MOST:
+        return standing
+    return msgspec.structs.replace(standing, challenges=standing.challenges // 2, proved=standing.proved // 2)
 
 
 def _slashed(standing: Standing, block: int) -> Standing:

@@ -12,7 +12,7 @@ miners = Table(
     Column("ema", REAL, nullable=False, server_default="0"),
     Column("rounds", Integer, nullable=False, server_default="0"),
     Column("reputation", REAL, nullable=False, server_default="0"),
-    Column("challenges", Integer, nullable=False, server_default="0"),  # since the last slash
+    Column("challenges", Integer, nullable=False, server_default="0"),  # since the last slash; see standing.py
     Column("proved", Integer, nullable=False, server_default="0"),
     Column("slashes", Integer, nullable=False, server_default="0"),
     Column("slashed_until_block", Integer),
@@ -118,7 +118,7 @@ questions = Table(
     Column("truth", Text, nullable=False),  # JSON: CIDs, nearest first (query), or the one CID (challenge)
     Column("planted", Integer, nullable=False),  # how many of them are planted
     Column("own_key", Integer, nullable=False),  # 1: signed by the validator's hotkey, 0: by a signer of its own
-    Column("outcome", Text),  # null: not asked; answered | legacy | refused | unreachable | malformed | late | unasked
+    Column("outcome", Text),  # null: not asked; a word of model.Outcome
     Column("recall", REAL),
     Column("proved", Integer),
     Column("latency_ms", REAL),
@@ -138,7 +138,7 @@ weights_sent = Table(
     Column("block", Integer, nullable=False),
     Column("round_id", Integer, nullable=False),
     Column("weights", Text, nullable=False),  # JSON {uid: weight}, adds up to 1
-    Column("state", Text, nullable=False),  # intent | set | refused | unknown | dry_run
+    Column("state", Text, nullable=False),  # intent | set | refused | lost | unknown | dry_run
     Column("reason", Text),
     Column("at", REAL, nullable=False),
     sqlite_strict=True,

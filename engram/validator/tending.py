@@ -219,9 +219,9 @@ class Tender:
             over = PlantState.DELETED if state is PlantState.DELETING else PlantState.REFUSED
             await ledger.write(lambda c: plant_records.set_plant(c, plant.id, _STORED, over, at))
         else:
-            why = tried.detail[:200]
+            why = _why_not_deleted(plant, tried)
             await ledger.write(
-                lambda c: plant_records.set_plant(c, plant.id, _STORED, state, at, may_be_held=True, reason=why)
+                lambda c: plant_records.set_plant(c, plant.id, _STORED, state, at, may_be_held=True, **why)
             )
         return tried.outcome is not Outcome.UNREACHABLE
 
@@ -251,11 +251,21 @@ def _after_sending(plant: Plant, tried: MinerReply, at: float) -> tuple[PlantSta
     unknown = plant.state is PlantState.SENDING or (
         tried.may_have_arrived and tried.outcome in (Outcome.UNREACHABLE, Outcome.MALFORMED)
     )
-    if tried.outcome is Outcome.UNREACHABLE and plant.attempts + 1 < ATTEMPTS:
+    untimely = tried.outcome is Outcome.UNTIMELY
+    reason = f"{admissions.UNTIMELY}: {tried.detail}" if untimely else tried.detail
+    if (untimely or tried.outcome is Outcome.UNREACHABLE) and plant.attempts + 1 < ATTEMPTS:
         again_at = at + 2.0 ** (plant.attempts + 1)
-        return PlantState.SENDING if unknown else PlantState.READY, {"reason": tried.detail, "plant_at": again_at}
-    refused: dict[str, Any] = {"reason": tried.detail, "may_be_held": unknown}
+        return PlantState.SENDING if unknown else PlantState.READY, {"reason": reason, "plant_at": again_at}
+    refused: dict[str, Any] = {"reason": reason, "may_be_held": unknown}
     return PlantState.REFUSED, refused | ({"attempts": 0} if unknown else {})
+
+
+def _why_not_deleted(plant: Plant, tried: MinerReply) -> dict[str, Any]:
+    if plant.state is PlantState.REFUSED and tried.not_admitted:
+        return {}  # its signer was refused before, and why it is refused stays
+    if tried.outcome in (Outcome.REFUSED, Outcome.MALFORMED):
+        return {"reason": f"{admissions.NOT_DELETED}: {tried.detail[:160]}"}
+    return {"reason": tried.detail[:200]}
 
 
 def _not_admitted(detail: str) -> str:

@@ -2,13 +2,14 @@
 
     look -> not due: say why (validator_looks)
          -> due: read the chain anew -> still due -> dry run: write down what would be sent
-                                                  -> INTENT (committed) -> send -> SET | REFUSED | UNKNOWN
+                                                  -> INTENT (committed) -> send -> SET | REFUSED | LOST | UNKNOWN
 
 An INTENT or UNKNOWN of this epoch counts as sent. Weights set in the open are settled by LastUpdate, which only ever
-moves forward: moved past the block of the intent means SET; not moved when the extrinsic can no longer be included
-means REFUSED, and the epoch may be tried again. Where weights are committed first, LastUpdate says nothing: the chain
-may move it at the reveal of an earlier commit, too. The commit itself is looked for, by the mark that the intent has;
-where it is not found UNKNOWN stays, as it may have been revealed or dropped by now.
+moves forward: moved past the block of the newest intent means SET; not moved when the extrinsic can no longer be
+included means LOST, and the epoch may be tried again. Where weights are committed first, LastUpdate says nothing: the
+chain may move it at the reveal of an earlier commit, too. The commit itself is looked for, by the mark that the intent
+has. Not found when it can no longer be included, it is LOST as well, unless an epoch has been run since it was sent:
+the chain may have revealed it then, and UNKNOWN stays.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from engram.chain.errors import (
     EndpointBusy,
     EndpointUnreachable,
     NeverIncluded,
+    NoCommitKept,
     RefusedInBlock,
     SubmitRefused,
     WeightsRejected,
@@ -44,7 +46,7 @@ from engram.clock import Clock
 from engram.hotkeys import Keypair, ss58
 from engram.ledger import Ledger
 from engram.validator import due as rules
-from engram.validator import round_rules, scoring
+from engram.validator import round_rules
 from engram.validator.due import Due, Known
 from engram.validator.model import Look, Round, RoundState, Sent, SentState
 from engram.validator.records import rounds as round_records
@@ -53,11 +55,16 @@ from engram.validator.records import standings as miner_records
 
 LOOK_S: Final = 12.0
 """A block's time."""
-_NOT_SENT: Final = (SubmitRefused, RefusedInBlock, NeverIncluded, WeightsRejected, WeightsInvalid)
+_NOT_SENT: Final = (SubmitRefused, RefusedInBlock, WeightsRejected, WeightsInvalid)
 _COMMIT: Final = "commit "
 """How the reason of an intent begins whose weights are committed; the commit's mark follows."""
 _MARK_DIGITS: Final = 64
-_VERDICTS: Final = {SentState.SET: Due.SET, SentState.REFUSED: Due.REFUSED, SentState.UNKNOWN: Due.UNSETTLED}
+_VERDICTS: Final = {
+    SentState.SET: Due.SET,
+    SentState.REFUSED: Due.REFUSED,
+    SentState.LOST: Due.DUE,  # at the next look
+    SentState.UNKNOWN: Due.UNSETTLED,
+}
 
 _log = structlog.get_logger("engram.validator")
 
@@ -115,8 +122,8 @@ class WeightsSetter:
         verdict = rules.due(known)
         if verdict is Due.DUE and last is not None:
             verdict, detail = await self._set(known, last)
-        elif verdict is Due.REFUSED:
-            detail = known.refused.reason or "" if known.refused else ""
+        else:
+            detail = _detail(verdict, known)
         await self._note(metagraph, verdict, detail)
         return verdict
 
@@ -125,6 +132,7 @@ class WeightsSetter:
 
         def read(connection: Connection) -> tuple[Known, Round | None]:
             newest = weight_records.sent_weights(connection, ports.netuid, own, 1)
+            open_ = weight_records.unsettled(connection, ports.netuid, own)
             last = round_records.last_round(connection, ports.netuid, RoundState.CLOSED)
             scores = {} if last is None else _scores(connection, last, metagraph, ports)
             known = Known(
@@ -135,7 +143,7 @@ class WeightsSetter:
                 rounds=round_records.closed_rounds(connection, ports.netuid, ports.boot),
                 epoch=None if metagraph is None else current_epoch(metagraph),
                 last_sent_block=weight_records.last_sent_block(connection, ports.netuid, own),
-                unsettled=_is_unsettled(newest, metagraph),
+                unsettled=metagraph is not None and any(_may_be_included(sent, metagraph) for sent in open_),
                 refused=next((sent for sent in newest if sent.state is SentState.REFUSED), None),
                 version=ports.version,
             )
@@ -155,8 +163,8 @@ class WeightsSetter:
             epoch = current_epoch(metagraph)
             now = msgspec.structs.replace(known, metagraph=metagraph, age_s=0.0, scores=scores, epoch=epoch)
             if (verdict := rules.due(now)) is not Due.DUE:
-                return verdict, ""
-            weights = scoring.normalized(scores)
+                return verdict, _detail(verdict, now)
+            weights = rules.weights(metagraph, scores)
             sent = self._sent(weights, epoch.index, metagraph.block, last)
             if ports.dry_run:
                 return await self._rehearse(sent, epoch)
@@ -164,7 +172,7 @@ class WeightsSetter:
             proposal = await propose(view, ports.netuid, known.hotkey, weights, key, ports.clock)
             return await self._send(view, proposal, sent, epoch, last)
         except WeightsInvalid as error:
-            return Due.NO_SCORES, str(error)
+            return Due.TOO_FEW, str(error)
         except ChainError as error:
             return Due.CHAIN_STALE, str(error)
 
@@ -221,6 +229,8 @@ class WeightsSetter:
         ports = self._ports
         try:
             done = await set_weights(ports.sender, view, proposal, ports.keypair, ports.kept)
+        except NeverIncluded as error:
+            return SentState.LOST, str(error), None
         except ChainError as error:
             return (SentState.REFUSED if _was_not_set(error) else SentState.UNKNOWN), str(error), None
         return SentState.SET, f"in block {done.block.number}", done.block.number
@@ -245,22 +255,29 @@ class WeightsSetter:
     async def _settle(self, metagraph: Metagraph) -> None:
         """Settle weights whose outcome is open, by what the chain says now; reveal what is to be revealed."""
         ports, own = self._ports, self._ports.keypair.public_key
-        newest = await ports.ledger.read(lambda c: weight_records.sent_weights(c, ports.netuid, own, 1))
         neuron = metagraph.neuron(own)
-        if newest and newest[0].state in (SentState.INTENT, SentState.UNKNOWN) and neuron is not None:
-            sent = newest[0]
-            last = await ports.ledger.read(lambda c: round_records.round_of(c, sent.round_id))
+        for sent in await ports.ledger.read(lambda c: weight_records.unsettled(c, ports.netuid, own)):
+            if neuron is None:
+                break
             if _is_committed(sent, metagraph):
-                await self._settle_commit(sent, metagraph, last)
-            elif neuron.last_update_block > sent.block:
-                at = neuron.last_update_block
-                await self._finish(sent, SentState.SET, f"LastUpdate is {at}", last, at)
-            elif metagraph.block > sent.block + ERA_BLOCKS:
-                await self._finish(sent, SentState.REFUSED, f"not included by block {metagraph.block}", last)
+                await self._settle_commit(sent, metagraph)
+            else:
+                await self._settle_plain(sent, metagraph, neuron.last_update_block)
         await self._reveal()
 
-    async def _settle_commit(self, sent: Sent, metagraph: Metagraph, last: Round | None) -> None:
-        """Settle weights that were committed, once the chain holds their commit."""
+    async def _settle_plain(self, sent: Sent, metagraph: Metagraph, last_update_block: int) -> None:
+        """Settle weights that were set in the open; LastUpdate tells of the newest that may have moved it."""
+        ports, own = self._ports, self._ports.keypair.public_key
+        if last_update_block > sent.block:
+            newest = await ports.ledger.read(lambda c: weight_records.last_sent_block(c, ports.netuid, own))
+            if newest == sent.block:
+                reason = f"LastUpdate is {last_update_block}"
+                await self._finish(sent, SentState.SET, reason, await self._round_of(sent), last_update_block)
+        elif not _may_be_included(sent, metagraph):
+            await self._finish(sent, SentState.LOST, _not_included_by(metagraph.block), await self._round_of(sent))
+
+    async def _settle_commit(self, sent: Sent, metagraph: Metagraph) -> None:
+        """Settle weights that were committed, once the chain holds their commit, or certainly never will."""
         ports, mark = self._ports, _mark(sent)
         latest = sent.block + ERA_BLOCKS
         if not mark or metagraph.block > latest + _reveal_blocks(metagraph):
@@ -268,17 +285,29 @@ class WeightsSetter:
         try:
             view = await open_view(ports.nodes)
             found = await commit_marks.find_commit(view, ports.netuid, mark)
+            is_lost = found is None and view.head.number > latest and await self._is_of_this_epoch(sent, view)
         except ChainError as error:
             _log.warning("commit_not_looked_for", reason=str(error))
             return
         if found is not None:
             at = found.block or min(view.head.number, latest)
-            await self._finish(sent, SentState.SET, f"the chain holds its commit at block {at}", last, at)
+            reason = f"the chain holds its commit at block {at}"
+            await self._finish(sent, SentState.SET, reason, await self._round_of(sent), at)
+        elif is_lost:
+            await self._finish(sent, SentState.LOST, _not_included_by(view.head.number), await self._round_of(sent))
+
+    async def _is_of_this_epoch(self, sent: Sent, view: View) -> bool:
+        """Return whether the chain has run no epoch since weights were sent, and so has revealed none of them."""
+        metagraph = await view.metagraph(self._ports.netuid, self._ports.clock.monotonic())
+        return current_epoch(metagraph).first_block <= sent.block
+
+    async def _round_of(self, sent: Sent) -> Round | None:
+        return await self._ports.ledger.read(lambda c: round_records.round_of(c, sent.round_id))
 
     async def _reveal(self) -> None:
         ports = self._ports
         try:
-            if not ports.kept.holds(ports.netuid):
+            if not ports.kept.holds(ports.netuid, ports.keypair.public_key):
                 return
             found = await reveal.read_commits(
                 ports.nodes, ports.netuid, ports.keypair.public_key, ports.kept, ports.clock
@@ -286,8 +315,18 @@ class WeightsSetter:
             kill_points.point("reveal:before")
             await reveal.reveal(ports.sender, found, ports.keypair, ports.kept)
             kill_points.point("reveal:after")
+        except NoCommitKept:
+            pass  # those of this hotkey are of another chain
         except ChainError as error:
             _log.warning("weights_not_revealed", reason=str(error))
+
+    def _unusable(self) -> list[str]:
+        """Return a warning of files that hold a commit and cannot be used; empty when there are none."""
+        try:
+            found = self._ports.kept.unusable(self._ports.netuid)
+        except ChainError:
+            return []  # what cannot be read at all is logged where it is to be revealed
+        return [f"files of kept commits that cannot be used ({len(found)}): {'; '.join(found[:3])}"] if found else []
 
     async def _note(self, metagraph: Metagraph | None, verdict: Due, detail: str) -> None:
         ports, own = self._ports, self._ports.keypair.public_key
@@ -296,7 +335,7 @@ class WeightsSetter:
             netuid=ports.netuid,
             verdict=str(verdict),
             detail=detail,
-            warnings=[] if metagraph is None else rules.warnings(metagraph, own),
+            warnings=[*([] if metagraph is None else rules.warnings(metagraph, own)), *self._unusable()],
             block=None if metagraph is None else metagraph.block,
             uid=None if neuron is None else neuron.uid,
             at=ports.clock.now(),
@@ -307,6 +346,16 @@ class WeightsSetter:
             for warning in look.warnings:
                 _log.warning("validator_warning", reason=warning)
         await ports.ledger.write(lambda c: weight_records.keep_look(c, look, own))
+
+
+def _detail(verdict: Due, known: Known) -> str:
+    match verdict:
+        case Due.REFUSED if known.refused is not None:
+            return known.refused.reason or ""
+        case Due.TOO_FEW if known.metagraph is not None:
+            return rules.too_few(known.metagraph, known.scores)
+        case _:
+            return ""
 
 
 def _mark(sent: Sent) -> str:
@@ -340,8 +389,9 @@ def _scores(connection: Connection, last: Round, metagraph: Metagraph | None, po
     return round_rules.weights(miner_records.all_known(connection), uids, groups, block, ports.blacklist)
 
 
-def _is_unsettled(newest: Sequence[Sent], metagraph: Metagraph | None) -> bool:
-    return metagraph is not None and any(
-        sent.state in (SentState.INTENT, SentState.UNKNOWN) and metagraph.block <= sent.block + ERA_BLOCKS
-        for sent in newest
-    )
+def _may_be_included(sent: Sent, metagraph: Metagraph) -> bool:
+    return metagraph.block <= sent.block + ERA_BLOCKS
+
+
+def _not_included_by(block: int) -> str:
+    return f"not included by block {block}"

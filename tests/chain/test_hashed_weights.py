@@ -173,7 +173,7 @@ def test_older_commits_come_first(tmp_path: Path) -> None:
         (b'"engram_weight_commit":1', b'"engram_weight_commit":2'),
     ],
 )
-def test_a_damaged_file_is_told_by_its_name(content: bytes | tuple[bytes, bytes], tmp_path: Path) -> None:
+def test_a_damaged_file_is_left_out_and_told_by_its_name(content: bytes | tuple[bytes, bytes], tmp_path: Path) -> None:
     kept = KeptCommits(tmp_path)
     path = kept.keep(commit())
     if isinstance(content, tuple):
@@ -181,15 +181,29 @@ def test_a_damaged_file_is_told_by_its_name(content: bytes | tuple[bytes, bytes]
         assert content[0] in plain
         content = plain.replace(*content)
     path.write_bytes(content)
-    with pytest.raises(KeptCommitError, match=path.name):
-        kept.of(b"g" * 32, 450, ALICE.public_key)
+    whole = commit(signed_at_block=20, salt=(2,) * 8)
+    kept.keep(whole)
+    assert kept.of(b"g" * 32, 450, ALICE.public_key) == [whole]
+    (told,) = kept.unusable(450)
+    assert path.name in told
 
 
 def test_a_file_open_to_others_is_not_used(tmp_path: Path) -> None:
     kept = KeptCommits(tmp_path)
     kept.keep(commit()).chmod(0o644)
-    with pytest.raises(KeptCommitError, match="chmod 600"):
-        kept.of(b"g" * 32, 450, ALICE.public_key)
+    assert kept.of(b"g" * 32, 450, ALICE.public_key) == []
+    assert not kept.holds(450, ALICE.public_key)
+    (told,) = kept.unusable(450)
+    assert "chmod 600" in told
+
+
+def test_what_waits_to_be_revealed_is_one_s_own(tmp_path: Path) -> None:
+    kept = KeptCommits(tmp_path)
+    kept.keep(commit())
+    assert kept.holds(450, ALICE.public_key)
+    assert not kept.holds(450, EVE.public_key)
+    assert not kept.holds(45, ALICE.public_key)
+    assert kept.unusable(450) == []
 
 
 def test_a_folder_that_cannot_hold_it_refuses_before_anything_is_sent(tmp_path: Path) -> None:

@@ -175,6 +175,7 @@ class Bench:
             "deadline_s": 5.0,
             "keep_rounds": 100,
             "planted_rounds": planted_rounds,
+            "unasked_rounds": 6,
             "share_scores": False,
             "private_allowed": True,
             "blacklist": {},

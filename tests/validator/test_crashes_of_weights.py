@@ -216,7 +216,7 @@ class Life:
         sent = (await self.setter.sent())[:1]
         over = bool(sent) and sent[0].state is SentState.SET
         over = over and sent[0].round_id == await self.last(RoundState.CLOSED)
-        return over and not self.setter.setter._ports.kept.holds(NETUID)
+        return over and not self.setter.setter._ports.kept.holds(NETUID, VALIDATOR.public_key)
 
 
 POINTS = ("round:opened", "round:answered", "round:asked", "plant:before", "plant:after")

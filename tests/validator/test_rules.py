@@ -1,5 +1,6 @@
 """The rules of a validator: scoring as the original's, standings, groups, agreement, and when weights are due."""
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -12,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.chain.epochs import Epoch, current_epoch, epoch_at, epoch_of
+from engram.chain.submit.weights import upscale
 from engram.validator import agreement, due, peers, planting, round_rules, scoring, standing
 from engram.validator.due import Due, Known
-from engram.validator.model import Answer, Kind, Outcome, Question, Sent, SentState
+from engram.validator.model import Answer, Kind, Offers, Outcome, Question, Sent, SentState
 from engram.validator.planting import Candidate, Habits, Signing
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
@@ -66,6 +68,53 @@ def test_weights_add_up_to_one_or_there_are_none(scores: Mapping[int, float]) ->
     assert all(weight >= 0 and math.isfinite(weight) for weight in weights.values())
 
 
+def normalize_max_weight(given: list[float], limit: float) -> list[float]:
+    """bittensor/utils/weight_utils.py, without numpy."""
+    total, values = sum(given), sorted(given)
+    if len(given) * limit <= 1:
+        return [1 / len(given)] * len(given)
+    estimation = [value / total for value in values]
+    if max(estimation) <= limit:
+        return [value / total for value in given]
+    cumsum = [sum(estimation[: index + 1]) for index in range(len(values))]
+    rest = [(len(values) - index - 1) * each for index, each in enumerate(estimation)]
+    places = zip(estimation, rest, cumsum, strict=True)
+    count = sum(each / (more + so_far + 1e-7) < limit for each, more, so_far in places)
+    cutoff = (limit * cumsum[count - 1] - 1e-7) / (1 - limit * (len(estimation) - count)) * total
+    cut = [min(each, cutoff) for each in given]
+    return [each / sum(cut) for each in cut]
+
+
+POSITIVE = st.floats(1e-3, 1.0)
+
+
+@given(st.lists(POSITIVE, min_size=1, max_size=30), st.floats(0.02, 1.0))
+def test_weights_are_clipped_as_in_the_field(given: list[float], limit: float) -> None:
+    clipped = scoring.clipped(dict(enumerate(given)), limit)
+    assert list(clipped.values()) == pytest.approx(normalize_max_weight(given, limit), abs=1e-4)
+
+
+@given(st.dictionaries(st.integers(1, 30), POSITIVE, min_size=1), st.integers(1_000, 65_535))
+def test_clipped_weights_are_taken_by_the_chain_where_any_could_be(scores: dict[int, float], limit: int) -> None:
+    graph = metagraph([neuron(uid, key(uid), None) for uid in range(31)], max_weights_limit=limit)
+    if due.too_few(graph, scores):
+        assert len(scores) * limit < 65_535
+        return
+    weights = due.weights(graph, scores)
+    assert sum(weights.values()) == pytest.approx(1.0)
+    scaled = upscale(weights, graph)
+    assert limit == 65_535 or max(scaled.values) / sum(scaled.values) <= limit / 65_535
+    ranked = sorted(scores, key=lambda uid: scores[uid])
+    assert all(weights[one] <= weights[other] * (1 + 1e-9) for one, other in itertools.pairwise(ranked))
+
+
+def test_nothing_is_clipped_where_the_subnet_has_no_limit_and_nothing_goes_to_who_has_none() -> None:
+    graph = metagraph([neuron(uid, key(uid), None) for uid in range(5)])
+    assert due.weights(graph, {1: 3.0, 2: 1.0, 3: 0.0}) == {1: 0.75, 2: 0.25}
+    limited = metagraph([neuron(uid, key(uid), None) for uid in range(5)], max_weights_limit=32_768)
+    assert due.weights(limited, {1: 3.0, 2: 1.0, 3: 0.0}) == pytest.approx({1: 0.5, 2: 0.5}, abs=1e-4)
+
+
 @given(st.dictionaries(st.integers(0, 9), SHARES, min_size=1), st.sets(st.integers(0, 9), min_size=2, max_size=5))
 def test_a_group_earns_together_what_one_of_it_would(scores: dict[int, float], group: set[int]) -> None:
     shared = scoring.shared(scores, [frozenset(group)])
@@ -94,6 +143,8 @@ class Model:
         asked, held = sum(one for one, _ in self.since), sum(one for _, one in self.since)
         if block >= self.until and asked >= 5 and held / asked < 0.5:
             self.until, self.slashes, self.since = block + 7_200, self.slashes + 1, []
+        elif asked > 60:
+            self.since = [(asked // 2, held // 2)]
 
     def average(self, alpha: float) -> float:
         found = self.scores[0]
@@ -117,6 +168,22 @@ def test_a_standing_is_what_all_its_rounds_come_to(rounds: list[tuple[float, flo
         assert held.slashes == model.slashes
         assert standing.is_slashed(held, block) is (block < model.until)
         assert standing.weight_of(held, block) == (0.0 if block < model.until else held.ema)
+
+
+@given(st.integers(0, 5_000), st.integers(1, 4))
+def test_a_miner_that_stops_proving_is_slashed_after_some_thirty_challenges_however_long_it_was_honest(
+    honest_rounds: int, challenges: int
+) -> None:
+    held, failed = Standing(), 0
+    for block in range(honest_rounds):
+        held = standing.after_round(held, Parts(1.0, 50.0, 1.0), Tally(challenges, challenges), block)
+    assert held.proof_rate == 1.0
+    while not held.slashes:
+        held = standing.after_round(held, Parts(0.0, None, 0.0), Tally(challenges, 0), honest_rounds + failed)
+        failed += challenges
+    assert failed <= 30 + 2 * challenges
+    if honest_rounds * challenges > 60:
+        assert failed > 30 - challenges, "an outage of an hour is no reason"
 
 
 def test_a_score_that_is_no_number_is_taken_as_zero() -> None:
@@ -223,6 +290,11 @@ def refused(block: int) -> Sent:
     )
 
 
+THREE = (
+    msgspec.structs.replace(neuron(0, OWN, None, permit=True), last_update_block=900),
+    neuron(1, key(1), None),
+    neuron(2, key(2), None),
+)
 UPDATED_NOW = (msgspec.structs.replace(neuron(0, OWN, None, permit=True), last_update_block=998),)
 
 
@@ -238,6 +310,11 @@ UPDATED_NOW = (msgspec.structs.replace(neuron(0, OWN, None, permit=True), last_u
         ({"rounds": 0}, Due.NO_ROUND),
         ({"scores": {}}, Due.NO_SCORES),
         ({"scores": {1: 0.0, 2: math.nan, 3: math.inf}}, Due.NO_SCORES),
+        ({"metagraph": of_graph(neurons=THREE, min_allowed_weights=2)}, Due.TOO_FEW),
+        ({"metagraph": of_graph(neurons=THREE, min_allowed_weights=2), "scores": {1: 0.5, 2: 0.0}}, Due.TOO_FEW),
+        ({"metagraph": of_graph(max_weights_limit=32_768), "scores": {1: 0.5}}, Due.TOO_FEW),
+        ({"metagraph": of_graph(max_weights_limit=0), "scores": {1: 0.5, 2: 0.5}}, Due.TOO_FEW),
+        ({"metagraph": of_graph(max_weights_limit=32_768), "scores": {1: 0.5, 2: 0.1}}, Due.DUE),
         ({"last_sent_block": epoch_of(1_000, NETUID, 10).first_block}, Due.SET),
         ({"last_sent_block": epoch_of(1_000, NETUID, 10).first_block - 1}, Due.DUE),
         ({"refused": refused(991)}, Due.REFUSED),
@@ -392,24 +469,34 @@ def brought(*outcomes: Outcome) -> list[tuple[Kind, Answer]]:
     return [(Kind.QUERY, Answer(question_id=number, outcome=outcome)) for number, outcome in enumerate(outcomes)]
 
 
+REFUSES, TAKES, STUCK = Offers(2, 0), Offers(0, 2), Offers(0, 0)
+
+
 @pytest.mark.parametrize(
-    ("answers", "refused", "void"),
+    ("answers", "offers", "void"),
     [
-        ([brought(Outcome.UNREACHABLE), brought(Outcome.REFUSED), brought(Outcome.LATE)], 0, True),
-        ([brought(Outcome.UNREACHABLE)] * 2, 0, False),
-        ([brought(Outcome.UNREACHABLE)] * 2, 1, True),
-        ([], 3, True),
-        ([], 2, False),
-        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LATE, Outcome.ANSWERED)], 0, False),
-        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.MALFORMED)], 0, True),
-        ([brought(Outcome.MALFORMED)] * 5, 0, False),
-        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LEGACY)], 3, False),
-        ([[], [], []], 0, False),
+        ([brought(Outcome.UNREACHABLE), brought(Outcome.REFUSED), brought(Outcome.LATE)], [], True),
+        ([brought(Outcome.UNREACHABLE)] * 2, [], False),
+        ([brought(Outcome.UNREACHABLE)] * 2, [REFUSES], True),
+        ([], [REFUSES] * 3, True),
+        ([], [REFUSES] * 2, False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LATE, Outcome.ANSWERED)], [], False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.MALFORMED)], [], True),
+        ([brought(Outcome.MALFORMED)] * 5, [], False),
+        ([brought(Outcome.UNREACHABLE)] * 5 + [brought(Outcome.LEGACY)], [REFUSES] * 3, False),
+        ([[], [], []], [], False),
+        ([], [STUCK] * 3, True),
+        ([], [STUCK] * 2, False),
+        ([brought(Outcome.UNREACHABLE)] * 2, [STUCK], True),
+        ([], [*[STUCK] * 3, TAKES], False),
+        ([], [*[REFUSES] * 3, TAKES], True),
+        ([], [TAKES] * 5, False),
     ],
 )
 def test_a_round_is_void_when_none_of_several_miners_gave_any_answer(
-    answers: list[list[tuple[Kind, Answer]]], refused: int, void: bool
+    answers: list[list[tuple[Kind, Answer]]], offers: list[Offers], void: bool
 ) -> None:
     by_hotkey = {key(number).public_key: found for number, found in enumerate(answers, 1)}
-    refusing = frozenset(key(100 + number).public_key for number in range(refused))
-    assert round_rules.is_void(by_hotkey, refusing) is void
+    offered = {key(100 + number).public_key: each for number, each in enumerate(offers)}
+    operators = {hotkey: hotkey for hotkey in (*by_hotkey, *offered)}
+    assert bool(round_rules.why_void(by_hotkey, offered, operators)) is void

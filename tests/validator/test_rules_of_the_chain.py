@@ -1,11 +1,17 @@
 """Each rule by which a chain takes weights, on its double: what is sent, what is not, what the operator is shown."""
 
 from pathlib import Path
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from engram import kill_points
+from engram.chain.errors import EndpointUnreachable
+from engram.chain.read.runtime import ERA_BLOCKS
+from engram.chain.submit import commit_marks
+from engram.chain.submit.hashed_weights import HashedCommit
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.validator import relaying
@@ -14,6 +20,7 @@ from engram.validator.model import SentState
 from tests.chain.test_sender import VALIDATOR
 from tests.fakes.hashing_chain import HashingChain
 from tests.fakes.living_chain import NETUID
+from tests.validator.benches import key
 from tests.validator.setters import SUBTENSOR, RuledChain, Setter, setting
 
 pytestmark = pytest.mark.rules
@@ -69,6 +76,37 @@ async def test_weights_are_committed_by_hash_and_revealed_in_their_window(tmp_pa
         assert len(epochs) == len(set(epochs))
 
 
+async def test_files_of_others_and_damaged_ones_keep_no_commit_from_being_revealed(tmp_path: Path) -> None:
+    async with setting(tmp_path, HashingChain) as at:
+        kept = at.setter._ports.kept
+        elsewhere = HashedCommit(
+            genesis=bytes(32),
+            netuid=NETUID,
+            hotkey=VALIDATOR.public_key,
+            uids=(1,),
+            values=(65_535,),
+            version_key=0,
+            salt=(1,) * 8,
+            signed_at_block=1,
+        )
+        kept.keep(elsewhere)
+        kept.keep(msgspec.structs.replace(elsewhere, hotkey=key(1).public_key))
+        damaged = tmp_path / "commits" / f"{NETUID}-half.json"
+        damaged.touch(0o600)
+        damaged.write_text("{")
+        await at.score({1: 1.0, 2: 0.5})
+        with capture_logs() as logs:
+            for _ in range(3 * (TEMPO + 1)):
+                await at.look()
+                if at.weights() == {1: 65_535, 2: 32_768}:
+                    break
+        assert at.weights() == {1: 65_535, 2: 32_768}
+        assert "weights_not_revealed" not in {each["event"] for each in logs}
+        (warning,) = (await at.noted()).warnings
+        assert warning.startswith("files of kept commits that cannot be used (1): ")
+        assert "half.json" in warning
+
+
 async def test_weights_wait_for_the_subnets_rate_limit(tmp_path: Path) -> None:
     async with setting(tmp_path, lambda: RuledChain(weights_rate_limit=0)) as at:
         await at.score({1: 1.0})
@@ -118,11 +156,26 @@ async def test_a_newer_version_than_ours_stops_the_weights_and_says_so(tmp_path:
 async def test_fewer_weights_than_the_subnet_wants_are_not_sent(tmp_path: Path) -> None:
     async with setting(tmp_path, lambda: RuledChain(min_allowed_weights=3)) as at:
         await at.score({1: 1.0, 2: 0.5, 3: 0.0})
-        assert await at.look() is Due.NO_SCORES
+        assert await at.look() is Due.TOO_FEW
         assert submissions(at) == 0
         assert (await at.noted()).detail == "the subnet wants at least 3 weights, not 2"
         await at.score({1: 1.0, 2: 0.5, 3: 0.2})
         assert await at.look() is Due.SET
+
+
+async def test_a_weight_over_the_subnet_s_limit_is_clipped_and_the_others_get_the_rest(tmp_path: Path) -> None:
+    async with setting(tmp_path, lambda: RuledChain(max_weights_limit=26_214)) as at:
+        await at.score({1: 1.0, 2: 0.1})
+        assert await at.look() is Due.TOO_FEW
+        detail = (await at.noted()).detail
+        assert detail == "the subnet allows 0.4000 of all weight for one uid: 3 weights at least, not 2"
+        await at.score({1: 1.0, 2: 0.2, 3: 0.1, 4: 0.0})
+        assert await at.look() is Due.SET
+        held = at.weights()
+        assert set(held) == {1, 2, 3}
+        assert max(held.values()) / sum(held.values()) <= 26_214 / 65_535
+        (sent,) = await at.sent()
+        assert sent.weights == pytest.approx({1: 0.4, 2: 0.4, 3: 0.2}, abs=1e-4)
 
 
 async def test_a_delay_of_reveals_over_the_immunity_period_warns(tmp_path: Path) -> None:
@@ -245,6 +298,84 @@ async def test_the_reveal_of_the_commit_before_does_not_make_a_lost_one_set(tmp_
         found = await at.sent()
         assert found[-1].state is SentState.UNKNOWN
         assert at.settled == [], "nothing is relayed of what may not be on the chain"
+
+
+@pytest.mark.parametrize("timelocked", [True, False])
+async def test_weights_that_can_no_longer_be_included_are_lost_and_the_epoch_s_are_set_anew(
+    tmp_path: Path, timelocked: bool
+) -> None:
+    async with setting(tmp_path, lambda: RuledChain(tempo=200, last_step=1_100)) as at:
+        if timelocked:
+            ruled(at).timelocked()
+        await at.score({1: 1.0})
+        assert await at.look() is Due.SET
+        ruled(at).rules["last_step"] = at.chain.head + 1
+        patient = at.setter._ports.sender
+        impatient = Sender([at.chain], waiting=InclusionWait(0.001, 0.05))
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=impatient)
+        at.chain.drop_submissions = True
+        assert await at.look() is Due.UNSETTLED
+        sent = (await at.sent())[0]
+        at.chain.drop_submissions = False
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=patient)
+        reveals_an_earlier_commit(at) if timelocked else None
+        seal(at, sent.block + ERA_BLOCKS - 3 - at.chain.head)
+        assert await at.look() in (Due.SET, Due.UNSETTLED)
+        assert (await at.sent())[0].state is SentState.UNKNOWN, "it may still be included"
+        seal(at, 5)
+        assert await at.look() is Due.SET
+        newest, lost, _ = await at.sent()
+        assert (newest.state, lost.state) == (SentState.SET, SentState.LOST)
+        assert newest.epoch == lost.epoch == sent.epoch
+        noted = relaying.audit(at.settled[1])
+        assert noted is not None
+        assert noted.startswith(f"the weights of epoch {sent.epoch} were never included: ")
+        assert submissions(at) == 3
+
+
+async def test_a_commit_that_an_epoch_s_end_may_have_revealed_stays_unknown(tmp_path: Path) -> None:
+    async with setting(tmp_path, lambda: RuledChain(tempo=200, last_step=1_100)) as at:
+        ruled(at).timelocked()
+        await at.score({1: 1.0})
+        impatient = Sender([at.chain], waiting=InclusionWait(0.001, 0.05))
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=impatient)
+        at.chain.drop_submissions = True
+        assert await at.look() is Due.UNSETTLED
+        (sent,) = await at.sent()
+        seal(at, 20)
+        ruled(at).rules["last_step"] = at.chain.head
+        seal(at, ERA_BLOCKS)
+        await at.look()
+        assert (await at.sent())[-1].state is SentState.UNKNOWN
+        assert {each.epoch for each in at.settled} <= {sent.epoch + 1}
+
+
+async def test_all_weights_whose_outcome_is_open_are_looked_for_not_the_newest_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with setting(tmp_path, lambda: RuledChain(tempo=80, last_step=1_100)) as at:
+        ruled(at).timelocked()
+        await at.score({1: 1.0})
+        outcome = at.setter._outcome
+
+        async def not_seen(*given: Any) -> tuple[SentState, str, int | None]:
+            await outcome(*given)
+            return SentState.UNKNOWN, "no answer", None
+
+        async def not_told(*_: object) -> NoReturn:
+            raise EndpointUnreachable("node: no answer within 10 s")
+
+        with monkeypatch.context() as silent:
+            silent.setattr(at.setter, "_outcome", not_seen)
+            silent.setattr(commit_marks, "find_commit", not_told)
+            assert await at.look() is Due.UNSETTLED
+            seal(at, 1_100 + 81 - at.chain.head)
+            ruled(at).rules["last_step"] = at.chain.head
+            assert await at.look() is Due.UNSETTLED
+        assert [each.state for each in await at.sent()] == [SentState.UNKNOWN] * 2
+        assert await at.look() is Due.SET
+        assert [each.state for each in await at.sent()] == [SentState.SET] * 2
+        assert len(ruled(at).commits()) == 2
 
 
 class Dead(BaseException):

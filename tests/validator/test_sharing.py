@@ -48,7 +48,13 @@ def test_a_uid_that_announces_an_address_at_which_it_has_proved_nothing_joins_no
     assert peers.groups([victim, moved], elsewhere) == [], "it has proved at another address"
 
 
-@pytest.mark.parametrize("other", ["[::ffff:8.8.8.8]", "[64:ff9b::808:808]", "[64:FF9B::8.8.8.8]", "[2002:808:808::1]"])
+TEREDO = "[2001:0:4136:e378:8000:63bf:f7f7:f7f7]"
+"""Behind 8.8.8.8; its server and its port are whatever it likes."""
+
+
+@pytest.mark.parametrize(
+    "other", ["[::ffff:8.8.8.8]", "[64:ff9b::808:808]", "[64:FF9B::8.8.8.8]", "[2002:808:808::1]", TEREDO]
+)
 def test_another_spelling_of_an_address_leaves_no_group(other: str) -> None:
     assert grouped((1, b"a", "http://8.8.8.8:80"), (2, b"b", f"http://{other}:80")) == [frozenset({1, 2})]
 
@@ -61,7 +67,8 @@ def test_addresses_of_one_ipv6_network_of_64_bits_are_one_host_s() -> None:
 
 
 def test_an_address_is_asked_by_its_one_spelling() -> None:
-    urls = ["http://8.8.8.8:1", "http://::ffff:8.8.8.8:1", "http://64:ff9b::808:808:1", "http://2002:808:808::1:1"]
+    others = ["::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1", TEREDO.strip("[]")]
+    urls = ["http://8.8.8.8:1", *(f"http://{other}:1" for other in others)]
     graph = metagraph([neuron(uid, key(uid), url) for uid, url in enumerate(urls, 1)])
     assert {each.url for each in peers.miners(graph, OWN.public_key)} == {"http://8.8.8.8:1"}
 

@@ -111,7 +111,7 @@ async def test_an_extrinsic_that_is_lost_is_sent_again_only_when_it_can_no_longe
             at.chain.seal()
         await at.look()
         states = [each.state for each in await at.sent()]
-        assert states[-1] is SentState.REFUSED
+        assert states[-1] is SentState.LOST
         assert states[0] is SentState.SET
 
 

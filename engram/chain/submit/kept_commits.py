@@ -76,14 +76,31 @@ class KeptCommits:
         return path
 
     def of(self, genesis: bytes, netuid: int, hotkey: PublicKey) -> list[HashedCommit]:
-        """Return the commits of this hotkey on this subnet of this chain. Raises KeptCommitError for a damaged file."""
-        found = [_read(path) for path in self._names() if path.name.startswith(f"{netuid}-")]
-        mine = [one for one in found if (one.genesis, one.netuid, one.hotkey) == (genesis, netuid, hotkey)]
+        """Return the commits of this hotkey on this subnet of this chain; those in `unusable` files are left out.
+
+        Raises KeptCommitError when the folder cannot be read.
+        """
+        mine = [one for one in self._readable(netuid)[0] if (one.genesis, one.hotkey) == (genesis, hotkey)]
         return sorted(mine, key=lambda commit: commit.signed_at_block)
 
-    def holds(self, netuid: int) -> bool:
-        """Return whether commits for this subnet wait to be revealed. Raises KeptCommitError."""
-        return any(path.name.startswith(f"{netuid}-") for path in self._names())
+    def holds(self, netuid: int, hotkey: PublicKey) -> bool:
+        """Return whether commits of this hotkey for this subnet wait to be revealed. Raises KeptCommitError."""
+        return any(one.hotkey == hotkey for one in self._readable(netuid)[0])
+
+    def unusable(self, netuid: int) -> list[str]:
+        """Return what is wrong with files of this subnet that are damaged or open to others. Raises KeptCommitError."""
+        return self._readable(netuid)[1]
+
+    def _readable(self, netuid: int) -> tuple[list[HashedCommit], list[str]]:
+        found: list[HashedCommit] = []
+        unusable: list[str] = []
+        for path in self._names():
+            if path.name.startswith(f"{netuid}-"):
+                try:
+                    found.append(_read(path))
+                except KeptCommitError as error:
+                    unusable.append(str(error))
+        return [one for one in found if one.netuid == netuid], unusable
 
     def forget(self, commit: HashedCommit) -> None:
         """Remove the commit's file, if it exists."""

@@ -109,7 +109,8 @@ async def read_commits(
     view = await open_view(nodes)
     commits = kept.of(await hashed_weights.read_genesis(view.node), netuid, hotkey)
     if not commits:
-        raise NoCommitKept(f"no commit of {ss58.encode(hotkey)} on subnet {netuid} is kept in {kept.folder}")
+        none = f"no commit of {ss58.encode(hotkey)} on subnet {netuid} is kept in {kept.folder}"
+        raise NoCommitKept("; ".join([none, *kept.unusable(netuid)]))
     return await _at(view, netuid, commits, clock)
 
 

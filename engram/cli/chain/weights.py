@@ -88,6 +88,8 @@ async def reveal_commits(
     clock, kept = SystemClock(), KeptCommits(folder)
     async with endpoints(chain) as nodes:
         found = await reveal.read_commits(nodes, chain.netuid, keypair.public_key, kept, clock)
+        for reason in kept.unusable(chain.netuid):
+            sys.stderr.write(f"left out: {reason}\n")
         if wait:
             with Progress() as progress:
                 found = await reveal.until_open(nodes, found, clock, lambda now: progress.show(_waiting(now)))

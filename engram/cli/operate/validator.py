@@ -36,14 +36,15 @@ _WORDS = {
     Due.NO_PERMIT: "this hotkey has no validator permit (yet): it comes a tempo after enough stake, and can be lost",
     Due.OUTDATED: "the subnet wants weights of a newer version: upgrade Engram",
     Due.NO_ROUND: "waiting for one whole round since the start",
-    Due.NO_SCORES: "no miner has a score above 0, or fewer than the subnet's min_allowed_weights: nothing is set",
+    Due.NO_SCORES: "no miner has a score above 0: nothing is set",
+    Due.TOO_FEW: "fewer miners have a score above 0 than the subnet's limits of weights ask for: nothing is set",
     Due.SET: "weights of this epoch are set",
     Due.UNSETTLED: "earlier weights may still be included: waiting for at most 64 blocks",
     Due.REFUSED: "the chain has refused these weights: the detail says why; tried again after 10 blocks",
     Due.RATE_LIMITED: "the chain takes weights again after weights_rate_limit blocks",
     Due.DUE: "weights are due",
 }
-_BAD = (Due.CHAIN_STALE, Due.NOT_REGISTERED, Due.NO_PERMIT, Due.OUTDATED, Due.NO_SCORES, Due.REFUSED)
+_BAD = (Due.CHAIN_STALE, Due.NOT_REGISTERED, Due.NO_PERMIT, Due.OUTDATED, Due.NO_SCORES, Due.TOO_FEW, Due.REFUSED)
 
 
 def _percent(value: float | None) -> str:
@@ -164,7 +165,7 @@ def explain(uid: Uid, *, last: Rounds = 1, sources: Sources = SOURCES, show: Sho
             "hotkey": found.hotkey,
             "average": f"{held.ema:.4f} over {held.rounds} rounds",
             "reliability": f"{held.reliability:.4f}",
-            "proofs": f"{held.proved} of {held.challenges} since the last slash",
+            "proofs": f"{held.proved} of the latest {held.challenges}",
             "slashes": f"{held.slashes}"
             + ("" if held.slashed_until_block is None else f", the last until block {held.slashed_until_block}"),
             "planted": ", ".join(f"{count} {state}" for state, count in found.planted.items()) or "nothing",

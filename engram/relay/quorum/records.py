@@ -61,26 +61,32 @@ def offer(
     now: float,
     audit: str | None = None,
 ) -> bool:
-    """Keep an output of our own as what may be relayed of this epoch; False when there is one of its kind already.
+    """Keep an output of our own as what may be relayed of this epoch, in the place of one that still waits; False when
+    one of its kind was proposed, or has ended.
 
     `audit` is what the operator should know of them, and stays their reason until they end for another.
     """
+    output = {
+        "block": payload.block,
+        "block_hash": block_hash,
+        "nonce": payload.nonce,
+        "output_hash": payload.output_hash,
+        "payload": msgspec.json.encode(payload),
+        "reason": audit,
+        "updated_at": now,
+    }
     offered = upsert(relay_candidates).values(
         netuid=payload.netuid,
         kind=kind_of(payload),
         epoch=epoch,
-        block=payload.block,
-        block_hash=block_hash,
-        nonce=payload.nonce,
-        output_hash=payload.output_hash,
-        payload=msgspec.json.encode(payload),
         cosignatures="[]",
         state=str(CandidateState.WAITING),
-        reason=audit,
         created_at=now,
-        updated_at=now,
+        **output,
     )
-    return connection.execute(offered.on_conflict_do_nothing()).rowcount == 1
+    waits = relay_candidates.c.state == str(CandidateState.WAITING)
+    kept = offered.on_conflict_do_update(index_elements=["netuid", "kind", "epoch"], set_=output, where=waits)
+    return connection.execute(kept).rowcount == 1
 
 
 def open_candidates(connection: Connection, netuid: int) -> list[Candidate]:

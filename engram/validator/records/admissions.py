@@ -13,6 +13,10 @@ from engram.validator.tables import miners, planted
 
 NOT_ADMITTED: Final = "its signer is not admitted"
 """How the reason of a record begins whose own signer the miner refused."""
+UNTIMELY: Final = "the time of the request"
+"""How the reason of a record begins that the miner refused for that."""
+NOT_DELETED: Final = "it does not delete it"
+"""How the reason of a record begins whose deletion the miner answered with anything else."""
 REFUSING_ROUNDS: Final = 3
 """Rounds in a row in which a miner refuses every key that is not the validator's, before it counts as one that admits
 registered keys alone: a single refusal would show a miner the validator's key on every record, for the asking."""

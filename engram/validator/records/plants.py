@@ -19,6 +19,7 @@ from engram.validator.planting import Signing
 from engram.validator.tables import (
     families,
     planted,
+    round_miners,
     rounds,
     signers,
 )
@@ -261,15 +262,15 @@ def purge(connection: Connection, round_id: int, planted_rounds: int) -> None:
     forgotten = planted.c.delete_round < round_id - UNSURE_ROUNDS
     connection.execute(delete(planted).where(one_of(planted.c.state, OVER), ended | forgotten))
     connection.execute(delete(families).where(families.c.until_round < round_id - planted_rounds - ENDED_ROUNDS))
-    begun = connection.scalar(select(rounds.c.opened_at).where(rounds.c.id == round_id - planted_rounds))
-    if begun is not None:
-        live = select(planted.c.id).where(
-            planted.c.hotkey == signers.c.hotkey,
-            _MAY_BE_THERE,
-            planted.c.signer == signers.c.public_key,
-        )
-        spent = (signers.c.records_left <= 0, signers.c.created_at < begun, ~live.exists())
-        connection.execute(delete(signers).where(*spent))
+    begun = select(func.min(rounds.c.opened_at)).where(rounds.c.id >= round_id - planted_rounds).scalar_subquery()
+    live = select(planted.c.id).where(
+        planted.c.hotkey == signers.c.hotkey,
+        _MAY_BE_THERE,
+        planted.c.signer == signers.c.public_key,
+    )
+    there = select(round_miners.c.hotkey).where(round_miners.c.round_id == round_id)
+    is_over = (signers.c.records_left <= 0) | signers.c.hotkey.not_in(there)
+    connection.execute(delete(signers).where(is_over, signers.c.created_at < begun, ~live.exists()))
 
 
 def _plant(row: RowMapping) -> Plant:

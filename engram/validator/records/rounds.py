@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, func, insert, select, update
 
 from engram.ledger import Prepared
 from engram.ledger.sql import one_of
@@ -32,6 +32,8 @@ SCORES: Final = ("recall", "latency_ms", "proof_rate", "score", "shared_score", 
 """Columns of a miner's result that are written when its round ends."""
 OFFER_ROUNDS: Final = 3
 """Rounds over which it is counted what a miner takes and refuses."""
+UNDELETED_ATTEMPTS: Final = 3
+"""Deletions of one record that a miner answers with anything else before it counts as refused."""
 SHARED_ROUNDS: Final = 12
 """Newest rounds in which a miner that has proved at an address is held to be there."""
 _SCORE: Final = Prepared(
@@ -146,25 +148,58 @@ def offers(connection: Connection, round_id: int) -> dict[bytes, Offers]:
     """Return what became of the records that were planted for a round and the OFFER_ROUNDS - 1 before it, by miner.
 
     Rounds in which no miner answered say nothing; nor do public records, which a miner can have without storing ours;
-    nor keys that a miner without a score refuses, which may admit the validator's alone.
+    nor keys that a miner without a score refuses, which may admit the validator's alone. Those that were refused for
+    their time are told apart.
     """
-    unknown = select(miners.c.hotkey).where(miners.c.rounds == 0)
-    is_unclear = planted.c.hotkey.in_(unknown) & func.coalesce(planted.c.reason, "").startswith(admissions.NOT_ADMITTED)
-    refused = func.count().filter(planted.c.state == str(PlantState.REFUSED), ~is_unclear)
-    taken = func.count().filter(one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED)))
-    of_round = select(round_miners.c.hotkey).where(round_miners.c.round_id == round_id)
+    unknown, reason = select(miners.c.hotkey).where(miners.c.rounds == 0), func.coalesce(planted.c.reason, "")
+    is_unclear = planted.c.hotkey.in_(unknown) & reason.startswith(admissions.NOT_ADMITTED)
+    is_untimely = reason.startswith(admissions.UNTIMELY)
     void = select(rounds.c.id).where(rounds.c.state == str(RoundState.ABANDONED))
+    newest = planted.c.planted_round.between(round_id - OFFER_ROUNDS + 1, round_id)
+    is_new = newest & planted.c.planted_round.not_in(void)
+    may_be_there = planted.c.vector.is_not(None) & (planted.c.attempts >= UNDELETED_ATTEMPTS)
+    is_undeleted = reason.startswith(admissions.NOT_DELETED) & may_be_there
+    is_refused = is_new & one_of(planted.c.state, (PlantState.REFUSED,))
+    taken = one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED))
     query = (
-        select(planted.c.hotkey, refused, taken)
+        select(
+            planted.c.hotkey,
+            func.count().filter(is_refused, ~is_unclear, ~is_untimely),
+            func.count().filter(is_new, taken),
+            func.count().filter(is_refused, is_untimely),
+            func.count().filter(is_undeleted, ~is_refused),
+        )
         .where(
-            planted.c.hotkey.in_(of_round),
-            planted.c.planted_round.between(round_id - OFFER_ROUNDS + 1, round_id),
-            planted.c.planted_round.not_in(void),
+            planted.c.hotkey.in_(select(round_miners.c.hotkey).where(round_miners.c.round_id == round_id)),
             planted.c.family_id != SEEDS,
+            is_new | is_undeleted,
         )
         .group_by(planted.c.hotkey)
     )
     return {hotkey: Offers(*counts) for hotkey, *counts in connection.execute(query)}
+
+
+def unasked(connection: Connection, netuid: int, round_id: int, count: int) -> set[bytes]:
+    """Return the miners that nothing could be asked in a round and in the `count` - 1 whole rounds before it.
+
+    Those that were to be asked and were not, as our own deadline came before, are none of them; nor are those that
+    came later.
+    """
+    whole = select(rounds.c.id).where(
+        rounds.c.netuid == netuid, rounds.c.state == str(RoundState.CLOSED), rounds.c.id < round_id
+    )
+    since = list(connection.execute(whole.order_by(rounds.c.id.desc()).limit(count - 1)).scalars())
+    if len(since) < count - 1:
+        return set()
+    asked = select(questions.c.hotkey).where(questions.c.round_id >= since[-1])
+    then = select(round_miners.c.hotkey).where(round_miners.c.round_id == since[-1])
+    query = select(round_miners.c.hotkey).where(
+        round_miners.c.round_id == round_id,
+        round_miners.c.url.is_not(None),
+        round_miners.c.hotkey.in_(then),
+        round_miners.c.hotkey.not_in(asked),
+    )
+    return set(connection.execute(query).scalars())
 
 
 def results(connection: Connection, round_id: int) -> list[Result]:
@@ -220,17 +255,6 @@ def close_round(
     )
     asking.forget_vectors(connection, round_id)
     return True
-
-
-def purge(connection: Connection, netuid: int, keep_rounds: int) -> int:
-    """Remove rounds but the newest `keep_rounds`, with their questions; return how many."""
-    newest = last_round(connection, netuid)
-    if newest is None:
-        return 0
-    before = newest.id - keep_rounds
-    connection.execute(delete(questions).where(questions.c.round_id < before))
-    connection.execute(delete(round_miners).where(round_miners.c.round_id < before))
-    return connection.execute(delete(rounds).where(rounds.c.netuid == netuid, rounds.c.id < before)).rowcount
 
 
 def _answer(row: RowMapping) -> Answer:

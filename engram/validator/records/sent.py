@@ -3,7 +3,7 @@
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from engram import wire
 from engram.ledger.sql import one_of, upsert
@@ -19,6 +19,9 @@ from engram.validator.tables import (
 
 MAY_HAVE_ARRIVED: Final = (SentState.INTENT, SentState.SET, SentState.UNKNOWN)
 """States of weights that are on the chain, or may be."""
+_OPEN: Final = (SentState.INTENT, SentState.UNKNOWN)
+LOOKED_FOR: Final = 20
+"""Weights of an open outcome that are looked for at most: the newest."""
 
 
 def last_sent_block(connection: Connection, netuid: int, hotkey: bytes) -> int | None:
@@ -35,11 +38,18 @@ def last_sent_block(connection: Connection, netuid: int, hotkey: bytes) -> int |
 def intend_weights(connection: Connection, sent: Sent, hotkey: bytes, first_block: int) -> int | None:
     """Commit to sending weights; None when the epoch from `first_block` on has had its weights already.
 
-    `id` of `sent` is ignored.
+    `id` of `sent` is ignored. Of what the chain has refused before in this epoch the newest is kept.
     """
     last = last_sent_block(connection, sent.netuid, hotkey)
     if sent.state in MAY_HAVE_ARRIVED and last is not None and last >= first_block:
         return None
+    refused = (
+        _of(sent.netuid, hotkey)
+        & (weights_sent.c.epoch == sent.epoch)
+        & (weights_sent.c.state == str(SentState.REFUSED))
+    )
+    newest = select(func.max(weights_sent.c.id)).where(refused).scalar_subquery()
+    connection.execute(delete(weights_sent).where(refused, weights_sent.c.id < newest))
     values = msgspec.structs.asdict(sent) | {
         "hotkey": hotkey,
         "weights": msgspec.json.encode({str(uid): weight for uid, weight in sent.weights.items()}).decode(),
@@ -57,10 +67,9 @@ def settle_weights(
 
     `block` is the one that holds them, which may belong to a later epoch than the one at which they were sent.
     """
-    may_leave = one_of(weights_sent.c.state, (SentState.INTENT, SentState.UNKNOWN))
     done = connection.execute(
         update(weights_sent)
-        .where(and_(weights_sent.c.id == sent_id, may_leave))
+        .where(weights_sent.c.id == sent_id, one_of(weights_sent.c.state, _OPEN))
         .values(state=str(state), reason=reason, **({} if block is None else {"block": block}))
     )
     return done.rowcount == 1
@@ -68,12 +77,20 @@ def settle_weights(
 
 def sent_weights(connection: Connection, netuid: int, hotkey: bytes, limit: int = 20) -> list[Sent]:
     """Return the newest weights, newest first."""
-    query = (
-        select(weights_sent)
-        .where(weights_sent.c.netuid == netuid, weights_sent.c.hotkey == hotkey)
-        .order_by(weights_sent.c.id.desc())
-        .limit(limit)
-    )
+    return _sent(connection, _of(netuid, hotkey), limit)
+
+
+def unsettled(connection: Connection, netuid: int, hotkey: bytes) -> list[Sent]:
+    """Return the newest LOOKED_FOR weights whose outcome is open, newest first."""
+    return _sent(connection, _of(netuid, hotkey) & one_of(weights_sent.c.state, _OPEN), LOOKED_FOR)
+
+
+def _of(netuid: int, hotkey: bytes) -> ColumnElement[bool]:
+    return (weights_sent.c.netuid == netuid) & (weights_sent.c.hotkey == hotkey)
+
+
+def _sent(connection: Connection, chosen: ColumnElement[bool], limit: int) -> list[Sent]:
+    query = select(weights_sent).where(chosen).order_by(weights_sent.c.id.desc()).limit(limit)
     return [
         Sent(
             id=row["id"],

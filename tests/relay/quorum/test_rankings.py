@@ -228,8 +228,8 @@ def test_what_is_no_ranking_is_malformed(changed: dict[str, Any], text: str) -> 
 def test_two_kinds_of_one_epoch_are_two_candidates(subnet: Subnet) -> None:
     validator = subnet.validators[0]
     assert validator.offer()
-    assert validator.offer_ranking()
-    assert not validator.offer_ranking(LIE), "the first of an epoch counts"
+    assert validator.offer_ranking(LIE)
+    assert validator.offer_ranking(), "the last before it is proposed counts"
     shown = validator.ledger.write_now(lambda c: records.summaries(c, 5))
     assert [each.kind for each in shown] == ["scores", "ranking"]
     assert (
