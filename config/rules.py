@@ -105,6 +105,22 @@ def refusals(settings: Settings, roles: Collection[str]) -> list[Forbidden]:
     return list(dict.fromkeys(refusal for rule in rules for refusal in rule(settings)))
 
 
+def check_sockets(settings: Settings, given: Iterable[tuple[str, str]]) -> None:
+    """Raise ConfigError when a socket that this process was given listens where its surface must not.
+
+    `given` are pairs of a surface and the host that its socket is bound to, which stands in the place of the setting.
+    """
+    refused = []
+    for surface, host in given:
+        if (doors := _DOORS.get(surface)) is not None:
+            section = msgspec.structs.replace(getattr(settings, surface), host=host)
+            at = msgspec.structs.replace(settings, **{surface: section})
+            where = f"environment {settings.environment}"
+            refused += [Problem(where, f"socket {surface!r}", refusal.message) for refusal in doors(at)]
+    if refused:
+        raise ConfigError(refused)
+
+
 def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[Forbidden]:
     """Return warnings about settings that do not prevent a start: the setting to check, and why."""
     found = []
@@ -534,6 +550,9 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "worker": (_worker,),
     "miner": (_miner_signatures, _embedding_server, _announcement),
 }
+
+_DOORS: Final[Mapping[str, Rule]] = MappingProxyType({"gateway": _open_doors, "facilitator": _facilitator_doors})
+"""What is held against the address of a surface, by its name."""
 
 
 def _problem(settings: Settings, refusal: Forbidden) -> Problem:

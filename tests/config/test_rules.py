@@ -11,7 +11,7 @@ import config
 from config import ConfigError, Settings
 from config.model import LedgerSettings, ValidatorSettings, WorkerSettings
 from config.networks import Money
-from config.rules import MEANT, Place, cautions, checksummed, place_of, refusals
+from config.rules import MEANT, Place, cautions, check_sockets, checksummed, place_of, refusals
 
 pytestmark = pytest.mark.rules
 
@@ -517,3 +517,24 @@ def test_a_tool_of_the_relay_has_a_server_and_a_name(changes: dict[str, str], mi
     assert missing in refused(settings(**changes))
     both = settings(relay__tool="price", relay__tool_url="https://dex.example/mcp")
     assert not {key for key in refused(both) if key.startswith("relay.tool")}
+
+
+@pytest.mark.parametrize(
+    ("given", "surface", "host"),
+    [
+        (settings(), "gateway", "0.0.0.0"),
+        (settings(), "gateway", "::"),
+        (settings(), "facilitator", "192.0.2.1"),
+        (settings("testnet", gateway__auth_required=False), "gateway", "0.0.0.0"),
+    ],
+)
+def test_a_socket_that_a_process_is_given_is_held_to_the_rules_of_its_surface(
+    given: Settings, surface: str, host: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"socket '{surface}': {host} is not loopback"):
+        check_sockets(given, [(surface, "127.0.0.1"), (surface, host)])
+
+
+def test_a_socket_that_no_rule_is_about_is_taken_at_any_address() -> None:
+    check_sockets(settings(), [("gateway", "::1"), ("ops", "0.0.0.0"), ("", "0.0.0.0")])
+    check_sockets(settings("testnet"), [("gateway", "0.0.0.0")])
