@@ -17,6 +17,7 @@
 | nodes on Akash: a key that signs, endpoints, an image by its digest, a gateway that they reach | or none starts |
 | the app is served over https, or on loopback in `local` | browsers keep no keys safe otherwise |
 | a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
+| a ledger on a server is not backed up as a file | or no backup would ever be made |
 | lower bounds are below their upper ones | or nothing fits between |
 | a worker has an orchestrator, on mainnet by https, and a kind of jobs | or there is nothing to do |
 | a worker has its ledger for itself, in its data folder | another would end its jobs |
@@ -315,6 +316,15 @@ def _environment_of_the_money(settings: Settings) -> Iterator[Forbidden]:
     yield Forbidden("payments.network", why)
 
 
+def _backup(settings: Settings) -> Iterator[Forbidden]:
+    if settings.backup.folder and settings.ledger.url:
+        yield Forbidden(
+            "backup.folder",
+            "copies a ledger that is a file, and ledger.url names a server: leave it empty, and back the database up "
+            "by pg_basebackup and the archived log, or pg_dump",
+        )
+
+
 def _rpc(settings: Settings) -> Iterator[Forbidden]:
     url, key = settings.payments.rpc_url, "payments.rpc_url"
     if not url:
@@ -536,6 +546,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _relay_backoff,
         _relay_tool,
         _rpc,
+        _backup,
         _akash_owner,
         _akash_backend,
         _money_and_nodes,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import config
 from config import ConfigError, Settings
-from config.model import LedgerSettings, ValidatorSettings, WorkerSettings
+from config.model import BackupSettings, LedgerSettings, ValidatorSettings, WorkerSettings
 from config.networks import Money
 from config.rules import MEANT, Place, cautions, check_sockets, checksummed, place_of, refusals
 
@@ -54,6 +54,12 @@ def test_each_profile_starts_once_the_operator_named_what_is_theirs(profile: str
 @pytest.mark.parametrize("url", ["https://rpc.example/key", "http://127.0.0.1:8545", ""])
 def test_a_chain_is_asked_by_https_or_on_this_machine(url: str) -> None:
     assert refused(settings("mainnet", payments__rpc_url=url, miner__require_signature=True)) == []
+
+
+def test_a_ledger_on_a_server_is_not_backed_up_as_a_file() -> None:
+    given = msgspec.structs.replace(settings(), ledger=LedgerSettings(url="postgresql://engram@db.example/engram"))
+    assert refused(given) == []
+    assert refused(msgspec.structs.replace(given, backup=BackupSettings(folder="/backups"))) == ["backup.folder"]
 
 
 def test_a_certificate_and_its_key_are_named_together() -> None:
