@@ -130,7 +130,7 @@ docs: setup ## Build the site of the documentation into build/site
 	@scripts/docs
 
 .PHONY: release
-release: setup phone ## Make a release here: version, changelog, every form, checksums (VERSION=0.2.0 KEY=~/.ssh/release)
+release: setup phone ## Make a release here: version, changelog, every form, checksums (ENGRAM_RELEASE_KEY=FILE VERSION=0.2.0 KEY=~/.ssh/release)
 	@PYTHON=$(VENV)/python scripts/release "$(VERSION)" $(if $(KEY),--key "$(KEY)")
 
 .PHONY: deb image-gateway

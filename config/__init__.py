@@ -7,7 +7,7 @@ must not start in their environment.
 from config.errors import ConfigError, Problem
 from config.loader import PROFILES, Loaded, Origin, load
 from config.model import Environment, Settings
-from config.rules import cautions, check
+from config.rules import cautions, check, check_sockets
 
 __all__ = [
     "PROFILES",
@@ -19,5 +19,6 @@ __all__ = [
     "Settings",
     "cautions",
     "check",
+    "check_sockets",
     "load",
 ]

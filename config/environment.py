@@ -27,6 +27,11 @@ VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
 STATE_VARIABLE: Final = "STATE_DIRECTORY"
 """The folder that a service manager made for this service's data: `data_dir`, where nothing else names it."""
 
+SERVICE_FILE: Final = "environment"
+"""The file beside a settings file from which a service manager takes the service's variables (`EnvironmentFile=`).
+
+A command that is given the same settings reads it itself, or it would mean another profile than the service."""
+
 PROFILE_VARIABLE: Final = "ENGRAM_ENV"
 """Names the profile; `dev` means local."""
 

@@ -18,7 +18,7 @@ import msgspec
 
 from config.addresses import is_base_url, is_http_url, is_postgresql_url, right_origin
 from config.dotenv import parse
-from config.environment import ENV_FILES, PROFILE_VARIABLE, STATE_VARIABLE, VARIABLES, misspelled
+from config.environment import ENV_FILES, PROFILE_VARIABLE, SERVICE_FILE, STATE_VARIABLE, VARIABLES, misspelled
 from config.errors import ConfigError, Problem
 from config.keys import KEYS, SECTIONS, mask_url, nearest, read_text, read_value
 from config.model import Environment, Settings
@@ -61,15 +61,16 @@ def load(
     """Return the effective settings.
 
     `profile` is the word of `--profile`; without it ENGRAM_ENV decides (`dev` means local), else local. `files` must
-    exist, `env_files` may be absent. `environ` is the process's own when None. `flags` are settings by dotted key as
-    given on the command line; None means not given.
+    exist, `env_files` may be absent; before these, the variables of a service are read that lie beside its settings.
+    `environ` is the process's own when None. `flags` are settings by dotted key as given on the command line; None
+    means not given.
 
     Raises ConfigError listing everything that cannot be read. Does not check the rules of the environment: see
     `config.rules.check`.
     """
     reading = _Reading()
     own = os.environ if environ is None else environ
-    variables = _variables(reading, own, env_files)
+    variables = _variables(reading, own, [*_of_a_service(own, files), *env_files])
     chosen = _profile(reading, profile, variables)
     if chosen is not None:
         text = resources.files("config").joinpath("profiles").joinpath(f"{chosen}.toml").read_text(encoding="utf-8")
@@ -89,6 +90,13 @@ def load(
         raise ConfigError(reading.problems)
     origins = {key: reading.origins.get(key, Origin("default")) for key in KEYS}
     return Loaded(_settings(reading.values), origins, chosen, tuple(_unread(own)))
+
+
+def _of_a_service(environ: Mapping[str, str], files: Sequence[str | Path]) -> list[Path]:
+    """Return the files of variables beside these settings, unless a service manager has given them to this process."""
+    if STATE_VARIABLE in environ:
+        return []
+    return [found for found in dict.fromkeys(Path(path).parent / SERVICE_FILE for path in files) if found.is_file()]
 
 
 def _unread(environ: Mapping[str, str]) -> Iterator[Problem]:

@@ -17,6 +17,7 @@
 | nodes on Akash: a key that signs, endpoints, an image by its digest, a gateway that they reach | or none starts |
 | the app is served over https, or on loopback in `local` | browsers keep no keys safe otherwise |
 | a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
+| a ledger on a server is not backed up as a file | or no backup would ever be made |
 | lower bounds are below their upper ones | or nothing fits between |
 | a worker has an orchestrator, on mainnet by https, and a kind of jobs | or there is nothing to do |
 | a worker has its ledger for itself, in its data folder | another would end its jobs |
@@ -103,6 +104,22 @@ def refusals(settings: Settings, roles: Collection[str]) -> list[Forbidden]:
     """Return every reason why a process of these roles must not start; empty when it may."""
     rules: Iterable[Rule] = (rule for role in roles for rule in _RULES.get(role, ()))
     return list(dict.fromkeys(refusal for rule in rules for refusal in rule(settings)))
+
+
+def check_sockets(settings: Settings, given: Iterable[tuple[str, str]]) -> None:
+    """Raise ConfigError when a socket that this process was given listens where its surface must not.
+
+    `given` are pairs of a surface and the host that its socket is bound to, which stands in the place of the setting.
+    """
+    refused = []
+    for surface, host in given:
+        if (doors := _DOORS.get(surface)) is not None:
+            section = msgspec.structs.replace(getattr(settings, surface), host=host)
+            at = msgspec.structs.replace(settings, **{surface: section})
+            where = f"environment {settings.environment}"
+            refused += [Problem(where, f"socket {surface!r}", refusal.message) for refusal in doors(at)]
+    if refused:
+        raise ConfigError(refused)
 
 
 def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[Forbidden]:
@@ -324,6 +341,15 @@ def _environment_of_the_money(settings: Settings) -> Iterator[Forbidden]:
                 f"testnet; for play money leave payments.facilitator_url at {EMBEDDED!r}"
             )
     yield Forbidden("payments.network", why)
+
+
+def _backup(settings: Settings) -> Iterator[Forbidden]:
+    if settings.backup.folder and settings.ledger.url:
+        yield Forbidden(
+            "backup.folder",
+            "copies a ledger that is a file, and ledger.url names a server: leave it empty, and back the database up "
+            "by pg_basebackup and the archived log, or pg_dump",
+        )
 
 
 def _rpc(settings: Settings) -> Iterator[Forbidden]:
@@ -548,6 +574,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _relay_tool,
         _relay_receiver,
         _rpc,
+        _backup,
         _akash_owner,
         _akash_backend,
         _money_and_nodes,
@@ -562,6 +589,9 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "worker": (_worker,),
     "miner": (_miner_signatures, _embedding_server, _announcement),
 }
+
+_DOORS: Final[Mapping[str, Rule]] = MappingProxyType({"gateway": _open_doors, "facilitator": _facilitator_doors})
+"""What is held against the address of a surface, by its name."""
 
 
 def _problem(settings: Settings, refusal: Forbidden) -> Problem:

@@ -8,13 +8,17 @@ datagram; https://systemd.io/PORTABILITY_AND_STABILITY counts it as stable.
 import contextlib
 import os
 import socket
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, final
 
 import trio
 
+EXTEND_EVERY_S: Final = 30.0
+"""Between two requests for more time to start, each of which asks for twice as much."""
+LONGEST_OPENING_S: Final = 6 * 3_600.0
 WATCHDOG_PARTS: Final = 3
 """The watchdog is fed so many times in its period: two may be late."""
 
@@ -30,6 +34,24 @@ class ServiceManager:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self.watchdog_s = _watchdog_s(environ)
         """The process is restarted when it is silent for so long; None where there is no watchdog."""
+
+    @contextlib.contextmanager
+    def opening(self, every_s: float = EXTEND_EVERY_S) -> Iterator[None]:
+        """Ask for more time to start, from a thread, while the body blocks: it may copy and migrate a large ledger.
+
+        Ends after LONGEST_OPENING_S, so that a start that hangs is restarted in the end.
+        """
+        if not self._address:
+            yield
+            return
+        opened = threading.Event()
+        extending = threading.Thread(target=self._extend, args=(opened, every_s), name="extending", daemon=True)
+        extending.start()
+        try:
+            yield
+        finally:
+            opened.set()
+            extending.join()
 
     def ready(self, status: str) -> None:
         """Say that everything serves; `status` is shown by `systemctl status`."""
@@ -50,6 +72,13 @@ class ServiceManager:
         while True:
             self._send("WATCHDOG=1")
             await trio.sleep(self.watchdog_s / WATCHDOG_PARTS)
+
+    def _extend(self, opened: threading.Event, every_s: float) -> None:
+        until = time.monotonic() + LONGEST_OPENING_S
+        while time.monotonic() < until:
+            self._send(f"EXTEND_TIMEOUT_USEC={round(2 * every_s * 1_000_000)}", "STATUS=opening the ledger")
+            if opened.wait(every_s):
+                return
 
     def _send(self, *lines: str) -> None:
         """Send without waiting. A manager that does not read is no reason to stop."""

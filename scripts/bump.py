@@ -49,8 +49,8 @@ def bump(root: Path, version: str, date: str) -> None:
         known.add(found[0])
     if len(known) != 1:
         sys.exit(f"the version is not the same everywhere: {', '.join(sorted(known))}")
-    if _number(version) < _number(*known):
-        sys.exit(f"{version} is older than {known.pop()}, which is there")
+    if _number(version) <= _number(*known):
+        sys.exit(f"{version} is not newer than {known.pop()}, which is there")
     fragments: dict[str, list[str]] = {}
     files = sorted((root / "changes").glob("*.md"))
     for file in files:

@@ -12,12 +12,12 @@ from cyclopts import Parameter
 import config
 import run as composition
 from config.keys import nearest
-from config.model import WorkerSettings
+from config.model import Settings, WorkerSettings
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 from engram.hotkeys import HotkeyError
-from engram.http.sockets import hand_down
+from engram.http.sockets import given_hosts, hand_down
 
 ROLES: Final = ("gateway", "miner", "validator", "facilitator", "proxy", "xeris", "worker")
 """As they are listed; composition.ROLES says where each is."""
@@ -111,7 +111,7 @@ def _start_workers(count: int, sources: Sources, listening: Listening) -> int:
     if not 1 <= count <= parent.MOST:
         raise CommandFailed(f"--workers {count}: give 1 to {parent.MOST}", Exit.USAGE)
     loaded = sources.load(listening.flags("gateway"))
-    config.check(loaded.settings, ("gateway",))
+    _check(loaded.settings, ("gateway",))
     if not loaded.settings.ledger.url:
         raise CommandFailed(
             "--workers needs a ledger that several processes can share: set ledger.url to a PostgreSQL server "
@@ -162,10 +162,20 @@ def _start(
         raise CommandFailed("the proxy listens where server.host and server.port say, or HOST and PORT", Exit.USAGE)
     load = partial(sources.load, listening.flags(roles[0]))
     loaded = load()
-    config.check(loaded.settings, roles)
+    _check(loaded.settings, roles)
     _check_descriptor(listening.ready_fd)
     _register(roles, loaded.settings.worker, registering)
     return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch, load=load, worker=several.worker)
+
+
+def _check(settings: Settings, roles: Sequence[str]) -> None:
+    """Hold the settings, and the sockets of this process, against the rules of the environment. Raises ConfigError."""
+    config.check(settings, roles)
+    try:
+        given = given_hosts(os.environ)
+    except (OSError, ValueError) as error:
+        raise CommandFailed(str(error), Exit.USAGE) from None
+    config.check_sockets(settings, given)
 
 
 def _register(roles: Sequence[str], at: WorkerSettings, registering: Registering) -> None:

@@ -92,6 +92,17 @@ def passed(environ: Mapping[str, str], name: str) -> list[socket.socket]:
     return sockets
 
 
+def given_hosts(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return (surface, host) of every socket that `passed` gives this process. Raises what it raises."""
+    names = dict.fromkeys((*_HANDED_DOWN, *environ.get("LISTEN_FDNAMES", "").split(":")))
+    hosts = []
+    for name in names:
+        for sock in passed(environ, name):
+            with sock:
+                hosts.append((name, Address.of(sock).host))
+    return hosts
+
+
 def _held(environ: Mapping[str, str], name: str) -> list[int]:
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []

@@ -1,5 +1,6 @@
 """Backs up, restores and checks a ledger file."""
 
+import hashlib
 from pathlib import Path
 from typing import Final
 
@@ -57,7 +58,8 @@ def restore(source: Path, folder: Path) -> Path:
 
     The old ledger is kept in a folder next to it, even if damaged; returns that folder (or the ledger's path if there
     was none). Raises LedgerUnusable when the backup is damaged, LedgerUnavailable when the disk is full or read-only.
-    A crash at any moment leaves either the old ledger or the restored one.
+    A crash at any moment leaves either the old ledger or the restored one. What root restores belongs to the folder's
+    owner.
     """
     report = check(source)
     if report.problems:
@@ -69,10 +71,14 @@ def restore(source: Path, folder: Path) -> Path:
         incoming.mkdir(mode=0o700, exist_ok=True)
         (incoming / LEDGER_FILE).unlink(missing_ok=True)
         backup(source, incoming / LEDGER_FILE)
+        files.give_to_owner_of(folder, incoming / LEDGER_FILE)
         kept = restoring.put_in_place(incoming, folder, f"{LEDGER_FILE}.before-restore", [LEDGER_FILE]) / LEDGER_FILE
     except OSError as error:
         raise LedgerUnavailable(f"{source} was not restored: {error}") from error
-    return kept if kept.exists() else folder / LEDGER_FILE
+    if not kept.exists():
+        return folder / LEDGER_FILE
+    files.give_to_owner_of(folder, kept.parent)
+    return kept
 
 
 def finish_restore(folder: Path) -> None:
@@ -106,3 +112,20 @@ def check(path: Path) -> Report:
     if version > len(MIGRATIONS):
         problems.append(f"schema version {version} is newer than this program's {len(MIGRATIONS)}")
     return Report(str(path), version, ledger_id, path.stat().st_size, rows, problems, VERSION)
+
+
+def content_of(path: Path) -> str:
+    """Return a SHA-256 of all rows of a ledger, the same for two ledgers of one schema that hold the same.
+
+    Raises what `check` raises.
+    """
+    digest = hashlib.sha256()
+    with copies.snapshot(LEDGER, path, LOCK_FILE) as connection:
+        tables = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+        for (table,) in connection.execute(tables).fetchall():
+            columns = [row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')]
+            digest.update(repr((table, columns)).encode())
+            order = ", ".join(str(number + 1) for number in range(len(columns)))
+            for row in connection.execute(f'SELECT * FROM "{table}" ORDER BY {order}'):
+                digest.update(repr(row).encode())
+    return digest.hexdigest()

@@ -4,8 +4,10 @@ When one is due is read from the names in the folder, so that restarts neither s
 before an older one goes: there is never less than the newest sound backup.
 """
 
+import contextlib
 import datetime as dt
 import re
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -21,6 +23,10 @@ from engram.ledger.errors import LedgerError, LedgerUnusable
 
 RETRY_S: Final = 300.0
 """After a backup that could not be made."""
+_ABANDONED_S: Final = 3_600.0
+"""A copy in the making that was not written to for so long was left by a process that was killed."""
+DAMAGED: Final = ".damaged"
+"""Ends the name of a copy that did not pass its check, which is no backup. The last one is kept, to be looked at."""
 _NAME: Final = re.compile(r"engram-(\d{8}T\d{6}Z)\.db\Z")
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 
@@ -76,9 +82,17 @@ def rotate(ledger: Path, folder: Path, keep: int, now: float) -> Path:
     Raises LedgerUnavailable (nothing was made), LedgerUnusable (the copy is damaged, and so is the ledger).
     """
     target = folder / name_at(now)
+    _remove_abandoned(folder)
     backup.backup(ledger, target)
-    if problems := backup.check(target).problems:
-        raise LedgerUnusable(f"{target} is damaged: {problems[0]}; older backups are kept")
+    try:
+        problems = backup.check(target).problems
+    except LedgerUnusable as error:
+        problems = [str(error)]
+    if problems:
+        for former in folder.glob(f"engram-*.db{DAMAGED}"):
+            former.unlink(missing_ok=True)
+        damaged = target.rename(target.with_name(target.name + DAMAGED))
+        raise LedgerUnusable(f"{damaged} is damaged: {problems[0]}; older backups are kept")
     for name in surplus(_names(folder), keep):
         (folder / name).unlink(missing_ok=True)
     return target
@@ -90,30 +104,41 @@ def newest(folder: Path) -> Path | None:
 
 
 async def keep_backing_up(
-    settings: BackupSettings, data_dir: Path, clock: Clock, on_backup: Callable[[float], None]
+    settings: BackupSettings, data_dir: Path, clock: Clock, on_look: Callable[[float | None, float], None]
 ) -> None:
-    """Make backups for ever; `on_backup` gets the Unix time of each. A backup that fails is logged and tried again."""
-    folder = Path(settings.folder).expanduser()
+    """Make backups for ever. A backup that fails is logged and tried again.
+
+    `on_look` gets the Unix times of the newest one, if there is any, and of when the next is due: at the start, and
+    after each attempt.
+    """
+    folder, begun = Path(settings.folder).expanduser(), clock.now()
     while True:
         try:
             await trio.to_thread.run_sync(_make_folder, folder)
             names = await trio.to_thread.run_sync(_names, folder)
+            last = made_at(found[0]) if (found := newest_first(names)) else None
+            on_look(last, begun if last is None else last + settings.interval_s)
             wait_s = seconds_until_due(names, clock.now(), settings.interval_s)
             if wait_s > 0:
                 await trio.sleep(wait_s)
                 continue
-            now = clock.now()
-            made = await trio.to_thread.run_sync(rotate, data_dir / LEDGER_FILE, folder, settings.keep, now)
+            made = await trio.to_thread.run_sync(rotate, data_dir / LEDGER_FILE, folder, settings.keep, clock.now())
         except (LedgerError, OSError) as error:
             _log.error("backup_failed", reason=str(error), next_try_s=RETRY_S)
             await trio.sleep(RETRY_S)
         else:
             _log.info("backup_made", path=str(made), bytes=made.stat().st_size)
-            on_backup(now)
 
 
 def _make_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for partial in folder.glob("engram-*.db.partial"):
+        with contextlib.suppress(FileNotFoundError):  # its process has finished it meanwhile
+            if time.time() - partial.stat().st_mtime > _ABANDONED_S:
+                partial.unlink()
 
 
 def _names(folder: Path) -> Sequence[str]:

@@ -22,6 +22,8 @@ class Drilled(msgspec.Struct, frozen=True):
     """Of the backup; this version's is in `report`."""
     report: Report
     """Of the restored and migrated ledger."""
+    content: str
+    """SHA-256 of everything in that one, to compare it with another."""
 
 
 def drill(source: Path, look: Callable[[Connection], list[str]] = lambda connection: []) -> Drilled:
@@ -38,6 +40,6 @@ def drill(source: Path, look: Callable[[Connection], list[str]] = lambda connect
         finally:
             handle.close()
             raw.close()
-        report = backup.check(folder / LEDGER_FILE)
+        report, content = backup.check(folder / LEDGER_FILE), backup.content_of(folder / LEDGER_FILE)
     report.problems.extend(further)
-    return Drilled(str(source), before.schema_version, report)
+    return Drilled(str(source), before.schema_version, report, content)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from engram.files import in_the_way
+from engram.files import give_to_owner_of, in_the_way
 from engram.ledger.backup import LOCK_FILE, finish_restore
 from engram.ledger.errors import FolderInUse, LedgerUnavailable
 
@@ -36,6 +36,7 @@ def data_folder(path: Path) -> Iterator[Path]:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = path.resolve()
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_to_owner_of(folder, folder / LOCK_FILE)  # or root's command would lock the service out
     except (FileExistsError, NotADirectoryError) as error:
         raise LedgerUnavailable(f"data_dir is {path}: {in_the_way(path)} is a file, not a folder") from error
     except OSError as error:

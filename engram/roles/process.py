@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, ExitStack
 from typing import Any, Final, Protocol, final
 
 import structlog
@@ -91,7 +91,9 @@ class Process:
         2: cannot start, and standard error says why.
         """
         try:
-            with claimed(self) as program:
+            with ExitStack() as claims:
+                with self.manager.opening():
+                    program = claims.enter_context(claimed(self))
                 return trio.run(self.run, program)
         except self.refusals as error:
             return self._cannot_start(error)

@@ -152,7 +152,11 @@ class Shared:
     async def back_up(self, context: Context) -> None:
         """Make backups of the ledger on the timer, for ever; a job."""
         context.ready()
-        await keep_backing_up(self.settings.backup, self.folder, self.clock, self.metrics.backup_time.set)
+        await keep_backing_up(self.settings.backup, self.folder, self.clock, self._on_backups)
+
+    def _on_backups(self, newest: float | None, due: float) -> None:
+        self.metrics.backup_time.set(newest or 0.0)
+        self.metrics.backup_due.set(due)
 
     def _on_group(self, group: Group) -> None:
         self.metrics.ledger_commits.labels(group.word).inc()

@@ -109,6 +109,7 @@ class Metrics:
     actor_mailbox: Gauge
     dead_letters: Counter
     backup_time: Gauge
+    backup_due: Gauge
     hints_lost: Counter
     vectors: Gauge
     miner_ready: Gauge

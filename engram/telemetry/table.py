@@ -558,7 +558,13 @@ TABLE: Final = (
         "backup_time",
         "gauge",
         "engram_ledger_backup_timestamp_seconds",
-        "Unix time of the newest backup made on the timer (`backup.folder`).",
+        "Unix time of the newest backup in `backup.folder`; 0 where there is none.",
+    ),
+    Metric(
+        "backup_due",
+        "gauge",
+        "engram_ledger_backup_due_timestamp_seconds",
+        "Unix time when the next backup is due, past while none can be made; 0 without `backup.folder`.",
     ),
     Metric(
         "dead_letters",

@@ -4,9 +4,13 @@
    path, and the content; the last one has no path. The first start unpacks into CACHE/ID, where ID is the SHA-256 of the
    stream; every start then executes CACHE/ID/engram: one process, one pid, nothing to clean up.
 
-   A folder is renamed into place only when it is whole, on disk, and the stream had the right hash. The lock CACHE/.lock
-   lets one start unpack at a time; what a killed one left is removed by the next. A cache that others can write, or that
-   belongs to somebody else, is not used. */
+   A folder is renamed into place only when it is whole, on disk, and the stream had the right hash. Its file .files names
+   each file with its size, and every start looks whether they are there: programs that clear caches remove single files. A
+   folder that is not whole is put aside, since something may run from it, and is unpacked again.
+
+   The lock CACHE/.lock is shared by starts, from that look until they have become the program, and held by one alone while
+   it unpacks, or while `engram upgrade` removes folders. What a killed start left is removed by the next. A cache that
+   others can write, or that belongs to somebody else, is not used. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <elf.h>
@@ -28,6 +32,8 @@
 
 #define PROGRAM "engram"
 #define LOADER "lib/ld-linux.so"
+#define LIST ".files"
+#define LIST_END "."
 #define SPARE_BYTES (16u << 20)
 #define PART (1u << 18)
 
@@ -89,7 +95,7 @@ static int make_folders(char *path) {
     return mkdir(path, 0700) && errno != EEXIST ? -1 : 0;
 }
 
-static int is_unpacked(const char *home) {
+static int is_there(const char *home) {
     struct stat found;
     char program[PATH_MAX];
     if (lstat(home, &found)) return 0;
@@ -97,6 +103,26 @@ static int is_unpacked(const char *home) {
         fail("%s was not unpacked by this user (owner %d, mode %03o); remove it, or set ENGRAM_UNPACK_DIR", home,
              (int)found.st_uid, found.st_mode & 0777);
     return snprintf(program, sizeof program, "%s/" PROGRAM, home) < (int)sizeof program && !access(program, X_OK);
+}
+
+/* Whether every file of LIST, which ends with LIST_END, is there with its size. */
+static int is_whole(const char *home) {
+    char line[PATH_MAX + 32], *path;
+    struct stat found;
+    int ended = 0, folder = is_there(home) ? open(home, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int file = folder < 0 ? -1 : openat(folder, LIST, O_RDONLY | O_CLOEXEC);
+    FILE *list = file < 0 ? NULL : fdopen(file, "r");
+    while (list && fgets(line, sizeof line, list)) {
+        line[strcspn(line, "\n")] = 0;
+        if ((ended = !strcmp(line, LIST_END))) break;
+        unsigned long long size = strtoull(line, &path, 10);
+        if (*path != ' ' || fstatat(folder, path + 1, &found, AT_SYMLINK_NOFOLLOW) ||
+            (unsigned long long)found.st_size != size)
+            break;
+    }
+    if (list) fclose(list);
+    if (folder >= 0) close(folder);
+    return ended;
 }
 
 /* Whether `base` can be the cache; makes it. */
@@ -117,7 +143,7 @@ static int is_usable(char *base, const char *id) {
     if (statvfs(base, &disk)) return unusable("%s: %s", base, strerror(errno));
     if (disk.f_flag & ST_NOEXEC) return unusable("%s is on a file system mounted noexec, where no program runs", base);
     snprintf(home, sizeof home, "%s/%.64s", base, id);
-    if (!is_unpacked(home) && access(base, W_OK)) return unusable("%s cannot be written: %s", base, strerror(errno));
+    if (!is_there(home) && access(base, W_OK)) return unusable("%s cannot be written: %s", base, strerror(errno));
     return 1;
 }
 
@@ -196,11 +222,13 @@ static void write_file(struct source *from, const char *path, const struct recor
 
 static void unpack(struct source *from, const char *into) {
     char path[PATH_MAX];
-    size_t before = snprintf(path, sizeof path, "%s/", into);
+    size_t before = snprintf(path, sizeof path, "%s/" LIST, into) - strlen(LIST);
+    FILE *list = fopen(path, "wxe");
+    if (!list) cannot_write(path);
     for (;;) {
         struct record record;
         take(from, &record, sizeof record);
-        if (!record.path_length) return;
+        if (!record.path_length) break;
         if (before + record.path_length >= sizeof path) damaged("a path is too long");
         take(from, path + before, record.path_length);
         path[before + record.path_length] = 0;
@@ -210,7 +238,12 @@ static void unpack(struct source *from, const char *into) {
             if (mkdir(path, 0755) && errno != EEXIST) cannot_write(path);
         }
         write_file(from, path, &record);
+        fprintf(list, "%llu %s\n", (unsigned long long)record.size, path + before);
     }
+    fputs(LIST_END "\n", list);
+    path[before] = 0;
+    int failed = ferror(list);
+    if (fclose(list) || failed) cannot_write(path);
 }
 
 /* Names the loader in the final folder as the program's: a relative path would be looked up where it is started. */
@@ -244,16 +277,31 @@ static void remove_leftovers(const char *base) {
     if (entries) closedir(entries);
 }
 
+/* Opens the lock of the cache; in one that cannot be written there may be none. */
+static int open_lock(const char *base) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/.lock", base);
+    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return lock < 0 ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : lock;
+}
+
+static void take_lock(int lock, int how, const char *base) {
+    while (flock(lock, how))
+        if (errno != EINTR) cannot_write(base);
+}
+
+static void put_aside(const char *base, const char *home, const char *id) {
+    char aside[PATH_MAX];
+    struct stat found;
+    if (lstat(home, &found)) return;
+    snprintf(aside, sizeof aside, "%s/.broken-%.64s-%d", base, id, (int)getpid());
+    if (rename(home, aside)) fail("%s is not whole and cannot be put aside: %s", home, strerror(errno));
+}
+
 static void unpack_once(int self, const struct trailer *trailer, const char *base, const char *home) {
     static struct source from;
     char path[PATH_MAX];
     struct statvfs disk;
-    snprintf(path, sizeof path, "%s/.lock", base);
-    int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (lock < 0) cannot_write(path);
-    while (flock(lock, LOCK_EX))
-        if (errno != EINTR) cannot_write(path);
-    if (is_unpacked(home)) return (void)close(lock);
     remove_leftovers(base);
     if (!statvfs(base, &disk) && (uint64_t)disk.f_bavail * disk.f_frsize < trailer->unpacked + SPARE_BYTES)
         fail("%s has %llu MB free, unpacking needs %llu MB; free some, or set ENGRAM_UNPACK_DIR", base,
@@ -272,9 +320,9 @@ static void unpack_once(int self, const struct trailer *trailer, const char *bas
     int folder = open(staged, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (folder < 0 || syncfs(folder)) cannot_write(staged); /* or a crash of the machine leaves empty files in place */
     close(folder);
+    put_aside(base, home, trailer->id);
     if (chmod(staged, 0755) || rename(staged, home)) cannot_write(home);
     *staged = 0;
-    close(lock);
 }
 
 int main(int argc, char **argv) {
@@ -289,7 +337,13 @@ int main(int argc, char **argv) {
     if (!choose(base, sizeof base, trailer.id))
         fail("there is no folder to unpack into: %s. Set ENGRAM_UNPACK_DIR to one that this user can write", reasons);
     snprintf(home, sizeof home, "%s/%.64s", base, trailer.id);
-    if (!is_unpacked(home)) unpack_once(self, &trailer, base, home);
+    int lock = open_lock(base); /* held until this process has become the program */
+    if (lock >= 0) take_lock(lock, LOCK_SH, base);
+    if (!is_whole(home)) {
+        if (lock < 0) fail("%s is not there or not whole, and %s/.lock cannot be opened: %s", home, base, strerror(errno));
+        take_lock(lock, LOCK_EX, base);
+        if (!is_whole(home)) unpack_once(self, &trailer, base, home);
+    }
     close(self);
     ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
     if (length > 0) path[length] = 0, setenv("ENGRAM_BINARY", path, 1);

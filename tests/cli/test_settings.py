@@ -1,6 +1,10 @@
 """`engram config` shows what is in force, where it came from, and never a secret."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import config
@@ -74,3 +78,25 @@ def test_a_tree_that_must_not_start_does_not(run: Run) -> None:
     ran = run("gateway", "--host", "0.0.0.0")
     assert ran.code == 2
     assert "gateway.host" in ran.err
+
+
+def test_play_money_is_not_sold_on_a_socket_that_the_world_reaches(here: Path) -> None:
+    # The shell puts the socket on descriptor 3 and becomes the process that LISTEN_PID names.
+    words = [sys.executable, "-P", "-m", "engram", "gateway", "--data-dir", str(here / "data"), "--ops-port", "0"]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with socket.create_server(("0.0.0.0", 0)) as held:
+        command = f'exec 3<&{held.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=gateway exec "$@"'
+        done = subprocess.run(
+            ["bash", "-c", command, "bash", *words],
+            env=environ,
+            pass_fds=(held.fileno(),),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
+        )
+    assert (done.returncode, "socket 'gateway': 0.0.0.0 is not loopback, and play money needs that" in done.stderr) == (
+        2,
+        True,
+    ), done.stderr
+    assert not (here / "data").exists()

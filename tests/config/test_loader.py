@@ -84,6 +84,16 @@ class TestOrder:
     def test_an_env_file_names_the_profile_too(self, tmp_path: Path) -> None:
         assert load(env_files=(written(tmp_path, ".env", "ENGRAM_ENV=testnet"),)).profile == "testnet"
 
+    def test_a_command_that_is_given_a_services_settings_reads_the_services_variables_too(self, tmp_path: Path) -> None:
+        settings = written(tmp_path, "engram.toml", 'data_dir = "/var/lib/engram"\n')
+        assert load(files=(settings,)).profile == "local"
+        variables = written(tmp_path, "environment", "# of the service\nENGRAM_ENV=testnet\nGATEWAY_PORT=9100\n")
+        loaded = load(files=(settings, settings))
+        assert (loaded.profile, loaded.settings.gateway.port) == ("testnet", 9_100)
+        assert loaded.origins["gateway.port"] == Origin("env file", f"{variables} GATEWAY_PORT")
+        assert load(files=(settings,), environ={"ENGRAM_ENV": "mainnet"}).profile == "mainnet"
+        assert load(files=(settings,), environ={"STATE_DIRECTORY": "/var/lib/engram"}).profile == "local"
+
     def test_missing_env_files_are_no_error(self, tmp_path: Path) -> None:
         missing = load(env_files=(tmp_path / ".env", tmp_path / ".env.miner"))
         assert (missing.settings, missing.origins) == (load().settings, load().origins)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 import config
 from config import ConfigError, Settings
-from config.model import LedgerSettings, ValidatorSettings, WorkerSettings
+from config.model import BackupSettings, LedgerSettings, ValidatorSettings, WorkerSettings
 from config.networks import Money
-from config.rules import MEANT, Place, cautions, checksummed, place_of, refusals
+from config.rules import MEANT, Place, cautions, check_sockets, checksummed, place_of, refusals
 
 pytestmark = pytest.mark.rules
 
@@ -54,6 +54,12 @@ def test_each_profile_starts_once_the_operator_named_what_is_theirs(profile: str
 @pytest.mark.parametrize("url", ["https://rpc.example/key", "http://127.0.0.1:8545", ""])
 def test_a_chain_is_asked_by_https_or_on_this_machine(url: str) -> None:
     assert refused(settings("mainnet", payments__rpc_url=url, miner__require_signature=True)) == []
+
+
+def test_a_ledger_on_a_server_is_not_backed_up_as_a_file() -> None:
+    given = msgspec.structs.replace(settings(), ledger=LedgerSettings(url="postgresql://engram@db.example/engram"))
+    assert refused(given) == []
+    assert refused(msgspec.structs.replace(given, backup=BackupSettings(folder="/backups"))) == ["backup.folder"]
 
 
 def test_a_certificate_and_its_key_are_named_together() -> None:
@@ -565,3 +571,24 @@ def test_a_tool_of_the_relay_has_a_server_and_a_name(changes: dict[str, str], mi
     assert missing in refused(settings(**changes))
     both = settings(relay__tool="price", relay__tool_url="https://dex.example/mcp")
     assert not {key for key in refused(both) if key.startswith("relay.tool")}
+
+
+@pytest.mark.parametrize(
+    ("given", "surface", "host"),
+    [
+        (settings(), "gateway", "0.0.0.0"),
+        (settings(), "gateway", "::"),
+        (settings(), "facilitator", "192.0.2.1"),
+        (settings("testnet", gateway__auth_required=False), "gateway", "0.0.0.0"),
+    ],
+)
+def test_a_socket_that_a_process_is_given_is_held_to_the_rules_of_its_surface(
+    given: Settings, surface: str, host: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"socket '{surface}': {host} is not loopback"):
+        check_sockets(given, [(surface, "127.0.0.1"), (surface, host)])
+
+
+def test_a_socket_that_no_rule_is_about_is_taken_at_any_address() -> None:
+    check_sockets(settings(), [("gateway", "::1"), ("ops", "0.0.0.0"), ("", "0.0.0.0")])
+    check_sockets(settings("testnet"), [("gateway", "0.0.0.0")])

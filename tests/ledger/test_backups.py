@@ -1,5 +1,6 @@
 """Backups on the timer, and the drill that restores one without changing anything."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,19 @@ async def test_backups_are_made_in_time_kept_in_number_and_go_on_after_one_that_
     log = Noting()
     monkeypatch.setattr(backups, "_log", log)
     path, folder, made = ledger(tmp_path / "data"), tmp_path / "copies" / "here", list[float]()
+    all_seen, looks = trio.Event(), list[tuple[float | None, float]]()
+
+    def on_look(newest: float | None, due: float) -> None:
+        looks.append((newest, due))
+        if newest is not None and newest not in made:
+            made.append(newest)
+        if len(made) == 5:
+            all_seen.set()
+
     settings = BackupSettings(folder=str(folder), interval_s=3_600.0, keep=2)
     clock = TrioClock()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(backups.keep_backing_up, settings, tmp_path / "data", clock, made.append)
+        nursery.start_soon(backups.keep_backing_up, settings, tmp_path / "data", clock, on_look)
         for _ in range(3):
             assert await log.lines.receive() == "backup_made"
             mock_clock.jump(3_600.0)
@@ -79,14 +89,18 @@ async def test_backups_are_made_in_time_kept_in_number_and_go_on_after_one_that_
         (tmp_path / "away").rename(path)
         mock_clock.jump(backups.RETRY_S)
         assert await log.lines.receive() == "backup_made"
+        await all_seen.wait()
         nursery.cancel_scope.cancel()
+    assert looks[0][0] is None
+    assert looks[0][1] <= made[0] + 1.0
+    assert looks[-1] == (made[-1], made[-1] + 3_600.0)
     assert [round(at - made[0]) for at in made] == [0, 3_600, 7_200, 10_800, 14_400 + backups.RETRY_S]
     kept = sorted(entry.name for entry in folder.iterdir())
     assert kept == [backups.name_at(at) for at in made[-2:]]
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_copy_of_a_damaged_ledger_removes_no_older_backup(tmp_path: Path) -> None:
+def test_a_copy_of_a_damaged_ledger_is_no_backup_and_removes_no_older_one(tmp_path: Path) -> None:
     path, folder = ledger(tmp_path / "data"), tmp_path / "copies"
     folder.mkdir()
     sound = backups.rotate(path, folder, 1, 1_000.0)
@@ -95,9 +109,22 @@ def test_a_copy_of_a_damaged_ledger_removes_no_older_backup(tmp_path: Path) -> N
         raw.execute("INSERT INTO other VALUES ('found in both')")
     raw.close()
     path.write_bytes(path.read_bytes().replace(b"found in both", b"found in none", 1))
-    with pytest.raises(LedgerUnusable, match="older backups are kept"):
-        backups.rotate(path, folder, 1, 2_000.0)
-    assert sound.exists()
+    for now in (2_000.0, 3_000.0):
+        with pytest.raises(LedgerUnusable, match="older backups are kept"):
+            backups.rotate(path, folder, 1, now)
+    assert backups.newest(folder) == sound
+    assert sorted(entry.name for entry in folder.iterdir()) == [sound.name, f"{backups.name_at(3_000.0)}.damaged"]
+
+
+def test_what_a_process_that_was_killed_left_is_removed_and_what_is_being_made_is_not(tmp_path: Path) -> None:
+    path, folder = ledger(tmp_path / "data"), tmp_path / "copies"
+    folder.mkdir()
+    left, making = (folder / f"{backups.name_at(at)}.partial" for at in (10.0, 20.0))
+    for partial in (left, making):
+        partial.write_text("")
+    os.utime(left, (10.0, 10.0))
+    backups.rotate(path, folder, 1, 1_000.0)
+    assert (left.exists(), making.exists()) == (False, True)
 
 
 def test_a_drill_restores_migrates_and_checks_and_changes_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The data folder's lock, and backups that restore."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from engram.ledger import (
     data_folder,
     open_inline,
 )
-from engram.ledger.backup import backup, check, restore
+from engram.ledger.backup import LOCK_FILE, backup, check, restore
 from engram.ledger.connection import reading_engine
 from engram.ledger.facts import get, put
 
@@ -62,6 +63,20 @@ def test_a_backup_of_a_ledger_in_use_restores_what_was_committed(tmp_path: Path)
     former = open_inline(kept)
     assert former.write_now(lambda c: get(c, "a")) == "now"
     former.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as whom an operator restores")
+def test_a_ledger_that_root_restores_belongs_to_the_user_of_the_folder(tmp_path: Path) -> None:
+    folder, nobody = tmp_path / "data", 65_534
+    folder.mkdir()
+    open_inline(folder / LEDGER_FILE).close()
+    for path in (folder, folder / LEDGER_FILE):
+        os.chown(path, nobody, nobody)
+    backup(folder / LEDGER_FILE, tmp_path / "copy.sqlite3")
+    with data_folder(folder):
+        kept = restore(tmp_path / "copy.sqlite3", folder)
+    owners = {path.stat().st_uid for path in (folder / LEDGER_FILE, kept.parent, kept, folder / LOCK_FILE)}
+    assert owners == {nobody}
 
 
 class PowerCut(BaseException):

@@ -40,6 +40,19 @@ def test_readiness_reloading_and_stopping_are_said(systemd: socket.socket) -> No
     assert said(systemd) == ["STOPPING=1", "STATUS=draining"]
 
 
+def test_more_time_is_asked_for_while_the_ledger_is_opened_and_no_longer(systemd: socket.socket) -> None:
+    systemd.setblocking(True)
+    systemd.settimeout(20)
+    with ServiceManager({"NOTIFY_SOCKET": systemd.getsockname()}).opening(every_s=0.01):
+        for _ in range(3):
+            assert systemd.recv(4_096) == b"EXTEND_TIMEOUT_USEC=20000\nSTATUS=opening the ledger"
+    systemd.setblocking(False)
+    said(systemd)
+    with ServiceManager({}).opening(every_s=0.01):
+        pass
+    assert said(systemd) == []
+
+
 def test_an_abstract_socket_is_reached_too() -> None:
     name = f"engram-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:

@@ -1,4 +1,4 @@
-"""The Debian package: what is in it, and what its scripts do in a root of their own."""
+"""The Debian package: what is in it, and that its program runs at its place."""
 
 import os
 import shutil
@@ -17,7 +17,6 @@ pytestmark = [
     pytest.mark.xdist_group("binary"),
     pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb"),
 ]
-SCRIPTS = Path(__file__).parents[2] / "deploy" / "debian"
 
 
 @pytest.fixture(scope="module")
@@ -64,60 +63,3 @@ def test_the_program_of_the_package_runs_at_its_place(package: Path, tmp_path: P
     command = ["unshare", "-m", "bash", "-c", run, "bash", str(root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, field(package, "Version")), done.stderr
-
-
-def script(name: str, root: Path, version: str, *arguments: str) -> None:
-    """Run a script of the package on folders below `root`, without users and services."""
-    text = (SCRIPTS / name).read_text().replace("@VERSION@", version)
-    text = text.replace("/usr/lib/engram", str(root / "lib")).replace("/run/systemd/system", str(root / "no-systemd"))
-    text = text.replace("/var/lib/engram", str(root / "data"))
-    stubs = root / "stubs"
-    stubs.mkdir(exist_ok=True)
-    for stub in ("getent", "useradd", "install"):
-        (stubs / stub).write_text("#!/bin/sh\nexit 0\n")
-        (stubs / stub).chmod(0o755)
-    environ = {"PATH": f"{stubs}:{os.environ['PATH']}"}
-    subprocess.run(["sh", "-c", text, name, *arguments], env=environ, check=True)
-
-
-def installed(root: Path, version: str) -> Path:
-    """What dpkg puts there of a version."""
-    home = root / "lib" / version
-    home.mkdir(parents=True)
-    (home / "build.json").write_text("{}")
-    shutil.copy(shutil.which("sleep") or "/bin/sleep", home / "engram")
-    return home
-
-
-def upgraded(root: Path, old: str, new: str) -> None:
-    """What dpkg does: prerm of the old version, files, postinst of the new one."""
-    script("prerm", root, old, "upgrade", new)
-    shutil.rmtree(root / "lib" / old)
-    installed(root, new)
-    script("postinst", root, new, "configure", old)
-
-
-def test_a_version_stays_while_something_runs_from_it_and_one_for_the_way_back(tmp_path: Path) -> None:
-    home = installed(tmp_path, "1.0.0")
-    with subprocess.Popen([str(home / "engram"), "600"]) as node:
-        upgraded(tmp_path, "1.0.0", "2.0.0")
-        assert (home / "build.json").exists()
-        upgraded(tmp_path, "2.0.0", "3.0.0")
-        assert sorted(path.name for path in (tmp_path / "lib").iterdir()) == ["1.0.0", "2.0.0", "3.0.0"]
-        node.kill()
-    upgraded(tmp_path, "3.0.0", "4.0.0")
-    assert sorted(path.name for path in (tmp_path / "lib").iterdir()) == ["3.0.0", "4.0.0"]
-
-
-def test_the_same_version_again_keeps_one_folder(tmp_path: Path) -> None:
-    installed(tmp_path, "1.0.0")
-    upgraded(tmp_path, "1.0.0", "1.0.0")
-    assert [path.name for path in (tmp_path / "lib").iterdir()] == ["1.0.0"]
-
-
-def test_removing_the_package_leaves_the_data(tmp_path: Path) -> None:
-    installed(tmp_path, "1.0.0")
-    (tmp_path / "data").mkdir()
-    script("prerm", tmp_path, "1.0.0", "remove")
-    script("postrm", tmp_path, "1.0.0", "purge")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "stubs"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "99.1.0"
-APP = "engram/gateway/phone_built"
 FORMS = {
     "engram",
     "engram-gateway",
@@ -36,10 +36,12 @@ def test_a_release_has_every_form_which_all_name_its_version(tmp_path: Path) -> 
     run(tmp_path, "git", "clone", "-q", "--shared", str(ROOT), str(checkout))
     run(checkout, "git", "config", "user.name", "operator")
     run(checkout, "git", "config", "user.email", "operator@localhost")
-    shutil.copytree(ROOT / APP, checkout / APP)
+    shutil.copytree(ROOT / "phone/node_modules", checkout / "phone/node_modules", symlinks=True)
+    (tmp_path / "phone-key").write_text(secrets.token_hex(32))
     run(tmp_path, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    told = {"PYTHON": sys.executable, "ENGRAM_RELEASE_KEY": str(tmp_path / "phone-key")}
     heads = run(ROOT, "git", "for-each-ref")
-    run(checkout, "scripts/release", VERSION, "--date", "2026-12-01", "--key", str(key), PYTHON=sys.executable)
+    run(checkout, "scripts/release", VERSION, "--date", "2026-12-01", "--key", str(key), **told)
     assert run(checkout, "git", "log", "-1", "--format=%s").strip() == f"release {VERSION}"
     assert run(checkout, "git", "status", "--porcelain") == ""
     assert not list((checkout / "changes").glob("*.md"))

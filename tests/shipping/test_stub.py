@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,6 +72,7 @@ def test_the_first_start_unpacks_and_every_start_becomes_the_program(binary: Pat
     (home,) = cached(tmp_path / "x/y")
     unpacked = tmp_path / "x/y" / home
     assert sorted(str(file.relative_to(unpacked)) for file in unpacked.rglob("*") if file.is_file()) == [
+        ".files",
         "data/empty",
         "data/random",
         PROGRAM_FILE,
@@ -105,6 +108,25 @@ def test_what_a_killed_start_left_is_removed(binary: Path, tmp_path: Path) -> No
     (tmp_path / ".unpacking-killed" / "lib" / "half").write_text("half")
     assert start(binary, ENGRAM_UNPACK_DIR=str(tmp_path)).returncode == 0
     assert len(cached(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", ["data/random", "data/empty", PROGRAM_FILE, LOADER_FILE, ".files"])
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda path: path.write_bytes(b"junk")], ids=["removed", "overwritten"])
+def test_a_folder_that_is_not_whole_any_more_is_put_aside_and_unpacked_again(
+    binary: Path, tmp_path: Path, name: str, spoil: Callable[[Path], object]
+) -> None:
+    assert start(binary, ENGRAM_UNPACK_DIR=str(tmp_path)).returncode == 0
+    (home,) = cached(tmp_path)
+    before = {path.name: path.stat().st_size for path in (tmp_path / home).rglob("*") if path.is_file()}
+    spoil(tmp_path / home / name)
+    again = start(binary, ENGRAM_UNPACK_DIR=str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert {path.name: path.stat().st_size for path in (tmp_path / home).rglob("*") if path.is_file()} == before
+    aside, ours = cached(tmp_path)
+    assert ours == home
+    assert re.fullmatch(rf"\.broken-{home}-\d+", aside)
+    assert start(binary, ENGRAM_UNPACK_DIR=str(tmp_path)).returncode == 0
+    assert cached(tmp_path) == [aside, ours]
 
 
 @pytest.mark.parametrize("at", [0.3, 0.6, 0.95])

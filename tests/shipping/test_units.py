@@ -36,6 +36,10 @@ def test_the_socket_has_the_name_by_which_the_gateways_listener_takes_it() -> No
     assert (socket["FileDescriptorName"], socket["Service"]) == ("gateway", "engram-gateway.service")
 
 
+def test_the_socket_is_for_this_machine_alone_until_the_operator_says_otherwise() -> None:
+    assert unit("engram-gateway.socket")["Socket"]["ListenStream"] == "127.0.0.1:9000"
+
+
 @pytest.mark.parametrize("name", ["engram-gateway.service", "engram-miner@.service"])
 def test_a_service_says_when_it_is_ready_and_is_restarted_when_it_hangs_but_not_when_it_cannot_start(name: str) -> None:
     service = unit(name)["Service"]
