@@ -15,7 +15,8 @@ registered --(every group, and each quarter of the ttl)--> renewed …
 
 The renewal names the epoch, not the gateway, and holds as long as nobody has set `ended_at`: a gateway that was cut off
 for longer than its ttl goes on if no other has taken its rows. Who takes over has been in touch with the server for a
-ttl itself, so that after an outage all of them come back before any is judged. Time is the server's, no gateway's.
+ttl itself, without a gap of half of one up to the renewal of the same group, so that after an outage all of them come
+back before any is judged. Time is the server's, no gateway's.
 
 No lease stops a call that is on its way. So an effect outside the ledger begins only while the lease `holds`: until 0.7
 of the ttl after the last renewal was sent, by the local monotonic clock. And it carries a key that the other side keeps
@@ -49,6 +50,8 @@ class Lease:
         self.epoch = epoch
         self.ttl_s = ttl_s
         self._safe_until = sent_at + SAFE * ttl_s
+        self._gap_s = ttl_s / 2
+        """A longer one between two renewals ends being in touch."""
         self._in_touch_since = sent_at
         self._renewed_at = sent_at - ttl_s / 4  # what is there to be taken over is looked for at once
 
@@ -82,7 +85,7 @@ class Lease:
 
     def renewed(self, sent_at: float) -> None:
         """Note that a group was committed whose renewal was sent at `sent_at` (monotonic seconds)."""
-        if sent_at - self._renewed_at > self.ttl_s / 2:
+        if sent_at - self._renewed_at > self._gap_s:
             self._in_touch_since = sent_at
         self._renewed_at = sent_at
         self._safe_until = sent_at + SAFE * self.ttl_s
@@ -99,8 +102,12 @@ class Lease:
 
     @property
     def may_judge(self) -> bool:
-        """Whether this process has been in touch with the server for long enough to say that another is gone."""
-        return time.monotonic() - self._in_touch_since > self.ttl_s
+        """Whether this process has been in touch with the server for long enough to say that another is gone.
+
+        To be asked inside a group, once its renewal was answered: the one before says nothing of an outage since then.
+        """
+        now = time.monotonic()
+        return now - self._in_touch_since > self.ttl_s and now - self._renewed_at <= self._gap_s
 
     def took_effect(self, link: Link, groups: int) -> bool:
         """Return whether the group that made the lease's count `groups` was committed.

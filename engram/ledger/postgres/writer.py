@@ -105,12 +105,13 @@ class PostgresWriter(CommitThread[Connection]):
         """Take over one page; return what ends the process, and whether there may be more."""
         assert self._lease is not None
         self._looked_at = time.monotonic()
-        me, may_judge = self._lease.epoch, self._lease.may_judge
+        lease, me = self._lease, self._lease.epoch
 
         def look(connection: Connection) -> tuple[bool, list[int], dict[str, int]]:
-            if leases.is_draining(connection, me):
+            if leases.is_draining(connection, me):  # its answer comes after that of the renewal
                 return True, [], {}
-            return False, leases.end_expired(connection, me) if may_judge else [], leases.take_over(connection, me)
+            ended = leases.end_expired(connection, me) if lease.may_judge else []
+            return False, ended, leases.take_over(connection, me)
 
         (outcome,) = self._commit([look])
         if isinstance(outcome.error, CommitUnknown):

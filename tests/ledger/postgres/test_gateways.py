@@ -1,7 +1,8 @@
 """Several processes' ledgers on one server: the real actor and writer, leases, and a server that goes away."""
 
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from engram.ledger import LedgerActor, LedgerClient, LedgerError, LedgerUnavaila
 from engram.ledger.facts import get, put
 from engram.ledger.postgres import lease
 from engram.ledger.postgres.server import PostgresServer
+from engram.ledger.postgres.writer import PostgresWriter
 from engram.ledger.singletons import claim, wait_for_turn
 from engram.ledger.tables import meta
 from engram.payments import records
@@ -190,6 +192,34 @@ async def test_a_server_that_is_restarted_under_load_loses_nothing_and_ends_nobo
     assert fatal == []
     assert [key for key in done if key not in kept] == []
     assert [key for key in not_done if key in kept] == []
+
+
+def renewed(writers: Sequence[PostgresWriter], for_s: float) -> None:
+    """Each renews its lease in turns, as an idle writer does."""
+    until = time.monotonic() + for_s
+    while time.monotonic() < until:
+        for writer in writers:
+            writer._look()
+        time.sleep(0.1)
+
+
+def test_after_an_outage_longer_than_the_lease_each_comes_back_and_only_who_stays_away_is_ended() -> None:
+    ttl_s = 1.5
+    with cluster() as own:
+        url = own.new_ledger()
+        writers = [PostgresServer(url, ttl_s=ttl_s).open_writer(lambda e: None, lambda g: None) for _ in range(3)]
+        renewed(writers, 1.5 * ttl_s)
+        own.stop()
+        renewed(writers, 1.5 * ttl_s)
+        own.start()
+        for writer in (*writers, *writers):  # the first that is back finds the leases of the others run out
+            assert writer._look() == (None, False)
+        live = "SELECT epoch FROM gateways WHERE ended_at IS NULL ORDER BY epoch"
+        assert rows(url, live) == [(1,), (2,), (3,)]
+        renewed(writers[:2], 3 * ttl_s)
+        assert rows(url, live) == [(1,), (2,)]
+        for writer in writers:
+            writer._close()
 
 
 async def grown(found: list[str], by: int) -> None:
