@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, insert
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy.exc import DataError, IntegrityError
 
 import engram
 from engram.durable import Commits
@@ -90,6 +90,15 @@ def test_a_value_that_postgresql_refuses_fails_its_request_alone(link: Link) -> 
     group = [sent("a"), lambda c: too_large.apply(c, {"address": b"x", "balance": 2**70}), sent("b")]
     outcomes = GroupCommit(link, None).run(group, Commits())
     assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+
+
+def test_text_with_nul_is_refused_and_never_cut(link: Link, url: str) -> None:
+    """The protocol ends a text there: what is looked up or kept would be another one."""
+    read = Prepared(select(meta.c.value).where(meta.c.key == bindparam("wanted")))
+    group = [sent("a"), sent("a\0b"), lambda c: read.values(c, {"wanted": "a\0b"}), sent("b")]
+    outcomes = GroupCommit(link, None).run(group, Commits())
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), DataError, DataError, type(None)]
+    assert rows(url, "SELECT key FROM meta WHERE key IN ('a', 'b') ORDER BY key") == [("a",), ("b",)]
 
 
 def test_a_connection_cut_within_a_group_leaves_nothing_and_says_so(link: Link, url: str) -> None:

@@ -91,8 +91,8 @@ def test_a_move_goes_on_although_the_gateway_ran_on_the_file_meanwhile(
     interrupted(tmp_path, url, monkeypatch)
     ledger = open_inline(tmp_path / LEDGER_FILE)
     ledger.write_now(partial(sold, 1_000))
-    ledger.write_now(lambda c: c.exec_driver_sql("UPDATE sessions SET used_s = 5 WHERE id = 's1'") and None)
-    ledger.write_now(lambda c: c.exec_driver_sql("DELETE FROM payments WHERE id = 'p2'") and None)
+    ledger.write_now(lambda c: c.exec_driver_sql("UPDATE sessions SET used_s = 5 WHERE id = 's1'").rowcount)
+    ledger.write_now(lambda c: c.exec_driver_sql("DELETE FROM payments WHERE id = 'p2'").rowcount)
     ledger.close()
     moved = to_server(tmp_path, url, nothing)
     assert (moved["sessions"], moved["payments"]) == (51, 50)
@@ -118,7 +118,7 @@ def test_text_with_nul_is_moved_without_it(tmp_path: Path, url: str) -> None:
     """PostgreSQL's text holds every character but that one."""
     filled(tmp_path)
     ledger = open_inline(tmp_path / LEDGER_FILE)
-    ledger.write_now(lambda c: c.execute(update(payments).where(payments.c.id == "p1").values(reason="a\0b")) and None)
+    ledger.write_now(lambda c: c.execute(update(payments).where(payments.c.id == "p1").values(reason="a\0b")).rowcount)
     ledger.close()
     assert to_server(tmp_path, url, nothing)["payments"] == 50
     assert rows(url, "SELECT reason FROM payments WHERE id = 'p1'") == [("a\ufffdb",)]
