@@ -168,12 +168,17 @@ def take_over(connection: Connection, me: int, page: int = PAGE) -> dict[str, in
     return taken
 
 
+def lock_ms(ttl_s: float) -> int:
+    """Return for how many milliseconds a connection waits for a lock: buyers are answered 503 after half a lease."""
+    return int(ttl_s * 500)
+
+
 def owner_settings(ttl_s: float) -> Mapping[str, object]:
     """Return the server's settings for a writing connection, so that one that is stopped holds up nobody for long."""
     ms = int(ttl_s * 1000)
     return {
         "idle_in_transaction_session_timeout": ms // 3,
-        "lock_timeout": ms // 2,
+        "lock_timeout": lock_ms(ttl_s),
         "statement_timeout": max(ms, 5_000),
         "timezone": "UTC",
     }

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 import trio
 import trio.testing
@@ -192,6 +193,18 @@ async def test_a_server_that_is_restarted_under_load_loses_nothing_and_ends_nobo
     assert fatal == []
     assert [key for key in done if key not in kept] == []
     assert [key for key in not_done if key in kept] == []
+
+
+async def test_a_lock_that_is_held_for_long_is_waited_for_by_no_one_longer_than_half_a_lease(url: str) -> None:
+    async with running(url, [], ttl_s=3.0) as ledger:
+        await ledger.write(partial(put, key="a", value="1"))
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
+            with trio.fail_after(2.5), pytest.raises(LedgerUnavailable, match="held the ledger for too long"):
+                await ledger.read(partial(get, key="a"))
+            with trio.fail_after(2.5), pytest.raises(LedgerUnavailable, match="held the ledger for too long"):
+                await ledger.write(partial(put, key="a", value="2"))
+        assert await ledger.read(partial(get, key="a")) == "1"
 
 
 def renewed(writers: Sequence[PostgresWriter], for_s: float) -> None:

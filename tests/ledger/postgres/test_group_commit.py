@@ -163,9 +163,24 @@ def test_the_turn_is_waited_for_only_so_long(link: Link, url: str) -> None:
     link.handle.exec_driver_sql("SET lock_timeout = 50")
     (outcome,) = GroupCommit(link, None).run([sent("a")], Commits())
     assert isinstance(outcome.error, LedgerUnavailable)
-    assert "another gateway held the ledger" in str(outcome.error)
+    assert "held the ledger for too long" in str(outcome.error)
     other.close()
     assert GroupCommit(link, None).run([sent("a")], Commits())[0].error is None
+
+
+@pytest.mark.parametrize(
+    ("configured", "used"),
+    [("off", "on"), ("local", "on"), ("remote_write", "remote_write"), ("remote_apply", "remote_apply")],
+)
+def test_a_commit_is_on_disk_before_it_is_acknowledged_whatever_the_server_says(
+    url: str, configured: str, used: str
+) -> None:
+    options = url.replace("options=", f"options=-csynchronous_commit%3D{configured}%20")
+    writer = PostgresServer(options).open_writer(lambda e: None, lambda g: None)
+    show = lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar()  # noqa: E731
+    (outcome,) = writer._commit([show])
+    writer._close()
+    assert outcome.value == used
 
 
 def test_a_disk_that_is_full_or_a_server_that_only_reads_is_said_to_be_so(link: Link) -> None:
