@@ -119,13 +119,18 @@ class Lease:
 
 
 def end(connection: Connection, epoch: int) -> bool:
-    """End a lease; its rows are taken over by the others. False when it has ended already."""
+    """End a lease, outside of any group; its rows are taken over by the others. False when it has ended already.
+
+    Groups lock their lease's row before the turn. Who had the turn first and then asked for that row would wait in a
+    circle with them, so this locks nothing else.
+    """
     query = "UPDATE gateways SET ended_at = clock_timestamp() WHERE epoch = %s AND ended_at IS NULL"
     return connection.exec_driver_sql(query, (epoch,)).rowcount == 1
 
 
 def drain(connection: Connection, epoch: int) -> bool:
-    """Want a gateway to end: it takes over nothing more, and leaves its rows to the others. False when it has ended."""
+    """Want a gateway to end: it takes over nothing more, and leaves its rows to the others. Outside of any group, as
+    `end`. False when it has ended."""
     query = "UPDATE gateways SET draining_at = clock_timestamp() WHERE epoch = %s AND ended_at IS NULL"
     return connection.exec_driver_sql(query, (epoch,)).rowcount == 1
 

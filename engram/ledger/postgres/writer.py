@@ -17,6 +17,7 @@ from typing import Any, Final, final
 import psycopg
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from engram.durable import CommitThread, DurableError, Group, Outcome
 from engram.ledger.errors import CommitUnknown, LedgerError, LedgerUnavailable
@@ -133,9 +134,8 @@ class PostgresWriter(CommitThread[Connection]):
         self._closing.set()
         try:
             if self._lease is not None:
-                epoch = self._lease.epoch
-                GroupCommit(self._usable(), None).run([lambda c: leases.end(c, epoch)], self.commits)
-        except (LedgerError, CommitLost):
+                leases.end(self._usable().handle, self._lease.epoch)
+        except (LedgerError, psycopg.Error, DBAPIError):
             pass  # it expires
         if self._link is not None:
             self._link.close()

@@ -2,7 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import trio.testing
 from sqlalchemy import Connection, insert, select
 
 from actors import ChildSpec, Intensity, Registry, SupervisorSpec, open_system
+from engram.cli.operate import gateways
+from engram.cli.options import Sources
 from engram.ledger import LedgerActor, LedgerClient, LedgerError, LedgerUnavailable, owners
 from engram.ledger.facts import get, put
 from engram.ledger.postgres import lease
@@ -205,6 +208,32 @@ async def test_a_lock_that_is_held_for_long_is_waited_for_by_no_one_longer_than_
             with trio.fail_after(2.5), pytest.raises(LedgerUnavailable, match="held the ledger for too long"):
                 await ledger.write(partial(put, key="a", value="2"))
         assert await ledger.read(partial(get, key="a")) == "1"
+
+
+def blocked(url: str, most: int, done: Sequence[Future[object]]) -> None:
+    """Return once `most` sessions of the server wait for a lock, or all of `done` are."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    until = time.monotonic() + 10.0
+    while rows(url, query) != [(most,)] and not all(each.done() for each in done):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("command", [gateways.drain_gateway, gateways.evict_gateway])
+def test_a_gateway_is_drained_or_evicted_while_it_writes(url: str, command: Callable[..., None]) -> None:
+    """Neither waits for the other in a circle, however the two meet at a turn that a third has."""
+    writer = PostgresServer(url).open_writer(lambda e: None, lambda g: None)
+    sources = Sources(profile="local", set=(f"ledger.url={url}",))
+    with psycopg.connect(url) as third, ThreadPoolExecutor() as threads:
+        third.execute("SELECT id FROM ledger_turn FOR UPDATE")
+        commanded = threads.submit(command, 1, sources=sources)
+        blocked(url, 1, [commanded])
+        group = threads.submit(writer._commit, [partial(put, key="a", value="1")])
+        blocked(url, 1 if commanded.done() else 2, [group])
+        third.rollback()
+        assert commanded.result() is None
+        assert "deadlock" not in str(group.result()[0].error)
+    writer._close()
 
 
 def renewed(writers: Sequence[PostgresWriter], for_s: float) -> None:

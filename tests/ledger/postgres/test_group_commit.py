@@ -142,7 +142,7 @@ def test_a_commit_whose_answer_is_lost_is_found_out(url: str, monkeypatch: pytes
 def test_the_group_of_a_lease_that_was_ended_commits_nothing(link: Link, url: str) -> None:
     lease = Lease.register(link, "g0", "here", "", 30.0)
     assert GroupCommit(link, lease.renewal).run([sent("before")], Commits())[0].error is None
-    GroupCommit(link, None).run([lambda c: end(c, lease.epoch)], Commits())
+    assert end(link.handle, lease.epoch)
     with pytest.raises(Fenced):
         GroupCommit(link, lease.renewal).run([sent("after")], Commits())
     assert rows(url, "SELECT key FROM meta WHERE key IN ('before', 'after')") == [("before",)]
