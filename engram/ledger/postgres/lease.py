@@ -151,22 +151,33 @@ def end_expired(connection: Connection, me: int) -> list[int]:
     return [epoch for (epoch,) in connection.exec_driver_sql(query, (me,))]
 
 
-def take_over(connection: Connection, me: int, page: int = PAGE) -> dict[str, int]:
+_GAPS: Final = (
+    "SELECT epoch AS after, lead(epoch, 1, 9223372036854775807) OVER (ORDER BY epoch) AS before "
+    "FROM (SELECT epoch FROM gateways WHERE ended_at IS NULL UNION ALL SELECT -1) AS live"
+)
+"""The epochs between those of live leases: a row of an owner there is left. Each is one look into an index of open rows
+by owner, however many rows the live ones have."""
+
+
+def take_over(connection: Connection, me: int, now: float, page: int = PAGE) -> dict[str, int]:
     """Take the open rows of ended leases, at most `page` of each table; return how many of each.
 
-    Which rows are open is said with the table: `Table.info["open"]`. Rows of epoch 0 are those of a ledger that was
-    moved here.
+    Which rows are open is said with the table: `Table.info["open"]`, and the column that says when they are due next,
+    by their owner's clock: `Table.info["due"]`. They are due at `now` (unix seconds) then. Rows of epoch 0 are those of
+    a ledger that was moved here.
     """
     taken: dict[str, int] = {}
     for table in metadata.tables.values():
-        condition = table.info.get("open")
+        condition, due = table.info.get("open"), table.info.get("due")
         if condition is None:
             continue
         (key,) = (column.name for column in table.primary_key)
+        values = f"{OWNER} = {me}" if due is None else f"{OWNER} = {me}, {due} = {now!r}"
         query = (
-            f"UPDATE {table.name} SET {OWNER} = {me} WHERE {key} IN (SELECT {key} FROM {table.name} AS t "
-            f"WHERE {condition} AND {OWNER} <> {me} "
-            f"AND NOT EXISTS (SELECT FROM gateways WHERE epoch = t.{OWNER} AND gateways.ended_at IS NULL) LIMIT {page})"
+            f"UPDATE {table.name} SET {values} "
+            f"WHERE {key} = ANY (ARRAY(SELECT left_there.{key} FROM ({_GAPS}) AS gaps, LATERAL "
+            f"(SELECT {key} FROM {table.name} WHERE {condition} AND {OWNER} > after AND {OWNER} < before "
+            f"ORDER BY {OWNER} LIMIT {page}) AS left_there LIMIT {page}))"
         )
         if count := connection.exec_driver_sql(query).rowcount:
             taken[table.name] = count

@@ -112,7 +112,7 @@ class PostgresWriter(CommitThread[Connection]):
             if leases.is_draining(connection, me):  # its answer comes after that of the renewal
                 return True, [], {}
             ended = leases.end_expired(connection, me) if lease.may_judge else []
-            return False, ended, leases.take_over(connection, me)
+            return False, ended, leases.take_over(connection, me, time.time())
 
         (outcome,) = self._commit([look])
         if isinstance(outcome.error, CommitUnknown):

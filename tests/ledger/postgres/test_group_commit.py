@@ -17,12 +17,15 @@ from engram.ledger import LedgerUnavailable, LedgerUnusable
 from engram.ledger.facts import get, put
 from engram.ledger.migrations import MIGRATIONS
 from engram.ledger.postgres.group import CommitLost, Fenced, GroupCommit, Transaction
-from engram.ledger.postgres.lease import Lease, end, end_expired
+from engram.ledger.postgres.lease import Lease, end, end_expired, take_over
 from engram.ledger.postgres.link import Link
 from engram.ledger.postgres.server import PostgresServer
 from engram.ledger.prepared import Prepared
 from engram.ledger.sql import metadata
 from engram.ledger.tables import meta
+from engram.payments import records as payment_records
+from engram.payments.tables import payments
+from tests.payments.builders import payment
 from tests.postgres import Cluster, needs_postgresql, rows
 
 PACKAGE = Path(engram.__file__).parent
@@ -155,6 +158,41 @@ def test_a_lease_that_ran_out_is_renewed_unless_another_has_ended_it(link: Link)
     (ended,) = GroupCommit(link, other.renewal).run([lambda c: end_expired(c, other.epoch)], Commits())
     assert ended.value == [lease.epoch]
     assert lease.epoch != other.epoch
+
+
+MANY = (
+    "INSERT INTO sessions (id, controller, state, tier, paid_s, amount_usd_micros, network, payment_id, created_at, "
+    "owner_epoch) SELECT 's' || n, '', 'active', 'lite', 1, 1, 'play', '', 1, 2 FROM generate_series(1, 20000) AS n"
+)
+
+
+def test_a_look_at_what_is_left_reads_no_session_that_has_an_owner(link: Link, url: str) -> None:
+    """All gateways wait for it, four times in each lease."""
+    gone, busy, me = (Lease.register(link, name, "here", "", 30.0) for name in ("g0", "g1", "g2"))
+    link.handle.exec_driver_sql(MANY)
+    link.handle.exec_driver_sql("UPDATE sessions SET owner_epoch = 1 WHERE id IN ('s1', 's2')")
+    link.handle.exec_driver_sql("ANALYZE sessions")
+    assert end(link.handle, gone.epoch)
+
+    def look(connection: Connection) -> tuple[dict[str, int], int]:
+        taken = take_over(connection, me.epoch, 1e9)
+        query = "SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relid = 'sessions'::regclass"
+        return taken, connection.exec_driver_sql(query).scalar_one()
+
+    found = [GroupCommit(link, me.renewal).run([look], Commits())[0].value for _ in range(2)]
+    assert found == [({"sessions": 2}, 0), ({}, 0)]
+    owners = rows(url, "SELECT owner_epoch, count(*) FROM sessions GROUP BY 1 ORDER BY 1")
+    assert owners == [(busy.epoch, 19_998), (me.epoch, 2)]
+
+
+def test_a_payment_that_is_taken_over_is_due_at_once_by_the_new_owners_clock(link: Link, url: str) -> None:
+    """The old owner's clock may have been an hour ahead."""
+    gone, me = (Lease.register(link, name, "here", "", 30.0) for name in ("g0", "g1"))
+    late = payment_records.columns_of(payment()) | {"owner_epoch": gone.epoch, "next_attempt_at": 5e9}
+    GroupCommit(link, None).run([lambda c: c.execute(insert(payments).values(late)).rowcount], Commits())
+    assert end(link.handle, gone.epoch)
+    GroupCommit(link, me.renewal).run([lambda c: take_over(c, me.epoch, 1e9)], Commits())
+    assert rows(url, "SELECT owner_epoch, next_attempt_at FROM payments") == [(me.epoch, 1e9)]
 
 
 def test_the_turn_is_waited_for_only_so_long(link: Link, url: str) -> None:
