@@ -9,6 +9,7 @@ import psycopg
 
 from engram.durable import DurableError, Group
 from engram.ledger.errors import LedgerUnavailable
+from engram.ledger.owners import MEMORY
 from engram.ledger.postgres import schema
 from engram.ledger.postgres.durability import COMMITS_ARE_ON_DISK
 from engram.ledger.postgres.faults import text_of
@@ -41,6 +42,7 @@ class PostgresServer:
         self._folder = folder
         self._ttl_s = ttl_s
         self._on_drain = on_drain
+        self._memory: dict[str, object] = {}
         self.lease: Lease | None = None
 
     @property
@@ -86,7 +88,7 @@ class PostgresServer:
         return link
 
     def _connect_writer(self) -> Link:
-        return self._connect_to_write(self._ttl_s)
+        return self._remembering(self._connect_to_write(self._ttl_s))
 
     def _connect_to_write(self, ttl_s: float) -> Link:
         link = Link(self._url, owner_settings(ttl_s))
@@ -101,4 +103,8 @@ class PostgresServer:
         link = Link(self._url, {**SETTINGS, "lock_timeout": lock_ms(self._ttl_s)})
         if self.lease is not None:
             link.handle.info[OWNER] = self.lease.epoch
+        return self._remembering(link)
+
+    def _remembering(self, link: Link) -> Link:
+        link.handle.info[MEMORY] = self._memory
         return link

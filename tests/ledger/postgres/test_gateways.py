@@ -163,6 +163,27 @@ async def test_paid_time_is_counted_by_the_servers_clock_whatever_the_gateways_c
         assert 0.0 <= after.used_s < 60.0
 
 
+@pytest.mark.parametrize("set_by_s", [3_600.0, -3_600.0])
+async def test_a_server_whose_clock_is_set_takes_no_paid_time_and_gives_none(url: str, set_by_s: float) -> None:
+    """As where a standby with another clock is promoted: ten seconds pass meanwhile, by the gateway's own clock."""
+    async with running(url, []) as ledger:
+        bought = session_of(payment(), state=SessionState.PROVISIONING)
+        await ledger.write(lambda c: session_records.insert_session(c, bought))
+        at = lambda s: Instant(1e9 + s, s, "one")  # noqa: E731
+        ready = partial(session_records.transition, session_id=bought.id, event=SessionEvent.NODE_READY)
+        await ledger.write(partial(ready, now=at(0.0)))
+        await ledger.write(partial(paid_clock.checkpoint, now=at(0.1)))
+        rows(url, f"UPDATE paid_clock SET wall = wall - 10 - {set_by_s} RETURNING wall")
+        assert await ledger.read(partial(paid_clock.expired, now=at(10.0))) == []
+        await ledger.write(partial(paid_clock.checkpoint, now=at(10.0)))
+        rows(url, "UPDATE paid_clock SET wall = wall - 10 RETURNING wall")
+        await ledger.write(partial(paid_clock.checkpoint, now=at(20.0)))
+        ended = partial(session_records.transition, session_id=bought.id, event=SessionEvent.END, reason=EndReason.USER)
+        after = await ledger.write(partial(ended, now=at(20.0)))
+        assert after is not None
+        assert 9.9 <= after.used_s <= 20.5
+
+
 @may_crash(LedgerUnavailable)
 async def test_a_server_that_is_restarted_under_load_loses_nothing_and_ends_nobody() -> None:
     done: list[str] = []
