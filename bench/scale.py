@@ -2,8 +2,9 @@
 
 (1) A session and its first event in a transaction, 64 callers, through each ledger's own writer thread, in turns.
 (2) 200,000 running sessions: what a reservation reads of the places taken and the hotkey's sessions, and how long the
-writer is held by a checkpoint of paid time. (3) A process that owns a row is killed: seconds from the end of its lease
-until another has taken the row over. `python -m bench.scale [--quick]`. Needs Debian's `postgresql`.
+writer is held by a checkpoint of paid time, or by its look at what gateways that are gone have left. (3) A process that
+owns a row is killed: seconds from the end of its lease until another has taken the row over.
+`python -m bench.scale [--quick]`. Needs Debian's `postgresql`.
 """
 
 import os
@@ -127,30 +128,36 @@ async def compare(folder: Path, url: str) -> tuple[float, float]:
 
 
 def many(url: str) -> tuple[float, float]:
-    """Return the ms of what a reservation reads, and those of a checkpoint, with `SESSIONS` running ones."""
+    """Return the ms of what a reservation reads, and the longest of a checkpoint or a look at what is left, with
+    `SESSIONS` running ones of two gateways."""
     server = PostgresServer(url)
+    other, writer = (PostgresServer(url).open_writer(lambda error: None, lambda group: None) for _ in range(2))
     link = server.open_inline()
     now = SystemInstants().now()
     link.handle.execute(
         text(
             "INSERT INTO sessions (id, controller, state, tier, paid_s, amount_usd_micros, network, payment_id, "
-            "created_at, counted_from) SELECT 's' || n, decode(lpad(to_hex(n / 3), 64, '0'), 'hex'), 'active', 'lite', "
-            "1e6, 1, 'play', 'p' || n, 1, 0 FROM generate_series(1, :count) AS n"
+            "created_at, counted_from, owner_epoch) "
+            "SELECT 's' || n, decode(lpad(to_hex(n / 3), 64, '0'), 'hex'), 'active', 'lite', "
+            "1e6, 1, 'play', 'p' || n, 1, 0, 1 + n % 2 FROM generate_series(1, :count) AS n"
         ),
         {"count": SESSIONS},
     )
     link.handle.execute(text("UPDATE session_counts SET sessions = :count WHERE state = 'active'"), {"count": SESSIONS})
     link.handle.exec_driver_sql("ANALYZE")
 
-    def timed(work: Callable[[Connection], object]) -> float:
+    def timed(work: Callable[[], object]) -> float:
         began = time.perf_counter()
-        work(link.handle)
+        work()
         link.ahead.leave()
         return (time.perf_counter() - began) * 1000
 
-    reads = [timed(partial(counts.taken, controller=n.to_bytes(32, "big"))) for n in range(READS)]
-    stalls = [timed(lambda c: paid_clock.checkpoint(c, now)) for _ in range(READS)]
+    reads = [timed(partial(counts.taken, link.handle, n.to_bytes(32, "big"))) for n in range(READS)]
+    stalls = [timed(lambda: paid_clock.checkpoint(link.handle, now)) for _ in range(READS)]
+    stalls += [timed(writer._look) for _ in range(READS)]
     link.close()
+    writer.close()
+    other.close()
     return statistics.median(reads), max(stalls)
 
 

@@ -26,14 +26,18 @@ _NUMBERS = itertools.count()
 class Cluster:
     """One server in a folder of its own. As root it runs as the user postgres: it refuses to run as root."""
 
-    def __init__(self, folder: Path, settings: str = "") -> None:
+    def __init__(self, folder: Path, settings: str = "", primary: "Cluster | None" = None) -> None:
+        """Make it, as a standby where there is a `primary`, and start it."""
         self.folder = folder
         self.port = _free_port()
         self._settings = settings
         self._bin = _PROGRAMS[0]
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres")
-        self._run("initdb", "-D", "data", "-A", "trust", "-U", "engram", "-E", "UTF8", "--locale=C", "--no-sync")
+        if primary is None:
+            self._run("initdb", "-D", "data", "-A", "trust", "-U", "engram", "-E", "UTF8", "--locale=C", "--no-sync")
+        else:
+            self._run("pg_basebackup", "-D", "data", "-R", "-d", primary.base, "-c", "fast", "--no-sync")
         self.start()
 
     def start(self, wait: bool = True) -> None:
@@ -42,6 +46,9 @@ class Cluster:
 
     def stop(self, how: str = "fast") -> None:
         self._run("pg_ctl", "-D", "data", "-m", how, "-w", "stop")
+
+    def promote(self) -> None:
+        self._run("pg_ctl", "-D", "data", "-w", "promote")
 
     @property
     def base(self) -> str:
@@ -67,11 +74,11 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(settings: str = "") -> Iterator[Cluster]:
+def cluster(settings: str = "", primary: Cluster | None = None) -> Iterator[Cluster]:
     """A server that is gone when the block ends. Its folder is not below one of root's alone."""
     with tempfile.TemporaryDirectory(prefix="engram-pg-") as name:
         Path(name).chmod(0o755)
-        server = Cluster(Path(name), settings)
+        server = Cluster(Path(name), settings, primary)
         try:
             yield server
         finally:

@@ -26,6 +26,8 @@ def json_object(body: bytes, most_values: int) -> dict[str, object]:
     if body.count(b",") + body.count(b"[") + body.count(b"{") > most_values:
         detail = f"The body has more than {most_values} values."
         raise ApiError(400, "invalid_json", INVALID_JSON, extra={"detail": detail})
+    if b"\\u0000" in body:
+        raise ApiError(400, "invalid_json", INVALID_JSON, extra={"detail": "No text here contains NUL (\\u0000)."})
     try:
         found = _OBJECT.decode(body)
         json.loads(body, object_pairs_hook=_pairs, parse_int=str, parse_float=str)

@@ -33,8 +33,8 @@ FastPath: TypeAlias = Callable[[Scope], Awaitable[FastAnswer]]
 _ID_BYTES = 8
 _IDS_AT_ONCE = 64
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
-_TWO_READINGS = re.compile(rb"//|%2[Ff]")
-"""Empty segments, which some routers merge, and encoded slashes, which some take for separators."""
+_TWO_READINGS = re.compile(rb"//|%2[Ff]|%00")
+"""Empty segments, which some routers merge, encoded slashes, which some take for separators, NUL, where some end."""
 _UNCOUNTED_BYTES = 65_536
 """Bytes of each body that are not counted; the maximum number of connections holds 128 MiB of these."""
 
@@ -194,7 +194,8 @@ class Edge:
     def _require_one_reading(self, raw_path: bytes) -> None:
         """Raise ApiError 404 for a path that two routers would read differently."""
         if _TWO_READINGS.search(raw_path.partition(b"?")[0]) and not raw_path.startswith(self._free_below):
-            raise ApiError(404, "not_found", "no path here has an empty segment (//) or an encoded slash (%2F)")
+            text = "no path here has an empty segment (//), an encoded slash (%2F) or NUL (%00)"
+            raise ApiError(404, "not_found", text)
 
     async def _read_body(self, receive: Receive, current: exchange.Exchange) -> bytes:
         """Return the whole body. Raises ApiError 413, 503, and what ended a body before its end (400, 408)."""

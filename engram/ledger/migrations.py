@@ -175,6 +175,12 @@ def _validators_co_sign_rankings(connection: Connection) -> None:
     _script(connection, "relay_kinds.sql")
 
 
+def _open_rows_are_found_by_owner(connection: Connection) -> None:
+    """Where a file is the ledger there is one owner."""
+    if connection.dialect.name == "postgresql":
+        _script(connection, "open_rows.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -201,4 +207,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _leases_know_their_folder,
     _memories_are_restored,
     _validators_co_sign_rankings,
+    _open_rows_are_found_by_owner,
 )

@@ -22,6 +22,10 @@ def to_server(folder: Path, url: str, on_progress: Callable[[int, int], None]) -
     server = server_of(LedgerSettings(url=url))
     assert server is not None, "it has an address"
     ledger = open_inline(folder / LEDGER_FILE)
+    moved_to = ledger.read_now(lambda connection: facts.get(connection, facts.MOVED_TO))
+    if moved_to not in (None, server.place):
+        ledger.close()
+        raise LedgerUnusable(f"{folder / LEDGER_FILE} was moved to {moved_to}: set ledger.url to it")
 
     def close_source() -> None:
         ledger.write_now(lambda connection: facts.put(connection, facts.MOVED_TO, server.place))

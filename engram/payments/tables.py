@@ -37,7 +37,7 @@ payments = Table(
     Column("settled_at", REAL),
     Column("identifier", Text),  # x402's payment-identifier, as the buyer chose it
     owner_column(),
-    info={"open": "next_attempt_at IS NOT NULL"},
+    info={"open": "next_attempt_at IS NOT NULL", "due": "next_attempt_at"},
     sqlite_strict=True,
 )
 PAYMENT = [column for column in payments.c if column.name != OWNER]

@@ -103,6 +103,16 @@ class Instant(msgspec.Struct, frozen=True):
     boot: str
 
 
+class ClockSighting(msgspec.Struct, frozen=True):
+    """What a process has seen of a paid clock that several share. Times are by its own machine's monotonic clock."""
+
+    reading: float
+    """What the clock's row read when it was last seen."""
+    seen_at: float
+    before: float | None
+    """When the row was last seen with an earlier reading: it was moved on since. None: not known."""
+
+
 class MemoryState(StrEnum):
     """What became of the memory of a session's node."""
 

@@ -7,7 +7,9 @@ begins with a checkpoint in the same transaction. So no jump of the wall clock, 
 it had used by the latest checkpoint, or counts it twice.
 
 Where several processes share a ledger on PostgreSQL, its clock is read instead of theirs: they need not agree, and a
-row that another machine has checkpointed is not from another boot.
+row that another machine has checkpointed is not from another boot. That clock is a wall clock, which may be set, and
+another one after a standby was promoted. So each process bounds what it says by its own monotonic clock
+(rules.shared_elapsed_s), and `monotonic` in the row counts what was accepted of it.
 
 Functions are called inside `ledger.write` or `ledger.read` and own no transaction.
 """
@@ -28,17 +30,25 @@ SESSIONS = select(*SESSION, *COLUMNS).join_from(sessions, paid_clock, true())
 _ROW = Prepared(select(*COLUMNS))
 _MOVE = Prepared(update(paid_clock).values({column: bindparam(column.name) for column in COLUMNS}))
 SHARED_BY: Final = "postgresql"
-_SERVER_TIME = Prepared(select(cast(extract("epoch", func.clock_timestamp()), REAL)))
+_SERVER_TIME = Prepared(
+    select(cast(extract("epoch", func.clock_timestamp()), REAL), *COLUMNS[1:]).select_from(paid_clock)
+)
 _ENDS = sessions.c.counted_from + sessions.c.paid_s - sessions.c.used_s
 
 
 def instant(connection: Connection, now: Instant) -> Instant:
-    """Return the instant by which this ledger counts paid time: `now` of this machine, or the server's own."""
-    if connection.dialect.name != SHARED_BY:
+    """Return the instant by which this ledger counts paid time: `now` of this machine, or one of the shared clock."""
+    if connection.dialect.name != SHARED_BY or now.boot == SHARED_BY:
         return now
     values = _SERVER_TIME.values(connection, {})
-    assert values is not None, "a clock has a time"
-    return Instant(values[0], values[0], SHARED_BY)
+    assert values is not None, "the row is made with the table"
+    server, at = values[0], Instant(*values[1:])
+    if at.boot != SHARED_BY:  # of the machine that the ledger was moved from
+        return Instant(server, server, SHARED_BY)
+    known = owners.memory(connection)
+    seen = rules.sighted(known.get(SHARED_BY), at.monotonic, now.monotonic)
+    known[SHARED_BY] = seen
+    return Instant(server, at.monotonic + rules.shared_elapsed_s(server - at.wall, seen, now.monotonic), SHARED_BY)
 
 
 def checkpoint(connection: Connection, now: Instant) -> float:

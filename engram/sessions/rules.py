@@ -28,6 +28,7 @@ from engram.sessions.model import (
     LIVE,
     RUNNING,
     TERMINAL,
+    ClockSighting,
     EndReason,
     Instant,
     MemoryState,
@@ -140,6 +141,28 @@ def elapsed_s(since: Instant, now: Instant) -> float:
     if since.boot == now.boot:
         return max(0.0, now.monotonic - since.monotonic)
     return max(0.0, now.wall - since.wall)
+
+
+def sighted(known: ClockSighting | None, reading: float, at: float) -> ClockSighting:
+    """Return what a process knows once it has seen the shared clock's row at this reading, at `at` of its own clock."""
+    if known is None:
+        return ClockSighting(reading, at, None)
+    if reading < known.reading:  # an older snapshot
+        return known
+    before = known.before if reading == known.reading else known.seen_at
+    return ClockSighting(reading, max(at, known.seen_at), before)
+
+
+def shared_elapsed_s(server_s: float, known: ClockSighting, at: float) -> float:
+    """Return the seconds since the shared clock's row was moved, never negative: those of the server's wall clock, but
+    no more than have passed by this machine's monotonic clock since the row was seen before it was moved.
+
+    So a server whose clock is set, or a promoted one with another clock, takes from no session more than the time
+    between two looks, and gives it none for longer.
+    """
+    if known.before is None:
+        return max(0.0, server_s)
+    return max(0.0, min(server_s, at - known.before))
 
 
 def used_s(session: Session, now: Instant) -> float:

@@ -49,6 +49,13 @@ async def test_slashes_of_a_query_are_its_own() -> None:
         assert (await gateway.client.get(f"{gateway.url}/tiers?from=http://a%2fb")).status_code == 200
 
 
+async def test_a_text_with_nul_is_refused_before_it_is_looked_up() -> None:
+    async with running_gateway() as gateway:
+        answer = await gateway.ask("POST", "/orders", b'{"session_id": "sess_1\\u0000junk"}')
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_json")
+        assert "NUL" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [

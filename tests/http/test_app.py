@@ -119,6 +119,7 @@ async def test_what_nobody_expected_is_a_500_that_tells_its_id_and_nothing_else(
         ("GET", "//hello/you", b"", 404, "not_found"),
         ("GET", "/hello//you", b"", 404, "not_found"),
         ("GET", "/%2fhello/you", b"", 404, "not_found"),
+        ("GET", "/hello/you%00me", b"", 404, "not_found"),
         ("GET", "/hello/you/", b"", 404, "not_found"),
     ],
 )

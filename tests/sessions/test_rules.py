@@ -12,6 +12,7 @@ from engram.sessions import (
     HELD,
     LIVE,
     TERMINAL,
+    ClockSighting,
     EndReason,
     Instant,
     InvalidDuration,
@@ -225,6 +226,38 @@ def test_expiry_waits_two_minutes_for_an_extension_and_no_longer() -> None:
     session = a_session(pending_extensions=1)
     assert not rules.has_expired(session, Instant(4_719.9, 3_769.9, "a"))
     assert rules.has_expired(session, Instant(4_720.0, 3_770.0, "a"))
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 60.0), st.floats(-1e4, 1e4), st.booleans()), min_size=2, max_size=12))
+def test_a_shared_clock_runs_no_faster_than_time_whatever_is_done_to_the_servers_wall_clock(
+    looks: list[tuple[float, float, bool]],
+) -> None:
+    """At each look time has passed, the server's clock may have been set, and the row may be moved on."""
+    true_s = server = row = moved_at = 0.0
+    known = rules.sighted(rules.sighted(None, -1.0, 0.0), row, true_s)
+    for passed, set_by, moves in looks:
+        true_s, server = true_s + passed, server + passed + set_by
+        known = rules.sighted(known, row, true_s)
+        elapsed = rules.shared_elapsed_s(server - moved_at, known, true_s)
+        assert elapsed >= 0.0
+        if moves:
+            row, moved_at = row + elapsed, server
+        assert row <= true_s + 1e-6
+
+
+def test_what_is_known_of_a_shared_clock_grows_with_each_look() -> None:
+    first = rules.sighted(None, 100.0, 5.0)
+    assert first == ClockSighting(100.0, 5.0, None)
+    assert rules.shared_elapsed_s(7.0, first, 6.0) == 7.0
+    assert rules.shared_elapsed_s(-7.0, first, 6.0) == 0.0
+    again = rules.sighted(first, 100.0, 8.0)
+    assert again == ClockSighting(100.0, 8.0, None)
+    moved = rules.sighted(again, 103.0, 9.0)
+    assert moved == ClockSighting(103.0, 9.0, 8.0)
+    assert rules.sighted(moved, 100.0, 10.0) is moved
+    assert rules.shared_elapsed_s(3_600.0, moved, 10.0) == 2.0
+    assert rules.shared_elapsed_s(1.5, moved, 10.0) == 1.5
+    assert rules.shared_elapsed_s(-3_600.0, moved, 10.0) == 0.0
 
 
 def test_seconds_can_be_added_to_every_session_that_has_not_begun_to_end() -> None:

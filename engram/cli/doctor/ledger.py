@@ -83,12 +83,21 @@ def ledger(path: Path, environment: str, now: Callable[[], float] = time.time) -
 
 def on_server(settings: Settings, now: Callable[[], float] = time.time) -> Iterator[Finding]:
     """Look at the ledger on the server of ledger.url."""
+
+    def read(connection: Connection) -> tuple[Waiting, list[str]]:
+        from engram.ledger.postgres.durability import weaknesses
+
+        return _read(connection, now()), weaknesses(connection)
+
     try:
-        waiting = read_in_use(settings, lambda connection: _read(connection, now()))
+        waiting, weak = read_in_use(settings, read)
     except CommandFailed as failure:
         yield Finding("ledger", "bad", str(failure))
         return
-    yield Finding("ledger", "good", "the server of ledger.url answers")
+    if weak:
+        yield Finding("ledger", "note", f"the server of ledger.url: {'; '.join(weak)}")
+    else:
+        yield Finding("ledger", "good", "the server of ledger.url answers, and keeps what it has acknowledged")
     yield from _work(waiting, settings.environment, "ledger.url")
 
 

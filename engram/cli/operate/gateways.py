@@ -6,6 +6,7 @@ from typing import Annotated, TypeVar
 
 from cyclopts import App, Parameter
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from engram.cli import output
 from engram.cli.failures import CommandFailed
@@ -64,15 +65,15 @@ def evict_gateway(epoch: Epoch, /, *, sources: Sources = SOURCES, show: Show = S
     output.record({"epoch": epoch, "state": "ended"}, json=show.json)
 
 
-def _on_ledger(sources: Sources, transaction: Callable[[Connection], T]) -> T:
+def _on_ledger(sources: Sources, command: Callable[[Connection], T]) -> T:
     settings = sources.load().settings
     if not settings.ledger.url:
         raise CommandFailed("ledger.url is empty: the ledger is a file, which one process has for itself")
     try:
         ledger = open_ledger(settings.ledger, Path(settings.data_dir))
         try:
-            return ledger.write_now(transaction)
+            return command(ledger.handle)
         finally:
             ledger.close()
-    except LedgerError as error:
+    except (LedgerError, SQLAlchemyError) as error:
         raise CommandFailed(str(error)) from None

@@ -149,7 +149,10 @@ class Ahead:
                     values.append(value)
                     formats.append(1)
                 case _:
-                    values.append(str(value).encode())
+                    text = str(value).encode()
+                    if b"\0" in text:  # libpq takes it for the end
+                        raise translated(sql, psycopg.DataError(f"the text of {key} contains NUL"))
+                    values.append(text)
                     formats.append(0)
         self._enter()
         self._pg.send_query_prepared(name, values, formats)

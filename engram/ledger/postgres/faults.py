@@ -19,7 +19,7 @@ _HINTS: Final = {
     "53200": "the server is out of memory",
     "53300": "the server has no connection left: raise its max_connections",
     "25006": "the server is read-only: connect to the primary (name it in ledger.url)",
-    "55P03": "another gateway held the ledger for too long",
+    "55P03": "another gateway or session held the ledger for too long",
     "57014": "it takes too long",
     "25P03": "this process was stopped for too long inside a transaction",
 }

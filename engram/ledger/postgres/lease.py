@@ -15,7 +15,8 @@ registered --(every group, and each quarter of the ttl)--> renewed …
 
 The renewal names the epoch, not the gateway, and holds as long as nobody has set `ended_at`: a gateway that was cut off
 for longer than its ttl goes on if no other has taken its rows. Who takes over has been in touch with the server for a
-ttl itself, so that after an outage all of them come back before any is judged. Time is the server's, no gateway's.
+ttl itself, without a gap of half of one up to the renewal of the same group, so that after an outage all of them come
+back before any is judged. Time is the server's, no gateway's.
 
 No lease stops a call that is on its way. So an effect outside the ledger begins only while the lease `holds`: until 0.7
 of the ttl after the last renewal was sent, by the local monotonic clock. And it carries a key that the other side keeps
@@ -49,6 +50,8 @@ class Lease:
         self.epoch = epoch
         self.ttl_s = ttl_s
         self._safe_until = sent_at + SAFE * ttl_s
+        self._gap_s = ttl_s / 2
+        """A longer one between two renewals ends being in touch."""
         self._in_touch_since = sent_at
         self._renewed_at = sent_at - ttl_s / 4  # what is there to be taken over is looked for at once
 
@@ -82,7 +85,7 @@ class Lease:
 
     def renewed(self, sent_at: float) -> None:
         """Note that a group was committed whose renewal was sent at `sent_at` (monotonic seconds)."""
-        if sent_at - self._renewed_at > self.ttl_s / 2:
+        if sent_at - self._renewed_at > self._gap_s:
             self._in_touch_since = sent_at
         self._renewed_at = sent_at
         self._safe_until = sent_at + SAFE * self.ttl_s
@@ -99,8 +102,12 @@ class Lease:
 
     @property
     def may_judge(self) -> bool:
-        """Whether this process has been in touch with the server for long enough to say that another is gone."""
-        return time.monotonic() - self._in_touch_since > self.ttl_s
+        """Whether this process has been in touch with the server for long enough to say that another is gone.
+
+        To be asked inside a group, once its renewal was answered: the one before says nothing of an outage since then.
+        """
+        now = time.monotonic()
+        return now - self._in_touch_since > self.ttl_s and now - self._renewed_at <= self._gap_s
 
     def took_effect(self, link: Link, groups: int) -> bool:
         """Return whether the group that made the lease's count `groups` was committed.
@@ -112,13 +119,18 @@ class Lease:
 
 
 def end(connection: Connection, epoch: int) -> bool:
-    """End a lease; its rows are taken over by the others. False when it has ended already."""
+    """End a lease, outside of any group; its rows are taken over by the others. False when it has ended already.
+
+    Groups lock their lease's row before the turn. Who had the turn first and then asked for that row would wait in a
+    circle with them, so this locks nothing else.
+    """
     query = "UPDATE gateways SET ended_at = clock_timestamp() WHERE epoch = %s AND ended_at IS NULL"
     return connection.exec_driver_sql(query, (epoch,)).rowcount == 1
 
 
 def drain(connection: Connection, epoch: int) -> bool:
-    """Want a gateway to end: it takes over nothing more, and leaves its rows to the others. False when it has ended."""
+    """Want a gateway to end: it takes over nothing more, and leaves its rows to the others. Outside of any group, as
+    `end`. False when it has ended."""
     query = "UPDATE gateways SET draining_at = clock_timestamp() WHERE epoch = %s AND ended_at IS NULL"
     return connection.exec_driver_sql(query, (epoch,)).rowcount == 1
 
@@ -139,26 +151,42 @@ def end_expired(connection: Connection, me: int) -> list[int]:
     return [epoch for (epoch,) in connection.exec_driver_sql(query, (me,))]
 
 
-def take_over(connection: Connection, me: int, page: int = PAGE) -> dict[str, int]:
+_GAPS: Final = (
+    "SELECT epoch AS after, lead(epoch, 1, 9223372036854775807) OVER (ORDER BY epoch) AS before "
+    "FROM (SELECT epoch FROM gateways WHERE ended_at IS NULL UNION ALL SELECT -1) AS live"
+)
+"""The epochs between those of live leases: a row of an owner there is left. Each is one look into an index of open rows
+by owner, however many rows the live ones have."""
+
+
+def take_over(connection: Connection, me: int, now: float, page: int = PAGE) -> dict[str, int]:
     """Take the open rows of ended leases, at most `page` of each table; return how many of each.
 
-    Which rows are open is said with the table: `Table.info["open"]`. Rows of epoch 0 are those of a ledger that was
-    moved here.
+    Which rows are open is said with the table: `Table.info["open"]`, and the column that says when they are due next,
+    by their owner's clock: `Table.info["due"]`. They are due at `now` (unix seconds) then. Rows of epoch 0 are those of
+    a ledger that was moved here.
     """
     taken: dict[str, int] = {}
     for table in metadata.tables.values():
-        condition = table.info.get("open")
+        condition, due = table.info.get("open"), table.info.get("due")
         if condition is None:
             continue
         (key,) = (column.name for column in table.primary_key)
+        values = f"{OWNER} = {me}" if due is None else f"{OWNER} = {me}, {due} = {now!r}"
         query = (
-            f"UPDATE {table.name} SET {OWNER} = {me} WHERE {key} IN (SELECT {key} FROM {table.name} AS t "
-            f"WHERE {condition} AND {OWNER} <> {me} "
-            f"AND NOT EXISTS (SELECT FROM gateways WHERE epoch = t.{OWNER} AND gateways.ended_at IS NULL) LIMIT {page})"
+            f"UPDATE {table.name} SET {values} "
+            f"WHERE {key} = ANY (ARRAY(SELECT left_there.{key} FROM ({_GAPS}) AS gaps, LATERAL "
+            f"(SELECT {key} FROM {table.name} WHERE {condition} AND {OWNER} > after AND {OWNER} < before "
+            f"ORDER BY {OWNER} LIMIT {page}) AS left_there LIMIT {page}))"
         )
         if count := connection.exec_driver_sql(query).rowcount:
             taken[table.name] = count
     return taken
+
+
+def lock_ms(ttl_s: float) -> int:
+    """Return for how many milliseconds a connection waits for a lock: buyers are answered 503 after half a lease."""
+    return int(ttl_s * 500)
 
 
 def owner_settings(ttl_s: float) -> Mapping[str, object]:
@@ -166,7 +194,7 @@ def owner_settings(ttl_s: float) -> Mapping[str, object]:
     ms = int(ttl_s * 1000)
     return {
         "idle_in_transaction_session_timeout": ms // 3,
-        "lock_timeout": ms // 2,
+        "lock_timeout": lock_ms(ttl_s),
         "statement_timeout": max(ms, 5_000),
         "timezone": "UTC",
     }

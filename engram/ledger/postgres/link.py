@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, LiteralString, TypeVar, final
+from urllib.parse import quote
 
 import psycopg
 import sqlalchemy
@@ -127,10 +128,12 @@ class Link:
 
 
 def place_of(url: str) -> str:
-    """Return where a URL leads, without its password.
+    """Return where a URL leads, without its password; it is a URL that leads there as well.
 
     >>> place_of("postgresql://engram:secret@db.example:5433/ledger")
     'postgresql://engram@db.example:5433/ledger'
+    >>> place_of("postgresql://db.example/ledger?options=-csearch_path%3Dengram&sslmode=require")
+    'postgresql://db.example/ledger?options=-csearch_path%3Dengram'
     """
     try:
         found = conninfo_to_dict(url)
@@ -138,4 +141,5 @@ def place_of(url: str) -> str:
         return "ledger.url"
     user = f"{found['user']}@" if "user" in found else ""
     port = f":{found['port']}" if "port" in found else ""
-    return f"postgresql://{user}{found.get('host', '')}{port}/{found.get('dbname', '')}"
+    options = f"?options={quote(str(found['options']))}" if "options" in found else ""
+    return f"postgresql://{user}{found.get('host', '')}{port}/{found.get('dbname', '')}{options}"

@@ -5,8 +5,10 @@ empty --(marker, seeds removed)--> moving --(rows, page by page)--> copied --(co
 ```
 
 No process may have the SQLite ledger open. A move that was interrupted is begun again and goes on: a row that is there
-already stays. Until the comparison has passed, no process opens the new ledger (`moving_from` in `meta`). The old one
-is closed first (`moved_to`), then the new one opened, so that at no moment both can sell. The file stays as it is.
+already stays. Where the gateway has run on the file meanwhile, the comparison finds it, and all is copied anew. NUL,
+which PostgreSQL's text cannot hold, becomes U+FFFD. Until the comparison has passed, no process opens the new ledger
+(`moving_from` in `meta`). The old one is closed first (`moved_to`), then the new one opened, so that at no moment both
+can sell. The file stays as it is.
 """
 
 from collections.abc import Callable, Iterator
@@ -35,6 +37,10 @@ class Moved(msgspec.Struct, frozen=True):
     rows: dict[str, int]
 
 
+class _RowDiffers(Exception):
+    """The two sides are not the same."""
+
+
 class _Table(msgspec.Struct, frozen=True):
     name: str
     columns: list[str]
@@ -53,27 +59,48 @@ def move(
     try:
         target = link.raw
         link.ahead.leave()
+        target.execute("SET statement_timeout = 0")  # a table is sorted
+        target.execute("SET idle_in_transaction_session_timeout = 0")
         tables = _tables(source)
         (ledger_id,) = source.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchone()
-        _begin(target, ledger_id)
-        total = sum(source.execute(f'SELECT count(*) FROM "{table.name}"').fetchone()[0] for table in tables)
-        done = 0
-        for table in tables:
-            for page in _pages(source, table):
-                _insert(target, table, page)
-                done += len(page)
-                on_progress(done, 2 * total)
-            _number_on(target, table)
-        counts = {}
-        for table in tables:
-            counts[table.name] = _compare(source, target, table)
-            done += counts[table.name]
-            on_progress(done, 2 * total)
+        is_begun = _begin(target, ledger_id)
+        try:
+            counts = _copy(source, target, tables, on_progress)
+        except _RowDiffers:
+            if not is_begun:
+                raise
+            _empty(target, tables, ledger_id)
+            counts = _copy(source, target, tables, on_progress)
         on_compared()
         target.execute("DELETE FROM meta WHERE key = %s", (MOVING_FROM,))
+    except _RowDiffers as error:
+        raise LedgerUnusable(str(error)) from None
     except psycopg.Error as error:
         raise LedgerUnavailable(f"the ledger was not moved: {text_of(error)}; begin again to go on") from error
     return Moved(counts)
+
+
+def _copy(
+    source: sqlite3.Connection,
+    target: "psycopg.Connection[Any]",
+    tables: list[_Table],
+    on_progress: Callable[[int, int], None],
+) -> dict[str, int]:
+    """Copy what is missing and compare all; return the rows of each table. Raises _RowDiffers."""
+    total = sum(source.execute(f'SELECT count(*) FROM "{table.name}"').fetchone()[0] for table in tables)
+    done = 0
+    for table in tables:
+        for page in _pages(source, table):
+            _insert(target, table, page)
+            done += len(page)
+            on_progress(done, 2 * total)
+        _number_on(target, table)
+    counts = {}
+    for table in tables:
+        counts[table.name] = _compare(source, target, table)
+        done += counts[table.name]
+        on_progress(done, 2 * total)
+    return counts
 
 
 def _tables(source: sqlite3.Connection) -> list[_Table]:
@@ -86,25 +113,41 @@ def _tables(source: sqlite3.Connection) -> list[_Table]:
     return found
 
 
-def _begin(target: "psycopg.Connection[Any]", ledger_id: str) -> None:
+def _begin(target: "psycopg.Connection[Any]", ledger_id: str) -> bool:
+    """Make the new ledger ready for the rows; return whether an earlier move has done so."""
     with target.transaction():
         target.execute("SELECT id FROM ledger_turn FOR UPDATE")
-        begun = target.execute("SELECT value FROM meta WHERE key = %s", (MOVING_FROM,)).fetchone()
-        if begun is not None and begun[0] == ledger_id:
-            return
+        held = dict(target.execute("SELECT key, value FROM meta").fetchall())
+        if held.get(MOVING_FROM) == ledger_id:
+            return True
         used = target.execute("SELECT EXISTS (SELECT FROM gateways)").fetchone()
-        environment = target.execute("SELECT value FROM meta WHERE key = 'environment'").fetchone()
-        if begun is not None or environment is not None or (used is not None and used[0]):
+        if MOVING_FROM not in held and held.get("ledger_id") == ledger_id:
+            raise LedgerUnusable("the ledger was moved there already: set ledger.url to it")
+        if MOVING_FROM in held or "environment" in held or (used is not None and used[0]):
             raise LedgerUnusable("the server holds another ledger there: name an empty database, or an empty schema")
         for name in _SEEDED:
             target.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))
+        target.execute("INSERT INTO meta VALUES (%s, %s)", (MOVING_FROM, ledger_id))
+    return False
+
+
+def _empty(target: "psycopg.Connection[Any]", tables: list[_Table], ledger_id: str) -> None:
+    """Remove the rows that an earlier move has copied, and keep the mark of it."""
+    with target.transaction():
+        target.execute(sql.SQL("TRUNCATE {}").format(sql.SQL(", ").join(sql.Identifier(each.name) for each in tables)))
         target.execute("INSERT INTO meta VALUES (%s, %s)", (MOVING_FROM, ledger_id))
 
 
 def _pages(source: sqlite3.Connection, table: _Table) -> Iterator[list[Row]]:
     cursor = source.execute(_select(table, '"{}"'.format))
     while page := cursor.fetchmany(PAGE):
-        yield [row for row in page if table.name != "meta" or row[0] not in _OWN]
+        yield [_without_nul(row) for row in page if table.name != "meta" or row[0] not in _OWN]
+
+
+def _without_nul(row: Row) -> Row:
+    if not any(isinstance(value, str) and "\0" in value for value in row):
+        return row
+    return tuple(value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in row)
 
 
 def _select(table: _Table, ordered: Callable[[str], str]) -> str:
@@ -134,7 +177,7 @@ def _number_on(target: "psycopg.Connection[Any]", table: _Table) -> None:
 
 
 def _compare(source: sqlite3.Connection, target: "psycopg.Connection[Any]", table: _Table) -> int:
-    """Return how many rows are the same on both sides. Raises LedgerUnusable at the first that is not."""
+    """Return how many rows are the same on both sides. Raises _RowDiffers at the first that is not."""
     texts = {row[0] for row in target.execute(_TEXTS, (table.name,))}
     query = _select(table, lambda column: f'"{column}"' + (' COLLATE "C"' if column in texts else ""))
     compared = 0
@@ -145,12 +188,10 @@ def _compare(source: sqlite3.Connection, target: "psycopg.Connection[Any]", tabl
         for page in _pages(source, table):
             for row in page:
                 if next(moved, None) != row:
-                    raise LedgerUnusable(
-                        f"row {compared + 1} of {table.name} differs on the server: nothing was switched"
-                    )
+                    raise _RowDiffers(f"row {compared + 1} of {table.name} differs on the server: nothing was switched")
                 compared += 1
         if next(moved, None) is not None:
-            raise LedgerUnusable(f"{table.name} has more than {compared} rows on the server: nothing was switched")
+            raise _RowDiffers(f"{table.name} has more than {compared} rows on the server: nothing was switched")
     return compared
 
 

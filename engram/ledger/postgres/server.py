@@ -5,9 +5,15 @@ import socket
 from collections.abc import Callable
 from typing import final
 
+import psycopg
+
 from engram.durable import DurableError, Group
+from engram.ledger.errors import LedgerUnavailable
+from engram.ledger.owners import MEMORY
 from engram.ledger.postgres import schema
-from engram.ledger.postgres.lease import TTL_S, Lease, owner_settings
+from engram.ledger.postgres.durability import COMMITS_ARE_ON_DISK
+from engram.ledger.postgres.faults import text_of
+from engram.ledger.postgres.lease import TTL_S, Lease, lock_ms, owner_settings
 from engram.ledger.postgres.link import Link, place_of
 from engram.ledger.postgres.readers import SETTINGS, PostgresReaders
 from engram.ledger.postgres.writer import PostgresWriter
@@ -36,6 +42,7 @@ class PostgresServer:
         self._folder = folder
         self._ttl_s = ttl_s
         self._on_drain = on_drain
+        self._memory: dict[str, object] = {}
         self.lease: Lease | None = None
 
     @property
@@ -72,7 +79,7 @@ class PostgresServer:
 
     def open_inline(self) -> Link:
         """Connect and migrate, without a lease; blocks. Raises LedgerUnusable and LedgerUnavailable."""
-        link = Link(self._url, owner_settings(30.0))
+        link = self._connect_to_write(30.0)
         try:
             schema.migrate(link)
         except BaseException:
@@ -81,10 +88,23 @@ class PostgresServer:
         return link
 
     def _connect_writer(self) -> Link:
-        return Link(self._url, owner_settings(self._ttl_s))
+        return self._remembering(self._connect_to_write(self._ttl_s))
+
+    def _connect_to_write(self, ttl_s: float) -> Link:
+        link = Link(self._url, owner_settings(ttl_s))
+        try:
+            link.raw.execute(COMMITS_ARE_ON_DISK)
+        except psycopg.Error as error:
+            link.close()
+            raise LedgerUnavailable(f"{self.place} cannot be used: {text_of(error)}") from None
+        return link
 
     def _connect_reader(self) -> Link:
-        link = Link(self._url, SETTINGS)
+        link = Link(self._url, {**SETTINGS, "lock_timeout": lock_ms(self._ttl_s)})
         if self.lease is not None:
             link.handle.info[OWNER] = self.lease.epoch
+        return self._remembering(link)
+
+    def _remembering(self, link: Link) -> Link:
+        link.handle.info[MEMORY] = self._memory
         return link

@@ -17,6 +17,7 @@ from typing import Any, Final, final
 import psycopg
 import structlog
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 
 from engram.durable import CommitThread, DurableError, Group, Outcome
 from engram.ledger.errors import CommitUnknown, LedgerError, LedgerUnavailable
@@ -105,12 +106,13 @@ class PostgresWriter(CommitThread[Connection]):
         """Take over one page; return what ends the process, and whether there may be more."""
         assert self._lease is not None
         self._looked_at = time.monotonic()
-        me, may_judge = self._lease.epoch, self._lease.may_judge
+        lease, me = self._lease, self._lease.epoch
 
         def look(connection: Connection) -> tuple[bool, list[int], dict[str, int]]:
-            if leases.is_draining(connection, me):
+            if leases.is_draining(connection, me):  # its answer comes after that of the renewal
                 return True, [], {}
-            return False, leases.end_expired(connection, me) if may_judge else [], leases.take_over(connection, me)
+            ended = leases.end_expired(connection, me) if lease.may_judge else []
+            return False, ended, leases.take_over(connection, me, time.time())
 
         (outcome,) = self._commit([look])
         if isinstance(outcome.error, CommitUnknown):
@@ -132,9 +134,8 @@ class PostgresWriter(CommitThread[Connection]):
         self._closing.set()
         try:
             if self._lease is not None:
-                epoch = self._lease.epoch
-                GroupCommit(self._usable(), None).run([lambda c: leases.end(c, epoch)], self.commits)
-        except (LedgerError, CommitLost):
+                leases.end(self._usable().handle, self._lease.epoch)
+        except (LedgerError, psycopg.Error, DBAPIError):
             pass  # it expires
         if self._link is not None:
             self._link.close()

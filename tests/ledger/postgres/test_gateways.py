@@ -1,20 +1,26 @@
 """Several processes' ledgers on one server: the real actor and writer, leases, and a server that goes away."""
 
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 import trio
 import trio.testing
 from sqlalchemy import Connection, insert, select
 
 from actors import ChildSpec, Intensity, Registry, SupervisorSpec, open_system
+from engram.cli.operate import gateways
+from engram.cli.options import Sources
 from engram.ledger import LedgerActor, LedgerClient, LedgerError, LedgerUnavailable, owners
 from engram.ledger.facts import get, put
 from engram.ledger.postgres import lease
 from engram.ledger.postgres.server import PostgresServer
+from engram.ledger.postgres.writer import PostgresWriter
 from engram.ledger.singletons import claim, wait_for_turn
 from engram.ledger.tables import meta
 from engram.payments import records
@@ -157,6 +163,27 @@ async def test_paid_time_is_counted_by_the_servers_clock_whatever_the_gateways_c
         assert 0.0 <= after.used_s < 60.0
 
 
+@pytest.mark.parametrize("set_by_s", [3_600.0, -3_600.0])
+async def test_a_server_whose_clock_is_set_takes_no_paid_time_and_gives_none(url: str, set_by_s: float) -> None:
+    """As where a standby with another clock is promoted: ten seconds pass meanwhile, by the gateway's own clock."""
+    async with running(url, []) as ledger:
+        bought = session_of(payment(), state=SessionState.PROVISIONING)
+        await ledger.write(lambda c: session_records.insert_session(c, bought))
+        at = lambda s: Instant(1e9 + s, s, "one")  # noqa: E731
+        ready = partial(session_records.transition, session_id=bought.id, event=SessionEvent.NODE_READY)
+        await ledger.write(partial(ready, now=at(0.0)))
+        await ledger.write(partial(paid_clock.checkpoint, now=at(0.1)))
+        rows(url, f"UPDATE paid_clock SET wall = wall - 10 - {set_by_s} RETURNING wall")
+        assert await ledger.read(partial(paid_clock.expired, now=at(10.0))) == []
+        await ledger.write(partial(paid_clock.checkpoint, now=at(10.0)))
+        rows(url, "UPDATE paid_clock SET wall = wall - 10 RETURNING wall")
+        await ledger.write(partial(paid_clock.checkpoint, now=at(20.0)))
+        ended = partial(session_records.transition, session_id=bought.id, event=SessionEvent.END, reason=EndReason.USER)
+        after = await ledger.write(partial(ended, now=at(20.0)))
+        assert after is not None
+        assert 9.9 <= after.used_s <= 20.5
+
+
 @may_crash(LedgerUnavailable)
 async def test_a_server_that_is_restarted_under_load_loses_nothing_and_ends_nobody() -> None:
     done: list[str] = []
@@ -190,6 +217,72 @@ async def test_a_server_that_is_restarted_under_load_loses_nothing_and_ends_nobo
     assert fatal == []
     assert [key for key in done if key not in kept] == []
     assert [key for key in not_done if key in kept] == []
+
+
+async def test_a_lock_that_is_held_for_long_is_waited_for_by_no_one_longer_than_half_a_lease(url: str) -> None:
+    async with running(url, [], ttl_s=3.0) as ledger:
+        await ledger.write(partial(put, key="a", value="1"))
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE meta IN ACCESS EXCLUSIVE MODE")
+            with trio.fail_after(2.5), pytest.raises(LedgerUnavailable, match="held the ledger for too long"):
+                await ledger.read(partial(get, key="a"))
+            with trio.fail_after(2.5), pytest.raises(LedgerUnavailable, match="held the ledger for too long"):
+                await ledger.write(partial(put, key="a", value="2"))
+        assert await ledger.read(partial(get, key="a")) == "1"
+
+
+def blocked(url: str, most: int, done: Sequence[Future[object]]) -> None:
+    """Return once `most` sessions of the server wait for a lock, or all of `done` are."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    until = time.monotonic() + 10.0
+    while rows(url, query) != [(most,)] and not all(each.done() for each in done):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("command", [gateways.drain_gateway, gateways.evict_gateway])
+def test_a_gateway_is_drained_or_evicted_while_it_writes(url: str, command: Callable[..., None]) -> None:
+    """Neither waits for the other in a circle, however the two meet at a turn that a third has."""
+    writer = PostgresServer(url).open_writer(lambda e: None, lambda g: None)
+    sources = Sources(profile="local", set=(f"ledger.url={url}",))
+    with psycopg.connect(url) as third, ThreadPoolExecutor() as threads:
+        third.execute("SELECT id FROM ledger_turn FOR UPDATE")
+        commanded = threads.submit(command, 1, sources=sources)
+        blocked(url, 1, [commanded])
+        group = threads.submit(writer._commit, [partial(put, key="a", value="1")])
+        blocked(url, 1 if commanded.done() else 2, [group])
+        third.rollback()
+        assert commanded.result() is None
+        assert "deadlock" not in str(group.result()[0].error)
+    writer._close()
+
+
+def renewed(writers: Sequence[PostgresWriter], for_s: float) -> None:
+    """Each renews its lease in turns, as an idle writer does."""
+    until = time.monotonic() + for_s
+    while time.monotonic() < until:
+        for writer in writers:
+            writer._look()
+        time.sleep(0.1)
+
+
+def test_after_an_outage_longer_than_the_lease_each_comes_back_and_only_who_stays_away_is_ended() -> None:
+    ttl_s = 1.5
+    with cluster() as own:
+        url = own.new_ledger()
+        writers = [PostgresServer(url, ttl_s=ttl_s).open_writer(lambda e: None, lambda g: None) for _ in range(3)]
+        renewed(writers, 1.5 * ttl_s)
+        own.stop()
+        renewed(writers, 1.5 * ttl_s)
+        own.start()
+        for writer in (*writers, *writers):  # the first that is back finds the leases of the others run out
+            assert writer._look() == (None, False)
+        live = "SELECT epoch FROM gateways WHERE ended_at IS NULL ORDER BY epoch"
+        assert rows(url, live) == [(1,), (2,), (3,)]
+        renewed(writers[:2], 3 * ttl_s)
+        assert rows(url, live) == [(1,), (2,)]
+        for writer in writers:
+            writer._close()
 
 
 async def grown(found: list[str], by: int) -> None:

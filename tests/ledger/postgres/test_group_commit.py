@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, insert
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, bindparam, insert, select
+from sqlalchemy.exc import DataError, IntegrityError
 
 import engram
 from engram.durable import Commits
@@ -17,12 +17,15 @@ from engram.ledger import LedgerUnavailable, LedgerUnusable
 from engram.ledger.facts import get, put
 from engram.ledger.migrations import MIGRATIONS
 from engram.ledger.postgres.group import CommitLost, Fenced, GroupCommit, Transaction
-from engram.ledger.postgres.lease import Lease, end, end_expired
+from engram.ledger.postgres.lease import Lease, end, end_expired, take_over
 from engram.ledger.postgres.link import Link
 from engram.ledger.postgres.server import PostgresServer
 from engram.ledger.prepared import Prepared
 from engram.ledger.sql import metadata
 from engram.ledger.tables import meta
+from engram.payments import records as payment_records
+from engram.payments.tables import payments
+from tests.payments.builders import payment
 from tests.postgres import Cluster, needs_postgresql, rows
 
 PACKAGE = Path(engram.__file__).parent
@@ -92,6 +95,15 @@ def test_a_value_that_postgresql_refuses_fails_its_request_alone(link: Link) -> 
     assert [outcome.error is None for outcome in outcomes] == [True, False, True]
 
 
+def test_text_with_nul_is_refused_and_never_cut(link: Link, url: str) -> None:
+    """The protocol ends a text there: what is looked up or kept would be another one."""
+    read = Prepared(select(meta.c.value).where(meta.c.key == bindparam("wanted")))
+    group = [sent("a"), sent("a\0b"), lambda c: read.values(c, {"wanted": "a\0b"}), sent("b")]
+    outcomes = GroupCommit(link, None).run(group, Commits())
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), DataError, DataError, type(None)]
+    assert rows(url, "SELECT key FROM meta WHERE key IN ('a', 'b') ORDER BY key") == [("a",), ("b",)]
+
+
 def test_a_connection_cut_within_a_group_leaves_nothing_and_says_so(link: Link, url: str) -> None:
     def cut(connection: Connection) -> None:
         put(connection, "cut", "1")
@@ -133,7 +145,7 @@ def test_a_commit_whose_answer_is_lost_is_found_out(url: str, monkeypatch: pytes
 def test_the_group_of_a_lease_that_was_ended_commits_nothing(link: Link, url: str) -> None:
     lease = Lease.register(link, "g0", "here", "", 30.0)
     assert GroupCommit(link, lease.renewal).run([sent("before")], Commits())[0].error is None
-    GroupCommit(link, None).run([lambda c: end(c, lease.epoch)], Commits())
+    assert end(link.handle, lease.epoch)
     with pytest.raises(Fenced):
         GroupCommit(link, lease.renewal).run([sent("after")], Commits())
     assert rows(url, "SELECT key FROM meta WHERE key IN ('before', 'after')") == [("before",)]
@@ -148,15 +160,65 @@ def test_a_lease_that_ran_out_is_renewed_unless_another_has_ended_it(link: Link)
     assert lease.epoch != other.epoch
 
 
+MANY = (
+    "INSERT INTO sessions (id, controller, state, tier, paid_s, amount_usd_micros, network, payment_id, created_at, "
+    "owner_epoch) SELECT 's' || n, '', 'active', 'lite', 1, 1, 'play', '', 1, 2 FROM generate_series(1, 20000) AS n"
+)
+
+
+def test_a_look_at_what_is_left_reads_no_session_that_has_an_owner(link: Link, url: str) -> None:
+    """All gateways wait for it, four times in each lease."""
+    gone, busy, me = (Lease.register(link, name, "here", "", 30.0) for name in ("g0", "g1", "g2"))
+    link.handle.exec_driver_sql(MANY)
+    link.handle.exec_driver_sql("UPDATE sessions SET owner_epoch = 1 WHERE id IN ('s1', 's2')")
+    link.handle.exec_driver_sql("ANALYZE sessions")
+    assert end(link.handle, gone.epoch)
+
+    def look(connection: Connection) -> tuple[dict[str, int], int]:
+        taken = take_over(connection, me.epoch, 1e9)
+        query = "SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relid = 'sessions'::regclass"
+        return taken, connection.exec_driver_sql(query).scalar_one()
+
+    found = [GroupCommit(link, me.renewal).run([look], Commits())[0].value for _ in range(2)]
+    assert found == [({"sessions": 2}, 0), ({}, 0)]
+    owners = rows(url, "SELECT owner_epoch, count(*) FROM sessions GROUP BY 1 ORDER BY 1")
+    assert owners == [(busy.epoch, 19_998), (me.epoch, 2)]
+
+
+def test_a_payment_that_is_taken_over_is_due_at_once_by_the_new_owners_clock(link: Link, url: str) -> None:
+    """The old owner's clock may have been an hour ahead."""
+    gone, me = (Lease.register(link, name, "here", "", 30.0) for name in ("g0", "g1"))
+    late = payment_records.columns_of(payment()) | {"owner_epoch": gone.epoch, "next_attempt_at": 5e9}
+    GroupCommit(link, None).run([lambda c: c.execute(insert(payments).values(late)).rowcount], Commits())
+    assert end(link.handle, gone.epoch)
+    GroupCommit(link, me.renewal).run([lambda c: take_over(c, me.epoch, 1e9)], Commits())
+    assert rows(url, "SELECT owner_epoch, next_attempt_at FROM payments") == [(me.epoch, 1e9)]
+
+
 def test_the_turn_is_waited_for_only_so_long(link: Link, url: str) -> None:
     other = psycopg.connect(url)
     other.execute("SELECT id FROM ledger_turn FOR UPDATE")
     link.handle.exec_driver_sql("SET lock_timeout = 50")
     (outcome,) = GroupCommit(link, None).run([sent("a")], Commits())
     assert isinstance(outcome.error, LedgerUnavailable)
-    assert "another gateway held the ledger" in str(outcome.error)
+    assert "held the ledger for too long" in str(outcome.error)
     other.close()
     assert GroupCommit(link, None).run([sent("a")], Commits())[0].error is None
+
+
+@pytest.mark.parametrize(
+    ("configured", "used"),
+    [("off", "on"), ("local", "on"), ("remote_write", "remote_write"), ("remote_apply", "remote_apply")],
+)
+def test_a_commit_is_on_disk_before_it_is_acknowledged_whatever_the_server_says(
+    url: str, configured: str, used: str
+) -> None:
+    options = url.replace("options=", f"options=-csynchronous_commit%3D{configured}%20")
+    writer = PostgresServer(options).open_writer(lambda e: None, lambda g: None)
+    show = lambda c: c.exec_driver_sql("SHOW synchronous_commit").scalar()  # noqa: E731
+    (outcome,) = writer._commit([show])
+    writer._close()
+    assert outcome.value == used
 
 
 def test_a_disk_that_is_full_or_a_server_that_only_reads_is_said_to_be_so(link: Link) -> None:
