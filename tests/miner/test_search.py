@@ -121,6 +121,36 @@ async def test_a_newer_fact_takes_the_place_of_the_older_one(service: Service) -
     assert {hit["text"] for hit in await find(service, "home", namespace="me")} == {"home is Paris", "home is Oslo"}
 
 
+@pytest.mark.parametrize("again", ["key", "supersedes"])
+async def test_a_version_that_differs_behind_the_vectors_reach_is_refused_and_loses_nothing(
+    service: Service, again: str
+) -> None:
+    head = "the same beginning of a document".ljust(READ)
+    first = await ingest(service, text=head + " an old end about foxes", key="doc", namespace="me")
+    newer: dict[str, Any] = {"text": head + " a new end about wolves", again: "doc" if again == "key" else first["cid"]}
+    refused = await ingest(service, namespace="me", receipt=True, **newer)
+    assert (refused["cid"], refused["code"]) == (None, "other_text")
+    assert "send a metadata field that tells the versions apart" in refused["error"]
+    assert not refused.keys() & {"receipt", "tokens", "tokens_searchable"}
+    [listed] = await batch(service, [newer], namespace="me")
+    assert (listed["cid"], listed["code"]) == (None, "other_text")
+    assert [hit["text"] for hit in await find(service, "foxes", namespace="me", mode="words")] == [
+        head + " an old end about foxes"
+    ]
+    stored = await ingest(service, namespace="me", metadata={"version": 2}, **newer)
+    assert stored["tokens_searchable"] == len(newer["text"])
+    assert [hit["text"] for hit in await find(service, "end", namespace="me", mode="words")] == [newer["text"]]
+    assert len(await find(service, "end", namespace="me", mode="words", history=True)) == 2
+
+
+async def test_nothing_is_told_of_a_text_that_is_not_kept(service: Service) -> None:
+    head = "the same beginning of a document".ljust(READ)
+    await ingest(service, text=head + " an old end", namespace="me")
+    other = await ingest(service, text=head + " another end that is longer", namespace="me")
+    assert other["text_kept"] is False
+    assert not other.keys() & {"truncated", "tokens", "tokens_searchable"}
+
+
 async def test_what_has_expired_is_not_found(tmp_path: Path) -> None:
     clock = ManualClock()
     async with serving(tmp_path, clock=clock) as service:

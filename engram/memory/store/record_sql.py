@@ -124,11 +124,12 @@ def put_all(connection: sqlite3.Connection, entries: Sequence[Entry], now: float
         if record is None:
             there = get(connection, entry.namespace, entry.cid)
             assert there is not None
-            if not succession.is_replaced(there, entry, now):
+            newer = succession.replacement(there, entry, now)
+            if newer is None:
                 found.append(there)
                 continue
             changes.append(_delete(connection, there, before + len(changes) + 1))
-            record = _insert(connection, entry, before + len(changes) + 1, now)
+            record = _insert(connection, newer, before + len(changes) + 1, now)
             assert record is not None
         found.append(record)
         succession.supersede(connection, record)

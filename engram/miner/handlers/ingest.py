@@ -32,9 +32,9 @@ from engram.memory.errors import (
     TruthUnavailable,
     WriteUnknown,
 )
-from engram.memory.model import PUBLIC, Entry, Record, Validity
+from engram.memory.model import ALWAYS, PUBLIC, Entry, Record, Validity
 from engram.memory.rules import IngestInput
-from engram.memory.store.succession import may_succeed
+from engram.memory.store import succession
 from engram.miner import authority
 from engram.miner.auth import Caller, Space
 from engram.miner.errors import Refused
@@ -49,6 +49,10 @@ _AT_ONCE = 16
 """Items of a batch handled before other tasks get a turn: about 0.5 ms."""
 _NEVER_CUT_CHARS = 64
 """A text of at most this many characters is never truncated, so it is not checked."""
+_OTHER_TEXT = (
+    "A text with the same vector and metadata, so with the same CID, is there already and stays; nothing was stored."
+    " The vector of a long text covers its beginning alone: send a metadata field that tells the versions apart."
+)
 _DOUBTS = {"bad_signature": "wrong", "missing_header": "incomplete"}
 """Words after `signature_` for AuthError codes that would not be understood there."""
 
@@ -146,7 +150,7 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
     if entries:
         together = await _stored_together(service, caller, space, list(entries.values()))
         for number, result in zip(entries, together, strict=True):
-            results[number] = await _with_cut(service, space, checked[number], result) if result.cid else result
+            results[number] = await _with_cut(service, space, checked[number], result)
         if any(result.truncated is True for result in results) and await service.windows_reached():
             results = [_found_whole(result) if result.truncated is True else result for result in results]
     return results
@@ -172,8 +176,10 @@ def _refused(error: InvalidInput | InvalidRequest | QuotaExceeded) -> Result:
 
 
 async def _with_cut(service: Service, space: Space, checked: IngestInput, result: Result) -> Result:
-    """Add to the result of a truncated text how much of it the vector covers."""
+    """Add to the result of a truncated text that was stored how much of it the vector covers."""
     if checked.embedding is not None or checked.text is None or len(checked.text) <= _NEVER_CUT_CHARS:
+        return result
+    if result.cid is None or result.text_kept is False:
         return result
     (cut,) = await service.embedder.cuts([checked.text])
     if cut is None:
@@ -200,6 +206,12 @@ async def _unsearchable(service: Service, caller: Caller, space: Space, entry: E
 
 
 def _result(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> Result:
+    if (
+        entry.validity != ALWAYS
+        and succession.may_succeed(entry.namespace, entry.owner, record.owner)
+        and succession.has_other_text(record, entry)
+    ):
+        return Result(error=_OTHER_TEXT, code="other_text")
     return Result(
         cid=entry.cid,
         owner=None if record.owner is None else ss58.encode(record.owner),
@@ -250,7 +262,7 @@ async def require_validity(service: Service, caller: Caller, space: Space, valid
         raise InvalidInput(f"{named} says what replaces a record of yours: in the public namespace, sign the request.")
     if validity.supersedes is not None:
         there = await service.store.get(space.key, validity.supersedes)
-        if there is None or not may_succeed(space.key, caller.signer, there.owner):
+        if there is None or not succession.may_succeed(space.key, caller.signer, there.owner):
             raise InvalidInput(
                 f"supersedes names {validity.supersedes}, which is no record of yours in this namespace."
             )
