@@ -230,6 +230,28 @@ def page(
 
     With `key`, only the versions of that key; `now` is the time at which records are current, if that is a condition.
     """
+    clauses, order, values = _selection(connection, namespace, conditions, after, key, now)
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM records WHERE {clauses} ORDER BY {order} LIMIT ? OFFSET ?", (*values, limit, offset)
+    )
+    return [of_row(row) for row in rows]
+
+
+def vectors(
+    connection: sqlite3.Connection, namespace: str, conditions: Filter, limit: int, after: int, now: float
+) -> list[tuple[int, bytes]]:
+    """Return ids and vectors of a page of a namespace, as `page` selects and orders it."""
+    clauses, order, values = _selection(connection, namespace, conditions, after, None, now)
+    found: list[tuple[int, bytes]] = connection.execute(
+        f"SELECT id, embedding FROM records WHERE {clauses} ORDER BY {order} LIMIT ?", (*values, limit)
+    ).fetchall()
+    return found
+
+
+def _selection(
+    connection: sqlite3.Connection, namespace: str, conditions: Filter, after: int, key: str | None, now: float
+) -> tuple[str, str, list[str | int | float]]:
+    """Return the condition of a page, what it is ordered by, and the condition's values."""
     clauses, order = ["namespace = ?", "id > ?"], "id"
     values: list[str | int | float] = [namespace, after]
     if key is not None:
@@ -254,11 +276,7 @@ def page(
             values.append(condition.key)
             clauses.append(f"EXISTS (SELECT 1 FROM json_each(metadata) AS entry WHERE {_entry(condition)})")
         values += condition.values or ()
-    rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
-        (*values, limit, offset),
-    )
-    return [of_row(row) for row in rows]
+    return " AND ".join(clauses), order, values
 
 
 def count(connection: sqlite3.Connection) -> Counts:
