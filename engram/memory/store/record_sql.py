@@ -374,12 +374,12 @@ def _insert(connection: sqlite3.Connection, entry: Entry, sequence: int, now: fl
     validity = entry.validity
     cursor = connection.execute(
         "INSERT INTO records (namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence,"
-        " key, supersedes, expires_at, made_here)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, cid) DO NOTHING",
+        " key, supersedes, expires_at, made_here, superseded_by)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, cid) DO NOTHING",
         (
             *(entry.namespace, entry.cid, entry.embedding, entry.text, encoded),
             *(entry.model_version, entry.owner, now, sequence),
-            *(validity.key, validity.supersedes, validity.expires_at, entry.made_here),
+            *(validity.key, validity.supersedes, validity.expires_at, entry.made_here, entry.superseded_by),
         ),
     )
     if cursor.rowcount == 0:
@@ -399,6 +399,7 @@ def _insert(connection: sqlite3.Connection, entry: Entry, sequence: int, now: fl
         sequence=sequence,
         validity=validity,
         made_here=entry.made_here,
+        superseded_by=entry.superseded_by,
     )
 
 

@@ -7,6 +7,7 @@
 | again, with the same validity, while it is current | nothing |
 | again, with another validity or after it was superseded or has expired | it is replaced: a new row, a new number |
 | again, without a validity, where it has an expiry | the same, with its key and without an expiry |
+| something that was superseded where it comes from | nothing; where it is there already, that stays |
 | another text under the same CID (vector and metadata are equal) | nothing: the text that is there stays |
 
 In the public namespace only records of the same owner are superseded, and nothing that was stored unsigned: a key is
@@ -60,6 +61,8 @@ def has_other_text(there: Record, entry: Entry) -> bool:
 def replacement(there: Record, entry: Entry, now: float) -> Entry | None:
     """Return what takes the place of a record when `entry`, which has its CID, is stored; None: the record stays."""
     validity = entry.validity
+    if entry.superseded_by is not None:
+        return None
     may = may_succeed(entry.namespace, entry.owner, there.owner)
     if has_other_text(there, entry):
         return None
@@ -82,6 +85,8 @@ def replacement(there: Record, entry: Entry, now: float) -> Entry | None:
 def supersede(connection: sqlite3.Connection, record: Record) -> None:
     """Mark what a record that was just stored supersedes."""
     validity = record.validity
+    if record.superseded_by is not None:
+        return
     for column, value in (("key", validity.key), ("cid", validity.supersedes)):
         if value is None or (record.namespace == PUBLIC and record.owner is None):
             continue

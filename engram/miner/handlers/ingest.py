@@ -274,6 +274,7 @@ def _entry(service: Service, caller: Caller, space: Space, checked: IngestInput,
         owner=caller.signer or space.owner,
         validity=checked.validity,
         made_here=checked.embedding is None,
+        superseded_by=checked.superseded_by,
     )
 
 
@@ -283,10 +284,11 @@ async def _with_validity(service: Service, caller: Caller, space: Space, checked
     Raises InvalidInput unless the caller may say this about a record that it stores.
     """
     validity = checked.validity
-    if space.key == PUBLIC and caller.signer is None and (validity.key or validity.supersedes):
-        named = "key" if validity.key else "supersedes"
+    named = "key" if validity.key else "supersedes" if validity.supersedes else "superseded_by"
+    says = validity.key or validity.supersedes or checked.superseded_by
+    if space.key == PUBLIC and caller.signer is None and says:
         raise InvalidInput(f"{named} says what replaces a record of yours: in the public namespace, sign the request.")
-    if validity.supersedes is not None:
+    if validity.supersedes is not None and checked.superseded_by is None:
         there = await service.store.get(space.key, validity.supersedes)
         if there is None or not succession.may_succeed(space.key, caller.signer, there.owner):
             raise InvalidInput(
