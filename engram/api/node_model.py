@@ -55,6 +55,7 @@ Key: TypeAlias = Annotated[
 ]
 Supersedes: TypeAlias = Annotated[str, doc("The CID of one more record that it supersedes.")]
 ExpiresAt: TypeAlias = Annotated[float, doc("Unix seconds from which on searches do not find it.")]
+SupersededBy: TypeAlias = Annotated[str, doc("Of a record from an export: the CID of what had superseded it there.")]
 
 
 def known(value: Maybe[T]) -> T | None:
@@ -102,6 +103,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     key: Maybe[Key] = UNSET
     supersedes: Maybe[Supersedes] = UNSET
     expires_at: Maybe[ExpiresAt] = UNSET
+    superseded_by: Maybe[SupersededBy] = UNSET
 
 
 class Ingest(Named, frozen=True, kw_only=True):
@@ -115,6 +117,7 @@ class Ingest(Named, frozen=True, kw_only=True):
     key: Maybe[Key] = UNSET
     supersedes: Maybe[Supersedes] = UNSET
     expires_at: Maybe[ExpiresAt] = UNSET
+    superseded_by: Maybe[SupersededBy] = UNSET
     receipt: Annotated[bool, doc("true: the answer has a signed receipt.")] = False
 
 

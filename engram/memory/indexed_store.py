@@ -20,7 +20,7 @@ import trio
 from engram.durable.driver import sqlite3
 from engram.memory.errors import IndexRestarting, IndexUnavailable, TruthUnavailable
 from engram.memory.filters import Filter
-from engram.memory.index.protocol import Index, Match
+from engram.memory.index.protocol import Index, Match, Nearest
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Hit, Record
 from engram.memory.search import ranking
 from engram.memory.store import record_sql
@@ -29,6 +29,7 @@ from engram.memory.store.record_db import Truth
 
 _LARGEST_BATCH = 64
 _LARGEST_REPLAY = 256
+_SCANNED_AT_ONCE = 1_024
 _QUEUE = 4_096
 _SEARCH_WITHIN_S = 5.0
 _APPLY_WITHIN_S = 10.0
@@ -118,35 +119,33 @@ class IndexedStore:
     async def query(self, namespace: str, vector: bytes, limit: int, conditions: Filter) -> list[Hit]:
         """Return the nearest records of the namespace.
 
-        When the index returns records that are gone, not current or outside a range, it is asked for more.
+        When the index returns records that are gone, not current or outside a range, it is asked for more, and where
+        thousands of the nearest are such, all records are compared.
         """
         give_up_at, looked_at = trio.current_time() + _SEARCH_WITHIN_S, limit
         while True:
             found = await self._search(namespace, vector, looked_at, conditions, give_up_at)
-            hits = await self._joined(namespace, found, conditions, give_up_at)
-            if len(hits) >= limit or len(found) < looked_at or looked_at > _QUEUE:
-                break
+            hits = await self._joined(namespace, found.matches, conditions, give_up_at)
+            if len(hits) >= limit or (len(found.matches) < looked_at and not found.is_cut):
+                return hits[:limit]
+            if found.is_cut or looked_at > _QUEUE:
+                return await self._scanned(namespace, vector, limit, conditions)
             looked_at *= 2
-        if len(hits) < limit and conditions.has_ranges and self._holds_more_than(namespace, _QUEUE):
-            return await self._scanned(namespace, vector, limit, conditions)
-        return hits[:limit]
-
-    def _holds_more_than(self, namespace: str, number: int) -> bool:
-        return (self._counts.public if namespace == PUBLIC else self._counts.private) > number
 
     async def _scanned(self, namespace: str, vector: bytes, limit: int, conditions: Filter) -> list[Hit]:
-        """Return the nearest of all records that meet a filter: an index knows no ranges, and few were near."""
+        """Return the nearest of all records that meet the conditions. Raises TruthUnavailable."""
         now = self._truth.now()
 
         def scan(connection: sqlite3.Connection) -> list[Hit]:
-            best: list[tuple[float, Record]] = []
+            best: list[tuple[float, int]] = []
             after = 0
-            while page := record_sql.page(connection, namespace, conditions, _LARGEST_REPLAY, after=after, now=now):
-                scores = ranking.cosines(vector, [record.embedding for record in page])
-                found = [*best, *zip(scores, page, strict=True)]
-                best = heapq.nlargest(limit, found, key=lambda each: each[0])
-                after = page[-1].id
-            return [Hit(record.excerpt(), score) for score, record in best]
+            while page := record_sql.vectors(connection, namespace, conditions, _SCANNED_AT_ONCE, after, now):
+                scores = ranking.cosines(vector, [embedding for _, embedding in page])
+                found = [*best, *((score, -number) for score, (number, _) in zip(scores, page, strict=True))]
+                best = heapq.nlargest(limit, found)
+                after = page[-1][0]
+            there = record_sql.by_ids(connection, namespace, [-number for _, number in best])
+            return [Hit(there[-number], score) for score, number in best]
 
         return await self._truth.read(scan, budget_s=_SEARCH_WITHIN_S)
 
@@ -183,7 +182,7 @@ class IndexedStore:
 
     async def _search(
         self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
-    ) -> list[Match]:
+    ) -> Nearest:
         """Search the index; when it dies meanwhile, search its successor."""
         while True:
             usable = self._usable

@@ -39,6 +39,8 @@ class Entry(msgspec.Struct, frozen=True):
     validity: Validity = ALWAYS
     made_here: bool | None = None
     """Whether this node made the vector from the text; None: not known."""
+    superseded_by: str | None = None
+    """The CID of the record that had superseded it where it comes from; then it supersedes nothing itself."""
 
 
 class Record(msgspec.Struct, frozen=True):

@@ -57,6 +57,8 @@ class IngestInput(msgspec.Struct, frozen=True):
     metadata: dict[str, str]
     model_version: str
     validity: Validity = ALWAYS
+    superseded_by: str | None = None
+    """The CID of what had superseded it where it comes from."""
 
 
 class QueryInput(msgspec.Struct, frozen=True):
@@ -90,7 +92,8 @@ def check_ingest(body: Mapping[str, object], limits: RecordLimits) -> IngestInpu
         raise InvalidInput("Nothing to store: send 'text' or 'raw_embedding'.")
     metadata = normalise_metadata(_mapping(body, "metadata"), limits.max_metadata_bytes)
     checked = check_text(text, limits.max_text_chars) if text else None
-    return IngestInput(checked, vector, metadata, model_version, check_validity(body))
+    validity, superseded_by = check_validity(body), _cid(body, "superseded_by")
+    return IngestInput(checked, vector, metadata, model_version, validity, superseded_by)
 
 
 def check_validity(body: Mapping[str, object]) -> Validity:
@@ -99,10 +102,7 @@ def check_validity(body: Mapping[str, object]) -> Validity:
     key = _text(body, "key") or None
     if key is not None:
         check_key(key)
-    supersedes = _text(body, "supersedes") or None
-    if supersedes is not None and not is_cid(supersedes):
-        raise InvalidInput(f"supersedes must be the CID of a record, v1:: and 64 hex digits, not {supersedes[:80]!r}.")
-    return Validity(key, supersedes, _expiry(body))
+    return Validity(key, _cid(body, "supersedes"), _expiry(body))
 
 
 def check_key(key: str) -> str:
@@ -237,6 +237,13 @@ def _text(body: Mapping[str, object], field: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"{field} must be a string.")
     return value
+
+
+def _cid(body: Mapping[str, object], field: str) -> str | None:
+    cid = _text(body, field) or None
+    if cid is not None and not is_cid(cid):
+        raise InvalidInput(f"{field} must be the CID of a record, v1:: and 64 hex digits, not {cid[:80]!r}.")
+    return cid
 
 
 def _numbers(body: Mapping[str, object], field: str, dimension: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Mapping
 from typing import Any, final
@@ -19,7 +20,7 @@ from engram.memory import rules
 from engram.memory.embed import noise
 from engram.memory.embed.protocol import Embedder
 from engram.memory.errors import IndexUnavailable
-from engram.memory.model import PUBLIC
+from engram.memory.model import PUBLIC, Record
 from engram.memory.proof.commitment import Commitment
 from engram.memory.proof.soundness import Soundness
 from engram.memory.search.searcher import Searcher
@@ -158,15 +159,15 @@ class Service:
         """Return whether long texts of this namespace get windows."""
         return self._windows is not None and (not space.is_private or self.noise is None)
 
-    async def windows_reached(self) -> bool:
-        """Return whether what was stored is found by its windows, waiting for that where the settings say so."""
-        if self._windows is None or not self._waits_for_windows:
-            return False
-        try:
-            await self._windows.reached(_WINDOWS_WITHIN_S)
-        except IndexUnavailable:
-            return False
-        return True
+    async def wait_for_windows(self) -> None:
+        """Wait until what was stored is found by its windows, where the settings say so; 20 s at most."""
+        if self._windows is not None and self._waits_for_windows:
+            with contextlib.suppress(IndexUnavailable):
+                await self._windows.reached(_WINDOWS_WITHIN_S)
+
+    def has_windows_of(self, record: Record | None) -> bool:
+        """Return whether a record is found by its windows, if it has any."""
+        return self._windows is not None and record is not None and self._windows.has(record.sequence)
 
     def trust_tier(self, space: Space) -> str:
         """Return the trust tier of a namespace, from the current stake of the hotkey that attested it."""

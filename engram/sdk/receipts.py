@@ -45,6 +45,8 @@ def checked(
 ) -> CheckedReceipt:
     """Return a receipt of the node with that hotkey about that deed, at that time (unix seconds).
 
+    Without a `key` that of the record is not checked: it may have one from before, or that of what it supersedes.
+
     Raises Impostor when it does not hold, NodeRefused (with the `cid`) when the node gave none: the deed is done.
     """
     found = known(given)
@@ -55,7 +57,7 @@ def checked(
         namespace=namespace,
         cid=cid,
         owner=owner,
-        key=key,
+        key_digest=receipts.key_digest(key) or receipts.digest_in(found.signed, deed, namespace, cid, owner),
         searchable=found.searchable,
         root_hex=found.root_hex,
         count=found.count,

@@ -40,7 +40,7 @@ BATCH_BYTES: Final = 4 * 1024**2
 TRIES: Final = 6
 LONGEST_PAUSE_S: Final = 30.0
 MOST_NAMED: Final = 20
-_TAKEN: Final = ("text", "metadata", "model_version", "key", "supersedes", "expires_at")
+_TAKEN: Final = ("text", "metadata", "model_version", "key", "supersedes", "expires_at", "superseded_by")
 
 
 class RestoredMemory(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +205,15 @@ class _Restoring:
         if not self._waiting:
             return
         records, self._waiting, self._size = self._waiting, [], 0
+        refused = self._send(records)
+        # what it supersedes was deleted before the export, or refused
+        freed = [record for record, _ in refused if record.get("supersedes") is not None]
+        again = self._send([record | {"supersedes": None} for record in freed]) if freed else []
+        for record, why in [*((each, why) for each, why in refused if each.get("supersedes") is None), *again]:
+            self._fail(f"record {record['cid']}: {why}")
+
+    def _send(self, records: list[dict[str, object]]) -> list[tuple[dict[str, object], str]]:
+        """Send records of one namespace; return those that were not stored, and why."""
         calls = self._calls_of(str(records[0]["namespace"]))
         items: list[JsonObject] = [item_of(each) for each in records]
         answered = self._patiently(
@@ -212,12 +221,14 @@ class _Restoring:
         )
         if len(answered.results) != len(records):
             raise MalformedAnswer(f"the node gave {len(answered.results)} results for {len(records)} records")
+        refused: list[tuple[dict[str, object], str]] = []
         for record, result in zip(records, answered.results, strict=True):
             if result.cid == record["cid"]:
                 self._counts["record"] += 1
             else:
                 why = result.error if result.cid is None else f"it is stored as {result.cid}"
-                self._fail(f"record {record['cid']}: {why or 'the node did not say why'}")
+                refused.append((record, why or "the node did not say why"))
+        return refused
 
     def _converse(self, conversation: dict[str, object]) -> None:
         user, name = str(conversation["user_id"]), str(conversation["conv_id"])

@@ -71,8 +71,8 @@ _SHOWN = {
 _SIGNED = "signs a receipt for who asks for one"
 _VALIDITY = ("key", "supersedes", "expires_at")
 NODE_DELIBERATE = {
-    **{f"{_ITEMS}/{field}": _VALID for field in _VALIDITY},
-    **{f"//IngestSynapse/post/{_SENT}/{field}": _VALID for field in _VALIDITY},
+    **{f"{_ITEMS}/{field}": _VALID for field in (*_VALIDITY, "superseded_by")},
+    **{f"//IngestSynapse/post/{_SENT}/{field}": _VALID for field in (*_VALIDITY, "superseded_by")},
     **{
         f"{where}/{field}": f"{what} {_VALID}"
         for where, what in _SHOWN.items()

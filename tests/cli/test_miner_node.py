@@ -67,7 +67,7 @@ def test_facts_that_changed_are_taken_along_as_they_are(running: NodeProcess, he
     assert run("miner", "ingest", "g.jsonl", *signing).code == 0
     assert run("miner", "export", str(here / "node" / "data"), "out.jsonl").code == 0
     exported = [json.loads(line) for line in (here / "out.jsonl").read_text().splitlines()]
-    assert [each.get("key") for each in exported] == ["home", "home", None, None]
+    assert [each.get("key") for each in exported] == ["home", "home", None, "home"]
     assert exported[1]["superseded_by"] == exported[3]["cid"]
     elsewhere = (*signing[:-1], "elsewhere")
     assert run("miner", "ingest", "out.jsonl", *elsewhere).code == 0
@@ -136,6 +136,20 @@ def test_with_a_clock_that_is_wrong_each_line_is_told_to_be_nobodys(
     ran = run("miner", "ingest", "f.jsonl", "--to", url(running), "--json", "--key", "controller")
     assert (ran.code, json.loads(ran.out)["not_owned"]) == (1, 1)
     assert "belongs to nobody (signature_before_start)" in ran.err or "belongs to nobody (signature_stale)" in ran.err
+
+
+def test_an_exported_record_whose_predecessor_was_deleted_is_ingested(
+    running: NodeProcess, here: Path, run: Run
+) -> None:
+    gone = "v1::" + "0" * 64
+    exported = {"kind": "record", "text": "the new plan", "supersedes": gone, "namespace": "plans"}
+    (here / "f.jsonl").write_text(json.dumps(exported) + "\n")
+    ran = run("miner", "ingest", "f.jsonl", "--to", url(running), "--json", "--key", "controller")
+    assert (ran.code, json.loads(ran.out)["stored"]) == (0, 1)
+    (here / "f.jsonl").write_text(json.dumps({name: exported[name] for name in exported if name != "kind"}) + "\n")
+    ran = run("miner", "ingest", "f.jsonl", "--to", url(running), "--key", "controller")
+    assert ran.code == 1
+    assert "no record of yours" in ran.err
 
 
 def test_an_interrupted_ingest_goes_on_where_it_was(

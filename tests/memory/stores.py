@@ -12,7 +12,7 @@ from engram.clock import SeededIds, SystemClock
 from engram.memory import cid
 from engram.memory.filters import Filter
 from engram.memory.index.edge_index import EdgeIndex
-from engram.memory.index.protocol import Index, Match
+from engram.memory.index.protocol import Index, Match, Nearest
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.model import PUBLIC, Change, Entry, Excerpt, Record, Upserted
 from engram.memory.rules import unpack_vector
@@ -71,16 +71,14 @@ class ExactIndex:
         await trio.lowlevel.checkpoint()
         return len(self.vectors)
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
-    ) -> list[Match]:
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float) -> Nearest:
         await trio.lowlevel.checkpoint()
         scored = [
             Match(number, cosine(vector, there.embedding))
             for number, there in self.vectors.items()
             if there.namespace == namespace and conditions.holds(there.metadata)
         ]
-        return sorted(scored, key=lambda hit: -hit.score)[:limit]
+        return Nearest(sorted(scored, key=lambda hit: -hit.score)[:limit])
 
 
 def excerpt(record: Record) -> Excerpt:

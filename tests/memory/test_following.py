@@ -17,7 +17,7 @@ from engram.memory.errors import IndexUnavailable, TruthUnavailable
 from engram.memory.filters import EVERYTHING, Filter
 from engram.memory.index import edge_index
 from engram.memory.index.edge_index import EdgeIndex
-from engram.memory.index.protocol import Match
+from engram.memory.index.protocol import Nearest
 from engram.memory.model import PUBLIC, Change, Upserted
 from engram.memory.store import record_db
 from tests.descriptors import open_descriptors
@@ -35,9 +35,7 @@ class SlowIndex(ExactIndex):
         await self.open.wait()
         return await super().apply(changes, sequence)
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
-    ) -> list[Match]:
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float) -> Nearest:
         with trio.move_on_at(give_up_at):
             await self.open.wait()
             return await super().search(namespace, vector, limit, conditions, give_up_at)

@@ -54,10 +54,10 @@ async def test_two_truths_share_a_server_and_see_nothing_of_each_other(tmp_path:
         await nursery.start(_serve, one)
         await nursery.start(_serve, other)
         await one.apply([Upserted(1, 7, PUBLIC, vector(1), {})], 1)
-        (found,) = await one.search(PUBLIC, vector(1), 5, EVERYTHING, math.inf)
+        (found,) = (await one.search(PUBLIC, vector(1), 5, EVERYTHING, math.inf)).matches
         assert found.id == 7
         assert found.score == pytest.approx(1.0)
-        assert await other.search(PUBLIC, vector(1), 5, EVERYTHING, math.inf) == []
+        assert (await other.search(PUBLIC, vector(1), 5, EVERYTHING, math.inf)).matches == []
         nursery.cancel_scope.cancel()
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -19,10 +20,10 @@ import trio.testing
 from engram.durable.driver import sqlite3
 from engram.memory import filters
 from engram.memory.errors import IndexUnavailable
-from engram.memory.filters import EVERYTHING
+from engram.memory.filters import EVERYTHING, Filter
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.qdrant_index import QdrantIndex
-from engram.memory.model import PUBLIC, Counts, Upserted
+from engram.memory.model import ALWAYS, PUBLIC, Counts, Entry, Upserted, Validity
 from engram.memory.store.record_db import Truth
 from tests.fakes.qdrant_server import QdrantDouble
 from tests.memory.stores import (
@@ -405,10 +406,30 @@ async def test_a_worker_that_joins_finds_nothing_that_the_truth_has_not(tmp_path
         kept, gone, public = [await both.store.put(entry(vector(1, number))) for number in range(3)]
         with contextlib.closing(sqlite3.connect(tmp_path / "truth.db", isolation_level=None)) as behind_its_back:
             behind_its_back.execute("DELETE FROM records WHERE id = ?", (gone.id,))
-        assert {match.id for match in await both.index.search(PUBLIC, vector(1), 9, EVERYTHING, math.inf)} == {
-            kept.id,
-            public.id,
-        }
+        found = await both.index.search(PUBLIC, vector(1), 9, EVERYTHING, math.inf)
+        assert {match.id for match in found.matches} == {kept.id, public.id}
         strayed = Upserted(9, public.id, "mine", public.embedding, {})
         await both.index.apply([strayed], 9)
-        assert await both.index.search("mine", vector(1), 9, EVERYTHING, math.inf) == []
+        assert (await both.index.search("mine", vector(1), 9, EVERYTHING, math.inf)).matches == []
+
+
+@pytest.mark.parametrize("reads_records", [True, False])
+async def test_what_is_current_is_found_behind_thousands_of_nearer_records_that_have_expired(
+    tmp_path: Path, reads_records: bool
+) -> None:
+    """The index looks no further than its bound; then the records that are current are compared one by one."""
+    versions, over = (10_300 if reads_records else 5_200), Validity(expires_at=1.0)
+
+    def made(embedding: bytes, number: int, validity: Validity = ALWAYS) -> Entry:
+        return msgspec.structs.replace(entry(embedding, "mine", f"{number}", n=str(number)), validity=validity)
+
+    entries = [made(vector(1, number * 1e-6), number, over) for number in range(versions)]
+    entries += [made(vector(1, 0.3), versions), made(vector(1, 0.4), versions + 1)]
+    async with opened(tmp_path, (lambda truth: joining(tmp_path, truth)) if reads_records else None) as it:
+        for start in range(0, len(entries), 2_000):
+            await it.store.put_all(entries[start : start + 2_000])
+        hits = await it.store.query("mine", vector(1), 10, Filter(current=True))
+        assert [hit.record.text for hit in hits] == [str(versions), str(versions + 1)]
+        assert [hit.score for hit in hits] == pytest.approx([cosine(vector(1), vector(1, n)) for n in (0.3, 0.4)])
+        one = await it.store.query("mine", vector(1), 10, filters.parse({"n": str(versions + 1)}))
+        assert [hit.record.text for hit in one] == [str(versions + 1)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from engram.durable.driver import sqlite3
@@ -117,8 +118,54 @@ def test_only_its_owner_gives_a_public_record_another_validity(
 def test_one_of_expired_validity_is_replaced_by_the_same_one() -> None:
     there = Record(1, "mine", "", b"", None, {}, "v1", ANNA, 1.0, 1, Validity(expires_at=5.0))
     again = made(1, validity=Validity(expires_at=5.0))
-    assert not succession.is_replaced(there, again, 4.0)
-    assert succession.is_replaced(there, again, 5.0)
+    assert succession.replacement(there, again, 4.0) is None
+    assert succession.replacement(there, again, 5.0) is not None
+
+
+@pytest.mark.parametrize("validity", [HOME, Validity(supersedes="v1::" + "0" * 64), Validity("work", expires_at=9.0)])
+def test_another_text_of_the_same_cid_never_takes_the_place_of_the_one_that_is_there(
+    truth: sqlite3.Connection, validity: Validity
+) -> None:
+    first = put(truth, made(1, validity=HOME))
+    again = put(truth, msgspec.structs.replace(made(1, validity=validity), text="text 1 with another end"))
+    assert again == first
+    assert current(truth) == ["text 1"]
+
+
+def test_storing_a_vector_again_without_its_text_keeps_the_text(truth: sqlite3.Connection) -> None:
+    put(truth, msgspec.structs.replace(made(1), made_here=True))
+    again = put(truth, msgspec.structs.replace(made(1, validity=HOME), text=None, made_here=False))
+    assert (again.text, again.made_here, again.validity) == ("text 1", True, HOME)
+    put(truth, msgspec.structs.replace(made(2), text=None))
+    assert put(truth, made(2, validity=HOME)).text == "text 2"
+
+
+@pytest.mark.parametrize(
+    ("namespace", "first", "then", "lasts"),
+    [
+        ("mine", ANNA, BERT, True),
+        (PUBLIC, ANNA, ANNA, True),
+        (PUBLIC, ANNA, BERT, False),
+        (PUBLIC, ANNA, None, False),
+        (PUBLIC, None, BERT, True),
+        (PUBLIC, None, None, True),
+    ],
+)
+def test_storing_again_without_an_expiry_ends_it(
+    truth: sqlite3.Connection, namespace: str, first: bytes | None, then: bytes | None, lasts: bool
+) -> None:
+    put(truth, made(1, namespace, first, Validity("weather", expires_at=5.0)))
+    again = put(truth, made(1, namespace, then), now=6.0)
+    assert current(truth, namespace, now=7.0) == (["text 1"] if lasts else [])
+    assert again.validity == Validity("weather", expires_at=None if lasts else 5.0)
+    assert again.owner == (then if namespace == "mine" else first)
+
+
+def test_storing_again_what_was_superseded_leaves_it_superseded(truth: sqlite3.Connection) -> None:
+    first = put(truth, made(1, validity=Validity("weather", expires_at=50.0)))
+    put(truth, made(2, validity=Validity("weather")))
+    assert put(truth, made(1), now=60.0).id == first.id
+    assert current(truth, now=61.0) == ["text 2"]
 
 
 def test_the_lookup_of_a_key_uses_its_index(truth: sqlite3.Connection) -> None:

@@ -16,6 +16,7 @@ from engram.miner.service import Service
 from engram.miner.signer import Signer
 from engram.sdk import receipts
 from engram.sdk.errors import Impostor, NodeRefused
+from tests.memory.search.searchers import READ, ShortSighted
 from tests.miner import endpoints as answers
 from tests.miner.nodes import CONTROLLER, NODE, STRANGER, encoded, serving, signed
 
@@ -75,6 +76,61 @@ async def test_without_asking_for_one_the_answer_is_what_it_was(service: Service
     refused = await answers.ingest(service, encoded({"text": "x", "receipt": "yes"}))
     assert (refused.status, refused.body["error"]) == (400, "receipt must be true or false.")
     assert "receipt" not in await stored(service, text=" "), "nothing is stored, so there is no receipt of it"
+
+
+async def test_a_receipt_says_what_the_record_is_not_what_was_asked_for(service: Service) -> None:
+    await stored(service, STRANGER)
+    answer = await stored(service, key="mine")
+    assert answer["owner_reason"] == "stored_first_by_other"
+    check(answer, owner=STRANGER.ss58)
+    with pytest.raises(Impostor):
+        check(answer, owner=STRANGER.ss58, key="mine")
+
+
+async def test_a_receipt_has_the_key_that_the_record_had_before(service: Service) -> None:
+    first = await stored(service, key="fact", namespace="me")
+    again = await stored(service, namespace="me")
+    newer = await stored(service, text="otters, once more", supersedes=first["cid"], namespace="me")
+    for answer in (first, again, newer):
+        check(answer, name="me", key="fact")
+        check(answer, name="me")
+
+
+async def test_no_receipt_says_searchable_of_what_no_search_finds(service: Service) -> None:
+    await stored(service, text="home is Paris", key="home", namespace="me")
+    await stored(service, text="home is Rome", key="home", namespace="me")
+    superseded = await stored(service, text="home is Paris", namespace="me")
+    assert not check(superseded, name="me").searchable
+    expired = await stored(service, text="rain", expires_at=CLOCK.now() - 5, namespace="me")
+    assert not check(expired, name="me").searchable
+    again = await stored(service, text="rain", namespace="me")
+    assert check(again, name="me").searchable
+
+
+async def test_no_receipt_says_searchable_of_a_text_that_is_not_found_whole(tmp_path: Path) -> None:
+    slow = ShortSighted()
+    async with serving(tmp_path, clock=CLOCK, tenants="anyone", embedder=slow) as service:
+        slow.fails = True
+        behind = await stored(service, text="head".ljust(READ) + "x" * 200)
+        assert not check(behind).searchable
+        not_kept = await stored(service, text="head".ljust(READ) + "y")
+        assert not_kept["text_kept"] is False
+        assert not check(not_kept).searchable
+
+
+async def test_a_batch_that_asks_for_receipts_is_refused(service: Service) -> None:
+    cid = (await stored(service, receipt=False))["cid"]
+    body = signed(CONTROLLER, "IngestBatch", {"items": [{"text": "a"}], "receipt": True}, _stamp())
+    refused = await answers.ingest_batch(service, body)
+    assert (refused.status, refused.body["error"].split(":")[0]) == (400, "A batch gives no receipts")
+    body = signed(CONTROLLER, "DeleteBatch", {"cids": [cid], "receipt": True}, _stamp())
+    assert (await answers.delete_batch(service, body)).status == 400
+    items = [{"text": "a", "receipt": True}, {"text": "b", "receipt": False}]
+    answer = await answers.ingest_batch(service, signed(CONTROLLER, "IngestBatch", {"items": items}, _stamp()))
+    of_a, of_b = answer.body["results"]
+    assert of_a["error"].startswith("A batch gives no receipts")
+    assert of_b["cid"]
+    assert service.store.count().public == 2
 
 
 async def test_a_receipt_says_whose_it_is(service: Service) -> None:

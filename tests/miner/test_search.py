@@ -1,17 +1,24 @@
 """A node's searches with a mode, and facts that change, through its endpoints."""
 
-from collections.abc import AsyncIterator
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from engram.cli.miner.ingest import read_line
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair
+from engram.hotkeys.python_json import JsonObject
+from engram.memory.embed.hash_embedder import hash_vector
 from engram.memory.padding import SIZES
 from engram.miner.service import Service
+from engram.sdk import restoring
 from tests.memory.search.searchers import READ, ShortSighted
+from tests.memory.stores import DIMENSION
 from tests.miner import endpoints as answers
 from tests.miner.nodes import CONTROLLER, STRANGER, encoded, node, serving, signed
 
@@ -112,13 +119,44 @@ async def test_a_newer_fact_takes_the_place_of_the_older_one(service: Service) -
     }
     listed = await answers.listing(service, signed(CONTROLLER, "list", {"namespace": "me", "key": "home"}))
     records: Any = listed.body["records"]
-    assert [(each["cid"], each["key"]) for each in records] == [(paris["cid"], "home"), (rome["cid"], "home")]
+    assert [each["cid"] for each in records] == [paris["cid"], rome["cid"], oslo["cid"]]
+    assert {each["key"] for each in records} == {"home"}
     again = await ingest(service, text="home is Paris", namespace="me")
     assert again["superseded_by"] == rome["cid"]
     again = await ingest(service, text="home is Paris", key="home", namespace="me")
     assert again["cid"] == paris["cid"]
     assert "superseded_by" not in again
-    assert {hit["text"] for hit in await find(service, "home", namespace="me")} == {"home is Paris", "home is Oslo"}
+    assert [hit["text"] for hit in await find(service, "home", namespace="me")] == ["home is Paris"]
+
+
+@pytest.mark.parametrize("again", ["key", "supersedes"])
+async def test_a_version_that_differs_behind_the_vectors_reach_is_refused_and_loses_nothing(
+    service: Service, again: str
+) -> None:
+    head = "the same beginning of a document".ljust(READ)
+    first = await ingest(service, text=head + " an old end about foxes", key="doc", namespace="me")
+    newer: dict[str, Any] = {"text": head + " a new end about wolves", again: "doc" if again == "key" else first["cid"]}
+    refused = await ingest(service, namespace="me", receipt=True, **newer)
+    assert (refused["cid"], refused["code"]) == (None, "other_text")
+    assert "send a metadata field that tells the versions apart" in refused["error"]
+    assert not refused.keys() & {"receipt", "tokens", "tokens_searchable"}
+    [listed] = await batch(service, [newer], namespace="me")
+    assert (listed["cid"], listed["code"]) == (None, "other_text")
+    assert [hit["text"] for hit in await find(service, "foxes", namespace="me", mode="words")] == [
+        head + " an old end about foxes"
+    ]
+    stored = await ingest(service, namespace="me", metadata={"version": 2}, **newer)
+    assert stored["tokens_searchable"] == len(newer["text"])
+    assert [hit["text"] for hit in await find(service, "end", namespace="me", mode="words")] == [newer["text"]]
+    assert len(await find(service, "end", namespace="me", mode="words", history=True)) == 2
+
+
+async def test_nothing_is_told_of_a_text_that_is_not_kept(service: Service) -> None:
+    head = "the same beginning of a document".ljust(READ)
+    await ingest(service, text=head + " an old end", namespace="me")
+    other = await ingest(service, text=head + " another end that is longer", namespace="me")
+    assert other["text_kept"] is False
+    assert not other.keys() & {"truncated", "tokens", "tokens_searchable"}
 
 
 async def test_what_has_expired_is_not_found(tmp_path: Path) -> None:
@@ -143,7 +181,7 @@ async def test_only_ones_own_record_is_superseded(service: Service, more: dict[s
     assert kept["cid"]
 
 
-@pytest.mark.parametrize("field", [{"key": "home"}, {"supersedes": NOBODYS}])
+@pytest.mark.parametrize("field", [{"key": "home"}, {"supersedes": NOBODYS}, {"superseded_by": NOBODYS}])
 async def test_an_unsigned_public_record_supersedes_nothing(service: Service, field: dict[str, str]) -> None:
     refused = await ingest(service, None, text="x", **field)
     assert f"{next(iter(field))} says what replaces a record of yours" in refused["error"]
@@ -159,6 +197,36 @@ async def test_roots_are_those_of_all_records_whatever_is_current(service: Servi
     assert len(service.commitment) == 3
     root = await answers.commitment(service)
     assert root.body["count"] == 3
+
+
+def ingested(record: dict[str, Any]) -> JsonObject:
+    """Return an exported record as `engram miner ingest` sends it."""
+    line = read_line(json.dumps(record).encode(), 1, "there")
+    assert line is not None
+    return line.item
+
+
+@pytest.mark.parametrize("item_of", [restoring.item_of, ingested])
+async def test_a_record_whose_successor_was_deleted_stays_superseded_where_it_is_moved(
+    service: Service, item_of: Callable[[dict[str, Any]], JsonObject]
+) -> None:
+    paris = await ingest(service, text="home is Paris", key="home", namespace="me")
+    rome = await ingest(service, text="home is Rome", key="home", namespace="me")
+    fields = {"cid": rome["cid"], "namespace": "me"}
+    assert (await answers.delete(service, rome["cid"], signed(CONTROLLER, "DeleteSynapse", fields))).status == 200
+    listed = await answers.listing(service, signed(CONTROLLER, "list", {"namespace": "me"}))
+    [record] = listed.body["records"]
+    assert record["superseded_by"] == rome["cid"]
+    vector = base64.b64encode(hash_vector("home is Paris", DIMENSION)).decode()
+    item = item_of({**record, "kind": "record", "embedding_b64": vector})
+    for _ in range(2):
+        [stored] = await batch(service, [dict(item)], namespace="there")
+        assert (stored["cid"], stored["superseded_by"]) == (paris["cid"], rome["cid"])
+        assert await find(service, "home", namespace="there") == []
+    oslo = await ingest(service, text="home is Oslo", key="home", namespace="other")
+    await batch(service, [dict(item)], namespace="other")
+    [current] = await find(service, "home", namespace="other")
+    assert current["cid"] == oslo["cid"], "what was superseded where it comes from supersedes nothing"
 
 
 async def test_answers_of_all_modes_are_padded(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def fill(url: str) -> None:
     with NodeClient(url, CONTROLLER, namespace="vault") as mine:
         mine.ingest("home is Paris", key="home")
         mine.ingest("home is Rome", key="home")
+        mine.ingest("work is in Lyon", key="work")
+        mine.delete(mine.ingest("work is in Nice", key="work"))
         mine.ingest_batch([(f"text {number}", {"n": number}) for number in range(70)])
         mine.ingest("over by now", expires_at=1_700_000_000.0)
         mine.put_share(Share(1, b"x"), 2, 3)
@@ -190,9 +192,31 @@ async def test_what_the_node_has_learned_since_is_not_overtaken_by_what_was_kept
             await sold.serves(url_of(other), "second")
             await trio.to_thread.run_sync(move, url_of(other))
             restored = await sold.using(restore)
-            assert (restored.overtaken, restored.records) == (2, 73)
+            assert (restored.overtaken, restored.records) == (2, 74)
             assert await trio.to_thread.run_sync(home, url_of(other)) == ["home is Berlin"]
             assert await sold.memory() == "restored"
+
+
+async def test_what_supersedes_something_that_was_deleted_is_restored(lasting: NodeProcess, tmp_path: Path) -> None:
+    def plan(url: str) -> None:
+        with NodeClient(url, CONTROLLER, namespace="plans") as mine:
+            first = mine.ingest("the old plan")
+            mine.update(first, "the new plan")
+            mine.delete(first)
+
+    def plans(url: str) -> list[str]:
+        with NodeClient(url, CONTROLLER, namespace="plans") as mine:
+            return [hit.text for hit in mine.query("plan")]
+
+    async with running_gateway() as gateway:
+        sold, file, url = await sell(gateway), tmp_path / "kept.jsonl", url_of(lasting)
+        await sold.serves(url, "first")
+        await trio.to_thread.run_sync(plan, url)
+        assert await sold.step(file) is GuardStep.EXPORT
+        with a_node(tmp_path / "other") as other:
+            await sold.serves(url_of(other), "second")
+            assert await sold.step(file) is GuardStep.RESTORE
+            assert await trio.to_thread.run_sync(plans, url_of(other)) == ["the new plan"]
 
 
 async def test_an_export_during_which_the_node_was_exchanged_is_not_kept(lasting: NodeProcess, tmp_path: Path) -> None:

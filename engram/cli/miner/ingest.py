@@ -35,7 +35,7 @@ _MOST_LISTED: Final = 20
 _PUBLIC: Final = "__public__"
 _UNDERSTOOD: Final = frozenset({"namespace", "is_public", "owner", "timestamp", "timestamp_ms"})
 """The fields of authority that a line may have: its namespace, and the facts that exports add to a record."""
-_TAKEN: Final = ("text", "model_version", "raw_embedding_b64", "key", "supersedes", "expires_at")
+_TAKEN: Final = ("text", "model_version", "raw_embedding_b64", "key", "supersedes", "expires_at", "superseded_by")
 _VECTORS: Final = ("raw_embedding", "embedding", "vector")
 
 
@@ -47,6 +47,7 @@ class Line(msgspec.Struct, frozen=True):
     namespace: str | None
     cid: str | None
     """The CID that the line gives, if any; the stored record must have it."""
+    is_exported: bool = False
 
 
 class Bookmark(msgspec.Struct, frozen=True):
@@ -190,8 +191,11 @@ class Work:
         results = checked(_patiently(self._transport, "POST", api.INGEST_BATCH.path, body), model.IngestedBatch).results
         if len(results) != len(lines):
             raise CommandFailed(f"the node gave {len(results)} results for {len(lines)} lines")
+        freed: list[Line] = []
         for line, result in zip(lines, results, strict=True):
-            if result.cid is not None and not keeps_text(result):
+            if result.cid is None and line.is_exported and "supersedes" in line.item:
+                freed.append(_without_predecessor(line))
+            elif result.cid is not None and not keeps_text(result):
                 self._refuse(line.number, f"{result.cid} exists with another text for the same vector and metadata")
             elif result.cid is not None:
                 self._stored += 1
@@ -203,6 +207,8 @@ class Work:
                 raise CommandFailed(f"line {line.number}: {result.error} Run it again to resume")
             else:
                 self._refuse(line.number, result.error or "the node did not say why")
+        if freed:  # what they supersede was deleted before the export
+            self._send(freed)
 
     def _note_owner(self, number: int, result: model.Result) -> None:
         self._not_owned += 1
@@ -283,7 +289,11 @@ def read_line(raw: bytes, number: int, namespace: str | None) -> Line | None:
     where = namespace or (named if named not in (None, "", _PUBLIC) else None)
     if where is None and fields.get("is_public", True) is not True:
         raise LineRefused("it is not public, and names no namespace")
-    return Line(number, item, where, cid if isinstance(cid, str) else None)
+    return Line(number, item, where, cid if isinstance(cid, str) else None, fields.get("kind") == "record")
+
+
+def _without_predecessor(line: Line) -> Line:
+    return msgspec.structs.replace(line, item={name: line.item[name] for name in line.item if name != "supersedes"})
 
 
 def _object(raw: bytes) -> JsonObject:

@@ -40,7 +40,7 @@ from engram.memory.index.edge_wire import (
     wire,
 )
 from engram.memory.index.pipes import Inlet, Outlet
-from engram.memory.index.protocol import Match
+from engram.memory.index.protocol import Nearest
 from engram.memory.model import PUBLIC, Change
 
 GRAPH_FROM = 10_000
@@ -116,9 +116,7 @@ class EdgeIndex:
         reply = await self._ask(lambda number: Apply(number, sequence, frames))
         return reply.flushed if isinstance(reply, WorkDone) else 0
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
-    ) -> list[Match]:
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float) -> Nearest:
         """Return the nearest records of a namespace; with the record database, as they are in it now."""
         private_to = None if namespace == PUBLIC else namespace
         marks, current = wanted(conditions), conditions.current
@@ -131,7 +129,7 @@ class EdgeIndex:
             if patience.cancelled_caught:
                 raise IndexUnavailable("the index has too many open requests to answer in time") from None
         reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks, current), waiting)
-        return reply.matches if isinstance(reply, Found) else []
+        return Nearest(reply.matches, reply.is_cut) if isinstance(reply, Found) else Nearest([])
 
     async def flush(self) -> int:
         """Bring everything to disk now and return the last change that is there."""

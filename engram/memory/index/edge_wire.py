@@ -94,10 +94,14 @@ class WorkDone(msgspec.Struct, frozen=True, array_like=True, tag="done"):
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
-    """The nearest vectors, best first; when the worker reads the records, only those that still exist."""
+    """The nearest vectors, best first; when the worker reads the records, only those that still exist.
+
+    `is_cut`: so many of the nearest were not to be shown that the worker gave up looking for more.
+    """
 
     number: int
     matches: list[Match]
+    is_cut: bool = False
 
 
 class WorkFailed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):

@@ -180,7 +180,10 @@ class IndexWorker:
             except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific; the node is told
                 return WorkFailed(search.number, str(error))
             reply = self._joined(search, hits)
-        return Found(reply.number, reply.matches[: search.limit]) if isinstance(reply, Found) else reply
+        if not isinstance(reply, Found):
+            return reply
+        is_cut = len(reply.matches) < search.limit and len(hits) == looked_at
+        return Found(reply.number, reply.matches[: search.limit], is_cut)
 
     def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found | WorkFailed:
         """Join hits with their records. An unreadable record fails this search only: others are other tenants'."""

@@ -20,6 +20,13 @@ class Match(msgspec.Struct, frozen=True, array_like=True):
     """The record as the truth had it after the search; None when the index does not read records."""
 
 
+class Nearest(msgspec.Struct, frozen=True):
+    """What a search of an index found, best first; `is_cut`: it gave up before it had as many as were asked for."""
+
+    matches: list[Match]
+    is_cut: bool = False
+
+
 class Index(Protocol):
     """Nearest vectors by cosine. Public and private vectors never share a shard."""
 
@@ -46,9 +53,7 @@ class Index(Protocol):
         """Return how many vectors there are. Raises IndexUnavailable."""
         ...
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
-    ) -> list[Match]:
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float) -> Nearest:
         """Return the `limit` nearest vectors of one namespace whose metadata meet `conditions`, best first.
 
         Conditions are applied before the nearest are chosen, not after. An index that reads the truth itself skips

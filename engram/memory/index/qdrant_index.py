@@ -23,7 +23,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from engram.memory.errors import IndexRestarting, IndexUnavailable
 from engram.memory.filters import Filter
 from engram.memory.index.edge_wire import direction, marks_of, wanted
-from engram.memory.index.protocol import Match
+from engram.memory.index.protocol import Match, Nearest
 from engram.memory.model import PUBLIC, Change, Upserted
 
 T = TypeVar("T")
@@ -113,9 +113,7 @@ class QdrantIndex:
         counts = [await self._call(_counting(collection)) for collection in self._collections.values()]
         return sum(counted.count for counted in counts)
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
-    ) -> list[Match]:
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float) -> Nearest:
         """Return the nearest records of a namespace."""
         private = namespace != PUBLIC
         sought = [(_MARKS, marks) for marks in wanted(conditions)]
@@ -132,7 +130,7 @@ class QdrantIndex:
                     with_payload=False,
                 )
             )
-            return [Match(int(point.id), point.score) for point in answer.points]
+            return Nearest([Match(int(point.id), point.score) for point in answer.points])
         raise IndexUnavailable("the Qdrant server did not answer in time")
 
     async def _create(self) -> None:

@@ -16,13 +16,14 @@ Deed: TypeAlias = Literal["stored", "deleted"]
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What is claimed. `owner` is an SS58 address, empty for none; `at_ms` is unix milliseconds."""
+    """What is claimed. `owner` is an SS58 address and `key_digest` that of the record's key, empty for none; `at_ms` is
+    unix milliseconds."""
 
     deed: Deed
     namespace: str
     cid: str
     owner: str
-    key: str
+    key_digest: str
     searchable: bool
     root_hex: str
     count: int
@@ -30,7 +31,17 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     def message(self) -> bytes:
         """Return what is signed: the fields in their order, those of a client's choice as digests or checked names."""
-        key = hashlib.sha256(self.key.encode()).hexdigest() if self.key else ""
         state = "searchable" if self.searchable else "not-searchable"
-        subject = f"{self.deed}:{self.namespace}:{self.cid}:{self.owner}:{key}:{state}"
+        subject = f"{self.deed}:{self.namespace}:{self.cid}:{self.owner}:{self.key_digest}:{state}"
         return f"engram-receipt-1:{subject}:{self.root_hex}:{self.count}:{self.at_ms}".encode()
+
+
+def key_digest(key: str) -> str:
+    """Return the SHA-256 of a record's key, empty for none: a key may have any character."""
+    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+
+
+def digest_in(signed: str, deed: Deed, namespace: str, cid: str, owner: str) -> str:
+    """Return the digest of the key in a signed receipt about that record; empty when it is not about it."""
+    subject = f"engram-receipt-1:{deed}:{namespace}:{cid}:{owner}:"
+    return signed.removeprefix(subject).partition(":")[0] if signed.startswith(subject) else ""

@@ -10,7 +10,7 @@ import trio
 
 from engram.durable.driver import sqlite3
 from engram.memory.model import Excerpt
-from engram.memory.search import ranking, rules
+from engram.memory.search import ranking, rules, words_db
 from engram.memory.search.rules import SearchInput
 from engram.memory.search.windows import Windows
 from engram.memory.search.words import Words
@@ -19,8 +19,8 @@ from engram.memory.store.protocol import Store
 from engram.memory.store.record_db import Truth
 from engram.memory.store.record_sql import Candidate
 
-_MOST_JOINED: Final = 4_096
-"""The most records of one kind of search that are held against the filter."""
+_MORE_WORDS: Final = 8
+"""How many times as many records with a word are ranked when too few meet the conditions."""
 
 
 class Ranked(msgspec.Struct, frozen=True):
@@ -51,13 +51,12 @@ class Searcher:
         if wanted.is_plain:
             plain = await self._store.query(namespace, vector, wanted.top_k, wanted.conditions)
             return [Ranked(hit.record, hit.score) for hit in plain]
-        words = await self._found_words(namespace, wanted)
         windows = await self._found_windows(namespace, wanted, vector)
         near = {}
         if wanted.mode != "words":
             hits = await self._store.query(namespace, vector, wanted.pool, wanted.conditions)
             near = {hit.record.id: hit for hit in hits}
-        held = await self._held(namespace, wanted, near, [words, windows])
+        words, held = await self._joined(namespace, wanted, near, windows)
         ids = list(held)
         cosines = dict(zip(ids, ranking.cosines(vector, [held[number].embedding for number in ids]), strict=True))
         scores = {number: near[number].score if number in near else cosines[number] for number in {*near, *held}}
@@ -73,31 +72,46 @@ class Searcher:
             return [ranked[place] for place in order]
         return ranked[: wanted.top_k]
 
-    async def _found_words(self, namespace: str, wanted: SearchInput) -> dict[int, float]:
-        if self._words is None or not wanted.wants_words:
-            return {}
-        return await self._words.find(namespace, wanted.words)
-
     async def _found_windows(self, namespace: str, wanted: SearchInput, vector: bytes) -> dict[int, float]:
         if self._windows is None or not wanted.wants_windows:
             return {}
         return await self._windows.find(namespace, vector)
 
+    async def _joined(
+        self, namespace: str, wanted: SearchInput, near: Iterable[int], windows: Mapping[int, float]
+    ) -> tuple[dict[int, float], dict[int, Candidate]]:
+        """Return the records that have a word, and what `_held` returns for them and for `windows`.
+
+        Those that fit best are read first, and more of them until enough meet the conditions.
+        """
+        if self._words is None or not wanted.wants_words:
+            held, _ = await self._held(namespace, wanted, near, [windows])
+            return {}, held
+        most = words_db.FIRST_RANKED
+        while True:
+            words = await self._words.find(namespace, wanted.words, most)
+            held, (enough, _) = await self._held(namespace, wanted, near, [words, windows])
+            if enough or len(words) < most:
+                return words, held
+            most *= _MORE_WORDS
+
     async def _held(
         self, namespace: str, wanted: SearchInput, near: Iterable[int], found: Sequence[Iterable[int]]
-    ) -> dict[int, Candidate]:
-        """Return what must be known of records beyond what the index says, with as many of each search as are ranked.
+    ) -> tuple[dict[int, Candidate], list[bool]]:
+        """Return what must be known of records beyond what the index says, with as many of each search as are ranked;
+        and for each search whether there were as many.
 
         All of it is read from one snapshot.
         """
         now, needs_all = self._truth.now(), wanted.diversity > 0 or wanted.recency_s is not None
 
-        def read(connection: sqlite3.Connection) -> dict[int, Candidate]:
+        def read(connection: sqlite3.Connection) -> tuple[dict[int, Candidate], list[bool]]:
             held: dict[int, Candidate] = {}
+            enough: list[bool] = []
             if needs_all:
                 held |= record_sql.candidates(connection, namespace, list(near), wanted.conditions, now)
             for each in found:
-                ids = list(each)[:_MOST_JOINED]
+                ids = list(each)
                 taken = 0
                 for start in range(0, len(ids), wanted.pool):
                     some = ids[start : start + wanted.pool]
@@ -106,10 +120,11 @@ class Searcher:
                     taken += len(there)
                     if taken >= wanted.pool:
                         break
-            return held
+                enough.append(taken >= wanted.pool)
+            return held, enough
 
         if not needs_all and not any(found):
-            return {}
+            return {}, [False] * len(found)
         return await self._truth.read(read)
 
     def _ranked(

@@ -19,8 +19,6 @@ from engram.memory.search import derived_file
 from engram.memory.search.derived_file import transaction
 
 FILE: Final = "windows.db"
-MOST_FOUND: Final = 200
-"""The most records that a search by windows returns."""
 _AT_ONCE: Final = 512
 """Records whose windows are compared at once: at most 32 MB of 384 numbers each."""
 _FORMAT: Final = "1"
@@ -86,7 +84,7 @@ class WindowsDb:
         return not self.is_unclean
 
 
-def find(connection: sqlite3.Connection, namespace: str, query: bytes, most: int = MOST_FOUND) -> dict[int, float]:
+def find(connection: sqlite3.Connection, namespace: str, query: bytes) -> dict[int, float]:
     """Return the cosine of the best window by record id, best first. Raises sqlite3.Error."""
     vector = np.frombuffer(query, dtype="<f4").astype(np.float32)
     norm = float(np.linalg.norm(vector))
@@ -99,4 +97,4 @@ def find(connection: sqlite3.Connection, namespace: str, query: bytes, most: int
         best = np.maximum.reduceat(joined @ vector, starts) / norm
         found += [(float(score), number) for score, (number, _) in zip(best, some, strict=True)]
     found.sort(key=lambda each: (-each[0], each[1]))
-    return {number: max(-1.0, min(1.0, score)) for score, number in found[:most]}
+    return {number: max(-1.0, min(1.0, score)) for score, number in found}

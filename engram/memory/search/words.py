@@ -81,8 +81,8 @@ class Words:
         if self._db is not None:
             self._db.close()
 
-    async def find(self, namespace: str, query: str) -> dict[int, float]:
-        """Return BM25 by record id, best first, for the records of a namespace that have a word of the query.
+    async def find(self, namespace: str, query: str, most: int = words_db.FIRST_RANKED) -> dict[int, float]:
+        """Return BM25 by record id, best first, for at most `most` records of a namespace that have a word of it.
 
         All that was acknowledged before is found. Raises IndexUnavailable while the index is built, TruthUnavailable.
         """
@@ -91,7 +91,7 @@ class Words:
         await self._follower.reached(_LEVEL_WITHIN_S)
         expression = terms.expression(query)
         try:
-            return await self._readers.read(lambda held: words_db.find(held, namespace, expression))
+            return await self._readers.read(lambda held: words_db.find(held, namespace, expression, most))
         except sqlite3.Error as error:
             if code_of(error) not in DAMAGED:  # a table that was dropped meanwhile
                 return {}

@@ -21,8 +21,8 @@ from engram.memory.search.feed import Fed, TextStored
 FILE: Final = "words.db"
 LEAST_SQLITE: Final = (3, 43, 0)
 """The release that can delete from tables without content."""
-MOST_FOUND: Final = 1_000
-"""The most records that a search by words ranks."""
+FIRST_RANKED: Final = 1_000
+"""How many records with a word are ranked unless more are asked for."""
 _FORMAT: Final = "1"
 _SCHEMA: Final = """
 CREATE TABLE namespaces (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
@@ -116,8 +116,8 @@ class WordsDb:
         return number
 
 
-def find(connection: sqlite3.Connection, namespace: str, expression: str, most: int = MOST_FOUND) -> dict[int, float]:
-    """Return BM25 by record id, best first, of the records of a namespace that have any of the words.
+def find(connection: sqlite3.Connection, namespace: str, expression: str, most: int = FIRST_RANKED) -> dict[int, float]:
+    """Return BM25 by record id, best first, of at most `most` records of a namespace that have any of the words.
 
     The better the higher, always above 0. `expression` is made by `terms.expression`. Raises sqlite3.Error.
     """

@@ -124,11 +124,12 @@ def put_all(connection: sqlite3.Connection, entries: Sequence[Entry], now: float
         if record is None:
             there = get(connection, entry.namespace, entry.cid)
             assert there is not None
-            if not succession.is_replaced(there, entry, now):
+            newer = succession.replacement(there, entry, now)
+            if newer is None:
                 found.append(there)
                 continue
             changes.append(_delete(connection, there, before + len(changes) + 1))
-            record = _insert(connection, entry, before + len(changes) + 1, now)
+            record = _insert(connection, newer, before + len(changes) + 1, now)
             assert record is not None
         found.append(record)
         succession.supersede(connection, record)
@@ -229,6 +230,28 @@ def page(
 
     With `key`, only the versions of that key; `now` is the time at which records are current, if that is a condition.
     """
+    clauses, order, values = _selection(connection, namespace, conditions, after, key, now)
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM records WHERE {clauses} ORDER BY {order} LIMIT ? OFFSET ?", (*values, limit, offset)
+    )
+    return [of_row(row) for row in rows]
+
+
+def vectors(
+    connection: sqlite3.Connection, namespace: str, conditions: Filter, limit: int, after: int, now: float
+) -> list[tuple[int, bytes]]:
+    """Return ids and vectors of a page of a namespace, as `page` selects and orders it."""
+    clauses, order, values = _selection(connection, namespace, conditions, after, None, now)
+    found: list[tuple[int, bytes]] = connection.execute(
+        f"SELECT id, embedding FROM records WHERE {clauses} ORDER BY {order} LIMIT ?", (*values, limit)
+    ).fetchall()
+    return found
+
+
+def _selection(
+    connection: sqlite3.Connection, namespace: str, conditions: Filter, after: int, key: str | None, now: float
+) -> tuple[str, str, list[str | int | float]]:
+    """Return the condition of a page, what it is ordered by, and the condition's values."""
     clauses, order = ["namespace = ?", "id > ?"], "id"
     values: list[str | int | float] = [namespace, after]
     if key is not None:
@@ -253,11 +276,7 @@ def page(
             values.append(condition.key)
             clauses.append(f"EXISTS (SELECT 1 FROM json_each(metadata) AS entry WHERE {_entry(condition)})")
         values += condition.values or ()
-    rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
-        (*values, limit, offset),
-    )
-    return [of_row(row) for row in rows]
+    return " AND ".join(clauses), order, values
 
 
 def count(connection: sqlite3.Connection) -> Counts:
@@ -355,12 +374,12 @@ def _insert(connection: sqlite3.Connection, entry: Entry, sequence: int, now: fl
     validity = entry.validity
     cursor = connection.execute(
         "INSERT INTO records (namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence,"
-        " key, supersedes, expires_at, made_here)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, cid) DO NOTHING",
+        " key, supersedes, expires_at, made_here, superseded_by)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, cid) DO NOTHING",
         (
             *(entry.namespace, entry.cid, entry.embedding, entry.text, encoded),
             *(entry.model_version, entry.owner, now, sequence),
-            *(validity.key, validity.supersedes, validity.expires_at, entry.made_here),
+            *(validity.key, validity.supersedes, validity.expires_at, entry.made_here, entry.superseded_by),
         ),
     )
     if cursor.rowcount == 0:
@@ -380,6 +399,7 @@ def _insert(connection: sqlite3.Connection, entry: Entry, sequence: int, now: fl
         sequence=sequence,
         validity=validity,
         made_here=entry.made_here,
+        superseded_by=entry.superseded_by,
     )
 
 

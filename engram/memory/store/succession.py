@@ -6,6 +6,9 @@
 | a record that names a CID it `supersedes` | that one is superseded |
 | again, with the same validity, while it is current | nothing |
 | again, with another validity or after it was superseded or has expired | it is replaced: a new row, a new number |
+| again, without a validity, where it has an expiry | the same, with its key and without an expiry |
+| something that was superseded where it comes from | nothing; where it is there already, that stays |
+| another text under the same CID (vector and metadata are equal) | nothing: the text that is there stays |
 
 In the public namespace only records of the same owner are superseded, and nothing that was stored unsigned: a key is
 the owner's. A superseded record stays until it is deleted; deleting its successor does not bring it back. Nothing is
@@ -13,6 +16,8 @@ ever superseded because it is similar.
 """
 
 from __future__ import annotations
+
+import msgspec
 
 from engram.durable.driver import sqlite3
 from engram.memory.model import ALWAYS, PUBLIC, Entry, Record
@@ -48,16 +53,40 @@ def may_succeed(namespace: str, owner: bytes | None, before: bytes | None) -> bo
     return namespace != PUBLIC or (owner is not None and owner == before)
 
 
-def is_replaced(there: Record, entry: Entry, now: float) -> bool:
-    """Return whether storing `entry`, whose CID is there already, replaces that record."""
-    if entry.validity == ALWAYS or not may_succeed(entry.namespace, entry.owner, there.owner):
-        return False
-    return entry.validity != there.validity or not there.is_current(now)
+def has_other_text(there: Record, entry: Entry) -> bool:
+    """Return whether both have a text, and not the same one."""
+    return there.text is not None and entry.text is not None and there.text != entry.text
+
+
+def replacement(there: Record, entry: Entry, now: float) -> Entry | None:
+    """Return what takes the place of a record when `entry`, which has its CID, is stored; None: the record stays."""
+    validity = entry.validity
+    if entry.superseded_by is not None:
+        return None
+    may = may_succeed(entry.namespace, entry.owner, there.owner)
+    if has_other_text(there, entry):
+        return None
+    if validity == ALWAYS:
+        never_ends = there.validity.expires_at is None
+        if never_ends or there.superseded_by is not None or not (may or there.owner is None):
+            return None
+        validity = msgspec.structs.replace(there.validity, expires_at=None)
+    elif not may or (validity == there.validity and there.is_current(now)):
+        return None
+    return msgspec.structs.replace(
+        entry,
+        text=entry.text if there.text is None else there.text,
+        made_here=entry.made_here or there.made_here,
+        owner=there.owner if entry.namespace == PUBLIC else entry.owner,
+        validity=validity,
+    )
 
 
 def supersede(connection: sqlite3.Connection, record: Record) -> None:
     """Mark what a record that was just stored supersedes."""
     validity = record.validity
+    if record.superseded_by is not None:
+        return
     for column, value in (("key", validity.key), ("cid", validity.supersedes)):
         if value is None or (record.namespace == PUBLIC and record.owner is None):
             continue

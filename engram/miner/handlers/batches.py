@@ -12,6 +12,7 @@ from engram.memory import batch_rules
 from engram.memory.store.deletions import May
 from engram.miner.auth import Caller, Space
 from engram.miner.errors import Refused
+from engram.miner.handlers import receipts
 from engram.miner.service import Service
 
 _REASONS: Final = {
@@ -28,6 +29,7 @@ async def delete_batch(service: Service, call: Call[DeleteBatch, Caller]) -> Del
     """
     caller, space = await service.enter(call)
     may = _right_to_delete(service, caller, space)
+    receipts.require_none(caller.fields)
     cids = batch_rules.check_deletions(caller.fields)
     outcomes = await service.store.delete_all(space.key, cids, may)
     results = [

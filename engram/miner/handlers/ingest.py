@@ -32,9 +32,9 @@ from engram.memory.errors import (
     TruthUnavailable,
     WriteUnknown,
 )
-from engram.memory.model import PUBLIC, Entry, Record, Validity
+from engram.memory.model import ALWAYS, PUBLIC, Entry, Record
 from engram.memory.rules import IngestInput
-from engram.memory.store.succession import may_succeed
+from engram.memory.store import succession
 from engram.miner import authority
 from engram.miner.auth import Caller, Space
 from engram.miner.errors import Refused
@@ -49,6 +49,10 @@ _AT_ONCE = 16
 """Items of a batch handled before other tasks get a turn: about 0.5 ms."""
 _NEVER_CUT_CHARS = 64
 """A text of at most this many characters is never truncated, so it is not checked."""
+_OTHER_TEXT = (
+    "A text with the same vector and metadata, so with the same CID, is there already and stays; nothing was stored."
+    " The vector of a long text covers its beginning alone: send a metadata field that tells the versions apart."
+)
 _DOUBTS = {"bad_signature": "wrong", "missing_header": "incomplete"}
 """Words after `signature_` for AuthError codes that would not be understood there."""
 
@@ -58,27 +62,29 @@ async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
     caller, space = await service.enter(call)
     checked = rules.check_ingest(caller.fields, service.limits)
     wants_receipt = receipts.is_wanted(caller.fields)
-    await require_validity(service, caller, space, checked.validity)
+    checked = await _with_validity(service, caller, space, checked)
     service.storage.admit(cost_bytes(checked, service.limits.dimension), caller.signer or space.owner)
     embedding = checked.embedding
     if embedding is None:
         (embedding,) = await service.embedder.embed([checked.text or ""])
     entry = _entry(service, caller, space, checked, embedding)
+    record: Record | None
     try:
-        result = _result(service, caller, space, entry, await service.store.put(entry))
+        record = await service.store.put(entry)
+        result = _result(service, caller, space, entry, record)
     except IndexUnavailable:  # durable; the index follows later
-        result = await _unsearchable(service, caller, space, entry)
+        result, record = await _unsearchable(service, caller, space, entry)
     result = await _with_cut(service, space, checked, result)
-    if result.truncated is True and await service.windows_reached():
-        result = _found_whole(result)
+    if result.truncated is True:
+        await service.wait_for_windows()
+        result = _with_windows(service, result, record)
     answer = Ingested(**msgspec.structs.asdict(result))
     if not wants_receipt or result.cid is None:
         return answer
-    signed = await receipts.receipt(
-        *(service, space, "stored", result.cid),
-        owner=ss58.decode(result.owner) if isinstance(result.owner, str) else None,
-        key=checked.validity.key,
-        searchable=result.searchable,
+    signed = (
+        None
+        if record is None
+        else await receipts.of_stored(service, space, record, searchable=_is_found(service, result, record))
     )
     return msgspec.structs.replace(answer, receipt=signed)
 
@@ -89,6 +95,7 @@ async def ingest_batch(service: Service, call: Call[IngestBatch, Caller]) -> Ing
     Items are independent: some may be stored and others not.
     """
     caller, space = await service.enter(call)
+    receipts.require_none(caller.fields)
     items = rules.check_batch(caller.fields)
     authority.require_plain(items)
     results = await _batch(service, caller, space, items)
@@ -110,7 +117,7 @@ async def delete(service: Service, call: Call[Delete, Caller]) -> Deleted:
         pass
     if not wants_receipt:
         return Deleted(deleted=True, cid=cid)
-    return Deleted(deleted=True, cid=cid, receipt=await receipts.receipt(service, space, "deleted", cid))
+    return Deleted(deleted=True, cid=cid, receipt=await receipts.of_deleted(service, space, cid))
 
 
 async def repair(service: Service, call: Call[Repair, Caller]) -> Repaired:
@@ -125,8 +132,9 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
     checked: dict[int, IngestInput] = {}
     for number, item in enumerate(items):
         try:
-            one = rules.check_item(item, service.limits)
-            await require_validity(service, caller, space, one.validity)
+            one = await _with_validity(service, caller, space, rules.check_item(item, service.limits))
+            if isinstance(item, dict):
+                receipts.require_none(item)
             service.storage.admit(cost_bytes(one, service.limits.dimension), caller.signer or space.owner)
             checked[number] = one
         except (InvalidInput, InvalidRequest, QuotaExceeded) as error:
@@ -145,24 +153,30 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
             await trio.lowlevel.checkpoint()
     if entries:
         together = await _stored_together(service, caller, space, list(entries.values()))
-        for number, result in zip(entries, together, strict=True):
-            results[number] = await _with_cut(service, space, checked[number], result) if result.cid else result
-        if any(result.truncated is True for result in results) and await service.windows_reached():
-            results = [_found_whole(result) if result.truncated is True else result for result in results]
+        for number, (result, _) in zip(entries, together, strict=True):
+            results[number] = await _with_cut(service, space, checked[number], result)
+        if any(result.truncated is True for result in results):
+            await service.wait_for_windows()
+            for number, (_, record) in zip(entries, together, strict=True):
+                results[number] = _with_windows(service, results[number], record)
     return results
 
 
-async def _stored_together(service: Service, caller: Caller, space: Space, entries: Sequence[Entry]) -> list[Result]:
-    """Return the result for each."""
+async def _stored_together(
+    service: Service, caller: Caller, space: Space, entries: Sequence[Entry]
+) -> list[tuple[Result, Record | None]]:
+    """Return the result for each, and its record where that could be read."""
     try:
         stored = await service.store.put_all(entries)
     except IndexUnavailable:  # durable; the index follows later
         return [await _unsearchable(service, caller, space, entry) for entry in entries]
     except TruthUnavailable as error:
-        return [Result(error=f"{error}; try again.", code="store_unavailable") for _ in entries]
+        return [(Result(error=f"{error}; try again.", code="store_unavailable"), None) for _ in entries]
     except WriteUnknown as error:
-        return [Result(error=f"{error}; try again.", code="unknown") for _ in entries]
-    return [_result(service, caller, space, *both) for both in zip(entries, stored, strict=True)]
+        return [(Result(error=f"{error}; try again.", code="unknown"), None) for _ in entries]
+    return [
+        (_result(service, caller, space, entry, record), record) for entry, record in zip(entries, stored, strict=True)
+    ]
 
 
 def _refused(error: InvalidInput | InvalidRequest | QuotaExceeded) -> Result:
@@ -172,8 +186,10 @@ def _refused(error: InvalidInput | InvalidRequest | QuotaExceeded) -> Result:
 
 
 async def _with_cut(service: Service, space: Space, checked: IngestInput, result: Result) -> Result:
-    """Add to the result of a truncated text how much of it the vector covers."""
+    """Add to the result of a truncated text that was stored how much of it the vector covers."""
     if checked.embedding is not None or checked.text is None or len(checked.text) <= _NEVER_CUT_CHARS:
+        return result
+    if result.cid is None or result.text_kept is False:
         return result
     (cut,) = await service.embedder.cuts([checked.text])
     if cut is None:
@@ -182,24 +198,33 @@ async def _with_cut(service: Service, space: Space, checked: IngestInput, result
     return msgspec.structs.replace(result, tokens_searchable=cut.tokens_used) if service.has_windows(space) else result
 
 
-def _found_whole(result: Result) -> Result:
-    """Return the result of a text whose windows can be found."""
+def _with_windows(service: Service, result: Result, record: Record | None) -> Result:
+    """Return the result of a text, all of which counts as found where its windows are."""
+    if not service.has_windows_of(record):
+        return result
     if isinstance(result.tokens, int) and isinstance(result.tokens_searchable, int):
         return msgspec.structs.replace(result, tokens_searchable=min(result.tokens, MOST_TOKENS))
     return result
 
 
-async def _unsearchable(service: Service, caller: Caller, space: Space, entry: Entry) -> Result:
-    """Return the result of a stored entry that is not searchable yet; without an owner when it cannot be read."""
+async def _unsearchable(service: Service, caller: Caller, space: Space, entry: Entry) -> tuple[Result, Record | None]:
+    """Return the result and the record of a stored entry that is not searchable yet; no owner and no record when it
+    cannot be read."""
     try:
         record = await service.store.get(entry.namespace, entry.cid)
     except TruthUnavailable:
         record = None
     result = Result(cid=entry.cid) if record is None else _result(service, caller, space, entry, record)
-    return msgspec.structs.replace(result, searchable=False)
+    return msgspec.structs.replace(result, searchable=False), record
 
 
 def _result(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> Result:
+    if (
+        entry.validity != ALWAYS
+        and succession.may_succeed(entry.namespace, entry.owner, record.owner)
+        and succession.has_other_text(record, entry)
+    ):
+        return Result(error=_OTHER_TEXT, code="other_text")
     return Result(
         cid=entry.cid,
         owner=None if record.owner is None else ss58.encode(record.owner),
@@ -207,6 +232,15 @@ def _result(service: Service, caller: Caller, space: Space, entry: Entry, record
         text_kept=msgspec.UNSET if _keeps_text(service, caller, space, entry, record) else False,
         superseded_by=record.superseded_by or msgspec.UNSET,
     )
+
+
+def _is_found(service: Service, result: Result, record: Record) -> bool:
+    """Return whether searches find all that the answer to an ingest says of a text."""
+    if result.searchable is False or result.text_kept is False or not record.is_current(service.clock.now()):
+        return False
+    if isinstance(result.tokens, int) and isinstance(result.tokens_searchable, int):
+        return result.tokens_searchable == min(result.tokens, MOST_TOKENS)
+    return True
 
 
 def _not_the_senders(caller: Caller, space: Space, record: Record) -> str | None:
@@ -240,20 +274,28 @@ def _entry(service: Service, caller: Caller, space: Space, checked: IngestInput,
         owner=caller.signer or space.owner,
         validity=checked.validity,
         made_here=checked.embedding is None,
+        superseded_by=checked.superseded_by,
     )
 
 
-async def require_validity(service: Service, caller: Caller, space: Space, validity: Validity) -> None:
-    """Raise InvalidInput unless the caller may say this about a record that it stores."""
-    if space.key == PUBLIC and caller.signer is None and (validity.key or validity.supersedes):
-        named = "key" if validity.key else "supersedes"
+async def _with_validity(service: Service, caller: Caller, space: Space, checked: IngestInput) -> IngestInput:
+    """Return what is to be stored, with the key of the record that it supersedes where it names none itself.
+
+    Raises InvalidInput unless the caller may say this about a record that it stores.
+    """
+    validity = checked.validity
+    named = "key" if validity.key else "supersedes" if validity.supersedes else "superseded_by"
+    says = validity.key or validity.supersedes or checked.superseded_by
+    if space.key == PUBLIC and caller.signer is None and says:
         raise InvalidInput(f"{named} says what replaces a record of yours: in the public namespace, sign the request.")
-    if validity.supersedes is not None:
+    if validity.supersedes is not None and checked.superseded_by is None:
         there = await service.store.get(space.key, validity.supersedes)
-        if there is None or not may_succeed(space.key, caller.signer, there.owner):
+        if there is None or not succession.may_succeed(space.key, caller.signer, there.owner):
             raise InvalidInput(
                 f"supersedes names {validity.supersedes}, which is no record of yours in this namespace."
             )
+        validity = msgspec.structs.replace(validity, key=validity.key or there.validity.key)
+    return msgspec.structs.replace(checked, validity=validity)
 
 
 async def _require_right_to_delete(service: Service, caller: Caller, space: Space, cid: str) -> None:

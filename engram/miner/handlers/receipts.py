@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 import msgspec
 import structlog
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from engram.api.node_model import SignedReceipt
 from engram.hotkeys import ss58
-from engram.hotkeys.python_json import JsonValue
 from engram.memory.errors import InvalidRequest, TruthUnavailable
-from engram.memory.proof.receipts import Deed, Receipt
+from engram.memory.model import Record
+from engram.memory.proof.receipts import Deed, Receipt, key_digest
 from engram.miner.auth import Space
 from engram.miner.errors import Refused
 from engram.miner.service import Service
@@ -20,7 +20,7 @@ from engram.miner.service import Service
 _log = structlog.get_logger("engram.miner")
 
 
-def is_wanted(fields: Mapping[str, JsonValue]) -> bool:
+def is_wanted(fields: Mapping[str, object]) -> bool:
     """Read whether a receipt is asked for. Raises InvalidRequest."""
     wanted = fields.get("receipt")
     if not isinstance(wanted, bool | None):
@@ -28,15 +28,26 @@ def is_wanted(fields: Mapping[str, JsonValue]) -> bool:
     return bool(wanted)
 
 
-async def receipt(
-    service: Service,
-    space: Space,
-    deed: Deed,
-    cid: str,
-    *,
-    owner: bytes | None = None,
-    key: str | None = None,
-    searchable: bool | UnsetType = UNSET,
+def require_none(fields: Mapping[str, object]) -> None:
+    """Raise InvalidRequest for a batch or an item of one that asks for a receipt."""
+    if is_wanted(fields):
+        raise InvalidRequest("A batch gives no receipts: store or delete singly what needs one.")
+
+
+async def of_stored(service: Service, space: Space, record: Record, *, searchable: bool) -> SignedReceipt | None:
+    """Return a receipt of a stored record, as `_signed` does; `searchable` says whether searches find it now."""
+    owner = "" if record.owner is None else ss58.encode(record.owner)
+    digest = key_digest(record.validity.key or "")
+    return await _signed(service, space, "stored", record.cid, owner, digest, searchable=searchable)
+
+
+async def of_deleted(service: Service, space: Space, cid: str) -> SignedReceipt | None:
+    """Return a receipt of a deletion, as `_signed` does."""
+    return await _signed(service, space, "deleted", cid, "", "", searchable=False)
+
+
+async def _signed(
+    service: Service, space: Space, deed: Deed, cid: str, owner: str, digest: str, *, searchable: bool
 ) -> SignedReceipt | None:
     """Return a receipt with its proof; None when the node cannot sign now.
 
@@ -49,9 +60,9 @@ async def receipt(
             deed=deed,
             namespace=space.name,
             cid=cid,
-            owner="" if owner is None else ss58.encode(owner),
-            key=key or "",
-            searchable=deed == "stored" and searchable is not False,
+            owner=owner,
+            key_digest=digest,
+            searchable=searchable,
             root_hex=tree.root.hex(),
             count=len(tree),
             at_ms=int(service.clock.now() * 1000),

@@ -1,12 +1,16 @@
 """What a search with a mode finds: filters and validity before the best are chosen, words, age and variety."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from engram.memory.model import PUBLIC, Validity
-from tests.memory.search.searchers import searching
+from engram.memory import cid
+from engram.memory.embed.hash_embedder import hash_vector
+from engram.memory.model import ALWAYS, PUBLIC, Entry, Validity
+from tests.memory.search.searchers import READ, Searching, ShortSighted, searching
+from tests.memory.stores import DIMENSION
 
 DAY_S = 86_400.0
 MODES = [None, "vector", "words", "hybrid"]
@@ -94,3 +98,45 @@ async def test_another_namespace_changes_no_answer_of_any_mode(tmp_path: Path) -
             await it.put(f"fox 7 forest {number}", PUBLIC, text="fox 7 forest")
         assert [await it.find("fox 7 forest", **each) for each in options] == before
         assert await it.find("fox", "nobody", mode="hybrid", diversity=0.5, recency=60) == []
+
+
+async def put_many(it: Searching, texts: Iterable[str], validity: Validity = ALWAYS, **metadata: str) -> None:
+    """Store texts as `Searching.put` does, in few transactions."""
+    entries = []
+    for number, text in enumerate(texts):
+        made, marks = hash_vector(text[:READ], DIMENSION), {"n": str(number), **metadata}
+        entries.append(Entry("mine", cid.compute(made, marks), made, text, marks, "v1", None, validity, True))
+    await it.store.put_all(entries)
+
+
+@pytest.mark.parametrize("mode", ["words", "hybrid"])
+async def test_the_few_that_meet_a_filter_are_found_behind_any_number_of_better_words(
+    tmp_path: Path, mode: str
+) -> None:
+    async with searching(tmp_path) as it:
+        await put_many(it, ["apple apple"] * 1_100, tag="a")
+        text = "an apple and banana among many other fruit in the big basket"
+        await it.put(text, tag="b")
+        assert await it.texts("apple", mode=mode, filter={"tag": "b"}) == [text]
+        assert len(await it.texts("apple", mode=mode, filter={"tag": "a"})) == 10
+
+
+@pytest.mark.parametrize("mode", ["words", "hybrid"])
+async def test_what_is_current_is_found_behind_any_number_of_better_words(tmp_path: Path, mode: str) -> None:
+    async with searching(tmp_path) as it:
+        await put_many(it, ["apple apple"] * 1_100, Validity(expires_at=1.0))
+        await it.put("the newest apple is here and says more words now")
+        assert await it.texts("apple", mode=mode) == ["the newest apple is here and says more words now"]
+
+
+async def test_what_is_current_is_found_behind_any_number_of_better_windows(tmp_path: Path) -> None:
+    far = "walruses whistle at whales"
+    async with searching(tmp_path, ShortSighted()) as it:
+        texts = [f"version {number} of the document ".ljust(READ) + far for number in range(260)]
+        await put_many(it, texts, Validity(expires_at=1.0))
+        newest = "the newest one ".ljust(READ) + far + " and dance"
+        await it.put(newest)
+        await it.windows.reached(10)
+        [found] = await it.find(far, mode="vector")
+        assert found.record.text == newest
+        assert found.score > 0.5

@@ -158,7 +158,7 @@ def test_no_more_records_are_ranked_than_the_bound(tmp_path: Path) -> None:
     words.apply(stored, 1_100)
     words.close()
     with raw(tmp_path) as connection:
-        assert len(words_db.find(connection, "mine", '"fox"')) == words_db.MOST_FOUND
+        assert len(words_db.find(connection, "mine", '"fox"')) == words_db.FIRST_RANKED
         assert words_db.find(connection, "mine", "") == {}
 
 
