@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from engram.archive import rules, segments, signing
+from engram.archive import opening, rules, segments, signing
 from engram.archive.errors import Damaged, Forged, Locked, Missing
 from engram.archive.model import (
     DELETIONS,
@@ -77,8 +77,10 @@ async def newest(place: Place, header: Header, known: int) -> Found | None:
 async def open_archive(place: Place, header: Header, secret: bytes, seen: int = 0) -> Opened:
     """Open the newest manifest with the archive's secret key.
 
-    Raises Locked, Replayed when it is older than number `seen`, Missing, Damaged, Foreign, Forged.
+    Raises Locked, Replayed when it is older than number `seen`, Missing, Damaged, Foreign, and Forged, also for a
+    header that was not made with that key.
     """
+    opening.require(secret, header)
     found = await newest(place, header, 0)
     if found is None:
         raise Missing(f"{place.address} has no manifest: nothing was archived there yet")

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -34,6 +35,18 @@ ARCHIVE_ID = b"an archive's id!"
 SECRET = opening.of_hotkey(OWNER, ARCHIVE_ID)
 
 
+def heading(owner: Keypair = OWNER, secret: bytes = SECRET, writers: tuple[bytes, ...] = ()) -> Header:
+    made = Header(
+        archive_id=ARCHIVE_ID,
+        owner=bytes(owner.public_key),
+        archive_key=opening.public_of(secret),
+        source=HotkeySource(),
+        writers=writers,
+        created_at=1.0,
+    )
+    return opening.proven(secret, made)
+
+
 class Shelf:
     """A node and the place of its archive."""
 
@@ -42,13 +55,7 @@ class Shelf:
         self.path = folder / "archive"
         self.place = FolderPlace(self.path)
         self.journal = folder / "node" / "archive.journal"
-        self.header = Header(
-            archive_id=ARCHIVE_ID,
-            owner=bytes(OWNER.public_key),
-            archive_key=opening.public_of(SECRET),
-            source=HotkeySource(),
-            created_at=1.0,
-        )
+        self.header = heading()
         self.path.mkdir()
         (self.path / HEADER).write_bytes(signing.sign_header(OWNER, self.header))
         self.target = folder / "restored"
@@ -177,7 +184,7 @@ async def test_nothing_in_an_archive_can_be_read_by_what_holds_it(shelf: Shelf) 
 async def test_a_key_of_another_opens_nothing(shelf: Shelf) -> None:
     await shelf.update()
     for secret in (opening.of_hotkey(STRANGER, ARCHIVE_ID), opening.of_hotkey(OWNER, b"another archive!")):
-        with pytest.raises(Locked, match="does not open"):
+        with pytest.raises(Locked, match="opened by its hotkey"):
             await open_archive(shelf.place, shelf.header, secret)
 
 
@@ -249,7 +256,7 @@ async def test_only_the_owner_and_those_admitted_write(shelf: Shelf) -> None:
         await shelf.restore()
     shutil.rmtree(shelf.path / "manifests")
     shelf.journal.unlink()
-    shelf.header = msgspec.structs.replace(shelf.header, writers=(bytes(STRANGER.public_key),))
+    shelf.header = heading(writers=(bytes(STRANGER.public_key),))
     (shelf.path / HEADER).write_bytes(signing.sign_header(OWNER, shelf.header))
     await shelf.archiver(STRANGER).update(shelf.node.folder)
     await shelf.restore()
@@ -265,6 +272,20 @@ async def test_a_header_is_its_owners(shelf: Shelf) -> None:
         signing.read_header(signing.sign_header(OWNER, msgspec.structs.replace(shelf.header, format=2)))
     with pytest.raises(Damaged, match="not that of an archive"):
         signing.read_header(b"\xc1")
+
+
+@pytest.mark.parametrize("change", [{"owner": STRANGER}, {"writers": (bytes(STRANGER.public_key),)}])
+async def test_a_header_with_the_archives_public_key_alone_is_not_believed(
+    shelf: Shelf, change: dict[str, Any]
+) -> None:
+    await shelf.update()
+    signer = change.get("owner", OWNER)
+    forged = msgspec.structs.replace(
+        heading(secret=opening.new_secret(), **change), archive_key=shelf.header.archive_key
+    )
+    (shelf.path / HEADER).write_bytes(signing.sign_header(signer, forged))
+    with pytest.raises(Forged, match="not made with the archive's key"):
+        await shelf.restore()
 
 
 async def test_two_writers_do_not_overwrite_each_other(shelf: Shelf, tmp_path: Path) -> None:

@@ -21,12 +21,15 @@ from tests.archive.nodes import OWNER, Node, content, entry
 
 ARCHIVE_ID = b"an archive's id!"
 SECRET = opening.of_hotkey(OWNER, ARCHIVE_ID)
-HEADING = Header(
-    archive_id=ARCHIVE_ID,
-    owner=bytes(OWNER.public_key),
-    archive_key=opening.public_of(SECRET),
-    source=HotkeySource(),
-    created_at=1.0,
+HEADING = opening.proven(
+    SECRET,
+    Header(
+        archive_id=ARCHIVE_ID,
+        owner=bytes(OWNER.public_key),
+        archive_key=opening.public_of(SECRET),
+        source=HotkeySource(),
+        created_at=1.0,
+    ),
 )
 
 

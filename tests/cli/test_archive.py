@@ -5,9 +5,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from engram.archive.model import manifest_name
+from engram.archive.model import HEADER, manifest_name
+from engram.archive.signing import read_header, sign_header
 from engram.hotkeys import wallet
 from tests.archive.nodes import OWNER, STRANGER, Node, content, entry
 from tests.cli.conftest import Run
@@ -80,14 +82,15 @@ def test_shares_open_what_was_made_for_shares(command: Command, here: Path, kept
     assert len(made["shares"]) == 3
     command("archive", "update", "node", "shelf", "--key", "owner")
     (here / "shares").write_text("\n".join(made["shares"][1:]))
-    assert command("archive", "check", "shelf", "--shares-file", "shares")["record"] == 4
+    assert command("archive", "check", "shelf", "--owner", OWNER.ss58, "--shares-file", "shares")["record"] == 4
     (here / "one").write_text(made["shares"][0])
-    assert "has 1 shares; 2 open" in command.fails("archive", "check", "shelf", "--shares-file", "one")
+    check = ("archive", "check", "shelf", "--owner", OWNER.ss58)
+    assert "has 1 shares; 2 open" in command.fails(*check, "--shares-file", "one")
     assert "--shares-file" in command.fails("archive", "check", "shelf", "--key", "owner", code=2)
     (here / "wrong").write_text("1-00\n2-zz")
-    assert "is no share" in command.fails("archive", "check", "shelf", "--shares-file", "wrong", code=2)
+    assert "is no share" in command.fails(*check, "--shares-file", "wrong", code=2)
     (here / "mixed").write_text(f"1-{'00' * 32}\n2-{'11' * 32}")
-    assert "not the archive's key" in command.fails("archive", "check", "shelf", "--shares-file", "mixed")
+    assert "not the archive's key" in command.fails(*check, "--shares-file", "mixed")
     assert "2/3" in command.fails(
         "archive", "create", "b", "--key", "owner", "--opened-by", "shares", "--shares", "5", code=2
     )
@@ -100,24 +103,64 @@ def test_a_passphrase_opens_what_was_made_for_it(command: Command, kept: Node, m
     monkeypatch.setenv("ENGRAM_ARCHIVE_PASSPHRASE", "words that only I know")
     command("archive", "create", "shelf", "--key", "owner", *by)
     command("archive", "update", "node", "shelf", "--key", "owner")
-    assert command("archive", "check", "shelf")["record"] == 4
+    assert "--owner" in command.fails("archive", "check", "shelf", code=2)
+    assert command("archive", "check", "shelf", "--owner", OWNER.ss58)["record"] == 4
     monkeypatch.setenv("ENGRAM_ARCHIVE_PASSPHRASE", "words that another knows")
-    assert "opened by its passphrase" in command.fails("archive", "check", "shelf")
+    assert "opened by its passphrase" in command.fails("archive", "check", "shelf", "--key", "owner")
 
 
 def test_a_stranger_neither_reads_nor_writes(command: Command, kept: Node) -> None:
     command("archive", "create", "shelf", "--key", "owner")
-    assert "may not write" in command.fails("archive", "update", "node", "shelf", "--key", "stranger")
+    belongs = f"belongs to {OWNER.ss58}"
+    assert belongs in command.fails("archive", "update", "node", "shelf", "--key", "stranger")
+    as_owner = ("archive", "update", "node", "shelf", "--key", "stranger", "--owner", OWNER.ss58)
+    assert "may not write" in command.fails(*as_owner)
     command("archive", "update", "node", "shelf", "--key", "owner")
-    assert "opened by its hotkey" in command.fails("archive", "check", "shelf", "--key", "stranger")
+    assert belongs in command.fails("archive", "check", "shelf", "--key", "stranger")
+    check = ("archive", "check", "shelf", "--key", "stranger", "--owner", OWNER.ss58)
+    assert "opened by its hotkey" in command.fails(*check)
     refused = command.fails("archive", "restore", "shelf", "new", "--key", "owner", "--owner", STRANGER.ss58)
-    assert f"belongs to {OWNER.ss58}" in refused
+    assert belongs in refused
+
+
+def test_whoever_holds_the_place_cannot_have_a_memory_archived_to_a_key_of_his_own(
+    command: Command, here: Path, kept: Node
+) -> None:
+    command("archive", "create", "shelf", "--key", "stranger", "--writer", OWNER.ss58)  # laid where the owner's was
+    assert f"belongs to {STRANGER.ss58}" in command.fails("archive", "update", "node", "shelf", "--key", "owner")
+    assert sorted(path.name for path in (here / "shelf").iterdir()) == ["header"]
+
+
+def test_another_archive_of_the_owner_at_the_same_place_is_noticed(command: Command, here: Path, kept: Node) -> None:
+    first = command("archive", "create", "shelf", "--key", "owner")["archive"]
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    (here / "shelf").rename(here / "away")
+    second = command("archive", "create", "shelf", "--key", "owner")["archive"]
+    refused = command.fails("archive", "update", "node", "shelf", "--key", "owner")
+    assert first in refused
+    assert second in refused
+    assert "another archive lies at" in command.fails(
+        "archive", "restore", "shelf", "node", "--key", "owner", "--force"
+    )
+    assert command("archive", "update", "node", "shelf", "--key", "owner", "--take-over")["sequence"] == 1
+    assert command("archive", "update", "node", "shelf", "--key", "owner")["is_new"] is False
+
+
+def test_an_archive_of_another_is_not_restored_as_ones_own(command: Command, here: Path, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    genuine = read_header((here / "shelf" / HEADER).read_bytes())
+    forged = msgspec.structs.replace(genuine, owner=bytes(STRANGER.public_key))
+    (here / "shelf" / HEADER).write_bytes(sign_header(STRANGER, forged))
+    command("archive", "update", "node", "shelf", "--key", "stranger")
+    assert f"belongs to {STRANGER.ss58}" in command.fails("archive", "restore", "shelf", "new", "--key", "owner")
+    assert not (here / "new" / "truth.db").exists()
 
 
 def test_a_node_that_was_admitted_writes_and_cannot_read(command: Command, kept: Node) -> None:
     command("archive", "create", "shelf", "--key", "owner", "--writer", STRANGER.ss58)
-    assert command("archive", "update", "node", "shelf", "--key", "stranger")["rows"] == 5
-    assert "opened by its hotkey" in command.fails("archive", "check", "shelf", "--key", "stranger")
+    theirs = ("shelf", "--key", "stranger", "--owner", OWNER.ss58)
+    assert command("archive", "update", "node", *theirs)["rows"] == 5
+    assert "opened by its hotkey" in command.fails("archive", "check", *theirs)
     assert command("archive", "check", "shelf", "--key", "owner")["record"] == 4
 
 
@@ -184,7 +227,11 @@ def test_a_node_is_restored_from_an_archive_as_from_a_backup(command: Command, h
     command("miner", "restore", "--from", "shelf", "--data", "newer", "--key", "owner")
     assert content(here / "new") == content(here / "newer") == content(here / "node")
     assert "is there already; --force" in command.fails("miner", "restore", "shelf", "new", "--key", "owner")
-    assert "name its file with --key" in command.fails("miner", "restore", "shelf", "other", code=2)
+    assert "--owner" in command.fails("miner", "restore", "shelf", "other", code=2)
+    with_owner = ("miner", "restore", "shelf", "other", "--owner", OWNER.ss58)
+    assert "name its file with --key" in command.fails(*with_owner, code=2)
     assert "no place for an archive" in command.fails("miner", "restore", "ftp://shelf", "other", code=2)
     command("miner", "backup", "node", "backup")
-    assert "a backup needs neither" in command.fails("miner", "restore", "backup", "other", "--key", "owner", code=2)
+    assert "a backup needs neither a key" in command.fails(
+        "miner", "restore", "backup", "other", "--key", "owner", code=2
+    )

@@ -12,7 +12,20 @@ import trio
 from cyclopts import App, Parameter
 
 from engram.cli import output
-from engram.cli.archive.common import JOURNALS, Key, Where, archive_errors, passphrase, place_of, secret_of, writing_key
+from engram.cli.archive.common import (
+    JOURNALS,
+    Key,
+    Opener,
+    Owner,
+    Shares,
+    Where,
+    archive_errors,
+    owner_of,
+    passphrase,
+    place_of,
+    secret_of,
+    writing_key,
+)
 from engram.cli.data_folder import Data, truth_of
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
@@ -31,8 +44,14 @@ app = App(
     help="Keep a memory beyond its node: sealed archives in a folder or a bucket, which their owner alone can read.",
     help_epilogue="Example: `engram archive create /mnt/archive --key my-hotkey`",
 )
-Opener = Annotated[Path | None, Parameter(help="The owner's hotkey file, where the hotkey opens the archive.")]
-Shares = Annotated[Path | None, Parameter(help="A file with the shares, one a line, where shares open the archive.")]
+
+Writer = Annotated[Path, Parameter(help="The hotkey file of the owner, or of a writer that the archive was made with.")]
+TakeOver = Annotated[
+    bool,
+    Parameter(
+        help="Go on with an archive that this folder has not written so far: what it holds is replaced.", negative=""
+    ),
+]
 
 
 class ShownArchive(msgspec.Struct, frozen=True):
@@ -71,7 +90,7 @@ def create(
         owner, archive_id = signing_key(key), secrets.token_bytes(ID_BYTES)
         writers = tuple(bytes(parse_hotkey(each)) for each in writer)
         secret, source, texts = _new_secret(opened_by, shares, lambda: opening.of_hotkey(owner, archive_id))
-        header = Header(
+        made = Header(
             archive_id=archive_id,
             owner=bytes(owner.public_key),
             archive_key=opening.public_of(secret),
@@ -79,6 +98,7 @@ def create(
             writers=writers,
             created_at=SystemClock().now(),
         )
+        header = opening.proven(secret, made)
 
         async def make() -> None:
             async with place_of(where) as place:
@@ -91,22 +111,28 @@ def create(
 
 
 @app.command(help_epilogue="Example: `engram archive update /var/lib/engram/my-node /mnt/archive --key my-hotkey`")
-def update(data: Data, where: Where, *, key: Key, show: Show = SHOW) -> None:
+def update(
+    data: Data, where: Where, *, key: Writer, owner: Owner = "", take_over: TakeOver = False, show: Show = SHOW
+) -> None:
     """Archive what a node holds of the owner's: what is new is sent, what is gone is noted. The node may run.
 
     Run it again after a failure: what was sent is not sent again.
     """
-    _show_made(_archived(data, where, key, lambda archiver, on: archiver.update(data, on), "run it again"), show)
+    to = _Target(data, where, key, owner, take_over)
+    _show_made(_archived(to, lambda archiver, on: archiver.update(data, on), "run it again"), show)
 
 
 @app.command(help_epilogue="Example: `engram archive shred /var/lib/engram/my-node /mnt/archive --key my-hotkey`")
-def shred(data: Data, where: Where, *, key: Key, show: Show = SHOW) -> None:
+def shred(
+    data: Data, where: Where, *, key: Writer, owner: Owner = "", take_over: TakeOver = False, show: Show = SHOW
+) -> None:
     """Archive what lives under a new key and destroy the old one, so that nothing deleted can ever be opened again.
 
     Whoever copied the sealed old key before, together with the segments, still needs the owner's key to read them.
     """
     outcome = "old keys may still be there: run it again until it succeeds"
-    _show_made(_archived(data, where, key, lambda archiver, on: archiver.shred(data, on), outcome), show)
+    to = _Target(data, where, key, owner, take_over)
+    _show_made(_archived(to, lambda archiver, on: archiver.shred(data, on), outcome), show)
 
 
 @app.command(name="show", help_epilogue="Example: `engram archive show /mnt/archive`")
@@ -140,14 +166,16 @@ def show_(where: Where, *, show: Show = SHOW) -> None:
 
 
 @app.command(help_epilogue="Example: `engram archive check /mnt/archive --key my-hotkey`")
-def check(where: Where, *, key: Opener = None, shares_file: Shares = None, show: Show = SHOW) -> None:
+def check(
+    where: Where, *, key: Opener = None, shares_file: Shares = None, owner: Owner = "", show: Show = SHOW
+) -> None:
     """Read all of an archive and hold every row against its signed manifest."""
     from engram.archive import restorer
     from engram.archive.reading import header_at, open_archive
 
     async def read(on_progress: Callable[[int, int], None]) -> "Checked":
         async with place_of(where) as place:
-            header = await header_at(place)
+            header = await header_at(place, owner_of(owner, key))
             opened = await open_archive(place, header, secret_of(header, key, shares_file))
             return await restorer.check(place, opened, on_progress)
 
@@ -163,7 +191,7 @@ def restore(
     *,
     key: Opener = None,
     shares_file: Shares = None,
-    owner: Annotated[str, Parameter(help="Refuse an archive of another owner (ss58).")] = "",
+    owner: Owner = "",
     namespace: Annotated[str | None, Parameter(help="Only the records of this namespace.")] = None,
     since: Annotated[datetime | None, Parameter(help="Only records stored from then on (UTC).")] = None,
     at_least: Annotated[
@@ -179,6 +207,7 @@ def restore(
     """
     from engram.archive import restorer
     from engram.archive.journal import Journal
+    from engram.archive.pins import require_pinned
     from engram.archive.reading import header_at, open_archive
     from engram.memory.upkeep import backups
     from engram.miner import folder
@@ -189,7 +218,8 @@ def restore(
 
     async def read(on_progress: Callable[[int, int], None]) -> "Checked":
         async with place_of(where) as place:
-            header = await header_at(place, bytes(parse_hotkey(owner)) if owner else None)
+            header = await header_at(place, owner_of(owner, key))
+            require_pinned(data / JOURNALS, place.address, header)
             noted = Journal.open(_journal_path(data, header)).listed
             seen = 0 if older else max(at_least, 0 if noted is None else noted.sequence)
             opened = await open_archive(place, header, secret_of(header, key, shares_file), seen)
@@ -207,18 +237,32 @@ def restore(
 Work = Callable[["Archiver", Callable[[int, int], None]], Coroutine[Any, Any, "Made"]]
 
 
-def _archived(data: Path, where: str, key: Path, work: Work, outcome: str) -> "Made":
+class _Target(msgspec.Struct, frozen=True):
+    """Which node is archived where, and by which key for which owner."""
+
+    data: Path
+    where: str
+    key: Path
+    owner: str
+    take_over: bool
+
+
+def _archived(to: _Target, work: Work, outcome: str) -> "Made":
+    from engram.archive import pins
     from engram.archive.archiver import Archiver
     from engram.archive.journal import Journal
     from engram.archive.reading import header_at
 
-    truth_of(data)
+    truth_of(to.data)
 
     async def run(on_progress: Callable[[int, int], None]) -> "Made":
-        async with place_of(where) as place:
-            header = await header_at(place)
-            writer, path = writing_key(header, key), _journal_path(data, header)
+        async with place_of(to.where) as place:
+            header = await header_at(place, owner_of(to.owner, to.key))
+            writer, path = writing_key(header, to.key), _journal_path(to.data, header)
             path.parent.mkdir(mode=0o700, exist_ok=True)
+            if not to.take_over:
+                pins.require_pinned(path.parent, place.address, header)
+            pins.pin(path.parent, place.address, header)
             archiver = Archiver(place, header, writer, Journal.open(path), SystemClock().now)
             return await work(archiver, on_progress)
 

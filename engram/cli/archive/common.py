@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from engram.cli.failures import CommandFailed, Exit
 from engram.clock import SystemClock
 from engram.durable.driver import sqlite3
-from engram.hotkeys import Keypair
+from engram.hotkeys import Keypair, parse_hotkey
 
 if TYPE_CHECKING:
     from engram.archive.model import Header
@@ -29,6 +29,11 @@ Where = Annotated[
     ),
 ]
 Key = Annotated[Path, Parameter(help="The owner's hotkey file.")]
+Opener = Annotated[Path | None, Parameter(help="The owner's hotkey file, where the hotkey opens the archive.")]
+Shares = Annotated[Path | None, Parameter(help="A file with the shares, one a line, where shares open the archive.")]
+Owner = Annotated[
+    str, Parameter(help="The owner's address (ss58), where --key is not the owner's: any other's archive is refused.")
+]
 
 
 @asynccontextmanager
@@ -98,6 +103,17 @@ def _url(variable: str, default: str) -> str:
     return found
 
 
+def owner_of(owner: str, key: Path | None) -> bytes:
+    """Return the public key that an archive must belong to. Raises CommandFailed, HotkeyError."""
+    from engram.cli.wallet.passwords import signing_key
+
+    if owner:
+        return bytes(parse_hotkey(owner))
+    if key is None:
+        raise CommandFailed("say whose archive it is: name the owner's address with --owner", Exit.USAGE)
+    return bytes(signing_key(key).public_key)
+
+
 def secret_of(header: "Header", key: Path | None, shares: Path | None) -> bytes:
     """Return the secret key that opens an archive. Raises CommandFailed, Locked, HotkeyError."""
     from engram.archive import opening
@@ -123,7 +139,8 @@ def secret_of(header: "Header", key: Path | None, shares: Path | None) -> bytes:
             if len(texts) < threshold:
                 raise CommandFailed(f"{shares} has {len(texts)} shares; {threshold} open this archive")
             secret = combined(texts)
-    return opening.require(secret, header.archive_key, header.source)
+    opening.require(secret, header)
+    return secret
 
 
 def passphrase() -> str:
