@@ -50,6 +50,14 @@ class BucketPlace:
     def address(self) -> str:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
+    @property
+    def is_local(self) -> bool:
+        return False
+
+    @property
+    def keeps_forever(self) -> bool:
+        return False
+
     async def put(self, name: str, content: bytes) -> None:
         answer = await self._ask("PUT", name, content=content, headers={"if-none-match": "*"})
         if answer.status in (409, 412):
@@ -57,6 +65,13 @@ class BucketPlace:
                 raise AlreadyThere(f"{self.address}/{name} is there and has other bytes")
         elif answer.status not in (200, 201, 204):
             raise self._refused(name, answer)
+
+    async def resume(self, name: str) -> bool:
+        try:
+            await self.get(name, MOST_BYTES)
+        except Missing:
+            return False
+        return True
 
     async def get(self, name: str, most: int) -> bytes:
         answer = await self._ask("GET", name, most=most)

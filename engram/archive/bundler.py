@@ -20,6 +20,8 @@ _MOST_PAGE_BYTES: Final = 65_536
 """Room for the page that says that something is not there."""
 _PAGE: Final = 100
 _MOST_PAGES: Final = 1_000
+_FAILED: Final = "FAILED"
+"""The status of an item that was taken and came to nothing: it may be sent again."""
 _QUERY: Final = (
     "query($owners:[String!],$tags:[TagFilter!],$after:String){transactions(owners:$owners,tags:$tags,first:100,"
     "after:$after){pageInfo{hasNextPage}edges{cursor node{id tags{name value}}}}}"
@@ -62,6 +64,10 @@ class _Price(msgspec.Struct, frozen=True):
     winc: str
 
 
+class _Status(msgspec.Struct, frozen=True):
+    status: str
+
+
 class Known(msgspec.Struct, frozen=True):
     """An item that the gateway has indexed."""
 
@@ -70,6 +76,7 @@ class Known(msgspec.Struct, frozen=True):
 
 
 _decode_answer = wire.decoder(_Answer).decode
+_decode_status = wire.decoder(_Status).decode
 _decode_price = wire.decoder(_Price).decode
 
 
@@ -114,6 +121,18 @@ class Bundler:
         if 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
             raise NotAccepted(f"{self._upload} answered {answer.status}: {said}")
         raise PlaceUnavailable(f"{self._upload} answered {answer.status}: it may have taken the item; send it again")
+
+    async def is_known(self, item_id: str) -> bool:
+        """Return whether the bundler has taken the item before. Raises PlaceUnavailable."""
+        answer = await self._request("GET", f"{self._upload}/v1/tx/{item_id}/status")
+        if answer.status == 200:
+            try:
+                return _decode_status(answer.content).status != _FAILED
+            except msgspec.MsgspecError:
+                raise PlaceUnavailable(f"{self._upload} names no status of item {item_id}") from None
+        if answer.status == 404:
+            return False
+        raise PlaceUnavailable(f"{self._upload} answered {answer.status} for the status of item {item_id}")
 
     async def read(self, item_id: str, most: int) -> bytes | None:
         """Return the data of an item, or None while the gateway does not have it.

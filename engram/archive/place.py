@@ -14,6 +14,16 @@ class Place(Protocol):
         """Return how a person names this place."""
         ...
 
+    @property
+    def is_local(self) -> bool:
+        """Return whether a part is stored in about the time that sealing it takes."""
+        ...
+
+    @property
+    def keeps_forever(self) -> bool:
+        """Return whether nothing is removed there, so that nothing is won by writing it again."""
+        ...
+
     async def put(self, name: str, content: bytes) -> None:
         """Store a part; the same bytes again are no error.
 
@@ -23,6 +33,13 @@ class Place(Protocol):
 
     async def get(self, name: str, most: int) -> bytes:
         """Return a part. Raises Missing, Damaged for more than `most` bytes, PlaceUnavailable."""
+        ...
+
+    async def resume(self, name: str) -> bool:
+        """Return whether a part whose `put` was interrupted is there; what was begun is brought to its end.
+
+        Raises as `put` does.
+        """
         ...
 
     async def delete(self, name: str) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from engram.archive import opening, signing
-from engram.archive.archiver import Archiver, Made
+from engram.archive.archiver import NOTHING, Allowed, Archiver, Made
 from engram.archive.errors import (
     AlreadyThere,
     Damaged,
@@ -17,14 +17,16 @@ from engram.archive.errors import (
     Forged,
     Locked,
     Missing,
+    NotTakenUp,
     PlaceUnavailable,
     Replayed,
 )
 from engram.archive.folder_place import FolderPlace
 from engram.archive.journal import Journal
 from engram.archive.model import DELETIONS, HEADER, Header, HotkeySource, key_name, manifest_name
+from engram.archive.place import Place
 from engram.archive.reading import header_at, open_archive
-from engram.archive.restorer import EVERYTHING, Checked, Wanted, check, restore
+from engram.archive.restorer import EVERYTHING, Checked, Restored, Wanted, check, restore
 from engram.hotkeys import Keypair
 from engram.memory.model import PUBLIC
 from engram.memory.upkeep.data_files import TRUTH
@@ -60,14 +62,16 @@ class Shelf:
         (self.path / HEADER).write_bytes(signing.sign_header(OWNER, self.header))
         self.target = folder / "restored"
 
-    def archiver(self, writer: Keypair = OWNER) -> Archiver:
-        return Archiver(self.place, self.header, writer, Journal.open(self.journal), lambda: 5_000.0)
+    def archiver(self, writer: Keypair = OWNER, *, place: Place | None = None, allowed: Allowed = NOTHING) -> Archiver:
+        """An archiver as a new process has it."""
+        place = place or self.place
+        return Archiver(place, self.header, writer, Journal(self.journal), lambda: 5_000.0, allowed)
 
-    async def update(self) -> Made:
-        return await self.archiver().update(self.node.folder)
+    async def update(self, **allowed: bool) -> Made:
+        return await self.archiver(allowed=Allowed(**allowed)).update(self.node.folder)
 
-    async def restore(self, seen: int = 0, wanted: Wanted = EVERYTHING) -> Checked:
-        opened = await open_archive(self.place, await header_at(self.place), SECRET, seen)
+    async def restore(self, seen: int = 0, wanted: Wanted = EVERYTHING, number: int | None = None) -> Restored:
+        opened = await open_archive(self.place, await header_at(self.place), SECRET, seen, number)
         return await restore(self.place, opened, self.target, TRUTH_ID, wanted)
 
     async def check(self) -> Checked:
@@ -134,24 +138,28 @@ async def test_a_record_that_comes_back_after_its_deletion_is_there(shelf: Shelf
 async def test_worn_segments_are_written_anew_and_named_no_more(shelf: Shelf) -> None:
     await shelf.update()
     shelf.node.delete(*(entry(number) for number in range(15)))
-    await shelf.update()
+    made = await shelf.update(shrinking=True)
     opened = await open_archive(shelf.place, shelf.header, SECRET)
     records = [ref for ref in opened.manifest.segments if ref.kind == "record"]
     assert [ref.rows for ref in records] == [10]
     assert DELETIONS not in {ref.kind for ref in opened.manifest.segments}
     await shelf.restore()
     assert content(shelf.target)["records"] == content(shelf.node.folder)["records"]
-    archiver = shelf.archiver()
-    await archiver.update(shelf.node.folder)
-    assert len(await archiver.sweep()) == 2  # the worn segment and the list of its dead
+    assert made.unremoved == 0
+    named = {ref.name for ref in opened.manifest.segments}
+    assert {path.name for path in shelf.parts("segments")} == named  # nothing worn is left lying there
     await shelf.check()
 
 
-async def test_an_update_without_its_journal_archives_everything_under_a_new_key(shelf: Shelf) -> None:
+async def test_an_update_without_its_journal_archives_everything_under_a_new_key_once_that_is_allowed(
+    shelf: Shelf,
+) -> None:
     await shelf.update()
     shelf.journal.unlink()
     shelf.node.put(entry(50))
-    made = await shelf.update()
+    with pytest.raises(NotTakenUp, match="has 1 manifests"):
+        await shelf.update()
+    made = await shelf.update(take_over=True)
     assert (made.sequence, made.added) == (2, 29)
     assert [path.name for path in shelf.parts("keys")] == ["000001", "000002"]
     await shelf.restore(seen=2)

@@ -60,6 +60,17 @@ class MortalPlace:
     def address(self) -> str:
         return self._place.address
 
+    @property
+    def is_local(self) -> bool:
+        return True
+
+    @property
+    def keeps_forever(self) -> bool:
+        return False
+
+    async def resume(self, name: str) -> bool:
+        return await self._place.resume(name)
+
     async def put(self, name: str, content: bytes) -> None:
         self._fuse.burn()
         await self._place.put(name, content)
@@ -89,7 +100,7 @@ class MortalJournal(Journal):
 
 
 def archiver(folder: Path, fuse: Fuse) -> Archiver:
-    journal = MortalJournal.open(folder / "journal")
+    journal = MortalJournal(folder / "journal")
     journal.fuse = fuse
     return Archiver(MortalPlace(folder / "archive", fuse), HEADING, OWNER, journal, lambda: 5.0)
 

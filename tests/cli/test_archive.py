@@ -173,6 +173,44 @@ def test_shredding_leaves_one_key(command: Command, here: Path, kept: Node) -> N
     assert command("archive", "check", "shelf", "--key", "owner")["record"] == 3
 
 
+def test_a_new_node_archives_on_after_its_restore_and_any_other_asks_first(
+    command: Command, here: Path, kept: Node
+) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    Node(here / "empty")
+    empty = ("archive", "update", "empty", "shelf", "--key", "owner")
+    assert "--take-over" in command.fails(*empty)
+    command("archive", "restore", "shelf", "new", "--key", "owner")
+    assert command("archive", "update", "new", "shelf", "--key", "owner")["rows"] == 5
+    assert "one writer at a time" in command.fails("archive", "update", "node", "shelf", "--key", "owner")
+    assert command(*empty, "--take-over")["rows"] == 0
+    assert "has no rows" in command.fails("archive", "restore", "shelf", "node", "--key", "owner", "--force")
+    assert command("archive", "restore", "shelf", "back", "--key", "owner", "--manifest", "1")["record"] == 4
+    assert content(here / "back") == content(here / "node")
+
+
+def test_a_memory_that_shrank_is_archived_when_that_is_said(command: Command, here: Path, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    kept.delete(entry(0), entry(1), entry(9, "diary"))
+    update = ("archive", "update", "node", "shelf", "--key", "owner")
+    assert "say so with --shrink" in command.fails(*update)
+    assert command(*update, "--shrink")["rows"] == 2
+
+
+def test_what_is_said_to_be_restored_is_what_was_written(command: Command, here: Path, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    before = content(here / "node")
+    back = ("archive", "restore", "shelf", "node", "--key", "owner", "--force", "--namespace")
+    assert "its namespaces are __public__, diary" in command.fails(*back, "diray")
+    assert content(here / "node") == before
+    made = command(*back, "diary")
+    assert (made["record"], made["conversation"]) == (1, 0)
+    assert made["public_root"] == command("miner", "verify", "node")["public_root"]
+
+
 def test_an_older_state_of_the_place_is_refused_where_a_newer_one_was_seen(
     command: Command, here: Path, kept: Node
 ) -> None:

@@ -37,7 +37,7 @@ from engram.hotkeys import PublicKey, parse_hotkey, ss58
 if TYPE_CHECKING:
     from engram.archive.archiver import Archiver, Made
     from engram.archive.model import Header, KeySource
-    from engram.archive.restorer import Checked
+    from engram.archive.restorer import Checked, Restored
 
 app = App(
     name="archive",
@@ -51,6 +51,9 @@ TakeOver = Annotated[
     Parameter(
         help="Go on with an archive that this folder has not written so far: what it holds is replaced.", negative=""
     ),
+]
+Shrink = Annotated[
+    bool, Parameter(help="Archive the node although it holds less than half of what the archive has.", negative="")
 ]
 
 
@@ -112,26 +115,40 @@ def create(
 
 @app.command(help_epilogue="Example: `engram archive update /var/lib/engram/my-node /mnt/archive --key my-hotkey`")
 def update(
-    data: Data, where: Where, *, key: Writer, owner: Owner = "", take_over: TakeOver = False, show: Show = SHOW
+    data: Data,
+    where: Where,
+    *,
+    key: Writer,
+    owner: Owner = "",
+    take_over: TakeOver = False,
+    shrink: Shrink = False,
+    show: Show = SHOW,
 ) -> None:
     """Archive what a node holds of the owner's: what is new is sent, what is gone is noted. The node may run.
 
     Run it again after a failure: what was sent is not sent again.
     """
-    to = _Target(data, where, key, owner, take_over)
+    to = _Target(data, where, key, owner, take_over, shrink)
     _show_made(_archived(to, lambda archiver, on: archiver.update(data, on), "run it again"), show)
 
 
 @app.command(help_epilogue="Example: `engram archive shred /var/lib/engram/my-node /mnt/archive --key my-hotkey`")
 def shred(
-    data: Data, where: Where, *, key: Writer, owner: Owner = "", take_over: TakeOver = False, show: Show = SHOW
+    data: Data,
+    where: Where,
+    *,
+    key: Writer,
+    owner: Owner = "",
+    take_over: TakeOver = False,
+    shrink: Shrink = False,
+    show: Show = SHOW,
 ) -> None:
     """Archive what lives under a new key and destroy the old one, so that nothing deleted can ever be opened again.
 
     Whoever copied the sealed old key before, together with the segments, still needs the owner's key to read them.
     """
     outcome = "old keys may still be there: run it again until it succeeds"
-    to = _Target(data, where, key, owner, take_over)
+    to = _Target(data, where, key, owner, take_over, shrink)
     _show_made(_archived(to, lambda archiver, on: archiver.shred(data, on), outcome), show)
 
 
@@ -198,6 +215,10 @@ def restore(
         int, Parameter(converter=whole, help="Refuse manifests older than this number: the last one you saw.")
     ] = 0,
     older: Annotated[bool, Parameter(help="Take an older manifest than was seen.", negative="")] = False,
+    manifest: Annotated[
+        int | None,
+        Parameter(converter=whole, help="Restore the state of this number, not the newest, if all of it is left."),
+    ] = None,
     force: Annotated[bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")] = False,
     show: Show = SHOW,
 ) -> None:
@@ -206,7 +227,7 @@ def restore(
     Everything is made beside and held against the signed manifest first: a damaged archive changes nothing.
     """
     from engram.archive import restorer
-    from engram.archive.journal import Journal
+    from engram.archive.journal import Journal, Listing
     from engram.archive.pins import require_pinned
     from engram.archive.reading import header_at, open_archive
     from engram.memory.upkeep import backups
@@ -216,14 +237,19 @@ def restore(
         namespace, None if since is None else since.replace(tzinfo=since.tzinfo or UTC).timestamp()
     )
 
-    async def read(on_progress: Callable[[int, int], None]) -> "Checked":
+    async def read(on_progress: Callable[[int, int], None]) -> "Restored":
         async with place_of(where) as place:
             header = await header_at(place, owner_of(owner, key))
             require_pinned(data / JOURNALS, place.address, header)
-            noted = Journal.open(_journal_path(data, header)).listed
-            seen = 0 if older else max(at_least, 0 if noted is None else noted.sequence)
-            opened = await open_archive(place, header, secret_of(header, key, shares_file), seen)
-            return await restorer.restore(place, opened, data, str(uuid.uuid4()), wanted, on_progress)
+            journal = Journal.open(_journal_path(data, header))
+            seen = 0 if older else max(at_least, 0 if journal.listed is None else journal.listed.sequence)
+            opened = await open_archive(place, header, secret_of(header, key, shares_file), seen, manifest)
+            made = await restorer.restore(place, opened, data, str(uuid.uuid4()), wanted, on_progress)
+            if wanted.is_all and manifest is None:  # this node goes on with the archive
+                (data / JOURNALS).mkdir(mode=0o700, exist_ok=True)
+                epoch = max(opened.keys)
+                journal.adopt(Listing(opened.sequence, opened.link, epoch, sum(made.rows.values())))
+            return made
 
     with archive_errors("nothing was changed"):
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -245,11 +271,12 @@ class _Target(msgspec.Struct, frozen=True):
     key: Path
     owner: str
     take_over: bool
+    shrink: bool
 
 
 def _archived(to: _Target, work: Work, outcome: str) -> "Made":
     from engram.archive import pins
-    from engram.archive.archiver import Archiver
+    from engram.archive.archiver import Allowed, Archiver
     from engram.archive.journal import Journal
     from engram.archive.reading import header_at
 
@@ -263,7 +290,8 @@ def _archived(to: _Target, work: Work, outcome: str) -> "Made":
             if not to.take_over:
                 pins.require_pinned(path.parent, place.address, header)
             pins.pin(path.parent, place.address, header)
-            archiver = Archiver(place, header, writer, Journal.open(path), SystemClock().now)
+            allowed = Allowed(take_over=to.take_over, shrinking=to.shrink)
+            archiver = Archiver(place, header, writer, Journal(path), SystemClock().now, allowed)
             return await work(archiver, on_progress)
 
     with archive_errors(outcome), progress("rows") as on_progress:
@@ -304,7 +332,7 @@ def _show_made(made: "Made", show: Show) -> None:
     output.record(made, json=show.json)
 
 
-def _show_checked(checked: "Checked", before: dict[str, str], show: Show) -> None:
+def _show_checked(checked: "Checked | Restored", before: dict[str, str], show: Show) -> None:
     facts = {"manifest": checked.sequence, **checked.rows, "public_root": checked.public_root}
     output.record({**before, **facts}, json=show.json)
 
