@@ -3,13 +3,12 @@
     rows read --> new ones sealed --> gone ones listed --> worn and small segments written again --> manifest sealed
               --> all sent, a manifest last --> what nothing names any more removed
 
-Where sending takes long, sealed parts wait on disk until every row was read, so that the node's databases are not held
-open meanwhile. A crash at any arrow leaves an archive whose newest manifest is whole. What was sealed before it is sent
-as it is: the same bytes, under the same name.
+Where sending takes long or costs something, sealed parts wait on disk until every row was read, so that the node's
+databases are not held open meanwhile and the price of all is known. A crash at any arrow leaves an archive whose newest
+manifest is whole. What was sealed before it is sent as it is: the same bytes, under the same name.
 """
 
 import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, final
@@ -75,11 +74,13 @@ class Allowed(msgspec.Struct, frozen=True):
 
 
 NOTHING: Final = Allowed()
+OnPrice = Callable[[int, int, int], None]
+"""Called with the number of parts, their bytes, and the price in the place's smallest unit; 0: free."""
 
 
 @final
 class Archiver:
-    """Writes one archive. `note` makes an entry of the journal durable."""
+    """Writes one archive. `on_price` hears what sending will cost, before anything is sent."""
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Archiver:
         journal: Journal,
         now: Callable[[], float],
         allowed: Allowed = NOTHING,
+        on_price: OnPrice = lambda parts, size, price: None,
     ) -> None:
         self._place = place
         self._header = header
@@ -96,6 +98,7 @@ class Archiver:
         self._journal = journal
         self._now = now
         self._allowed = allowed
+        self._on_price = on_price
         self._sent = 0
         self._waiting: list[SegmentRef] = []
 
@@ -140,7 +143,7 @@ class Archiver:
         Raises NotTakenUp for a history that is not this journal's, AlreadyThere for one that another went on with.
         """
         journal = self._journal
-        self._sent = 0
+        self._sent, self._waiting = 0, []
         for name, part in journal.pending.items():
             if isinstance(part, Listing):  # all that it names arrived before
                 await self._place.resume(name)
@@ -158,7 +161,11 @@ class Archiver:
         for name, part in list(journal.pending.items()):
             assert not isinstance(part, Listing)
             await self._resume(name, part.ref)
-        shutil.rmtree(journal.staged, ignore_errors=True)
+        if journal.staged.exists():
+            waiting = {ref.name for ref in self._waiting}
+            for path in journal.staged.iterdir():
+                if path.name not in waiting:
+                    path.unlink()
 
     def _require_taking_over(self, found: Found) -> None:
         number, address = found.envelope.sequence, self._place.address
@@ -179,9 +186,9 @@ class Archiver:
         return max([self._journal.listed_epoch, *keys])
 
     async def _resume(self, name: str, ref: SegmentRef) -> None:
-        staged = self._journal.staged / ref.name
-        if staged.exists():
-            await self._put(name, staged.read_bytes())
+        if (self._journal.staged / ref.name).exists():
+            self._journal.take_up(name)
+            self._waiting.append(ref)
             return
         self._journal.note(Arrived(name) if await self._place.resume(name) else Unsent(name))
 
@@ -352,13 +359,25 @@ class Archiver:
             rows_sha256=segments.rows_sha256(journal.digests()),
         )
         stored = signing.seal_manifest(epoch.key, manifest, self._writer, sequence, previous, epoch.epoch)
+        if not self._place.is_local:
+            self._forget_dropped()
+            sizes = [*(ref.bytes for ref in self._waiting), len(stored)]
+            self._on_price(len(sizes), sum(sizes), await self._place.price(sizes))
         for ref in self._waiting:
             staged = journal.staged / ref.name
             await self._put(segment_name(ref.name), staged.read_bytes())
             staged.unlink()
-        self._waiting.clear()
+        self._waiting = []
         journal.note(Listing(sequence, signing.link_of(stored), epoch.epoch, len(journal)))
         await self._put(manifest_name(sequence), stored)
+
+    def _forget_dropped(self) -> None:
+        """Send nothing that was sealed before and has become worn since."""
+        for ref in self._waiting:
+            if ref.name not in self._journal.segments:
+                self._journal.note(Unsent(segment_name(ref.name)))
+                (self._journal.staged / ref.name).unlink()
+        self._waiting = [ref for ref in self._waiting if ref.name in self._journal.segments]
 
     async def _sweep(self) -> list[str]:
         """Remove segments that the newest manifest names no more; return those that could not be."""

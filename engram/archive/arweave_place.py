@@ -8,6 +8,8 @@ refused.
 """
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -35,6 +37,8 @@ _ARCHIVE: Final = "Archive"
 _PART: Final = "Part"
 _LOOK_EVERY_S: Final = 2.0
 _LOOKS: Final = 15
+_ITEM_BYTES: Final = 512
+"""What an item takes beside its data, at most."""
 _SENT: Final = ".sent"
 _ID: Final = ".id"
 
@@ -73,6 +77,12 @@ class ArweavePlace:
     @property
     def keeps_forever(self) -> bool:
         return True
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        counts = Counter(size + _ITEM_BYTES for size in sizes)
+        price = sum([count * await self._bundler.price(size) for size, count in counts.items()])
+        self._require_within(price, f"{len(sizes)} parts of {sum(sizes)} bytes")
+        return price
 
     async def put(self, name: str, content: bytes) -> None:
         if name.startswith(KEYS):
@@ -155,11 +165,13 @@ class ArweavePlace:
 
     async def _require_affordable(self, size: int) -> None:
         price = await self._bundler.price(size)
-        if self._spent + price > self._most:
-            raise TooDear(
-                f"{size} bytes cost {price} winston credits, after {self._spent}; at most {self._most} are paid at once"
-            )
+        self._require_within(price, f"{size} bytes")
         self._spent += price
+
+    def _require_within(self, price: int, what: str) -> None:
+        if self._spent + price > self._most:
+            spent = f" after {self._spent}" if self._spent else ""
+            raise TooDear(f"{what} cost {price} winston credits{spent}; at most {self._most} are paid at once")
 
     async def _see(self, name: str, item_id: str, content: bytes) -> None:
         for look in range(_LOOKS):
@@ -233,6 +245,9 @@ class SplitPlace:
     @property
     def keeps_forever(self) -> bool:
         return self._rest.keeps_forever
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        return await self._rest.price(sizes)
 
     async def put(self, name: str, content: bytes) -> None:
         await self._of(name).put(name, content)

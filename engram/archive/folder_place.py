@@ -1,6 +1,7 @@
 """An archive in a folder: a disk, or whatever is mounted there."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -29,6 +30,10 @@ class FolderPlace:
     @property
     def keeps_forever(self) -> bool:
         return False
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        del sizes
+        return 0
 
     async def put(self, name: str, content: bytes) -> None:
         await trio.to_thread.run_sync(self._put, name, content)

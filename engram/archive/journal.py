@@ -218,6 +218,10 @@ class Journal:
             raise OSError(f"{self._path}: only {written} of {len(framed)} bytes were written: the disk is full")
         self._apply(entry)
 
+    def take_up(self, name: str) -> None:
+        """Let a part that is about to be sent again count."""
+        self._apply_part(self.pending.pop(name))
+
     def adopt(self, listed: Listing) -> None:
         """Begin a file, unless there is one, that knows the newest manifest alone: of what was just restored."""
         if not self._path.exists():

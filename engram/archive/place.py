@@ -1,5 +1,6 @@
 """Where an archive lies: a folder, or a bucket. Nothing is ever decided from a listing alone; it may be cut."""
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 MOST_BYTES: Final = (1 << 24) + 4_096
@@ -22,6 +23,13 @@ class Place(Protocol):
     @property
     def keeps_forever(self) -> bool:
         """Return whether nothing is removed there, so that nothing is won by writing it again."""
+        ...
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        """Return what parts of these bytes cost together, in the place's smallest unit; 0 where nothing is charged.
+
+        Raises TooDear above the limit that was set, PlaceUnavailable.
+        """
         ...
 
     async def put(self, name: str, content: bytes) -> None:

@@ -238,6 +238,44 @@ async def test_what_was_interrupted_is_brought_to_its_end(
     assert spooled(tmp_path) == (["segments-one.id"] if is_there else [])
 
 
+async def test_a_gateway_shows_items_below_its_own_name(opened: Opened, arweave: Arweave) -> None:
+    arweave.sandbox = "/sandbox"
+    await opened().put("segments/one", b"content")
+    assert await opened().get("segments/one", 100) == b"content"
+
+
+@pytest.mark.parametrize("location", ["https://elsewhere.example", "http://127.0.0.1:9", "http://user@127.0.0.1", ""])
+async def test_a_gateway_that_sends_elsewhere_is_not_followed(opened: Opened, arweave: Arweave, location: str) -> None:
+    arweave.sandbox = location or "/sandbox"
+    arweave.sends_on_and_on = not location
+    with pytest.raises(PlaceUnavailable, match=r"not below its own name|answered 302"):
+        await opened().put("segments/one", b"content")
+
+
+async def test_what_everything_will_cost_is_said_before_anything_is_sent(
+    opened: Opened, arweave: Arweave, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "node")
+    node.put(*(entry(number) for number in range(5)))
+    said: list[tuple[int, int, int, int]] = []
+
+    def work(most: int) -> Archiver:
+        place = SplitPlace(FolderPlace(tmp_path / "keys"), opened(most=most))
+        return Archiver(
+            place, HEADING, OWNER, Journal(tmp_path / "journal"), lambda: 1.0,
+            on_price=lambda parts, size, price: said.append((parts, size, price, arweave.sent)),
+        )  # fmt: skip
+
+    with pytest.raises(TooDear, match=r"2 parts of \d+ bytes cost \d+ winston credits; at most 60000 are paid at once"):
+        await work(60_000).update(node.folder)  # each alone is cheaper
+    assert arweave.sent == 0
+    await work(200_000).update(node.folder)
+    ((parts, size, price, sent),) = said
+    assert (parts, sent) == (2, 0)
+    paid = sum(len(item.data) for item in arweave.items.values())
+    assert (size, price) == (paid, 3 * (paid + 2 * 512))
+
+
 async def test_keys_never_lie_on_arweave(opened: Opened) -> None:
     with pytest.raises(CannotErase, match="forever"):
         await opened().put("keys/000001", b"sealed")

@@ -5,6 +5,7 @@ in the middle of an entry is tried in test_archive.py.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,9 @@ class MortalPlace:
 
     async def resume(self, name: str) -> bool:
         return await self._place.resume(name)
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        return 0
 
     async def put(self, name: str, content: bytes) -> None:
         self._fuse.burn()

@@ -1,7 +1,7 @@
 """What goes wrong around an archive and must not harm it: the wrong node, two at once, old journals, faulty places."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +53,9 @@ class FaultyPlace:
     @property
     def keeps_forever(self) -> bool:
         return False
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        return 0
 
     async def put(self, name: str, content: bytes) -> None:
         self.before_put()

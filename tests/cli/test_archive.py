@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from engram.archive.errors import PlaceUnavailable
+from engram.archive.folder_place import FolderPlace
 from engram.archive.model import HEADER, manifest_name
 from engram.archive.signing import read_header, sign_header
 from engram.hotkeys import wallet
@@ -249,6 +251,11 @@ def test_an_archive_on_arweave_needs_a_key_of_its_own_and_a_place_for_keys(
     monkeypatch.setenv("ENGRAM_ARWEAVE_FOLDER", "arweave")
     assert "64 hex digits" in command.fails("archive", "show", "ar://memory")
     (here / "key").write_text("11" * 32)
+    (here / "key").chmod(0o644)
+    assert "can be read by others" in command.fails("archive", "show", "ar://memory")
+    (here / "key").chmod(0o600)
+    for name in ("../../evil", "a/b", "x" * 65, "ä"):
+        assert "is no name" in command.fails("archive", "show", f"ar://{name}", code=2)
     monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_WINC", "-1")
     assert "a whole number of winston credits" in command.fails("archive", "show", "ar://memory")
     monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_WINC", "1000")
@@ -256,6 +263,30 @@ def test_an_archive_on_arweave_needs_a_key_of_its_own_and_a_place_for_keys(
     assert "ENGRAM_ARWEAVE_GATEWAY_URL is" in command.fails("archive", "show", "ar://memory")
     monkeypatch.setenv("ENGRAM_ARWEAVE_GATEWAY_URL", "http://127.0.0.1:9")
     assert "does not answer" in command.fails("archive", "show", "ar://memory")
+    for secret in (b"\x07" * 32, OWNER.private_key()[:32], OWNER.private_key()[32:]):
+        (here / "key").write_text(secret.hex())
+        assert "must be one of its own" in command.fails("archive", "create", "ar://memory", "--key", "owner")
+        assert "must be one of its own" in command.fails("archive", "update", "node", "ar://memory", "--key", "owner")
+    (here / "key").write_text("00" * 32)
+    assert "not on secp256k1" in command.fails("archive", "show", "ar://memory")
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_an_archive_whose_making_was_not_answered_is_looked_for_and_its_shares_are_shown(
+    command: Command, run: Run, here: Path, kept: Node, monkeypatch: pytest.MonkeyPatch, is_found: bool
+) -> None:
+    put = FolderPlace.put
+
+    async def unanswered(place: FolderPlace, name: str, content: bytes) -> None:
+        if is_found:
+            await put(place, name, content)
+        raise PlaceUnavailable("the disk does not answer")
+
+    monkeypatch.setattr(FolderPlace, "put", unanswered)
+    done = run("archive", "create", "shelf", "--key", "owner", "--opened-by", "shares", "--json")
+    assert len(json.loads(done.out)["shares"]) == 3
+    assert done.code == (0 if is_found else 1)
+    assert is_found or "it is not known whether the archive was made" in done.err
 
 
 def test_a_node_is_restored_from_an_archive_as_from_a_backup(command: Command, here: Path, kept: Node) -> None:

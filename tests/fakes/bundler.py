@@ -32,6 +32,9 @@ class Arweave:
         self.shows = True
         self.indexes = True
         self.lies = False
+        self.sandbox = ""
+        """Where the gateway sends whoever asks for an item: a path, or a URL."""
+        self.sends_on_and_on = False
 
     async def answer(self, asked: Asked) -> Answer | None:
         if self.fails_with:
@@ -45,7 +48,9 @@ class Arweave:
             return _json(200, {"status": self.status}) if known else (404, {}, b"TX doesn't exist")
         if asked.target == "/graphql":
             return _json(200, self._found(json.loads(asked.body)["variables"]))
-        item = self.items.get(asked.target[1:])
+        if self.sandbox and (self.sends_on_and_on or not asked.target.startswith(self.sandbox)):
+            return 302, {"location": f"{self.sandbox}{asked.target}"}, b""
+        item = self.items.get(asked.target.removeprefix(self.sandbox)[1:])
         if item is None or not self.shows:
             return 404, {}, b"Not Found"
         return 200, {}, item.data[::-1] if self.lies else item.data

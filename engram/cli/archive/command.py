@@ -1,6 +1,7 @@
 """`engram archive create`, `update`, `show`, `check`, `restore`, `shred`."""
 
 import secrets
+import sys
 import uuid
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -23,8 +24,8 @@ from engram.cli.archive.common import (
     owner_of,
     passphrase,
     place_of,
+    require_writer,
     secret_of,
-    writing_key,
 )
 from engram.cli.data_folder import Data, truth_of
 from engram.cli.failures import CommandFailed, Exit
@@ -86,14 +87,16 @@ def create(
 ) -> None:
     """Make an empty archive at WHERE. Shares are shown once and kept nowhere."""
     from engram.archive import opening, signing
+    from engram.archive.errors import ArchiveError, PlaceUnavailable
     from engram.archive.model import HEADER, ID_BYTES, Header
+    from engram.archive.reading import header_at
     from engram.cli.wallet.passwords import signing_key
 
     with archive_errors("no archive was made"):
         owner, archive_id = signing_key(key), secrets.token_bytes(ID_BYTES)
         writers = tuple(bytes(parse_hotkey(each)) for each in writer)
         secret, source, texts = _new_secret(opened_by, shares, lambda: opening.of_hotkey(owner, archive_id))
-        made = Header(
+        unproven = Header(
             archive_id=archive_id,
             owner=bytes(owner.public_key),
             archive_key=opening.public_of(secret),
@@ -101,16 +104,28 @@ def create(
             writers=writers,
             created_at=SystemClock().now(),
         )
-        header = opening.proven(secret, made)
+        header = opening.proven(secret, unproven)
 
-        async def make() -> None:
-            async with place_of(where) as place:
-                await place.put(HEADER, signing.sign_header(owner, header))
+        async def make() -> str:
+            """Return why it is not known whether the archive is there; nothing where it is."""
+            async with place_of(where, owner) as place:
+                try:
+                    await place.put(HEADER, signing.sign_header(owner, header))
+                except PlaceUnavailable as error:
+                    try:
+                        return "" if await header_at(place) == header else str(error)
+                    except ArchiveError:
+                        return str(error)
+            return ""
 
-        trio.run(make)
-    output.record(
-        {"archive": archive_id.hex(), "owner": owner.ss58, "opened_by": opened_by, "shares": texts}, json=show.json
-    )
+        unknown = trio.run(make)
+    made_of = {"archive": archive_id.hex(), "owner": owner.ss58, "opened_by": opened_by, "shares": texts}
+    output.record(made_of, json=show.json)
+    if unknown:
+        raise CommandFailed(
+            f"{unknown} (it is not known whether the archive was made: keep what is shown, and look with "
+            f"`engram archive show {where}`)"
+        )
 
 
 @app.command(help_epilogue="Example: `engram archive update /var/lib/engram/my-node /mnt/archive --key my-hotkey`")
@@ -279,23 +294,31 @@ def _archived(to: _Target, work: Work, outcome: str) -> "Made":
     from engram.archive.archiver import Allowed, Archiver
     from engram.archive.journal import Journal
     from engram.archive.reading import header_at
+    from engram.cli.wallet.passwords import signing_key
 
     truth_of(to.data)
 
     async def run(on_progress: Callable[[int, int], None]) -> "Made":
-        async with place_of(to.where) as place:
-            header = await header_at(place, owner_of(to.owner, to.key))
-            writer, path = writing_key(header, to.key), _journal_path(to.data, header)
+        async with place_of(to.where, writer) as place:
+            header = await header_at(place, bytes(parse_hotkey(to.owner) if to.owner else writer.public_key))
+            require_writer(header, writer)
+            path = _journal_path(to.data, header)
             path.parent.mkdir(mode=0o700, exist_ok=True)
             if not to.take_over:
                 pins.require_pinned(path.parent, place.address, header)
             pins.pin(path.parent, place.address, header)
             allowed = Allowed(take_over=to.take_over, shrinking=to.shrink)
-            archiver = Archiver(place, header, writer, Journal(path), SystemClock().now, allowed)
+            archiver = Archiver(place, header, writer, Journal(path), SystemClock().now, allowed, _say_price)
             return await work(archiver, on_progress)
 
     with archive_errors(outcome), progress("rows") as on_progress:
+        writer = signing_key(to.key)
         return trio.run(run, on_progress)
+
+
+def _say_price(parts: int, size: int, price: int) -> None:
+    if price:
+        print(f"sending {parts} parts, {size:,} bytes, for {price:,} winston credits", file=sys.stderr)
 
 
 def _journal_path(data: Path, header: "Header") -> Path:
