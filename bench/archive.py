@@ -44,12 +44,15 @@ ROUNDS: Final = 3
 OWNER: Final = Keypair.from_seed(b"\x07" * 32)
 ARCHIVE_ID: Final = bytes(16)
 SECRET: Final = opening.of_hotkey(OWNER, ARCHIVE_ID)
-HEADING: Final = Header(
-    archive_id=ARCHIVE_ID,
-    owner=bytes(OWNER.public_key),
-    archive_key=opening.public_of(SECRET),
-    source=HotkeySource(),
-    created_at=0.0,
+HEADING: Final = opening.proven(
+    SECRET,
+    Header(
+        archive_id=ARCHIVE_ID,
+        owner=bytes(OWNER.public_key),
+        archive_key=opening.public_of(SECRET),
+        source=HotkeySource(),
+        created_at=0.0,
+    ),
 )
 WANTED: Final = {
     "archive_mb_cpu_s": ">= 60",

@@ -1,12 +1,15 @@
 """An archive on Arweave: permanent, public, sealed. Its keys lie elsewhere, where they can be destroyed.
 
-    part --> item made and signed, on disk --> price below the limit --> sent --> taken --> read back: it counts
+    part --> item signed, on disk --> price within the limit --> noted as sent --> sent --> read back: it counts
 
-The item on disk is what is sent, now and after any crash: its id stays the same, and it is charged once. Nothing can be
-deleted there, so `delete` does nothing, and keys are refused.
+The item on disk is what is sent, now and after any crash: its id stays the same, and it is charged once. What was noted
+as sent is looked for before it is sent again. Nothing can be deleted there, so `delete` does nothing, and keys are
+refused.
 """
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -15,7 +18,16 @@ import trio
 from engram import files
 from engram.archive import ans104
 from engram.archive.bundler import Bundler
-from engram.archive.errors import AlreadyThere, CannotErase, Damaged, Missing, PlaceUnavailable, TooDear
+from engram.archive.errors import (
+    AlreadyThere,
+    CannotErase,
+    Damaged,
+    Missing,
+    NotAccepted,
+    PaymentWanted,
+    PlaceUnavailable,
+    TooDear,
+)
 from engram.archive.item_keys import SCHEMES, EthereumKey
 from engram.archive.place import MOST_BYTES, Place
 
@@ -25,13 +37,17 @@ _ARCHIVE: Final = "Archive"
 _PART: Final = "Part"
 _LOOK_EVERY_S: Final = 2.0
 _LOOKS: Final = 15
+_ITEM_BYTES: Final = 512
+"""What an item takes beside its data, at most."""
+_SENT: Final = ".sent"
+_ID: Final = ".id"
 
 
 @final
 class ArweavePlace:
-    """Items of one key, tagged with the archive's name and the part's. `spool` keeps what is not seen there yet.
+    """Items of one key, tagged with the archive's name and the part's. `spool` keeps what is not seen yet, by key.
 
-    `most` is the price of one part, in winston credits, above which nothing is sent.
+    `most` is what all parts together may cost, in winston credits, as long as this object lives.
     """
 
     def __init__(
@@ -45,13 +61,28 @@ class ArweavePlace:
         self._bundler = bundler
         self._key = key
         self._archive = archive
-        self._spool = spool
+        self._spool = spool / self.owner
         self._most = most
+        self._spent = 0
         self._ids: dict[str, str] = {}
 
     @property
     def address(self) -> str:
         return f"ar://{self._archive}"
+
+    @property
+    def is_local(self) -> bool:
+        return False
+
+    @property
+    def keeps_forever(self) -> bool:
+        return True
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        counts = Counter(size + _ITEM_BYTES for size in sizes)
+        price = sum([count * await self._bundler.price(size) for size, count in counts.items()])
+        self._require_within(price, f"{len(sizes)} parts of {sum(sizes)} bytes")
+        return price
 
     async def put(self, name: str, content: bytes) -> None:
         if name.startswith(KEYS):
@@ -60,16 +91,24 @@ class ArweavePlace:
         if known is not None:
             if await self._data(name, known, MOST_BYTES) != content:
                 raise AlreadyThere(f"{self.address}/{name} is there and has other bytes")
+            await trio.to_thread.run_sync(self._settled, name, known)
             return
         item = await trio.to_thread.run_sync(self._kept, name, content)
-        parsed = ans104.parse(item, SCHEMES)
-        if parsed.data != content:
-            raise AlreadyThere(f"{self.address}/{name} was begun with other bytes: they are in {self._spool}")
-        price = await self._bundler.price(len(item))
-        if price > self._most:
-            raise TooDear(f"{len(item)} bytes cost {price} winston credits; at most {self._most} are paid for a part")
-        await self._bundler.send(item)
-        await self._see(name, parsed.id, content)
+        if ans104.parse(item, SCHEMES).data != content:
+            raise AlreadyThere(
+                f"{self.address}/{name} was sent with other bytes, which may arrive: they are in {self._spool}"
+            )
+        await self._bring(name, item)
+
+    async def resume(self, name: str) -> bool:
+        path = self._path(name)
+        if not path.exists():
+            return await self._id_of(name) is not None
+        if not self._was_sent(name):
+            path.unlink()
+            return False
+        await self._bring(name, await trio.to_thread.run_sync(path.read_bytes))
+        return True
 
     async def get(self, name: str, most: int) -> bytes:
         known = await self._id_of(name)
@@ -92,11 +131,11 @@ class ArweavePlace:
         return ans104.text_id(hashlib.sha256(self._key.owner).digest())
 
     def _kept(self, name: str, content: bytes) -> bytes:
-        """Return the item that stands for a part, made and written down before anything is sent."""
-        path = self._spool / name.replace("/", "-")
+        """Return the item that stands for a part, written down before anything is sent; one never sent is replaced."""
+        path = self._path(name)
         try:
             self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.exists():
+            if path.exists() and self._was_sent(name):
                 return path.read_bytes()
             tags = [_APP, ("Content-Type", "application/octet-stream"), (_ARCHIVE, self._archive), (_PART, name)]
             item = ans104.make(self._key, content, tags)
@@ -105,20 +144,61 @@ class ArweavePlace:
             raise PlaceUnavailable(f"{path} cannot be written: {error}") from error
         return item
 
+    async def _bring(self, name: str, item: bytes) -> None:
+        """Send an item, once, and wait until it is seen. What is known not to have been sent leaves nothing behind."""
+        parsed = ans104.parse(item, SCHEMES)
+        if self._was_sent(name):
+            if await self._bundler.is_known(parsed.id) or await self._bundler.read(parsed.id, MOST_BYTES) is not None:
+                await self._see(name, parsed.id, parsed.data)
+                return
+            await self._bundler.send(item)
+        else:
+            try:
+                await self._require_affordable(len(item))
+                await trio.to_thread.run_sync(self._note_sent, name)
+                await self._bundler.send(item)
+            except (TooDear, PaymentWanted, NotAccepted):
+                self._path(name, _SENT).unlink(missing_ok=True)
+                self._path(name).unlink(missing_ok=True)
+                raise
+        await self._see(name, parsed.id, parsed.data)
+
+    async def _require_affordable(self, size: int) -> None:
+        price = await self._bundler.price(size)
+        self._require_within(price, f"{size} bytes")
+        self._spent += price
+
+    def _require_within(self, price: int, what: str) -> None:
+        if self._spent + price > self._most:
+            spent = f" after {self._spent}" if self._spent else ""
+            raise TooDear(f"{what} cost {price} winston credits{spent}; at most {self._most} are paid at once")
+
     async def _see(self, name: str, item_id: str, content: bytes) -> None:
         for look in range(_LOOKS):
             if look:
                 await trio.sleep(_LOOK_EVERY_S)
             found = await self._bundler.read(item_id, MOST_BYTES)
             if found == content:
-                self._ids[name] = item_id
-                (self._spool / name.replace("/", "-")).unlink(missing_ok=True)
+                await trio.to_thread.run_sync(self._settled, name, item_id)
                 return
             if found is not None:
                 raise Damaged(f"{self.address}/{name} was taken, and other bytes are shown for it ({item_id})")
         raise PlaceUnavailable(f"{self.address}/{name} was taken and is not shown yet ({item_id}): run it again later")
 
+    def _settled(self, name: str, item_id: str) -> None:
+        """Note a part's id, which the gateway's index may not know for a while, and let go of its item."""
+        self._ids[name] = item_id
+        try:
+            self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+            files.put(self._path(name, _ID), item_id.encode())
+            for suffix in ("", _SENT):
+                self._path(name, suffix).unlink(missing_ok=True)
+        except OSError as error:
+            raise PlaceUnavailable(f"{self._spool} cannot be written: {error}") from error
+
     async def _id_of(self, name: str) -> str | None:
+        if name not in self._ids and (path := self._path(name, _ID)).exists():
+            self._ids[name] = path.read_text("ascii")
         if name not in self._ids:
             tags = {_APP[0]: _APP[1], _ARCHIVE: self._archive, _PART: name}
             for each in await self._bundler.find(self.owner, tags):
@@ -131,6 +211,19 @@ class ArweavePlace:
         if found is None:
             raise Missing(f"{self.address}/{name} is known and its bytes are not there ({item_id})")
         return found
+
+    def _was_sent(self, name: str) -> bool:
+        """Return whether an item may have been sent."""
+        return self._path(name, _SENT).exists()
+
+    def _note_sent(self, name: str) -> None:
+        try:
+            files.put(self._path(name, _SENT), b"")
+        except OSError as error:
+            raise PlaceUnavailable(f"{self._spool} cannot be written: {error}") from error
+
+    def _path(self, name: str, suffix: str = "") -> Path:
+        return self._spool / f"{name.replace('/', '-')}{suffix}"
 
 
 @final
@@ -145,8 +238,22 @@ class SplitPlace:
     def address(self) -> str:
         return f"{self._rest.address} with keys in {self._keys.address}"
 
+    @property
+    def is_local(self) -> bool:
+        return self._rest.is_local
+
+    @property
+    def keeps_forever(self) -> bool:
+        return self._rest.keeps_forever
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        return await self._rest.price(sizes)
+
     async def put(self, name: str, content: bytes) -> None:
         await self._of(name).put(name, content)
+
+    async def resume(self, name: str) -> bool:
+        return await self._of(name).resume(name)
 
     async def get(self, name: str, most: int) -> bytes:
         return await self._of(name).get(name, most)

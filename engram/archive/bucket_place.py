@@ -1,12 +1,13 @@
 """An archive in a bucket of S3, or of what speaks like it (path-style addresses).
 
 What S3 itself checks is relied on: the SHA-256 of what is sent is signed with it. `If-None-Match` keeps a part from
-being replaced where the service knows it (S3 does; older ones ignore it); one that is there is read and compared.
+being replaced where the service knows it (S3 does; older ones ignore it), so what is not named by its content is looked
+for before it is sent, and read back.
 """
 
 import html
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from engram.archive.place import MOST_BYTES
 from engram.archive.sigv4 import Credentials, escaped, query_string, signed_headers
 from engram.http.client import HttpClient, HttpError, Response, TooLarge
 
+_NAMED_BY_CONTENT: Final = "segments/"
 _MOST_LISTING: Final = 4_000_000
 _MOST_PAGES: Final = 1_000
 _MOST_ERROR: Final = 65_536
@@ -50,13 +52,45 @@ class BucketPlace:
     def address(self) -> str:
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
 
+    @property
+    def is_local(self) -> bool:
+        return False
+
+    @property
+    def keeps_forever(self) -> bool:
+        return False
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        del sizes
+        return 0
+
     async def put(self, name: str, content: bytes) -> None:
+        if name.startswith(_NAMED_BY_CONTENT):
+            await self._put(name, content)
+            return
+        try:
+            await self._require(name, content)
+        except Missing:
+            await self._put(name, content)
+            await self._require(name, content)
+
+    async def _put(self, name: str, content: bytes) -> None:
         answer = await self._ask("PUT", name, content=content, headers={"if-none-match": "*"})
         if answer.status in (409, 412):
-            if await self.get(name, MOST_BYTES) != content:
-                raise AlreadyThere(f"{self.address}/{name} is there and has other bytes")
+            await self._require(name, content)
         elif answer.status not in (200, 201, 204):
             raise self._refused(name, answer)
+
+    async def resume(self, name: str) -> bool:
+        try:
+            await self.get(name, MOST_BYTES)
+        except Missing:
+            return False
+        return True
+
+    async def _require(self, name: str, content: bytes) -> None:
+        if await self.get(name, MOST_BYTES) != content:
+            raise AlreadyThere(f"{self.address}/{name} is there and has other bytes")
 
     async def get(self, name: str, most: int) -> bytes:
         answer = await self._ask("GET", name, most=most)

@@ -6,6 +6,7 @@ is the same and is charged once. Taken is not there: only bytes that were read b
 """
 
 from typing import Final, final
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
@@ -20,6 +21,9 @@ _MOST_PAGE_BYTES: Final = 65_536
 """Room for the page that says that something is not there."""
 _PAGE: Final = 100
 _MOST_PAGES: Final = 1_000
+_ELSEWHERE: Final = (301, 302, 303, 307, 308)
+_FAILED: Final = "FAILED"
+"""The status of an item that was taken and came to nothing: it may be sent again."""
 _QUERY: Final = (
     "query($owners:[String!],$tags:[TagFilter!],$after:String){transactions(owners:$owners,tags:$tags,first:100,"
     "after:$after){pageInfo{hasNextPage}edges{cursor node{id tags{name value}}}}}"
@@ -62,6 +66,10 @@ class _Price(msgspec.Struct, frozen=True):
     winc: str
 
 
+class _Status(msgspec.Struct, frozen=True):
+    status: str
+
+
 class Known(msgspec.Struct, frozen=True):
     """An item that the gateway has indexed."""
 
@@ -70,6 +78,7 @@ class Known(msgspec.Struct, frozen=True):
 
 
 _decode_answer = wire.decoder(_Answer).decode
+_decode_status = wire.decoder(_Status).decode
 _decode_price = wire.decoder(_Price).decode
 
 
@@ -115,12 +124,28 @@ class Bundler:
             raise NotAccepted(f"{self._upload} answered {answer.status}: {said}")
         raise PlaceUnavailable(f"{self._upload} answered {answer.status}: it may have taken the item; send it again")
 
+    async def is_known(self, item_id: str) -> bool:
+        """Return whether the bundler has taken the item before. Raises PlaceUnavailable."""
+        answer = await self._request("GET", f"{self._upload}/v1/tx/{item_id}/status")
+        if answer.status == 200:
+            try:
+                return _decode_status(answer.content).status != _FAILED
+            except msgspec.MsgspecError:
+                raise PlaceUnavailable(f"{self._upload} names no status of item {item_id}") from None
+        if answer.status == 404:
+            return False
+        raise PlaceUnavailable(f"{self._upload} answered {answer.status} for the status of item {item_id}")
+
     async def read(self, item_id: str, most: int) -> bytes | None:
         """Return the data of an item, or None while the gateway does not have it.
 
         Raises PlaceUnavailable, Damaged for more than `most` bytes.
         """
-        answer = await self._request("GET", f"{self._gateway}/{item_id}", most=most, total_s=_UPLOAD_S)
+        url = f"{self._gateway}/{item_id}"
+        answer = await self._request("GET", url, most=most, total_s=_UPLOAD_S)
+        if answer.status in _ELSEWHERE:
+            url = self._sandbox_of(url, answer)
+            answer = await self._request("GET", url, most=most, total_s=_UPLOAD_S)
         if answer.status == 200:
             if len(answer.content) > most:
                 raise Damaged(f"item {item_id} has more than {most} bytes")
@@ -128,6 +153,18 @@ class Bundler:
         if answer.status in (202, 204, 404):
             return None
         raise PlaceUnavailable(f"{self._gateway} answered {answer.status} for item {item_id}")
+
+    def _sandbox_of(self, url: str, answer: Response) -> str:
+        """Return where a gateway shows an item: below its own name, so that pages there cannot reach one another.
+
+        Raises PlaceUnavailable for any other address.
+        """
+        found = urljoin(url, answer.headers.get("location", ""))
+        here, there = urlsplit(url), urlsplit(found)
+        own = there.hostname == here.hostname or (there.hostname or "").endswith(f".{here.hostname}")
+        if not own or (there.scheme, there.port) != (here.scheme, here.port) or there.username is not None:
+            raise PlaceUnavailable(f"{self._gateway} sends to {found[:200]}, which is not below its own name")
+        return found
 
     async def find(self, owner: str, tags: dict[str, str]) -> list[Known]:
         """Return the items of an owner's address that have these tags; the gateway may not know the newest yet.

@@ -17,6 +17,10 @@ class Missing(ArchiveError):
     """The archive names a part that its place does not have."""
 
 
+class NothingThere(ArchiveError):
+    """What was asked for of the archive has no rows."""
+
+
 class Damaged(ArchiveError):
     """A part is there and is not what was written."""
 
@@ -39,6 +43,18 @@ class Locked(ArchiveError):
 
 class AlreadyThere(ArchiveError):
     """A part of this name exists and has other bytes."""
+
+
+class InUse(ArchiveError):
+    """Another process archives the same node to the same archive."""
+
+
+class Shrunk(ArchiveError):
+    """The node holds so much less than the archive that it may be the wrong node."""
+
+
+class NotTakenUp(ArchiveError):
+    """The archive has a history that this node's folder knows nothing of."""
 
 
 class PlaceUnavailable(ArchiveError):

@@ -1,6 +1,7 @@
 """An archive in a folder: a disk, or whatever is mounted there."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import final
 
@@ -22,11 +23,26 @@ class FolderPlace:
     def address(self) -> str:
         return str(self._folder)
 
+    @property
+    def is_local(self) -> bool:
+        return True
+
+    @property
+    def keeps_forever(self) -> bool:
+        return False
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        del sizes
+        return 0
+
     async def put(self, name: str, content: bytes) -> None:
         await trio.to_thread.run_sync(self._put, name, content)
 
     async def get(self, name: str, most: int) -> bytes:
         return await trio.to_thread.run_sync(self._get, name, most)
+
+    async def resume(self, name: str) -> bool:
+        return await trio.to_thread.run_sync(self._resume, name)
 
     async def delete(self, name: str) -> None:
         await trio.to_thread.run_sync(self._delete, name)
@@ -45,6 +61,16 @@ class FolderPlace:
                     raise AlreadyThere(f"{path} is there and has other bytes") from None
         except OSError as error:
             raise PlaceUnavailable(f"{path} cannot be written: {error}") from error
+
+    def _resume(self, name: str) -> bool:
+        path = self._folder / name
+        if not path.exists():
+            return False
+        try:
+            files.sync(path.parent)
+        except OSError as error:
+            raise PlaceUnavailable(f"{path} cannot be brought to disk: {error}") from error
+        return True
 
     def _get(self, name: str, most: int) -> bytes:
         path = self._folder / name

@@ -52,6 +52,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     writers: tuple[bytes, ...] = ()
     """Hotkeys beside the owner's that may write manifests: a node that archives by itself."""
     created_at: float
+    proof: bytes = b""
+    """HMAC by the archive's secret key over all other fields: whoever can open the archive made this header."""
 
 
 class SignedHeader(msgspec.Struct, frozen=True):

@@ -4,18 +4,22 @@ A node that archives by itself has the public half only; the secret half is deri
 """
 
 import hashlib
+import hmac
 import secrets
 from typing import Final
 
+import msgspec
 import nacl.public
 from Crypto.Hash import SHA256
 from Crypto.Protocol.KDF import HKDF
 
-from engram.archive.errors import Locked
-from engram.archive.model import KeySource, PassphraseSource
+from engram.archive.errors import Forged, Locked
+from engram.archive.model import Header, HotkeySource, PassphraseSource, SharesSource
 from engram.hotkeys import Keypair
 
 _CONTEXT: Final = b"engram archive key 1"
+_PROOF_CONTEXT: Final = b"engram archive header proof 1"
+_OPENED_BY: Final = {HotkeySource: "hotkey", PassphraseSource: "passphrase", SharesSource: "shares"}
 _SCRYPT_N: Final = 1 << 15
 _SCRYPT_MOST_N: Final = 1 << 18
 _SCRYPT_R: Final = 8
@@ -57,9 +61,24 @@ def public_of(secret: bytes) -> bytes:
     return bytes(nacl.public.PrivateKey(secret).public_key)
 
 
-def require(secret: bytes, archive_key: bytes, source: KeySource) -> bytes:
-    """Return the secret if it is that of the archive. Raises Locked."""
-    if public_of(secret) != archive_key:
-        how = {"HotkeySource": "hotkey", "PassphraseSource": "passphrase", "SharesSource": "shares"}
-        raise Locked(f"this is not the archive's key: it is opened by its {how[type(source).__name__]}")
-    return secret
+def proven(secret: bytes, header: Header) -> Header:
+    """Return the header with the proof that its maker has the archive's secret key."""
+    return msgspec.structs.replace(header, proof=_proof(secret, header))
+
+
+def require(secret: bytes, header: Header) -> None:
+    """Refuse a secret that is not the archive's, and a header that its holder did not make.
+
+    An archive's public key can be copied into a header of another owner or with other writers; the proof cannot.
+    Raises Locked, Forged.
+    """
+    if public_of(secret) != header.archive_key:
+        raise Locked(f"this is not the archive's key: it is opened by its {_OPENED_BY[type(header.source)]}")
+    if not hmac.compare_digest(_proof(secret, header), header.proof):
+        raise Forged("the header was not made with the archive's key: its owner, writers or key were exchanged")
+
+
+def _proof(secret: bytes, header: Header) -> bytes:
+    key = HKDF(secret, 32, header.archive_id, SHA256, context=_PROOF_CONTEXT)
+    assert isinstance(key, bytes)
+    return hmac.digest(key, msgspec.msgpack.encode(msgspec.structs.replace(header, proof=b"")), "sha256")

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from engram.archive import rules, segments, signing
+from engram.archive import opening, rules, segments, signing
 from engram.archive.errors import Damaged, Forged, Locked, Missing
 from engram.archive.model import (
     DELETIONS,
@@ -39,6 +39,8 @@ class Opened(msgspec.Struct, frozen=True):
 
     header: Header
     sequence: int
+    link: bytes
+    """What the next manifest names this one by."""
     manifest: Manifest
     keys: dict[int, bytes]
     """Epoch -> its key."""
@@ -74,21 +76,40 @@ async def newest(place: Place, header: Header, known: int) -> Found | None:
     return Found(envelope, signing.link_of(stored))
 
 
-async def open_archive(place: Place, header: Header, secret: bytes, seen: int = 0) -> Opened:
-    """Open the newest manifest with the archive's secret key.
+async def open_archive(place: Place, header: Header, secret: bytes, seen: int = 0, number: int | None = None) -> Opened:
+    """Open the newest manifest with the archive's secret key, or that of a `number`.
 
-    Raises Locked, Replayed when it is older than number `seen`, Missing, Damaged, Foreign, Forged.
+    Raises Locked, Replayed when it is older than number `seen`, Missing, Damaged, Foreign, and Forged, also for a
+    header that was not made with that key.
     """
+    opening.require(secret, header)
     found = await newest(place, header, 0)
     if found is None:
         raise Missing(f"{place.address} has no manifest: nothing was archived there yet")
+    rules.require_not_older(found.envelope.sequence, seen)
+    if number is not None:
+        found = await _earlier(place, header, found, number)
     envelope = found.envelope
-    rules.require_not_older(envelope.sequence, seen)
     keys = {envelope.epoch: await _key(place, header, secret, envelope.epoch)}
     manifest = signing.open_manifest(envelope, keys[envelope.epoch], header)
     for epoch in {ref.epoch for ref in manifest.segments} - keys.keys():
         keys[epoch] = await _key(place, header, secret, epoch)
-    return Opened(header, envelope.sequence, manifest, keys)
+    return Opened(header, envelope.sequence, found.link, manifest, keys)
+
+
+async def _earlier(place: Place, header: Header, found: Found, number: int) -> Found:
+    """Return manifest `number`, followed back from the newest. Raises Missing, Damaged, Foreign, Forged."""
+    newest_number = found.envelope.sequence
+    if not 1 <= number <= newest_number:
+        raise Missing(f"{place.address} has manifests 1 to {newest_number}, and none of number {number}")
+    while found.envelope.sequence > number:
+        before = found.envelope.sequence - 1
+        stored = await place.get(manifest_name(before), MOST_BYTES)
+        link = signing.link_of(stored)
+        if link != found.envelope.previous:
+            raise Forged(f"manifest {before + 1} does not follow the manifest {before} that is there")
+        found = Found(signing.read_envelope(stored, header, before), link)
+    return found
 
 
 async def living(place: Place, archive: Opened) -> AsyncIterator[tuple[Rows, list[bytes]]]:

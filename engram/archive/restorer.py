@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from engram.archive import segments
-from engram.archive.errors import Damaged
+from engram.archive.errors import Damaged, NothingThere
 from engram.archive.place import Place
 from engram.archive.reading import Opened, living
 from engram.archive.segments import Rows
@@ -17,6 +17,8 @@ from engram.memory.upkeep.data_files import Progress
 from engram.memory.upkeep.rows import KINDS, Kind
 
 KEPT = "before-restore"
+_NAMESPACES: Final = 20
+"""How many namespaces are named where a part was asked for that is not there."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -46,6 +48,15 @@ _KINDS: Final[dict[str, Kind]] = {kind: kind for kind in KINDS}
 EVERYTHING: Final = Wanted()
 
 
+class Restored(msgspec.Struct, frozen=True):
+    """What was written; `rows` of each kind."""
+
+    sequence: int
+    rows: dict[str, int]
+    public_root: str
+    whole_root: str
+
+
 class Checked(msgspec.Struct, frozen=True):
     """An archive whose every byte was read and held against its manifest."""
 
@@ -67,12 +78,13 @@ async def restore(
     truth_id: str,
     wanted: Wanted = EVERYTHING,
     on_progress: Progress = lambda done, total: None,
-) -> Checked:
+) -> Restored:
     """Replace the memory of a node's folder, which the caller has claimed; the former one stays beside it.
 
     The index is not archived: the node builds it from the records when it starts. Whatever is raised, nothing was
-    changed. Raises Missing, Damaged, PlaceUnavailable, UnknownColumns, OSError.
+    changed. Raises NothingThere when no row is wanted, Missing, Damaged, PlaceUnavailable, UnknownColumns, OSError.
     """
+    written: dict[str, int] = dict.fromkeys(KINDS, 0)
     incoming = data / data_files.INCOMING
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir(mode=0o700, parents=True)
@@ -86,13 +98,24 @@ async def restore(
                     named = [dict(zip(found.columns, row, strict=True)) for row in kept]
                     kept = [row for row, each in zip(kept, named, strict=True) if wanted.takes(each, kind)]
                 writer.add(kind, found.columns, kept)
+                written[kind] += len(kept)
 
             checked = await _read(place, archive, put, on_progress)
-        _require_sound(incoming, archive, wanted)
+            _require_any(written, archive, wanted)
+        roots = _require_sound(incoming, archive, wanted)
         data_files.put_in_place(incoming, data, KEPT)
     finally:
         shutil.rmtree(incoming, ignore_errors=True)
-    return checked
+    return Restored(checked.sequence, written, *roots)
+
+
+def _require_any(written: dict[str, int], archive: Opened, wanted: Wanted) -> None:
+    if any(written.values()):
+        return
+    if wanted.is_all:
+        raise NothingThere(f"manifest {archive.sequence} has no rows: there is nothing to restore")
+    names = ", ".join(sorted(archive.manifest.roots)[:_NAMESPACES]) or "none"
+    raise NothingThere(f"no record of manifest {archive.sequence} is in that part; its namespaces are {names}")
 
 
 async def _read(place: Place, archive: Opened, put: Callable[[Rows], None], on_progress: Progress) -> Checked:
@@ -115,8 +138,8 @@ async def _read(place: Place, archive: Opened, put: Callable[[Rows], None], on_p
     return Checked(archive.sequence, counts, manifest.public_root, manifest.whole_root)
 
 
-def _require_sound(folder: Path, archive: Opened, wanted: Wanted) -> None:
-    """Compute every CID and root anew. Raises Damaged."""
+def _require_sound(folder: Path, archive: Opened, wanted: Wanted) -> tuple[str, str]:
+    """Compute every CID and root anew; return the public root and the one over all. Raises Damaged."""
     found = verify.check(folder)
     if not found.is_sound:
         wrong = [*found.problems, *(f"{bad.cid}: {bad.reason}" for bad in found.bad[:1])]
@@ -124,3 +147,4 @@ def _require_sound(folder: Path, archive: Opened, wanted: Wanted) -> None:
     manifest = archive.manifest
     if wanted.is_all and (found.public_root, found.whole_root) != (manifest.public_root, manifest.whole_root):
         raise Damaged("the roots over what was restored are not those of the manifest")
+    return found.public_root, found.whole_root

@@ -115,12 +115,20 @@ def _with_blobs(segment: Segment, rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def digester(kind: str, columns: Sequence[str]) -> Callable[[Row], bytes]:
-    """Return what digests rows of one kind: SHA-256 over kind, columns and values."""
-    before = hashlib.sha256(msgspec.msgpack.encode((kind, tuple(columns))))
+    """Return what digests rows of one kind: SHA-256 over kind, columns and values, to the last that is not NULL.
+
+    A column that a later version adds, and that is empty in older rows, leaves their digests as they were.
+    """
+    before = [
+        hashlib.sha256(msgspec.msgpack.encode((kind, tuple(columns[:count])))) for count in range(len(columns) + 1)
+    ]
 
     def digest_of(row: Row) -> bytes:
-        digest = before.copy()
-        digest.update(msgspec.msgpack.encode(row))
+        count = len(row)
+        while count and row[count - 1] is None:
+            count -= 1
+        digest = before[count].copy()
+        digest.update(msgspec.msgpack.encode(row[:count]))
         return digest.digest()
 
     return digest_of

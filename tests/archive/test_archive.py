@@ -3,12 +3,13 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from engram.archive import opening, signing
-from engram.archive.archiver import Archiver, Made
+from engram.archive.archiver import NOTHING, Allowed, Archiver, Made
 from engram.archive.errors import (
     AlreadyThere,
     Damaged,
@@ -16,14 +17,16 @@ from engram.archive.errors import (
     Forged,
     Locked,
     Missing,
+    NotTakenUp,
     PlaceUnavailable,
     Replayed,
 )
 from engram.archive.folder_place import FolderPlace
 from engram.archive.journal import Journal
 from engram.archive.model import DELETIONS, HEADER, Header, HotkeySource, key_name, manifest_name
+from engram.archive.place import Place
 from engram.archive.reading import header_at, open_archive
-from engram.archive.restorer import EVERYTHING, Checked, Wanted, check, restore
+from engram.archive.restorer import EVERYTHING, Checked, Restored, Wanted, check, restore
 from engram.hotkeys import Keypair
 from engram.memory.model import PUBLIC
 from engram.memory.upkeep.data_files import TRUTH
@@ -34,6 +37,18 @@ ARCHIVE_ID = b"an archive's id!"
 SECRET = opening.of_hotkey(OWNER, ARCHIVE_ID)
 
 
+def heading(owner: Keypair = OWNER, secret: bytes = SECRET, writers: tuple[bytes, ...] = ()) -> Header:
+    made = Header(
+        archive_id=ARCHIVE_ID,
+        owner=bytes(owner.public_key),
+        archive_key=opening.public_of(secret),
+        source=HotkeySource(),
+        writers=writers,
+        created_at=1.0,
+    )
+    return opening.proven(secret, made)
+
+
 class Shelf:
     """A node and the place of its archive."""
 
@@ -42,25 +57,21 @@ class Shelf:
         self.path = folder / "archive"
         self.place = FolderPlace(self.path)
         self.journal = folder / "node" / "archive.journal"
-        self.header = Header(
-            archive_id=ARCHIVE_ID,
-            owner=bytes(OWNER.public_key),
-            archive_key=opening.public_of(SECRET),
-            source=HotkeySource(),
-            created_at=1.0,
-        )
+        self.header = heading()
         self.path.mkdir()
         (self.path / HEADER).write_bytes(signing.sign_header(OWNER, self.header))
         self.target = folder / "restored"
 
-    def archiver(self, writer: Keypair = OWNER) -> Archiver:
-        return Archiver(self.place, self.header, writer, Journal.open(self.journal), lambda: 5_000.0)
+    def archiver(self, writer: Keypair = OWNER, *, place: Place | None = None, allowed: Allowed = NOTHING) -> Archiver:
+        """An archiver as a new process has it."""
+        place = place or self.place
+        return Archiver(place, self.header, writer, Journal(self.journal), lambda: 5_000.0, allowed)
 
-    async def update(self) -> Made:
-        return await self.archiver().update(self.node.folder)
+    async def update(self, **allowed: bool) -> Made:
+        return await self.archiver(allowed=Allowed(**allowed)).update(self.node.folder)
 
-    async def restore(self, seen: int = 0, wanted: Wanted = EVERYTHING) -> Checked:
-        opened = await open_archive(self.place, await header_at(self.place), SECRET, seen)
+    async def restore(self, seen: int = 0, wanted: Wanted = EVERYTHING, number: int | None = None) -> Restored:
+        opened = await open_archive(self.place, await header_at(self.place), SECRET, seen, number)
         return await restore(self.place, opened, self.target, TRUTH_ID, wanted)
 
     async def check(self) -> Checked:
@@ -127,24 +138,28 @@ async def test_a_record_that_comes_back_after_its_deletion_is_there(shelf: Shelf
 async def test_worn_segments_are_written_anew_and_named_no_more(shelf: Shelf) -> None:
     await shelf.update()
     shelf.node.delete(*(entry(number) for number in range(15)))
-    await shelf.update()
+    made = await shelf.update(shrinking=True)
     opened = await open_archive(shelf.place, shelf.header, SECRET)
     records = [ref for ref in opened.manifest.segments if ref.kind == "record"]
     assert [ref.rows for ref in records] == [10]
     assert DELETIONS not in {ref.kind for ref in opened.manifest.segments}
     await shelf.restore()
     assert content(shelf.target)["records"] == content(shelf.node.folder)["records"]
-    archiver = shelf.archiver()
-    await archiver.update(shelf.node.folder)
-    assert len(await archiver.sweep()) == 2  # the worn segment and the list of its dead
+    assert made.unremoved == 0
+    named = {ref.name for ref in opened.manifest.segments}
+    assert {path.name for path in shelf.parts("segments")} == named  # nothing worn is left lying there
     await shelf.check()
 
 
-async def test_an_update_without_its_journal_archives_everything_under_a_new_key(shelf: Shelf) -> None:
+async def test_an_update_without_its_journal_archives_everything_under_a_new_key_once_that_is_allowed(
+    shelf: Shelf,
+) -> None:
     await shelf.update()
     shelf.journal.unlink()
     shelf.node.put(entry(50))
-    made = await shelf.update()
+    with pytest.raises(NotTakenUp, match="has 1 manifests"):
+        await shelf.update()
+    made = await shelf.update(take_over=True)
     assert (made.sequence, made.added) == (2, 29)
     assert [path.name for path in shelf.parts("keys")] == ["000001", "000002"]
     await shelf.restore(seen=2)
@@ -177,7 +192,7 @@ async def test_nothing_in_an_archive_can_be_read_by_what_holds_it(shelf: Shelf) 
 async def test_a_key_of_another_opens_nothing(shelf: Shelf) -> None:
     await shelf.update()
     for secret in (opening.of_hotkey(STRANGER, ARCHIVE_ID), opening.of_hotkey(OWNER, b"another archive!")):
-        with pytest.raises(Locked, match="does not open"):
+        with pytest.raises(Locked, match="opened by its hotkey"):
             await open_archive(shelf.place, shelf.header, secret)
 
 
@@ -249,7 +264,7 @@ async def test_only_the_owner_and_those_admitted_write(shelf: Shelf) -> None:
         await shelf.restore()
     shutil.rmtree(shelf.path / "manifests")
     shelf.journal.unlink()
-    shelf.header = msgspec.structs.replace(shelf.header, writers=(bytes(STRANGER.public_key),))
+    shelf.header = heading(writers=(bytes(STRANGER.public_key),))
     (shelf.path / HEADER).write_bytes(signing.sign_header(OWNER, shelf.header))
     await shelf.archiver(STRANGER).update(shelf.node.folder)
     await shelf.restore()
@@ -265,6 +280,20 @@ async def test_a_header_is_its_owners(shelf: Shelf) -> None:
         signing.read_header(signing.sign_header(OWNER, msgspec.structs.replace(shelf.header, format=2)))
     with pytest.raises(Damaged, match="not that of an archive"):
         signing.read_header(b"\xc1")
+
+
+@pytest.mark.parametrize("change", [{"owner": STRANGER}, {"writers": (bytes(STRANGER.public_key),)}])
+async def test_a_header_with_the_archives_public_key_alone_is_not_believed(
+    shelf: Shelf, change: dict[str, Any]
+) -> None:
+    await shelf.update()
+    signer = change.get("owner", OWNER)
+    forged = msgspec.structs.replace(
+        heading(secret=opening.new_secret(), **change), archive_key=shelf.header.archive_key
+    )
+    (shelf.path / HEADER).write_bytes(signing.sign_header(signer, forged))
+    with pytest.raises(Forged, match="not made with the archive's key"):
+        await shelf.restore()
 
 
 async def test_two_writers_do_not_overwrite_each_other(shelf: Shelf, tmp_path: Path) -> None:

@@ -53,10 +53,14 @@ async def opened(
 
     def open_(key: EthereumKey = KEY, archive: str = "aa", most: int = 10_000_000) -> ArweavePlace:
         """A place as a new process finds it."""
-        return ArweavePlace(Bundler(client, url, url, url), key, archive, tmp_path / "spool", most)
+        return ArweavePlace(Bundler(client, url, url, url), key, archive, tmp_path / archive, most)
 
     yield open_
     await client.aclose()
+
+
+def spooled(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("aa/*/*"))
 
 
 async def test_a_part_is_stored_once_found_again_and_never_replaced(opened: Opened, arweave: Arweave) -> None:
@@ -85,14 +89,13 @@ async def test_parts_of_another_archive_or_key_are_not_mine(opened: Opened) -> N
 
 
 async def test_an_answer_that_is_lost_costs_nothing(opened: Opened, arweave: Arweave, tmp_path: Path) -> None:
-    arweave.loses_answers, arweave.indexes = 2, False
-    for _ in range(2):
-        with pytest.raises(PlaceUnavailable, match="does not answer"):
-            await opened().put("segments/one", b"content")
-        (kept,) = (tmp_path / "spool").iterdir()
+    arweave.loses_answers, arweave.indexes = 1, False
+    with pytest.raises(PlaceUnavailable, match="does not answer"):
+        await opened().put("segments/one", b"content")
+    assert spooled(tmp_path) == ["segments-one", "segments-one.sent"]
     await opened().put("segments/one", b"content")
-    assert len(arweave.charged) == 1
-    assert not kept.exists()
+    assert (len(arweave.charged), arweave.sent) == (1, 1)
+    assert spooled(tmp_path) == ["segments-one.id"]
 
 
 async def test_what_was_taken_and_is_not_shown_does_not_count(
@@ -101,11 +104,11 @@ async def test_what_was_taken_and_is_not_shown_does_not_count(
     arweave.shows = arweave.indexes = False
     with pytest.raises(PlaceUnavailable, match="was taken and is not shown yet"):
         await opened().put("segments/one", b"content")
-    assert len(list((tmp_path / "spool").iterdir())) == 1
+    assert "segments-one" in spooled(tmp_path)
     arweave.shows = True  # the index lags still
     await opened().put("segments/one", b"content")
     assert len(arweave.charged) == 1
-    assert list((tmp_path / "spool").iterdir()) == []
+    assert spooled(tmp_path) == ["segments-one.id"]
 
 
 async def test_a_gateway_that_shows_other_bytes_is_not_believed(opened: Opened, arweave: Arweave) -> None:
@@ -118,7 +121,7 @@ async def test_what_was_begun_with_other_bytes_is_not_mixed_up(opened: Opened, a
     arweave.loses_answers, arweave.indexes = 1, False
     with pytest.raises(PlaceUnavailable):
         await opened().put("manifests/1", b"content")
-    with pytest.raises(AlreadyThere, match="was begun with other bytes"):
+    with pytest.raises(AlreadyThere, match="was sent with other bytes"):
         await opened().put("manifests/1", b"another")
 
 
@@ -164,6 +167,113 @@ async def test_a_service_that_fails_is_unavailable(opened: Opened, arweave: Arwe
 async def test_a_malformed_item_is_refused_for_good(opened: Opened) -> None:
     with pytest.raises(NotAccepted, match="truncated"):
         await opened()._bundler.send(b"x")
+
+
+@pytest.mark.parametrize("fault", ["payment", "price"])
+async def test_what_was_never_sent_is_forgotten_and_stands_in_nobodys_way(
+    opened: Opened, arweave: Arweave, tmp_path: Path, fault: str
+) -> None:
+    arweave.wants_payment = fault == "payment"
+    with pytest.raises((PaymentWanted, TooDear)):
+        await opened(most=10_000 if fault == "payment" else 10).put("manifests/1", b"content")
+    assert spooled(tmp_path) == []
+    arweave.wants_payment = False  # topped up, and meanwhile the manifest has become another
+    await opened().put("manifests/1", b"another")
+    assert await opened().get("manifests/1", 100) == b"another"
+
+
+async def test_all_parts_together_stay_within_the_limit(opened: Opened, arweave: Arweave) -> None:
+    place = opened(most=2_000)
+    await place.put("segments/one", bytes(100))
+    with pytest.raises(TooDear, match="at most 2000 are paid at once"):
+        await place.put("segments/two", bytes(300))
+    assert len(arweave.charged) == 1
+
+
+async def test_what_the_bundler_has_is_never_sent_twice(
+    opened: Opened, arweave: Arweave, autojump_clock: object
+) -> None:
+    arweave.shows = arweave.indexes = False
+    for _ in range(4):
+        with pytest.raises(PlaceUnavailable, match="not shown yet"):
+            await opened().put("segments/one", b"content")
+    assert (len(arweave.charged), arweave.sent) == (1, 1)
+
+
+async def test_what_the_bundler_says_has_failed_is_sent_again(
+    opened: Opened, arweave: Arweave, autojump_clock: object
+) -> None:
+    arweave.shows = arweave.indexes = False
+    with pytest.raises(PlaceUnavailable, match="not shown yet"):
+        await opened().put("segments/one", b"content")
+    arweave.status = "FAILED"
+    with pytest.raises(PlaceUnavailable, match="not shown yet"):
+        await opened().put("segments/one", b"content")
+    assert (len(arweave.charged), arweave.sent) == (1, 2)
+
+
+async def test_a_part_is_found_by_its_id_while_the_index_lags(opened: Opened, arweave: Arweave) -> None:
+    arweave.indexes = False
+    await opened().put("manifests/1", b"content")
+    assert await opened().get("manifests/1", 100) == b"content"
+    with pytest.raises(AlreadyThere):
+        await opened().put("manifests/1", b"another")
+
+
+@pytest.mark.parametrize(
+    ("interrupted", "is_there", "sent"),
+    [("before sending", False, 0), ("after sending", True, 1), ("never begun", False, 0)],
+)
+async def test_what_was_interrupted_is_brought_to_its_end(
+    opened: Opened, arweave: Arweave, tmp_path: Path, interrupted: str, is_there: bool, sent: int
+) -> None:
+    place = opened()
+    if interrupted != "never begun":
+        place._kept("segments/one", b"content")
+    if interrupted == "after sending":
+        place._note_sent("segments/one")
+    assert await opened().resume("segments/one") is is_there
+    assert await opened().resume("segments/one") is is_there
+    assert arweave.sent == sent
+    assert spooled(tmp_path) == (["segments-one.id"] if is_there else [])
+
+
+async def test_a_gateway_shows_items_below_its_own_name(opened: Opened, arweave: Arweave) -> None:
+    arweave.sandbox = "/sandbox"
+    await opened().put("segments/one", b"content")
+    assert await opened().get("segments/one", 100) == b"content"
+
+
+@pytest.mark.parametrize("location", ["https://elsewhere.example", "http://127.0.0.1:9", "http://user@127.0.0.1", ""])
+async def test_a_gateway_that_sends_elsewhere_is_not_followed(opened: Opened, arweave: Arweave, location: str) -> None:
+    arweave.sandbox = location or "/sandbox"
+    arweave.sends_on_and_on = not location
+    with pytest.raises(PlaceUnavailable, match=r"not below its own name|answered 302"):
+        await opened().put("segments/one", b"content")
+
+
+async def test_what_everything_will_cost_is_said_before_anything_is_sent(
+    opened: Opened, arweave: Arweave, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "node")
+    node.put(*(entry(number) for number in range(5)))
+    said: list[tuple[int, int, int, int]] = []
+
+    def work(most: int) -> Archiver:
+        place = SplitPlace(FolderPlace(tmp_path / "keys"), opened(most=most))
+        return Archiver(
+            place, HEADING, OWNER, Journal(tmp_path / "journal"), lambda: 1.0,
+            on_price=lambda parts, size, price: said.append((parts, size, price, arweave.sent)),
+        )  # fmt: skip
+
+    with pytest.raises(TooDear, match=r"2 parts of \d+ bytes cost \d+ winston credits; at most 60000 are paid at once"):
+        await work(60_000).update(node.folder)  # each alone is cheaper
+    assert arweave.sent == 0
+    await work(200_000).update(node.folder)
+    ((parts, size, price, sent),) = said
+    assert (parts, sent) == (2, 0)
+    paid = sum(len(item.data) for item in arweave.items.values())
+    assert (size, price) == (paid, 3 * (paid + 2 * 512))
 
 
 async def test_keys_never_lie_on_arweave(opened: Opened) -> None:

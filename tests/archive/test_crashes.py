@@ -5,6 +5,7 @@ in the middle of an entry is tried in test_archive.py.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,15 @@ from tests.archive.nodes import OWNER, Node, content, entry
 
 ARCHIVE_ID = b"an archive's id!"
 SECRET = opening.of_hotkey(OWNER, ARCHIVE_ID)
-HEADING = Header(
-    archive_id=ARCHIVE_ID,
-    owner=bytes(OWNER.public_key),
-    archive_key=opening.public_of(SECRET),
-    source=HotkeySource(),
-    created_at=1.0,
+HEADING = opening.proven(
+    SECRET,
+    Header(
+        archive_id=ARCHIVE_ID,
+        owner=bytes(OWNER.public_key),
+        archive_key=opening.public_of(SECRET),
+        source=HotkeySource(),
+        created_at=1.0,
+    ),
 )
 
 
@@ -57,6 +61,20 @@ class MortalPlace:
     def address(self) -> str:
         return self._place.address
 
+    @property
+    def is_local(self) -> bool:
+        return True
+
+    @property
+    def keeps_forever(self) -> bool:
+        return False
+
+    async def resume(self, name: str) -> bool:
+        return await self._place.resume(name)
+
+    async def price(self, sizes: Sequence[int]) -> int:
+        return 0
+
     async def put(self, name: str, content: bytes) -> None:
         self._fuse.burn()
         await self._place.put(name, content)
@@ -86,7 +104,7 @@ class MortalJournal(Journal):
 
 
 def archiver(folder: Path, fuse: Fuse) -> Archiver:
-    journal = MortalJournal.open(folder / "journal")
+    journal = MortalJournal(folder / "journal")
     journal.fuse = fuse
     return Archiver(MortalPlace(folder / "archive", fuse), HEADING, OWNER, journal, lambda: 5.0)
 

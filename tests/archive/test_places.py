@@ -102,6 +102,32 @@ async def test_an_answer_that_is_lost_leaves_the_part_to_be_found(over_http: Buc
     assert bucket.objects == {"my archives/one/keys/1": b"x"}
 
 
+async def test_a_service_that_ignores_conditions_replaces_neither_manifests_nor_keys(
+    over_http: BucketPlace, bucket: Bucket
+) -> None:
+    bucket.ignores_conditions = True
+    for name in ("header", "manifests/1", "keys/1"):
+        await over_http.put(name, b"first")
+        await over_http.put(name, b"first")
+        with pytest.raises(AlreadyThere, match="other bytes"):
+            await over_http.put(name, b"second")
+        assert await over_http.get(name, 100) == b"first"
+
+
+async def test_a_part_that_another_replaced_meanwhile_is_noticed(over_http: BucketPlace, bucket: Bucket) -> None:
+    bucket.ignores_conditions = True
+    bucket.after_put = lambda: bucket.objects.update({"my archives/one/manifests/1": b"another writer's"})
+    with pytest.raises(AlreadyThere, match="other bytes"):
+        await over_http.put("manifests/1", b"mine")
+
+
+async def test_an_interrupted_part_is_there_or_not(place: Place) -> None:
+    assert not await place.resume("segments/a")
+    await place.put("segments/a", b"x")
+    assert await place.resume("segments/a")
+    assert await place.price([1, 2]) == 0
+
+
 async def test_a_wrong_clock_or_key_is_said(over_http: BucketPlace, bucket: Bucket) -> None:
     now = bucket.now
     over_http._now = lambda: now - 3_600

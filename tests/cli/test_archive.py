@@ -5,9 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from engram.archive.model import manifest_name
+from engram.archive.errors import PlaceUnavailable
+from engram.archive.folder_place import FolderPlace
+from engram.archive.model import HEADER, manifest_name
+from engram.archive.signing import read_header, sign_header
 from engram.hotkeys import wallet
 from tests.archive.nodes import OWNER, STRANGER, Node, content, entry
 from tests.cli.conftest import Run
@@ -80,14 +84,15 @@ def test_shares_open_what_was_made_for_shares(command: Command, here: Path, kept
     assert len(made["shares"]) == 3
     command("archive", "update", "node", "shelf", "--key", "owner")
     (here / "shares").write_text("\n".join(made["shares"][1:]))
-    assert command("archive", "check", "shelf", "--shares-file", "shares")["record"] == 4
+    assert command("archive", "check", "shelf", "--owner", OWNER.ss58, "--shares-file", "shares")["record"] == 4
     (here / "one").write_text(made["shares"][0])
-    assert "has 1 shares; 2 open" in command.fails("archive", "check", "shelf", "--shares-file", "one")
+    check = ("archive", "check", "shelf", "--owner", OWNER.ss58)
+    assert "has 1 shares; 2 open" in command.fails(*check, "--shares-file", "one")
     assert "--shares-file" in command.fails("archive", "check", "shelf", "--key", "owner", code=2)
     (here / "wrong").write_text("1-00\n2-zz")
-    assert "is no share" in command.fails("archive", "check", "shelf", "--shares-file", "wrong", code=2)
+    assert "is no share" in command.fails(*check, "--shares-file", "wrong", code=2)
     (here / "mixed").write_text(f"1-{'00' * 32}\n2-{'11' * 32}")
-    assert "not the archive's key" in command.fails("archive", "check", "shelf", "--shares-file", "mixed")
+    assert "not the archive's key" in command.fails(*check, "--shares-file", "mixed")
     assert "2/3" in command.fails(
         "archive", "create", "b", "--key", "owner", "--opened-by", "shares", "--shares", "5", code=2
     )
@@ -100,24 +105,64 @@ def test_a_passphrase_opens_what_was_made_for_it(command: Command, kept: Node, m
     monkeypatch.setenv("ENGRAM_ARCHIVE_PASSPHRASE", "words that only I know")
     command("archive", "create", "shelf", "--key", "owner", *by)
     command("archive", "update", "node", "shelf", "--key", "owner")
-    assert command("archive", "check", "shelf")["record"] == 4
+    assert "--owner" in command.fails("archive", "check", "shelf", code=2)
+    assert command("archive", "check", "shelf", "--owner", OWNER.ss58)["record"] == 4
     monkeypatch.setenv("ENGRAM_ARCHIVE_PASSPHRASE", "words that another knows")
-    assert "opened by its passphrase" in command.fails("archive", "check", "shelf")
+    assert "opened by its passphrase" in command.fails("archive", "check", "shelf", "--key", "owner")
 
 
 def test_a_stranger_neither_reads_nor_writes(command: Command, kept: Node) -> None:
     command("archive", "create", "shelf", "--key", "owner")
-    assert "may not write" in command.fails("archive", "update", "node", "shelf", "--key", "stranger")
+    belongs = f"belongs to {OWNER.ss58}"
+    assert belongs in command.fails("archive", "update", "node", "shelf", "--key", "stranger")
+    as_owner = ("archive", "update", "node", "shelf", "--key", "stranger", "--owner", OWNER.ss58)
+    assert "may not write" in command.fails(*as_owner)
     command("archive", "update", "node", "shelf", "--key", "owner")
-    assert "opened by its hotkey" in command.fails("archive", "check", "shelf", "--key", "stranger")
+    assert belongs in command.fails("archive", "check", "shelf", "--key", "stranger")
+    check = ("archive", "check", "shelf", "--key", "stranger", "--owner", OWNER.ss58)
+    assert "opened by its hotkey" in command.fails(*check)
     refused = command.fails("archive", "restore", "shelf", "new", "--key", "owner", "--owner", STRANGER.ss58)
-    assert f"belongs to {OWNER.ss58}" in refused
+    assert belongs in refused
+
+
+def test_whoever_holds_the_place_cannot_have_a_memory_archived_to_a_key_of_his_own(
+    command: Command, here: Path, kept: Node
+) -> None:
+    command("archive", "create", "shelf", "--key", "stranger", "--writer", OWNER.ss58)  # laid where the owner's was
+    assert f"belongs to {STRANGER.ss58}" in command.fails("archive", "update", "node", "shelf", "--key", "owner")
+    assert sorted(path.name for path in (here / "shelf").iterdir()) == ["header"]
+
+
+def test_another_archive_of_the_owner_at_the_same_place_is_noticed(command: Command, here: Path, kept: Node) -> None:
+    first = command("archive", "create", "shelf", "--key", "owner")["archive"]
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    (here / "shelf").rename(here / "away")
+    second = command("archive", "create", "shelf", "--key", "owner")["archive"]
+    refused = command.fails("archive", "update", "node", "shelf", "--key", "owner")
+    assert first in refused
+    assert second in refused
+    assert "another archive lies at" in command.fails(
+        "archive", "restore", "shelf", "node", "--key", "owner", "--force"
+    )
+    assert command("archive", "update", "node", "shelf", "--key", "owner", "--take-over")["sequence"] == 1
+    assert command("archive", "update", "node", "shelf", "--key", "owner")["is_new"] is False
+
+
+def test_an_archive_of_another_is_not_restored_as_ones_own(command: Command, here: Path, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    genuine = read_header((here / "shelf" / HEADER).read_bytes())
+    forged = msgspec.structs.replace(genuine, owner=bytes(STRANGER.public_key))
+    (here / "shelf" / HEADER).write_bytes(sign_header(STRANGER, forged))
+    command("archive", "update", "node", "shelf", "--key", "stranger")
+    assert f"belongs to {STRANGER.ss58}" in command.fails("archive", "restore", "shelf", "new", "--key", "owner")
+    assert not (here / "new" / "truth.db").exists()
 
 
 def test_a_node_that_was_admitted_writes_and_cannot_read(command: Command, kept: Node) -> None:
     command("archive", "create", "shelf", "--key", "owner", "--writer", STRANGER.ss58)
-    assert command("archive", "update", "node", "shelf", "--key", "stranger")["rows"] == 5
-    assert "opened by its hotkey" in command.fails("archive", "check", "shelf", "--key", "stranger")
+    theirs = ("shelf", "--key", "stranger", "--owner", OWNER.ss58)
+    assert command("archive", "update", "node", *theirs)["rows"] == 5
+    assert "opened by its hotkey" in command.fails("archive", "check", *theirs)
     assert command("archive", "check", "shelf", "--key", "owner")["record"] == 4
 
 
@@ -128,6 +173,44 @@ def test_shredding_leaves_one_key(command: Command, here: Path, kept: Node) -> N
     assert command("archive", "shred", "node", "shelf", "--key", "owner")["rows"] == 4
     assert [path.name for path in (here / "shelf" / "keys").iterdir()] == ["000002"]
     assert command("archive", "check", "shelf", "--key", "owner")["record"] == 3
+
+
+def test_a_new_node_archives_on_after_its_restore_and_any_other_asks_first(
+    command: Command, here: Path, kept: Node
+) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    Node(here / "empty")
+    empty = ("archive", "update", "empty", "shelf", "--key", "owner")
+    assert "--take-over" in command.fails(*empty)
+    command("archive", "restore", "shelf", "new", "--key", "owner")
+    assert command("archive", "update", "new", "shelf", "--key", "owner")["rows"] == 5
+    assert "one writer at a time" in command.fails("archive", "update", "node", "shelf", "--key", "owner")
+    assert command(*empty, "--take-over")["rows"] == 0
+    assert "has no rows" in command.fails("archive", "restore", "shelf", "node", "--key", "owner", "--force")
+    assert command("archive", "restore", "shelf", "back", "--key", "owner", "--manifest", "1")["record"] == 4
+    assert content(here / "back") == content(here / "node")
+
+
+def test_a_memory_that_shrank_is_archived_when_that_is_said(command: Command, here: Path, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    kept.delete(entry(0), entry(1), entry(9, "diary"))
+    update = ("archive", "update", "node", "shelf", "--key", "owner")
+    assert "say so with --shrink" in command.fails(*update)
+    assert command(*update, "--shrink")["rows"] == 2
+
+
+def test_what_is_said_to_be_restored_is_what_was_written(command: Command, here: Path, kept: Node) -> None:
+    command("archive", "create", "shelf", "--key", "owner")
+    command("archive", "update", "node", "shelf", "--key", "owner")
+    before = content(here / "node")
+    back = ("archive", "restore", "shelf", "node", "--key", "owner", "--force", "--namespace")
+    assert "its namespaces are __public__, diary" in command.fails(*back, "diray")
+    assert content(here / "node") == before
+    made = command(*back, "diary")
+    assert (made["record"], made["conversation"]) == (1, 0)
+    assert made["public_root"] == command("miner", "verify", "node")["public_root"]
 
 
 def test_an_older_state_of_the_place_is_refused_where_a_newer_one_was_seen(
@@ -168,6 +251,11 @@ def test_an_archive_on_arweave_needs_a_key_of_its_own_and_a_place_for_keys(
     monkeypatch.setenv("ENGRAM_ARWEAVE_FOLDER", "arweave")
     assert "64 hex digits" in command.fails("archive", "show", "ar://memory")
     (here / "key").write_text("11" * 32)
+    (here / "key").chmod(0o644)
+    assert "can be read by others" in command.fails("archive", "show", "ar://memory")
+    (here / "key").chmod(0o600)
+    for name in ("../../evil", "a/b", "x" * 65, "ä"):
+        assert "is no name" in command.fails("archive", "show", f"ar://{name}", code=2)
     monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_WINC", "-1")
     assert "a whole number of winston credits" in command.fails("archive", "show", "ar://memory")
     monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_WINC", "1000")
@@ -175,6 +263,30 @@ def test_an_archive_on_arweave_needs_a_key_of_its_own_and_a_place_for_keys(
     assert "ENGRAM_ARWEAVE_GATEWAY_URL is" in command.fails("archive", "show", "ar://memory")
     monkeypatch.setenv("ENGRAM_ARWEAVE_GATEWAY_URL", "http://127.0.0.1:9")
     assert "does not answer" in command.fails("archive", "show", "ar://memory")
+    for secret in (b"\x07" * 32, OWNER.private_key()[:32], OWNER.private_key()[32:]):
+        (here / "key").write_text(secret.hex())
+        assert "must be one of its own" in command.fails("archive", "create", "ar://memory", "--key", "owner")
+        assert "must be one of its own" in command.fails("archive", "update", "node", "ar://memory", "--key", "owner")
+    (here / "key").write_text("00" * 32)
+    assert "not on secp256k1" in command.fails("archive", "show", "ar://memory")
+
+
+@pytest.mark.parametrize("is_found", [True, False])
+def test_an_archive_whose_making_was_not_answered_is_looked_for_and_its_shares_are_shown(
+    command: Command, run: Run, here: Path, kept: Node, monkeypatch: pytest.MonkeyPatch, is_found: bool
+) -> None:
+    put = FolderPlace.put
+
+    async def unanswered(place: FolderPlace, name: str, content: bytes) -> None:
+        if is_found:
+            await put(place, name, content)
+        raise PlaceUnavailable("the disk does not answer")
+
+    monkeypatch.setattr(FolderPlace, "put", unanswered)
+    done = run("archive", "create", "shelf", "--key", "owner", "--opened-by", "shares", "--json")
+    assert len(json.loads(done.out)["shares"]) == 3
+    assert done.code == (0 if is_found else 1)
+    assert is_found or "it is not known whether the archive was made" in done.err
 
 
 def test_a_node_is_restored_from_an_archive_as_from_a_backup(command: Command, here: Path, kept: Node) -> None:
@@ -184,7 +296,11 @@ def test_a_node_is_restored_from_an_archive_as_from_a_backup(command: Command, h
     command("miner", "restore", "--from", "shelf", "--data", "newer", "--key", "owner")
     assert content(here / "new") == content(here / "newer") == content(here / "node")
     assert "is there already; --force" in command.fails("miner", "restore", "shelf", "new", "--key", "owner")
-    assert "name its file with --key" in command.fails("miner", "restore", "shelf", "other", code=2)
+    assert "--owner" in command.fails("miner", "restore", "shelf", "other", code=2)
+    with_owner = ("miner", "restore", "shelf", "other", "--owner", OWNER.ss58)
+    assert "name its file with --key" in command.fails(*with_owner, code=2)
     assert "no place for an archive" in command.fails("miner", "restore", "ftp://shelf", "other", code=2)
     command("miner", "backup", "node", "backup")
-    assert "a backup needs neither" in command.fails("miner", "restore", "backup", "other", "--key", "owner", code=2)
+    assert "a backup needs neither a key" in command.fails(
+        "miner", "restore", "backup", "other", "--key", "owner", code=2
+    )

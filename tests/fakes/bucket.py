@@ -6,6 +6,7 @@ Signatures are checked by a reading of the specification of its own, from the re
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
@@ -30,6 +31,7 @@ class Bucket:
         self.ignores_conditions = False
         self.fails_with = 0
         self.loses_answers = False
+        self.after_put: Callable[[], None] = lambda: None
 
     async def answer(self, asked: Asked) -> Answer | None:
         if self.fails_with:
@@ -50,6 +52,7 @@ class Bucket:
                 if asked.headers.get("if-none-match") == "*" and key in self.objects and not self.ignores_conditions:
                     return _error(412, "PreconditionFailed")
                 self.objects[key] = asked.body
+                self.after_put()
                 return 200, {"etag": '"x"'}, b""
             case "GET" if key in self.objects:
                 return 200, {}, self.objects[key]

@@ -22,6 +22,9 @@ class Arweave:
         self.items: dict[str, Item] = {}
         self.charged: list[str] = []
         """An id for each time that it was paid for."""
+        self.sent = 0
+        """How often an item was sent."""
+        self.status = "CONFIRMED"
         self.winc_a_byte = 3
         self.loses_answers = 0
         self.wants_payment = False
@@ -29,6 +32,9 @@ class Arweave:
         self.shows = True
         self.indexes = True
         self.lies = False
+        self.sandbox = ""
+        """Where the gateway sends whoever asks for an item: a path, or a URL."""
+        self.sends_on_and_on = False
 
     async def answer(self, asked: Asked) -> Answer | None:
         if self.fails_with:
@@ -37,14 +43,20 @@ class Arweave:
             return _json(200, {"winc": str(int(asked.target.rpartition("/")[2]) * self.winc_a_byte)})
         if asked.target == "/v1/tx/ethereum":
             return self._take(asked)
+        if asked.target.startswith("/v1/tx/") and asked.target.endswith("/status"):
+            known = asked.target.split("/")[3] in self.items
+            return _json(200, {"status": self.status}) if known else (404, {}, b"TX doesn't exist")
         if asked.target == "/graphql":
             return _json(200, self._found(json.loads(asked.body)["variables"]))
-        item = self.items.get(asked.target[1:])
+        if self.sandbox and (self.sends_on_and_on or not asked.target.startswith(self.sandbox)):
+            return 302, {"location": f"{self.sandbox}{asked.target}"}, b""
+        item = self.items.get(asked.target.removeprefix(self.sandbox)[1:])
         if item is None or not self.shows:
             return 404, {}, b"Not Found"
         return 200, {}, item.data[::-1] if self.lies else item.data
 
     def _take(self, asked: Asked) -> Answer | None:
+        self.sent += 1
         if asked.headers.get("content-type") != "application/octet-stream":
             return 400, {}, b"Invalid Content-Type"
         if self.wants_payment:

@@ -1,6 +1,7 @@
 """`engram archive create`, `update`, `show`, `check`, `restore`, `shred`."""
 
 import secrets
+import sys
 import uuid
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
@@ -12,7 +13,20 @@ import trio
 from cyclopts import App, Parameter
 
 from engram.cli import output
-from engram.cli.archive.common import JOURNALS, Key, Where, archive_errors, passphrase, place_of, secret_of, writing_key
+from engram.cli.archive.common import (
+    JOURNALS,
+    Key,
+    Opener,
+    Owner,
+    Shares,
+    Where,
+    archive_errors,
+    owner_of,
+    passphrase,
+    place_of,
+    require_writer,
+    secret_of,
+)
 from engram.cli.data_folder import Data, truth_of
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
@@ -24,15 +38,24 @@ from engram.hotkeys import PublicKey, parse_hotkey, ss58
 if TYPE_CHECKING:
     from engram.archive.archiver import Archiver, Made
     from engram.archive.model import Header, KeySource
-    from engram.archive.restorer import Checked
+    from engram.archive.restorer import Checked, Restored
 
 app = App(
     name="archive",
     help="Keep a memory beyond its node: sealed archives in a folder or a bucket, which their owner alone can read.",
     help_epilogue="Example: `engram archive create /mnt/archive --key my-hotkey`",
 )
-Opener = Annotated[Path | None, Parameter(help="The owner's hotkey file, where the hotkey opens the archive.")]
-Shares = Annotated[Path | None, Parameter(help="A file with the shares, one a line, where shares open the archive.")]
+
+Writer = Annotated[Path, Parameter(help="The hotkey file of the owner, or of a writer that the archive was made with.")]
+TakeOver = Annotated[
+    bool,
+    Parameter(
+        help="Go on with an archive that this folder has not written so far: what it holds is replaced.", negative=""
+    ),
+]
+Shrink = Annotated[
+    bool, Parameter(help="Archive the node although it holds less than half of what the archive has.", negative="")
+]
 
 
 class ShownArchive(msgspec.Struct, frozen=True):
@@ -64,14 +87,16 @@ def create(
 ) -> None:
     """Make an empty archive at WHERE. Shares are shown once and kept nowhere."""
     from engram.archive import opening, signing
+    from engram.archive.errors import ArchiveError, PlaceUnavailable
     from engram.archive.model import HEADER, ID_BYTES, Header
+    from engram.archive.reading import header_at
     from engram.cli.wallet.passwords import signing_key
 
     with archive_errors("no archive was made"):
         owner, archive_id = signing_key(key), secrets.token_bytes(ID_BYTES)
         writers = tuple(bytes(parse_hotkey(each)) for each in writer)
         secret, source, texts = _new_secret(opened_by, shares, lambda: opening.of_hotkey(owner, archive_id))
-        header = Header(
+        unproven = Header(
             archive_id=archive_id,
             owner=bytes(owner.public_key),
             archive_key=opening.public_of(secret),
@@ -79,34 +104,67 @@ def create(
             writers=writers,
             created_at=SystemClock().now(),
         )
+        header = opening.proven(secret, unproven)
 
-        async def make() -> None:
-            async with place_of(where) as place:
-                await place.put(HEADER, signing.sign_header(owner, header))
+        async def make() -> str:
+            """Return why it is not known whether the archive is there; nothing where it is."""
+            async with place_of(where, owner) as place:
+                try:
+                    await place.put(HEADER, signing.sign_header(owner, header))
+                except PlaceUnavailable as error:
+                    try:
+                        return "" if await header_at(place) == header else str(error)
+                    except ArchiveError:
+                        return str(error)
+            return ""
 
-        trio.run(make)
-    output.record(
-        {"archive": archive_id.hex(), "owner": owner.ss58, "opened_by": opened_by, "shares": texts}, json=show.json
-    )
+        unknown = trio.run(make)
+    made_of = {"archive": archive_id.hex(), "owner": owner.ss58, "opened_by": opened_by, "shares": texts}
+    output.record(made_of, json=show.json)
+    if unknown:
+        raise CommandFailed(
+            f"{unknown} (it is not known whether the archive was made: keep what is shown, and look with "
+            f"`engram archive show {where}`)"
+        )
 
 
 @app.command(help_epilogue="Example: `engram archive update /var/lib/engram/my-node /mnt/archive --key my-hotkey`")
-def update(data: Data, where: Where, *, key: Key, show: Show = SHOW) -> None:
+def update(
+    data: Data,
+    where: Where,
+    *,
+    key: Writer,
+    owner: Owner = "",
+    take_over: TakeOver = False,
+    shrink: Shrink = False,
+    show: Show = SHOW,
+) -> None:
     """Archive what a node holds of the owner's: what is new is sent, what is gone is noted. The node may run.
 
     Run it again after a failure: what was sent is not sent again.
     """
-    _show_made(_archived(data, where, key, lambda archiver, on: archiver.update(data, on), "run it again"), show)
+    to = _Target(data, where, key, owner, take_over, shrink)
+    _show_made(_archived(to, lambda archiver, on: archiver.update(data, on), "run it again"), show)
 
 
 @app.command(help_epilogue="Example: `engram archive shred /var/lib/engram/my-node /mnt/archive --key my-hotkey`")
-def shred(data: Data, where: Where, *, key: Key, show: Show = SHOW) -> None:
+def shred(
+    data: Data,
+    where: Where,
+    *,
+    key: Writer,
+    owner: Owner = "",
+    take_over: TakeOver = False,
+    shrink: Shrink = False,
+    show: Show = SHOW,
+) -> None:
     """Archive what lives under a new key and destroy the old one, so that nothing deleted can ever be opened again.
 
     Whoever copied the sealed old key before, together with the segments, still needs the owner's key to read them.
     """
     outcome = "old keys may still be there: run it again until it succeeds"
-    _show_made(_archived(data, where, key, lambda archiver, on: archiver.shred(data, on), outcome), show)
+    to = _Target(data, where, key, owner, take_over, shrink)
+    _show_made(_archived(to, lambda archiver, on: archiver.shred(data, on), outcome), show)
 
 
 @app.command(name="show", help_epilogue="Example: `engram archive show /mnt/archive`")
@@ -140,14 +198,16 @@ def show_(where: Where, *, show: Show = SHOW) -> None:
 
 
 @app.command(help_epilogue="Example: `engram archive check /mnt/archive --key my-hotkey`")
-def check(where: Where, *, key: Opener = None, shares_file: Shares = None, show: Show = SHOW) -> None:
+def check(
+    where: Where, *, key: Opener = None, shares_file: Shares = None, owner: Owner = "", show: Show = SHOW
+) -> None:
     """Read all of an archive and hold every row against its signed manifest."""
     from engram.archive import restorer
     from engram.archive.reading import header_at, open_archive
 
     async def read(on_progress: Callable[[int, int], None]) -> "Checked":
         async with place_of(where) as place:
-            header = await header_at(place)
+            header = await header_at(place, owner_of(owner, key))
             opened = await open_archive(place, header, secret_of(header, key, shares_file))
             return await restorer.check(place, opened, on_progress)
 
@@ -163,13 +223,17 @@ def restore(
     *,
     key: Opener = None,
     shares_file: Shares = None,
-    owner: Annotated[str, Parameter(help="Refuse an archive of another owner (ss58).")] = "",
+    owner: Owner = "",
     namespace: Annotated[str | None, Parameter(help="Only the records of this namespace.")] = None,
     since: Annotated[datetime | None, Parameter(help="Only records stored from then on (UTC).")] = None,
     at_least: Annotated[
         int, Parameter(converter=whole, help="Refuse manifests older than this number: the last one you saw.")
     ] = 0,
     older: Annotated[bool, Parameter(help="Take an older manifest than was seen.", negative="")] = False,
+    manifest: Annotated[
+        int | None,
+        Parameter(converter=whole, help="Restore the state of this number, not the newest, if all of it is left."),
+    ] = None,
     force: Annotated[bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")] = False,
     show: Show = SHOW,
 ) -> None:
@@ -178,7 +242,8 @@ def restore(
     Everything is made beside and held against the signed manifest first: a damaged archive changes nothing.
     """
     from engram.archive import restorer
-    from engram.archive.journal import Journal
+    from engram.archive.journal import Journal, Listing
+    from engram.archive.pins import require_pinned
     from engram.archive.reading import header_at, open_archive
     from engram.memory.upkeep import backups
     from engram.miner import folder
@@ -187,13 +252,19 @@ def restore(
         namespace, None if since is None else since.replace(tzinfo=since.tzinfo or UTC).timestamp()
     )
 
-    async def read(on_progress: Callable[[int, int], None]) -> "Checked":
+    async def read(on_progress: Callable[[int, int], None]) -> "Restored":
         async with place_of(where) as place:
-            header = await header_at(place, bytes(parse_hotkey(owner)) if owner else None)
-            noted = Journal.open(_journal_path(data, header)).listed
-            seen = 0 if older else max(at_least, 0 if noted is None else noted.sequence)
-            opened = await open_archive(place, header, secret_of(header, key, shares_file), seen)
-            return await restorer.restore(place, opened, data, str(uuid.uuid4()), wanted, on_progress)
+            header = await header_at(place, owner_of(owner, key))
+            require_pinned(data / JOURNALS, place.address, header)
+            journal = Journal.open(_journal_path(data, header))
+            seen = 0 if older else max(at_least, 0 if journal.listed is None else journal.listed.sequence)
+            opened = await open_archive(place, header, secret_of(header, key, shares_file), seen, manifest)
+            made = await restorer.restore(place, opened, data, str(uuid.uuid4()), wanted, on_progress)
+            if wanted.is_all and manifest is None:  # this node goes on with the archive
+                (data / JOURNALS).mkdir(mode=0o700, exist_ok=True)
+                epoch = max(opened.keys)
+                journal.adopt(Listing(opened.sequence, opened.link, epoch, sum(made.rows.values())))
+            return made
 
     with archive_errors("nothing was changed"):
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -207,23 +278,47 @@ def restore(
 Work = Callable[["Archiver", Callable[[int, int], None]], Coroutine[Any, Any, "Made"]]
 
 
-def _archived(data: Path, where: str, key: Path, work: Work, outcome: str) -> "Made":
-    from engram.archive.archiver import Archiver
+class _Target(msgspec.Struct, frozen=True):
+    """Which node is archived where, and by which key for which owner."""
+
+    data: Path
+    where: str
+    key: Path
+    owner: str
+    take_over: bool
+    shrink: bool
+
+
+def _archived(to: _Target, work: Work, outcome: str) -> "Made":
+    from engram.archive import pins
+    from engram.archive.archiver import Allowed, Archiver
     from engram.archive.journal import Journal
     from engram.archive.reading import header_at
+    from engram.cli.wallet.passwords import signing_key
 
-    truth_of(data)
+    truth_of(to.data)
 
     async def run(on_progress: Callable[[int, int], None]) -> "Made":
-        async with place_of(where) as place:
-            header = await header_at(place)
-            writer, path = writing_key(header, key), _journal_path(data, header)
+        async with place_of(to.where, writer) as place:
+            header = await header_at(place, bytes(parse_hotkey(to.owner) if to.owner else writer.public_key))
+            require_writer(header, writer)
+            path = _journal_path(to.data, header)
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            archiver = Archiver(place, header, writer, Journal.open(path), SystemClock().now)
+            if not to.take_over:
+                pins.require_pinned(path.parent, place.address, header)
+            pins.pin(path.parent, place.address, header)
+            allowed = Allowed(take_over=to.take_over, shrinking=to.shrink)
+            archiver = Archiver(place, header, writer, Journal(path), SystemClock().now, allowed, _say_price)
             return await work(archiver, on_progress)
 
     with archive_errors(outcome), progress("rows") as on_progress:
+        writer = signing_key(to.key)
         return trio.run(run, on_progress)
+
+
+def _say_price(parts: int, size: int, price: int) -> None:
+    if price:
+        print(f"sending {parts} parts, {size:,} bytes, for {price:,} winston credits", file=sys.stderr)
 
 
 def _journal_path(data: Path, header: "Header") -> Path:
@@ -260,7 +355,7 @@ def _show_made(made: "Made", show: Show) -> None:
     output.record(made, json=show.json)
 
 
-def _show_checked(checked: "Checked", before: dict[str, str], show: Show) -> None:
+def _show_checked(checked: "Checked | Restored", before: dict[str, str], show: Show) -> None:
     facts = {"manifest": checked.sequence, **checked.rows, "public_root": checked.public_root}
     output.record({**before, **facts}, json=show.json)
 

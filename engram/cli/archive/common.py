@@ -1,6 +1,7 @@
 """What the commands on archives share: where an archive lies, which key opens it, what failed."""
 
 import os
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 from engram.cli.failures import CommandFailed, Exit
 from engram.clock import SystemClock
 from engram.durable.driver import sqlite3
-from engram.hotkeys import Keypair
+from engram.hotkeys import Keypair, parse_hotkey
 
 if TYPE_CHECKING:
     from engram.archive.model import Header
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 JOURNALS: Final = "archives"
 """The folder in a node's data folder where archivers note what they have sent."""
 PASSPHRASE_VARIABLE: Final = "ENGRAM_ARCHIVE_PASSPHRASE"  # noqa: S105 (the variable's name)
+_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SECRET_BYTES: Final = 32
 Where = Annotated[
     str,
     Parameter(
@@ -29,11 +32,16 @@ Where = Annotated[
     ),
 ]
 Key = Annotated[Path, Parameter(help="The owner's hotkey file.")]
+Opener = Annotated[Path | None, Parameter(help="The owner's hotkey file, where the hotkey opens the archive.")]
+Shares = Annotated[Path | None, Parameter(help="A file with the shares, one a line, where shares open the archive.")]
+Owner = Annotated[
+    str, Parameter(help="The owner's address (ss58), where --key is not the owner's: any other's archive is refused.")
+]
 
 
 @asynccontextmanager
-async def place_of(where: str) -> "AsyncIterator[Place]":
-    """Open the place of an archive. Raises CommandFailed for an address that is none."""
+async def place_of(where: str, hotkey: Keypair | None = None) -> "AsyncIterator[Place]":
+    """Open the place of an archive; what pays there must not be `hotkey`. Raises CommandFailed for no address."""
     from engram.archive.folder_place import FolderPlace
     from engram.http.client import HttpClient
 
@@ -47,12 +55,13 @@ async def place_of(where: str) -> "AsyncIterator[Place]":
         raise CommandFailed(f"{where} is no place for an archive: name {kinds}", Exit.USAGE)
     client = HttpClient()
     try:
-        yield opened(rest, client)
+        yield opened(rest, client, hotkey)
     finally:
         await client.aclose()
 
 
-def _bucket(rest: str, client: "HttpClient") -> "Place":
+def _bucket(rest: str, client: "HttpClient", hotkey: Keypair | None) -> "Place":
+    del hotkey
     from engram.archive.bucket_place import BucketPlace
     from engram.archive.sigv4 import Credentials
 
@@ -66,7 +75,7 @@ def _bucket(rest: str, client: "HttpClient") -> "Place":
     return BucketPlace(endpoint, bucket, prefix, credentials, client, SystemClock().now)
 
 
-def _arweave(name: str, client: "HttpClient") -> "Place":
+def _arweave(name: str, client: "HttpClient", hotkey: Keypair | None) -> "Place":
     """Open an archive on Arweave; its keys lie in a folder, where they can be destroyed."""
     from engram.archive.arweave_place import ArweavePlace, SplitPlace
     from engram.archive.bundler import Bundler
@@ -76,11 +85,16 @@ def _arweave(name: str, client: "HttpClient") -> "Place":
     needed = {each: os.environ.get(each, "") for each in ("ENGRAM_ARWEAVE_KEY_FILE", "ENGRAM_ARWEAVE_FOLDER")}
     if missing := [each for each, value in needed.items() if not value]:
         raise CommandFailed(f"an archive on Arweave needs {' and '.join(missing)} in the environment")
+    if not _NAME.fullmatch(name):
+        raise CommandFailed(f"ar://{name} is no name: it has 1 to 64 letters, digits, - and _", Exit.USAGE)
     path, folder = (Path(value).expanduser() for value in needed.values())
+    secret = _paying_secret(path)
+    if hotkey is not None and _is_of(secret, hotkey):
+        raise CommandFailed(f"{path} has the bytes of the hotkey {hotkey.ss58}: a key that pays must be one of its own")
     try:
-        key = EthereumKey(bytes.fromhex(path.read_text().strip().removeprefix("0x")))
-    except (OSError, ValueError):
-        raise CommandFailed(f"{path} has no key: it holds the 64 hex digits of a secp256k1 key of its own") from None
+        key = EthereumKey(secret)
+    except ValueError:
+        raise CommandFailed(f"{path} has no key: those bytes are not on secp256k1") from None
     upload = _url("ENGRAM_ARWEAVE_UPLOAD_URL", "https://upload.ardrive.io")
     gateway = _url("ENGRAM_ARWEAVE_GATEWAY_URL", "https://arweave.net")
     payment = _url("ENGRAM_ARWEAVE_PAYMENT_URL", "https://payment.ardrive.io")
@@ -91,11 +105,43 @@ def _arweave(name: str, client: "HttpClient") -> "Place":
     return SplitPlace(FolderPlace(folder / "keys" / name), place)
 
 
+def _paying_secret(path: Path) -> bytes:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise CommandFailed(f"{path} can be read by others, and has a key that pays: chmod 600 {path}")
+        secret = bytes.fromhex(path.read_text().strip().removeprefix("0x"))
+    except (OSError, ValueError):
+        secret = b""
+    if len(secret) != _SECRET_BYTES:
+        raise CommandFailed(f"{path} has no key: it holds the 64 hex digits of a secp256k1 key of its own")
+    return secret
+
+
+def _is_of(secret: bytes, hotkey: Keypair) -> bool:
+    """Return whether a secret is the seed of a hotkey or a part of its private key."""
+    private = hotkey.private_key()
+    return Keypair.from_seed(secret) == hotkey or secret in (private[:_SECRET_BYTES], private[_SECRET_BYTES:])
+
+
 def _url(variable: str, default: str) -> str:
     found = os.environ.get(variable) or default
     if not found.startswith(("http://", "https://")):
         raise CommandFailed(f"{variable} is {found!r}; it must be an http or https URL")
     return found
+
+
+def owner_of(owner: str, key: Path | None) -> bytes:
+    """Return the public key that an archive must belong to: the address named, or of the key.
+
+    Raises CommandFailed, HotkeyError.
+    """
+    from engram.cli.wallet.passwords import signing_key
+
+    if owner:
+        return bytes(parse_hotkey(owner))
+    if key is None:
+        raise CommandFailed("say whose archive it is: name the owner's address with --owner", Exit.USAGE)
+    return bytes(signing_key(key).public_key)
 
 
 def secret_of(header: "Header", key: Path | None, shares: Path | None) -> bytes:
@@ -123,7 +169,8 @@ def secret_of(header: "Header", key: Path | None, shares: Path | None) -> bytes:
             if len(texts) < threshold:
                 raise CommandFailed(f"{shares} has {len(texts)} shares; {threshold} open this archive")
             secret = combined(texts)
-    return opening.require(secret, header.archive_key, header.source)
+    opening.require(secret, header)
+    return secret
 
 
 def passphrase() -> str:
@@ -153,16 +200,12 @@ def combined(texts: Sequence[str]) -> bytes:
         raise CommandFailed(f"the shares do not fit together: {error}") from None
 
 
-def writing_key(header: "Header", key: Path) -> Keypair:
-    """Return the key that signs manifests. Raises CommandFailed when it may not write this archive."""
-    from engram.cli.wallet.passwords import signing_key
-
-    keypair = signing_key(key)
+def require_writer(header: "Header", keypair: Keypair) -> None:
+    """Raise CommandFailed when a key may not write this archive."""
     if bytes(keypair.public_key) not in (header.owner, *header.writers):
         raise CommandFailed(
             f"{keypair.ss58} may not write this archive: its owner, and writers named at its making, may"
         )
-    return keypair
 
 
 @contextmanager

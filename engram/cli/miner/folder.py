@@ -119,6 +119,7 @@ def restore(
     shares_file: Annotated[
         Path | None, Parameter(help="Of an archive: a file with its shares, one a line, where shares open it.")
     ] = None,
+    owner: Annotated[str, Parameter(help="Of an archive: its owner's address, where --key is not named.")] = "",
     force: Annotated[bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")] = False,
     show: Show = SHOW,
 ) -> None:
@@ -130,10 +131,10 @@ def restore(
     from engram.cli.archive import command as archives
 
     if "://" in source or Path(source, HEADER).exists():
-        archives.restore(source, data, key=key, shares_file=shares_file, force=force, show=show)
+        archives.restore(source, data, key=key, shares_file=shares_file, owner=owner, force=force, show=show)
         return
-    if key is not None or shares_file is not None:
-        raise CommandFailed(f"{source} is no archive: a backup needs neither --key nor --shares-file", Exit.USAGE)
+    if key is not None or shares_file is not None or owner:
+        raise CommandFailed(f"{source} is no archive: a backup needs neither a key nor shares", Exit.USAGE)
     _restore_backup(Path(source), data, force, show)
 
 

@@ -1,0 +1,79 @@
+"""`python -m tests.archive.mortal FOLDER URL STEP WORK`: archives a node to Arweave, and kills itself at a step.
+
+Steps are what an archiver does to its disk and to services: each counts twice, before it and after it. Step 0 is none.
+The number of steps of a whole run is written to FOLDER/steps.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from engram import files
+from engram.archive import arweave_place
+from engram.archive.archiver import Archiver
+from engram.archive.arweave_place import ArweavePlace, SplitPlace
+from engram.archive.bundler import Bundler
+from engram.archive.folder_place import FolderPlace
+from engram.archive.item_keys import EthereumKey
+from engram.archive.journal import Journal
+from engram.http.client import HttpClient
+from tests.archive.nodes import OWNER
+from tests.archive.test_crashes import HEADING
+
+KEY = EthereumKey(b"\x05" * 32)
+NAME = "memory"
+
+
+class Steps:
+    def __init__(self, last: int) -> None:
+        self.done = 0
+        self._last = last
+
+    def step(self) -> None:
+        self.done += 1
+        if self.done == self._last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def around(self, does: Callable[..., Any]) -> Callable[..., Any]:
+        def mortal(*args: Any, **named: Any) -> Any:
+            self.step()
+            found = does(*args, **named)
+            self.step()
+            return found
+
+        return mortal
+
+    def around_awaited(self, does: Callable[..., Any]) -> Callable[..., Any]:
+        async def mortal(*args: Any, **named: Any) -> Any:
+            self.step()
+            found = await does(*args, **named)
+            self.step()
+            return found
+
+        return mortal
+
+
+def place_in(folder: Path, url: str, client: HttpClient) -> SplitPlace:
+    bundler = Bundler(client, url, url, url)
+    return SplitPlace(FolderPlace(folder / "keys"), ArweavePlace(bundler, KEY, NAME, folder / "spool", 10**9))
+
+
+async def main(folder: Path, url: str, steps: Steps, work: str) -> None:
+    arweave_place._LOOK_EVERY_S = 0.0  # type: ignore[misc]
+    files.put = steps.around(files.put)
+    Journal.note = steps.around(Journal.note)  # type: ignore[method-assign]
+    HttpClient.request = steps.around_awaited(HttpClient.request)  # type: ignore[method-assign]
+    client = HttpClient()
+    archiver = Archiver(place_in(folder, url, client), HEADING, OWNER, Journal(folder / "journal"), lambda: 1.0)
+    await getattr(archiver, work)(folder / "node")
+    await client.aclose()
+    (folder / "steps").write_text(str(steps.done))
+
+
+if __name__ == "__main__":
+    trio.run(main, Path(sys.argv[1]), sys.argv[2], Steps(int(sys.argv[3])), sys.argv[4])
