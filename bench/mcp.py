@@ -158,8 +158,12 @@ def memory() -> tuple[float, float, float]:
         official = stdio_rss(
             [sys.executable, "-m", "bench.support.mcp_servers", "official-stdio"], "latest", {"netuid": 450}
         )
-        receiver = XerisProcess(Path(folder) / "xeris", CONTROLLER.ss58).start()
+        receiver = XerisProcess(Path(folder) / "xeris", CONTROLLER.ss58, is_warm=False).start()
         try:
+            for method, name in (("tools/list", ""), ("tools/call", "latest")):
+                body = request(method, new=True) if not name else call(name, {"netuid": 450}, new=True)
+                one = http_request(body, method, name).replace(b"{port}", str(receiver.port).encode())
+                assert closed_loop(receiver.port, iter([one]), connections=1, seconds=5.0).took_ms
             receiving = rss_mb(receiver.pid)
         finally:
             receiver.kill()

@@ -33,7 +33,6 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from Crypto.Hash import keccak
 
 from config.addresses import announced_at, is_base_url, is_http_url, is_loopback, is_public
 from config.engines import engine_at, is_local
@@ -156,6 +155,8 @@ def checksummed(address: str) -> str:
     >>> checksummed("0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed")
     '0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed'
     """
+    from Crypto.Hash import keccak  # and with it cffi: in no process that names no address
+
     digits = address[2:].lower()
     digest = keccak.new(digest_bits=256, data=digits.encode()).hexdigest()
     cased = (digit.upper() if int(hint, 16) >= 8 else digit for digit, hint in zip(digits, digest, strict=False))

@@ -75,7 +75,9 @@ async def _over_http(memories: Memories, options: Options, listen: str, keypair:
         policy_of,
         serve_until_stopped,
     )
+    from engram.telemetry import logs
 
+    logs.configure("WARNING", json=not sys.stderr.isatty())
     host, _, port = listen.rpartition(":")
     policy = policy_of(keypair, options.hosts, open_loopback=options.open_loopback)
     await serve_until_stopped(memories, host.strip("[]"), int(port), policy, Path(options.revoked).expanduser())

@@ -28,6 +28,10 @@ from engram.mcp.revocation import RevocationEndpoint, RevocationFile
 from engram.telemetry.metrics import Metrics
 
 DRAIN_S: Final = 5.0
+A_MINUTE: Final = 6_000
+"""Requests from one address: an agent that stores what it knows makes a hundred a second, and the node has its own
+bounds."""
+SETTINGS: Final = HttpSettings(requests_per_minute_per_ip=A_MINUTE)
 
 
 def policy_of(keypair: Keypair | None, hosts: Sequence[str], *, open_loopback: bool) -> Policy:
@@ -43,7 +47,7 @@ def policy_of(keypair: Keypair | None, hosts: Sequence[str], *, open_loopback: b
 def memory_app(memories: Memories, policy: Policy, revocations: RevocationFile, clock: Clock) -> App:
     """Return the application."""
     metrics = Metrics()
-    app = new_app("mcp", settings=HttpSettings(), clock=clock, ids=SystemIds(), metrics=metrics)
+    app = new_app("mcp", settings=SETTINGS, clock=clock, ids=SystemIds(), metrics=metrics)
     access = Access(policy, clock, revocations.is_revoked)
     endpoint = McpEndpoint(Dispatcher(catalog(memories)), access)
     revoking = RevocationEndpoint(access, revocations, clock)
@@ -67,7 +71,7 @@ async def serve_until_stopped(memories: Memories, host: str, port: int, policy: 
     life = _Life()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(life.end_on_signals)
-        await serve(app, host, port, context=life, settings=HttpSettings(), drain_s=DRAIN_S)
+        await serve(app, host, port, context=life, settings=SETTINGS, drain_s=DRAIN_S)
         nursery.cancel_scope.cancel()
 
 

@@ -169,6 +169,5 @@ class Access:
 
 
 def _refused(message: str, *, code: str = "invalid_token") -> Denied:
-    quoted = message.replace('"', "'")
-    more = "" if code == "token_missing" else f', error="{code}", error_description="{quoted}"'
+    more = "" if code == "token_missing" else f', error="{code}", error_description="{rules.quotable(message)}"'
     return Denied(401, code, message, f'Bearer realm="engram-mcp"{more}')

@@ -72,7 +72,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True):
     resources: Sequence[Resource] = ()
     templates: Sequence[Template] = ()
     read: Callable[[str, Caller], Awaitable[object | None]] | None = None
-    """Returns the Document of a URI, or an object that is encoded as JSON; None where there is none."""
+    """Returns the Document of a URI, or an object that is encoded as JSON; None where there is none.
+    Raises ToolFailed where that cannot be known."""
     is_public: bool = False
     """Whether every caller is shown the same; what is not may be cached for one caller alone."""
 

@@ -32,6 +32,7 @@ from engram.mcp.model import (
     INVALID_PARAMS,
     INVALID_REQUEST,
     METHOD_NOT_FOUND,
+    RESOURCE_NOT_FOUND,
     SERVER_KEY,
     STATUS,
     SUPPORTED,
@@ -113,6 +114,8 @@ class Dispatcher:
             result = await self._result(message, caller, stateless=stateless)
         except McpError as error:
             self._measure(method, "refused", trio.current_time() - began)
+            if stateless and error.code == RESOURCE_NOT_FOUND:
+                error = McpError(INVALID_PARAMS, error.message, error.data)
             protocol = error.code in (HEADER_MISMATCH, UNSUPPORTED_VERSION, DENIED, BUSY)
             return Answered(_error(message.id, error), STATUS.get(error.code, 200) if stateless or protocol else 200)
         body = _result(message.id, result)
@@ -211,9 +214,12 @@ class Dispatcher:
         if "read" not in caller.scopes:
             raise McpError(DENIED, "this token has not the scope read")
         assert self._catalog.read is not None
-        found = await self._catalog.read(uri, caller)
+        try:
+            found = await self._catalog.read(uri, caller)
+        except ToolFailed as failed:
+            raise McpError(INTERNAL_ERROR, str(failed)) from None
         if found is None:
-            raise McpError(INVALID_PARAMS, "there is no resource of this URI", {"uri": uri[:1_000]})
+            raise McpError(RESOURCE_NOT_FOUND, "there is no resource of this URI", {"uri": uri[:1_000]})
         document = found if isinstance(found, Document) else Document(mime="application/json", text=_json(found))
         scope = "public" if self._catalog.is_public else "private"
         content: dict[str, object] = {"uri": uri, "mimeType": document.mime}

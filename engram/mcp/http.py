@@ -58,10 +58,10 @@ def refusal(denied: Denied) -> Answer:
 
 def _check_form(headers: list[tuple[str, str]]) -> None:
     """Check media types. Raises Denied."""
-    first = dict(reversed(headers))
-    media = first.get("content-type", "").partition(";")[0].strip().lower()
+    media = dict(headers).get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise Denied(415, "unsupported_media_type", "a message is sent as Content-Type: application/json")
-    taken = [each.partition(";")[0].strip().lower() for each in first.get("accept", "*/*").split(",")]
+    accepted = ",".join(value for name, value in headers if name == "accept")
+    taken = [each.partition(";")[0].strip().lower() for each in (accepted or "*/*").split(",")]
     if not {"application/json", "application/*", "*/*"} & set(taken):
         raise Denied(406, "not_acceptable", "answers are application/json: name it in Accept")

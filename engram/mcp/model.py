@@ -31,6 +31,8 @@ BUSY: Final = -32000
 """Ours, of the range that implementations may use: too many calls at once."""
 DENIED: Final = -32001
 """Ours: the caller may not do this."""
+RESOURCE_NOT_FOUND: Final = -32002
+"""Of the handshake wire; the stateless one says INVALID_PARAMS."""
 HEADER_MISMATCH: Final = -32020
 UNSUPPORTED_VERSION: Final = -32022
 

@@ -21,7 +21,7 @@ from engram.http.limits import Limiter, bucket_of
 from engram.http.request import Answer, Request, json_answer
 from engram.mcp.access import Access, Arrived, Denied
 from engram.mcp.http import Refusal, refusal
-from engram.mcp.tokens import MAX_S
+from engram.mcp.tokens import MAX_S, SKEW_S
 
 PATH: Final = "/mcp/revocations"
 MOST_OF_ONE_KEY: Final = 100
@@ -93,7 +93,7 @@ class RevocationEndpoint:
             return json_answer(Refusal(text, "too_many"), 429)
         now = self._clock.now()
         try:
-            await self._revocations.revoke(key, wanted.id, min(wanted.exp, now + MAX_S), now)
+            await self._revocations.revoke(key, wanted.id, min(wanted.exp, now + SKEW_S + MAX_S), now)
         except TooMany as error:
             return json_answer(Refusal(str(error), "too_many"), 429)
         return json_answer(Revoked(wanted.id))

@@ -45,6 +45,8 @@ NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _NO_PORT: Final = (80, 443)
 """Ports that a URL leaves out."""
+_PORT: Final = re.compile(r"(:[0-9]{1,5})?")
+_NOT_QUOTED: Final = re.compile(r"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 _BASE64: Final = re.compile(r"=\?base64\?(.*)\?=")
 
 Headers = Mapping[str, str]
@@ -141,6 +143,15 @@ def header_spelled(value: str) -> str:
     return f"=?base64?{base64.b64encode(value.encode()).decode('ascii')}?="
 
 
+def quotable(text: str) -> str:
+    """Return a text for between the quotes of a header, as RFC 6750 allows it: what others wrote may be in it.
+
+    >>> quotable('for "é",\\r\\nnot for us')
+    "for '?',??not for us"
+    """
+    return _NOT_QUOTED.sub("?", text.replace('"', "'"))
+
+
 def is_loopback_name(host: str) -> bool:
     """Return whether a Host header names this machine by a loopback name.
 
@@ -210,9 +221,10 @@ def _at(host: str, port: int) -> tuple[str, ...]:
 
 
 def _name(host: str) -> str:
-    """Return the name in a Host header, without its port."""
+    """Return the name in a Host header, without its port; nothing for brackets that hold no whole name."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        name, closed, rest = host[1:].partition("]")
+        return name if closed and _PORT.fullmatch(rest) else ""
     return host.partition(":")[0].lower()
 
 

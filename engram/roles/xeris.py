@@ -1,7 +1,8 @@
 """The role `xeris`: a receiver of what validators and gateways relay."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, final
+from typing import Final, Protocol, final
 
 import msgspec
 
@@ -14,16 +15,14 @@ from engram.chain.sync.fork_folder import ForkFolder
 from engram.chain.sync.subnets import Subnets
 from engram.hotkeys import Keypair, PublicKey, ss58, wallet
 from engram.http.limits import Limiter, burst_of
+from engram.http.listener import Listener
 from engram.mcp import Scope
 from engram.mcp.access import Policy
 from engram.mcp.connect import audience
 from engram.mcp.revocation import RevocationFile
-from engram.payments.refund_key import RefundKey
-from engram.payments.refund_settings import open_refund_key, with_play_recipient
 from engram.relay.schemas import TAKEN
 from engram.roles.process import spare
 from engram.roles.shared import LEDGER, Shared
-from engram.roles.xeris_ports import PaidSubmissions
 from engram.telemetry.loop_lag import loop_lag_job
 from engram.xeris.agent_handlers import Agents
 from engram.xeris.agents import catalog
@@ -32,6 +31,7 @@ from engram.xeris.app import xeris_app
 from engram.xeris.chain_views import ChainViews
 from engram.xeris.ops import ops_app
 from engram.xeris.permits import chain_permits
+from engram.xeris.prices import Sells, UsePaid
 from engram.xeris.receiver import XerisReceiver
 from engram.xeris.upkeep import PermitWatch, Retention
 
@@ -40,8 +40,30 @@ REVOKED: Final = "mcp-revoked.json"
 DAY_S: Final = 86_400.0
 
 
-def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> SupervisorSpec:
-    """Return the whole tree of a receiver."""
+class Payments(Protocol):
+    """Takes payments for submissions."""
+
+    @property
+    def shop(self) -> Sells:
+        """What the surface sells by."""
+        ...
+
+    @property
+    def use(self) -> UsePaid:
+        """What uses one of a key's submissions."""
+        ...
+
+    def children(self) -> list[ChildSpec | SupervisorSpec]:
+        """Return the children that take payments."""
+        ...
+
+
+OpenPaid = Callable[[Shared, Listener], Payments]
+"""Takes the shared parts and the surface's listener. Raises ValueError for a malformed setting."""
+
+
+def tree(p: Shared, keypair: Keypair, open_paid: OpenPaid | None = None) -> SupervisorSpec:
+    """Return the whole tree of a receiver; without `open_paid` submissions cost nothing."""
     at = p.settings.xeris
     chain = msgspec.structs.replace(p.settings.chain, netuids=at.netuids)
     subnets = Subnets(p.clock, at.netuids, chain.stall_after_s)
@@ -51,6 +73,8 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
     if chain.source != "recorded":
         views = ChainViews(nodes, open_endpoints(archive, p.http, p.clock) if at.archive_endpoints else ())
     keep_s, per_key = at.keep_days * DAY_S, p.settings.http.requests_per_minute_per_hotkey
+    listener = p.listener("xeris", at.host, at.port)
+    paid = None if open_paid is None else open_paid(p, listener)
     receiver = XerisReceiver(
         p.ledger,
         keypair,
@@ -67,15 +91,13 @@ def tree(p: Shared, keypair: Keypair, refund_key: RefundKey | None = None) -> Su
             for kind, versions in TAKEN.items()
             if (kept := tuple(version for version in versions if version in at.schema_versions))
         },
-        is_paid=at.submission_usd > 0,
+        use_paid=None if paid is None else paid.use,
         is_registered=lambda netuid, key: is_registered(subnets, netuid, key),
         finalized=lambda netuid: None if views is None else finalized_of(subnets, netuid),
         read_head=None if views is None else views.head,
         judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
     )
-    listener = p.listener("xeris", at.host, at.port)
     operators = p.listener("ops", p.settings.ops.host, p.settings.ops.port)
-    paid = PaidSubmissions(p, listener, refund_key) if at.submission_usd > 0 else None
     agents = agents_of(p)
     keep_fork = ForkFolder(p.folder / FORKS).keep
 
@@ -169,12 +191,16 @@ class Xeris:
         if not path.exists():
             wallet.write_hotkey_file(path, Keypair.generate())
         self.keypair = wallet.read_private_hotkey_file(path)
-        self.refund_key = open_refund_key(settings, folder) if settings.xeris.submission_usd > 0 else None
-        self.settings = with_play_recipient(settings, self.refund_key)
+        self.settings = settings
+        self._open_paid: OpenPaid | None = None
+        if settings.xeris.submission_usd > 0:
+            from engram.roles.xeris_ports import open_payments  # the payments area: 3 MB, where money is taken
+
+            self.settings, self._open_paid = open_payments(settings, folder)
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
         """Return the tree. Raises ValueError for a malformed setting."""
-        return tree(shared, self.keypair, self.refund_key)
+        return tree(shared, self.keypair, self._open_paid)
 
     async def close(self) -> None:
         """Do nothing: the role holds no resources."""

@@ -1,12 +1,14 @@
 """What the children of a receiver are given where submissions are paid for: the payments area, whole."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, final
 
 from actors import ChildSpec, Job, SupervisorSpec
+from config.model import Settings
 from engram.hints import Hints
 from engram.http.listener import Listener
-from engram.payments import NoRoom, networks
+from engram.payments import NoRoom, networks, prepaid
 from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
 from engram.payments.breaker import Breaker, GuardedFacilitator
 from engram.payments.evidence import Evidence
@@ -15,14 +17,25 @@ from engram.payments.facilitator import HttpFacilitator
 from engram.payments.ports import PaymentPorts
 from engram.payments.purchasing import Purchasing, Quotes
 from engram.payments.refund_key import RefundKey
+from engram.payments.refund_settings import open_refund_key, with_play_recipient
 from engram.payments.supported import FacilitatorStatus
 from engram.payments.supported_poller import SupportedPoller
 from engram.roles.facilitator import facilitator
 from engram.roles.shared import Shared
 from engram.sessions import SystemInstants
+from engram.xeris.credit_handlers import Credits
 from engram.xeris.selling import Selling
 
 MICROS: Final = 1_000_000
+
+
+def open_payments(settings: Settings, folder: Path) -> tuple[Settings, Callable[[Shared, Listener], "PaidSubmissions"]]:
+    """Open the refund key; return the settings with the recipient of play money, and what makes the subtree.
+
+    Raises UnusableRefundKey, OSError.
+    """
+    key = open_refund_key(settings, folder)
+    return with_play_recipient(settings, key), lambda p, listener: PaidSubmissions(p, listener, key)
 
 
 @final
@@ -60,12 +73,15 @@ class PaidSubmissions:
             return None
 
         verifier = p.registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
-        self.shop = Selling(
-            p.ledger,
-            Quotes(settings, lambda: at.public_url.rstrip("/") or listener.url),
-            Purchasing(settings, p.ledger, verifier, lambda wanted: 0, refusal),
-            units=at.submissions_a_payment,
-            amount=round(at.submission_usd * MICROS * at.submissions_a_payment),
+        self.use = prepaid.use
+        self.shop = Credits(
+            Selling(
+                p.ledger,
+                Quotes(settings, lambda: at.public_url.rstrip("/") or listener.url),
+                Purchasing(settings, p.ledger, verifier, lambda wanted: 0, refusal),
+                units=at.submissions_a_payment,
+                amount=round(at.submission_usd * MICROS * at.submissions_a_payment),
+            )
         )
 
     def children(self) -> list[ChildSpec | SupervisorSpec]:

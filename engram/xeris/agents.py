@@ -119,12 +119,9 @@ def catalog(ledger: Ledger, netuids: tuple[int, ...]) -> Catalog:
         netuid, slash, kind = uri.removeprefix(SCHEME).partition("/")
         if not uri.startswith(SCHEME) or not netuid.isdecimal() or not netuid.isascii() or len(netuid) > 5:
             return None
-        try:
-            if not slash:
-                return await _found(Wanted(netuid=int(netuid)), _SHOWN) if int(netuid) in netuids else None
-            return await newest(int(netuid), kind) if kind in SCHEMAS else None
-        except ToolFailed:
-            return None
+        if not slash:
+            return await _found(Wanted(netuid=int(netuid)), _SHOWN) if int(netuid) in netuids else None
+        return await newest(int(netuid), kind) if kind in SCHEMAS else None
 
     return Catalog(
         info=ServerInfo(name="external_intelligence", title="Engram external intelligence", version=__version__),

@@ -21,10 +21,9 @@ from engram.relay.schemas import SCHEMAS
 from engram.telemetry.metrics import Metrics
 from engram.xeris import intelligence, live, records
 from engram.xeris.agent_handlers import Agents, bind_mcp
-from engram.xeris.credit_handlers import NOT_PAID, bind_credits, offered
 from engram.xeris.judging import Refused
+from engram.xeris.prices import NOT_PAID, Sells, bind_free
 from engram.xeris.receiver import XerisReceiver
-from engram.xeris.selling import Selling
 from engram.xeris.submissions import claims_of
 
 MAX_BODY_BYTES: Final = 1_000_000
@@ -43,7 +42,7 @@ def xeris_app(
     clock: Clock,
     ids: Ids,
     metrics: Metrics,
-    selling: Selling | None = None,
+    selling: Sells | None = None,
     agents: Agents | None = None,
 ) -> App:
     """Return the application; with `selling` submissions are paid for. Without `agents` MCP is refused."""
@@ -54,11 +53,11 @@ def xeris_app(
             if selling is not None and await selling.must_pay(call.http.body):
                 refused = Refused("payment_required", NOT_PAID)
                 await receiver.note_refused(claims_of(call.http.body), refused)
-                raise offered(selling, refused.code, NOT_PAID)
+                raise selling.offered(refused.code, NOT_PAID)
             taken = await receiver.take(call.http.body)
         except Refused as refused:
             if selling is not None and refused.code == "payment_required":
-                raise offered(selling, refused.code, NOT_PAID) from None
+                raise selling.offered(refused.code, NOT_PAID) from None
             failure = api.Failure(error=str(refused), code=refused.code)
             return Answer(refused.status, msgspec.json.encode(failure), _RETRY if refused.status in (425, 429) else ())
         except (LedgerUnavailable, CommitUnknown):
@@ -107,7 +106,10 @@ def xeris_app(
     endpoints.bind(api.EVENTS, events)
     endpoints.bind(api.ONE, one)
     bind_mcp(endpoints, agents, clock, metrics)
-    bind_credits(endpoints, selling)
+    if selling is None:
+        bind_free(endpoints)
+    else:
+        selling.bind(endpoints)
     endpoints.bind(api.TAKEN, taken)
     endpoints.bind(api.SCHEMAS, schema)
     endpoints.bind(api.HEALTH, health)

@@ -1,6 +1,6 @@
 """POST /credits and GET /credits/{hotkey}: buying submissions, and how many are left."""
 
-from typing import Final, assert_never
+from typing import assert_never, final
 
 from engram.api import xeris as api
 from engram.api.call import Call
@@ -23,30 +23,39 @@ from engram.payments import (
 )
 from engram.xeris.selling import Selling
 
-NOT_PAID: Final = "This key has no submission left: buy some at POST /credits."
+
+@final
+class Credits:
+    """Sells submissions over HTTP; a `prices.Sells`."""
+
+    def __init__(self, selling: Selling) -> None:
+        self._selling = selling
+
+    async def must_pay(self, body: bytes) -> bool:
+        """Return whether the payload's claimed signer has no submission left for it. Raises LedgerError."""
+        return await self._selling.must_pay(body)
+
+    def offered(self, code: str, message: str) -> ApiError:
+        """Return the 402 with the offer."""
+        return _offered(self._selling, code, message)
+
+    def bind(self, endpoints: Endpoints[None]) -> None:
+        """Bind both endpoints."""
+        selling = self._selling
+
+        async def buy(call: Call[api.CreditBody, None]) -> Answer:
+            account = _key(call.request.hotkey)
+            return await _answer(selling, account, await selling.buy(account, call.http))
+
+        async def left(call: Call[NoBody, None]) -> api.CreditAnswer:
+            account = _key(call.path("hotkey"))
+            return api.CreditAnswer(hotkey=ss58.encode(account), left=await selling.left(account), status="none")
+
+        endpoints.bind(api.CREDITS, buy)
+        endpoints.bind(api.LEFT, left)
 
 
-def bind_credits(endpoints: Endpoints[None], selling: Selling | None) -> None:
-    """Bind both; without `selling` each answers 404."""
-
-    async def buy(call: Call[api.CreditBody, None]) -> Answer:
-        if selling is None:
-            return _costs_nothing()
-        account = _key(call.request.hotkey)
-        return await _answer(selling, account, await selling.buy(account, call.http))
-
-    async def left(call: Call[NoBody, None]) -> api.CreditAnswer | Answer:
-        if selling is None:
-            return _costs_nothing()
-        account = _key(call.path("hotkey"))
-        return api.CreditAnswer(hotkey=ss58.encode(account), left=await selling.left(account), status="none")
-
-    endpoints.bind(api.CREDITS, buy)
-    endpoints.bind(api.LEFT, left)
-
-
-def offered(selling: Selling, code: str, message: str) -> ApiError:
-    """Return the 402 with the offer."""
+def _offered(selling: Selling, code: str, message: str) -> ApiError:
     challenge = selling.challenge(message)
     return ApiError(402, code, message, headers=challenge.headers, extra=challenge.fields)
 
@@ -64,7 +73,7 @@ async def _answer(selling: Selling, account: PublicKey, answer: PurchaseAnswer) 
             )
             return json_answer(found, 200, [("Retry-After", str(retry_after_s))])
         case Refused(code, message):
-            raise offered(selling, code, message)
+            raise _offered(selling, code, message)
         case Malformed(code, message):
             raise ApiError(400, code, message[:200])
         case Conflict(message):
@@ -85,7 +94,3 @@ def _key(address: str) -> PublicKey:
         return ss58.decode(address)
     except MalformedHotkey as error:
         raise ApiError(422, "invalid", f"hotkey must be an ss58 address: {error}") from None
-
-
-def _costs_nothing() -> Answer:
-    return json_answer(api.Failure(error="submissions cost nothing here", code="not_found"), 404)

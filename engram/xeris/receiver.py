@@ -13,7 +13,6 @@ from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
 from engram.http.limits import Limiter
 from engram.ledger import Ledger, LedgerError
-from engram.payments import prepaid
 from engram.relay.rules import ANCHORED_KINDS, acknowledged_text
 from engram.relay.schemas import TAKEN
 from engram.xeris import anchoring, judging, records, submissions
@@ -21,6 +20,7 @@ from engram.xeris.anchoring import ReadsRoot
 from engram.xeris.intelligence import Arrivals
 from engram.xeris.judging import Known, Refused, Submission
 from engram.xeris.permits import ReadsPermits
+from engram.xeris.prices import UsePaid
 from engram.xeris.submissions import Claims, claims_of
 
 _log = structlog.get_logger("engram.xeris")
@@ -55,7 +55,7 @@ class XerisReceiver:
         read_permits: ReadsPermits | None = None,
         limiter: Limiter | None = None,
         judged: Callable[[str], None] = lambda code: None,
-        is_paid: bool = False,
+        use_paid: UsePaid | None = None,
         is_registered: Callable[[int, PublicKey], bool] = lambda netuid, key: True,
         finalized: Callable[[int], int | None] = lambda netuid: None,
         read_head: Callable[[], Awaitable[int]] | None = None,
@@ -63,10 +63,11 @@ class XerisReceiver:
         """Take how roots are read on the chain (None: anchors wait), how permits of a block that was missed are
         (None: its payloads wait), and `judged`, which is called with `accepted`, `repeated`, or the code of a refusal.
 
-        `limiter` bounds how many new payloads a key may submit; only the ledger's writer uses it. With `is_paid` each
-        accepted payload uses one of its signer's submissions. `is_registered` says of (netuid, key) whether the key
-        can commit roots there, as far as is known. `finalized` is the newest finalized block of a subnet that was read
-        lately (None: the chain is not read), `read_head` reads the chain's own where a payload is of a later one.
+        `limiter` bounds how many new payloads a key may submit; only the ledger's writer uses it. Each accepted payload
+        uses one of its signer's submissions by `use_paid`; without it they cost nothing. `is_registered` says of
+        (netuid, key) whether the key can commit roots there, as far as is known. `finalized` is the newest finalized
+        block of a subnet that was read lately (None: the chain is not read), `read_head` reads the chain's own where a
+        payload is of a later one.
         """
         self._read_root = read_root
         self._read_permits = read_permits
@@ -89,7 +90,7 @@ class XerisReceiver:
         self._head = 0
         """The newest finalized block that `read_head` has seen."""
         self.arrivals = Arrivals()
-        self._is_paid = is_paid
+        self._use_paid = use_paid
         self._is_registered = is_registered
 
     async def take(self, body: bytes) -> Taken:
@@ -203,7 +204,8 @@ class XerisReceiver:
         """Judge a new payload as things stand in this transaction, and keep it."""
         self._judge(connection, submission)
         at = self._clock.now()
-        if self._is_paid and submission.is_paid_for and not prepaid.use(connection, submission.signer, at):
+        use = self._use_paid
+        if use is not None and submission.is_paid_for and not use(connection, submission.signer, at):
             raise Refused("payment_required", "this key has no submission left: buy some at POST /credits")
         acknowledgement = self._acknowledge(submission, at)
         if submission.anchor is not None:

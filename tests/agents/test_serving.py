@@ -49,9 +49,9 @@ async def test_a_memory_over_http_opens_what_a_token_says(tmp_path: Path, capsys
 
 
 @asynccontextmanager
-async def served(*command: str) -> AsyncIterator[str]:
-    """The command's URL."""
-    process = await trio.lowlevel.open_process(command, stderr=subprocess.PIPE)
+async def served(*command: str, stdout: int | None = None) -> AsyncIterator[str]:
+    """The command's URL; all that it writes of its own accord is that."""
+    process = await trio.lowlevel.open_process(command, stdout=stdout, stderr=subprocess.PIPE)
     try:
         assert process.stderr is not None
         said = b""
@@ -65,6 +65,25 @@ async def served(*command: str) -> AsyncIterator[str]:
         process.terminate()
         with trio.fail_after(20):
             assert await process.wait() == 0
+            assert process.stderr is not None
+            assert await process.stderr.receive_some() == b""
+
+
+async def test_an_agent_in_a_hurry_is_served_and_nothing_is_written_of_its_requests(tmp_path: Path) -> None:
+    """A line of each request would hide what matters, and on standard output of the unconfigured log it had secrets."""
+    key = tmp_path / "key"
+    wallet.write_hotkey_file(key, CONTROLLER)
+    command = [ENGRAM, "miner", "mcp", "--to", "http://127.0.0.1:1", "--key", str(key), "--namespace", "notes"]
+    command += ["--listen", "127.0.0.1:0", "--open-loopback", "--revoked", str(tmp_path / "revoked.json")]
+    output = tmp_path / "output"
+    with output.open("wb") as written:
+        async with served(*command, stdout=written.fileno()) as url:
+            http = HttpClient()
+            sent = {"content-type": "application/json"}
+            asked = [(await http.request("POST", url, content=request("ping"), headers=sent)) for _ in range(300)]
+            await http.aclose()
+    assert {found.status for found in asked} == {200}
+    assert output.read_bytes() == b""
 
 
 async def ask(url: str, body: bytes, bearer: str = "", **headers: str) -> tuple[int, Any]:

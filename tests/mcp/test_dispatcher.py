@@ -83,7 +83,6 @@ async def test_a_tool_s_failure_is_a_result_and_a_fault_is_not_shown(toys: Toys)
         (("tools/call", {"name": 7}), -32602, 200, 400),
         (("tools/call", {"name": "echo", "arguments": []}), -32602, 200, 400),
         (("tools/list", {"cursor": "x"}), -32602, 200, 400),
-        (("resources/read", {"uri": "no://where"}), -32602, 200, 400),
         (("resources/read", {}), -32602, 200, 400),
     ],
 )
@@ -94,6 +93,14 @@ async def test_errors_have_the_specification_s_codes(
     assert (status, answer["error"]["code"], answer["id"]) == (old, code, 7)
     status, answer = await toys.ask(request(*line, new=True))
     assert (status, answer["error"]["code"], answer["id"]) == (new, code, 7)
+
+
+async def test_an_unknown_resource_has_the_code_of_its_wire(toys: Toys) -> None:
+    unknown = {"uri": "no://where"}
+    status, answer = await toys.ask(request("resources/read", unknown))
+    assert (status, answer["error"]["code"], answer["error"]["data"]) == (200, -32002, unknown)
+    status, answer = await toys.ask(request("resources/read", unknown, new=True))
+    assert (status, answer["error"]["code"], answer["error"]["data"]) == (400, -32602, unknown)
 
 
 async def test_methods_of_one_wire_are_none_of_the_other(toys: Toys) -> None:

@@ -58,7 +58,8 @@ async def test_the_python_sdk_reads_the_receiver_with_a_token(bench: Receiver, m
     assert latest["structuredContent"]["kind"] == "scores"
     assert len(resources["resources"]) == 1
     assert json.loads(document["contents"][0]["text"])["kind"] == "scores"
-    assert no_document["error"]["code"] == no_tool["error"]["code"] == -32602
+    assert no_document["error"]["code"] == (-32002 if mode == "legacy" else -32602)
+    assert no_tool["error"]["code"] == -32602
 
 
 @needs_node_sdk

@@ -169,6 +169,7 @@ def test_a_client_gets_its_version_or_our_newest_of_its_wire() -> None:
         ("other.example:8443", True),
         ("other.example", False),
         ("agents.example.evil", False),
+        ("[::1]evil", False),
         ("localhost.evil", False),
         ("", False),
         (None, False),
@@ -187,10 +188,14 @@ def test_only_our_own_hosts_are_ours(host: str | None, ours: bool) -> None:
         ("https://evil.example", False),
         ("null", False),
         ("file://localhost", False),
+        ("http://[::1]evil", False),
+        ("http://[::1].evil.example", False),
+        ("http://[::1", False),
+        ("http://[::1]:3000", True),
     ],
 )
 def test_only_pages_of_our_own_hosts_may_call(origin: str | None, ours: bool) -> None:
-    assert rules.origin_is_ours(origin, {"agents.example"}) is ours
+    assert rules.origin_is_ours(origin, {"agents.example", "::1"}) is ours
 
 
 def test_a_loopback_address_is_one() -> None:

@@ -14,7 +14,7 @@ from config.model import HttpSettings
 from engram.clock import ManualClock, SeededIds
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
-from engram.ledger import open_inline
+from engram.ledger import LedgerUnavailable, open_inline
 from engram.mcp import ToolFailed, tokens
 from engram.mcp.access import Policy
 from engram.mcp.connect import Bridge
@@ -55,6 +55,7 @@ class Receiver(Bench):
 
     def __init__(self, folder: Path, policy: Policy) -> None:
         super().__init__()
+        self.revoked = folder / "revoked.json"
         self.app = xeris_app(
             self.receiver,
             self.ledger,
@@ -62,7 +63,7 @@ class Receiver(Bench):
             clock=self.clock,
             ids=SeededIds(1),
             metrics=self.metrics,
-            agents=Agents(catalog(self.ledger, (450,)), policy, RevocationFile(folder / "revoked.json")),
+            agents=Agents(catalog(self.ledger, (450,)), policy, RevocationFile(self.revoked)),
         )
         self.client = self.app.test_client()
         self.http = HttpClient()
@@ -161,7 +162,47 @@ async def test_outputs_are_resources_by_subnet(bench: Receiver) -> None:
     assert msgspec.json.decode(found["result"]["contents"][0]["text"])["netuid"] == 450
     for unknown in (f"{uri}/memory", "engram://intelligence/7", "engram://intelligence/x", "file:///etc/passwd"):
         _, _, answer = await bench.mcp(request("resources/read", {"uri": unknown}))
-        assert answer["error"]["code"] == -32602
+        assert answer["error"]["code"] == -32002
+
+
+async def test_a_ledger_that_does_not_answer_is_never_told_as_a_resource_that_is_not_there(
+    bench: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bench.post(scores())
+
+    async def away(query: object) -> None:
+        raise LedgerUnavailable("the server is away")
+
+    monkeypatch.setattr(bench.ledger, "read", away)
+    for uri in ("engram://intelligence/450", "engram://intelligence/450/scores"):
+        _, _, answer = await bench.mcp(request("resources/read", {"uri": uri}))
+        assert answer["error"]["code"] == -32603
+        assert "try again" in answer["error"]["message"]
+    for name, arguments in (("search", {}), ("latest", {}), ("get", {"signed_hash": "0" * 64})):
+        result = await bench.tool(name, **arguments)
+        assert result["isError"] is True
+        assert "try again" in result["content"][0]["text"]
+
+
+@pytest.mark.parametrize("aud", ["\N{SNOWMAN}", "a\r\nx-evil: 1", "a\x00b", 'a"b\\', "é"])
+async def test_whatever_a_token_says_of_its_server_is_refused_and_breaks_no_header(bench: Receiver, aud: str) -> None:
+    status, headers, answer = await bench.mcp(request("tools/list"), authorization=f"Bearer {bench.token(aud=aud)}")
+    assert (status, answer["code"]) == (401, "invalid_token")
+    assert "x-evil" not in headers
+    challenge = headers["www-authenticate"]
+    assert challenge.isascii()
+    assert challenge.count('"') == 6
+    assert "\\" not in challenge
+
+
+async def test_media_types_may_come_in_several_lines(bench: Receiver) -> None:
+    body = request("tools/list")
+    head = f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{bench.running.port}\r\ncontent-type: application/json\r\n"
+    head += "accept: text/event-stream\r\naccept: application/json\r\nconnection: close\r\n"
+    stream = await trio.open_tcp_stream("127.0.0.1", bench.running.port)
+    await stream.send_all(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    assert (await stream.receive_some()).startswith(b"HTTP/1.1 200 ")
+    await stream.aclose()
 
 
 async def test_both_wires_are_served_at_one_path(bench: Receiver) -> None:
@@ -253,6 +294,21 @@ async def test_a_token_is_taken_until_its_signer_revokes_it(bench: Receiver) -> 
     assert (await bench.mcp(b"{}", **revoke, authorization=f"Bearer {bench.token(body=b'{}', scope=('revoke',))}"))[
         0
     ] in (401, 422)
+
+
+async def test_a_revocation_lasts_as_long_as_a_token_of_a_clock_that_is_ahead(bench: Receiver) -> None:
+    """Revocations that are over are dropped when their file is written anew; the first after a start does that."""
+    now = int(bench.clock.now())
+    ahead: dict[str, Any] = {"iat": now + tokens.SKEW_S, "exp": now + tokens.SKEW_S + tokens.MAX_S}
+    token, line = bench.token(**ahead), request("tools/list")
+    bench.clock.advance(10)
+    body = msgspec.json.encode({"id": "a" * 32, "exp": ahead["exp"]})
+    for_request = bench.token(body=body, scope=("revoke",), id="b" * 32)
+    assert (await bench.mcp(body, path="/mcp/revocations", authorization=f"Bearer {for_request}"))[0] == 200
+    bench.clock.advance(tokens.MAX_S + 10)
+    again = RevocationFile(bench.revoked)
+    await again.revoke(ONE.public_key, "c" * 32, bench.clock.now() + 60, bench.clock.now())
+    assert (await bench.mcp(line, authorization=f"Bearer {token}"))[0] == 401
 
 
 async def test_revocations_are_limited_by_address_and_a_repeated_one_is_answered_as_the_first(bench: Receiver) -> None:

@@ -38,7 +38,7 @@ async def take(path: Path, bodies: list[bytes]) -> None:
         netuids=(450,),
         quorum=1,
         keep_s=86_400.0,
-        is_paid=True,
+        use_paid=prepaid.use,
     )
     for body in bodies:
         await receiver.take(body)

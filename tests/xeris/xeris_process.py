@@ -1,14 +1,19 @@
-"""A real receiver in a real process: `run.py xeris --profile local`, waited for by its ready pipe, killed, started."""
+"""A real receiver in a real process: `run.py xeris --profile local`, waited for by its ready pipe, killed, started.
+
+It forks from a warmed interpreter; `is_warm` says otherwise where the process itself is the subject.
+"""
 
 import json
 import os
 import select
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import trio
 
-from tests.warmed import WarmProgram
+from tests.warmed import WarmProgram, starts_alike
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 60.0
@@ -31,13 +36,16 @@ requests_per_minute_per_hotkey = 0
 class XerisProcess:
     """`start` it (again) on the same folder; its address is the same each time after the first."""
 
-    def __init__(self, folder: Path, gateway: str, more: str = "", port: int = 0, besides: str = "") -> None:
+    def __init__(
+        self, folder: Path, gateway: str, more: str = "", port: int = 0, besides: str = "", *, is_warm: bool = True
+    ) -> None:
         """`more` are lines of [xeris], `besides` are sections of their own."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.port = port
         self._gateway, self._more, self._besides = gateway, more, besides
-        self._process: WarmProgram | None = None
+        self._is_warm = is_warm
+        self._process: subprocess.Popen[bytes] | WarmProgram | None = None
 
     @property
     def url(self) -> str:
@@ -63,12 +71,20 @@ class XerisProcess:
         command = ["run.py", "xeris", "--profile", "local", "--config", str(config)]
         command += ["--data-dir", str(self.folder / "data"), "--ready-fd", str(write_end)]
         with (self.folder / "log").open("ab") as log:
-            self._process = WarmProgram(
-                command,
-                stdout=log.fileno(),
-                stderr=log.fileno(),
-                pass_fds=(write_end,),
-                env={**os.environ, "ENGRAM_TEST_KILL": "1", "ENGRAM_KILL_AT": kill_at},
+            env = {**os.environ, "ENGRAM_TEST_KILL": "1", "ENGRAM_KILL_AT": kill_at}
+            output = log.fileno()
+            self._process = (
+                WarmProgram(command, env=env, stdout=output, stderr=output, pass_fds=(write_end,))
+                if self._is_warm and starts_alike(env)
+                else subprocess.Popen(
+                    [sys.executable, *command],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(write_end,),
+                    env=env,
+                )
             )
         os.close(write_end)
         line = b""
