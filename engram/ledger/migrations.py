@@ -175,6 +175,10 @@ def _validators_co_sign_rankings(connection: Connection) -> None:
     _script(connection, "relay_kinds.sql")
 
 
+def _identities_move_by_a_code(connection: Connection) -> None:
+    _script(connection, "identity_transfers.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -201,4 +205,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _leases_know_their_folder,
     _memories_are_restored,
     _validators_co_sign_rankings,
+    _identities_move_by_a_code,
 )
