@@ -69,6 +69,33 @@ def test_words_that_are_wrong_are_named(gateway: GatewayProcess, browser: Browse
         browser.do("sees", said)
 
 
+def test_a_one_time_code_brings_the_identity_to_another_device_once(
+    gateway: GatewayProcess, browser: Browser
+) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "has it"})
+    words = browser.do("create")
+    browser.do("go", "wallet")
+    browser.do("click", "Show a one-time code")
+    browser.do("sees", "Works once")
+    code = browser.do("evaluate", "document.querySelector('dialog .mono').textContent")
+    for profile, typed, said in (
+        ("mistyped", code[:-1], "That is no code"),
+        ("gets it", code.lower().replace("-", " "), "Your nodes"),
+        ("too late", code, "Nothing waits under this code"),
+    ):
+        browser.do("open", {"url": gateway.url, "profile": profile})
+        browser.do("click", "I have one already")
+        browser.do("click", "Code")
+        browser.do("fill", {"label": "One-time code", "text": typed})
+        browser.do("click", "Open it")
+        browser.do("sees", said)
+    browser.do("turn", "gets it")
+    browser.do("go", "wallet")
+    browser.do("click", "Show the words")
+    browser.do("sees", words.split()[3])
+    assert browser.do("leaked", [code, code.replace("-", ""), words]) == []
+
+
 def test_of_two_windows_one_signs(gateway: GatewayProcess, browser: Browser) -> None:
     browser.do("open", {"url": gateway.url, "profile": "both"})
     browser.do("create")
