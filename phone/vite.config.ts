@@ -26,7 +26,7 @@ export default defineConfig({
   },
   server: {
     proxy: Object.fromEntries(
-      ["/sessions", "/payments", "/identity", "/tiers", "/nodes", "/terms", "/bittensor", "/balances", "/app/config.json", "/orders"].map((path) => [
+      ["/sessions", "/payments", "/identity", "/tiers", "/nodes", "/terms", "/bittensor", "/balances", "/app/config.json", "/orders", "/transfers"].map((path) => [
         path,
         { target: GATEWAY, changeOrigin: true },
       ]),

@@ -13,6 +13,8 @@ from engram.api.gateway_model import (
     ExtendSessionBody,
     HealthAnswer,
     IdentityAnswer,
+    LeaveIdentityBody,
+    LeftIdentityAnswer,
     LinkPaymentAnswer,
     MakeOrderBody,
     MetagraphAnswer,
@@ -30,6 +32,8 @@ from engram.api.gateway_model import (
     SessionsAnswer,
     SpendingAnswer,
     StoppedAnswer,
+    TakeIdentityBody,
+    TakenIdentityAnswer,
     TermsAnswer,
     TicketAnswer,
     TiersAnswer,
@@ -361,6 +365,35 @@ GIVE_PLAY_MONEY: Final = Route(
     callers=HOTKEY,
 )
 
+LEAVE_IDENTITY: Final = Route(
+    "leaveIdentity",
+    "POST",
+    "/transfers",
+    "Leave an encrypted identity for another device of yours; it takes the place of one that you left before",
+    LeaveIdentityBody,
+    Response(201, "Kept for ten minutes, or until it is taken.", LeftIdentityAnswer, {"expires_at": 1763680600.0}),
+    (_BAD_REQUEST, _UNSIGNED, *_COMMON),
+    "identities",
+    request_example={"id": examples.TRANSFER, "sealed": "3q2+7w=="},
+    callers=HOTKEY,
+)
+TAKE_IDENTITY: Final = Route(
+    "takeIdentity",
+    "POST",
+    "/transfers/take",
+    "Take an encrypted identity, once; the answer is signed where the request has an X-Timestamp",
+    TakeIdentityBody,
+    Response(200, "It; what is kept here is dropped.", TakenIdentityAnswer, {"sealed": "3q2+7w=="}),
+    (
+        _BAD_REQUEST,
+        _error(404, "It was taken, or its time is over.", "no_transfer", "Nothing waits under this code."),
+        *_COMMON,
+    ),
+    "identities",
+    parameters=(Parameter("X-Timestamp", "header", "Unix ms, which the answer's signature covers."),),
+    request_example={"id": examples.TRANSFER},
+)
+
 _NODE_PATH: Final = "/sessions/{session_id}/node/{path...}"
 _PASSED: Final = (
     *(_UNSIGNED, _NOT_YOURS, _MISSING),
@@ -391,6 +424,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     *(READ_NODE, POST_NODE, DELETE_NODE),
     *(MAKE_ORDER, SHOW_ORDER, PAY_ORDER),
     *(SHOW_BALANCE, GIVE_PLAY_MONEY),
+    *(LEAVE_IDENTITY, TAKE_IDENTITY),
 )
 
 _INTRODUCTION: Final = (

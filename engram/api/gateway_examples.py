@@ -138,6 +138,7 @@ SPENDING: Final[dict[str, object]] = {
     "amount": "1000000000",
     "faucet": True,
 }
+TRANSFER: Final = "5f" * 16
 ORDER_TEXT: Final = "eyJpZCI6Ii4uLiJ9.c2lnbmF0dXJl"
 ORDER: Final[dict[str, object]] = {
     "order": ORDER_TEXT,

@@ -124,6 +124,18 @@ class NodesAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     ] = {}
     backends: Annotated[list[BackendAnswer], Meta(description="Where, the preferred one first.")] = []
     cannot_sell: Annotated[list[ReasonAnswer], Meta(description="Why not; left out when one could be bought.")] = []
+    free_at: Annotated[
+        float | None,
+        Meta(description="Unix seconds: when the next place comes free if nobody adds time; where all are taken."),
+    ] = None
+    usual_start_s: Annotated[
+        float | None,
+        Meta(description="From payment to the node's first answer: the median of the latest starts; left out before."),
+    ] = None
+    longest_start_s: Annotated[
+        float,
+        Meta(description="So long after the payment a start is given up, and all of it is sent back."),
+    ] = 0.0
 
 
 class IdentityAnswer(msgspec.Struct, frozen=True):
@@ -371,6 +383,34 @@ class OrderBody(msgspec.Struct, frozen=True):
     """An order as POST /orders returned it."""
 
     order: Annotated[str, Meta(max_length=2_048)]
+
+
+TransferId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="Follows from the code: 32 hex digits.")]
+
+
+class LeaveIdentityBody(msgspec.Struct, frozen=True):
+    """The body of POST /transfers: an identity, encrypted for whoever has the code."""
+
+    id: TransferId
+    sealed: Annotated[str, Meta(pattern="^[A-Za-z0-9+/=]+$", max_length=2_048, description="Base64.")]
+
+
+class LeftIdentityAnswer(msgspec.Struct, frozen=True):
+    """It is kept."""
+
+    expires_at: Annotated[float, Meta(description="Unix seconds; it is dropped then.")]
+
+
+class TakeIdentityBody(msgspec.Struct, frozen=True):
+    """The body of POST /transfers/take."""
+
+    id: TransferId
+
+
+class TakenIdentityAnswer(msgspec.Struct, frozen=True):
+    """What was kept, which is gone by now."""
+
+    sealed: str
 
 
 class ExtendSessionBody(msgspec.Struct, frozen=True):

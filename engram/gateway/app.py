@@ -19,6 +19,7 @@ from engram.gateway.purchases import bind_purchases
 from engram.gateway.services import Services
 from engram.gateway.sessions import bind_sessions
 from engram.gateway.surface import GatewaySurface
+from engram.gateway.transfers import bind_transfers
 from engram.hotkeys.gateway_scheme import AUTH_HEADERS
 from engram.http.app import App, new_app
 from engram.http.authority import authority_check
@@ -46,6 +47,7 @@ def gateway_app(services: Services) -> App:
     bind_node_signatures(endpoints, services.countersigner)
     bind_node_passage(endpoints, services)
     bind_balances(endpoints, services)
+    bind_transfers(endpoints, services)
     endpoints.require_all(gateway.ROUTES)
     bind_phone(router, services.settings)
     app.edge.check(authority_check(passes_authority))

@@ -7,6 +7,7 @@
 | /app/NAME-HASH.js, css, …   | for a year: another content has another name |
 | /app/config.json            | the operator's name and color; not kept |
 | /app/files.json, files.sig  | the signed list of all files; asked for anew |
+| /app/sw.js, switched off    | a worker that removes the one before and what it kept |
 
 What runs there comes from this origin alone and is no text that a script made (Trusted Types). A gateway without
 built files (a checkout in which `make phone` never ran) says so at /app, and everything else works.
@@ -83,6 +84,17 @@ _NOT_BUILT: Final = (
     "<p>This gateway runs from a checkout in which the app was never built: run <code>make phone</code> (it needs "
     "Node 20 and npm) and start the gateway again. Everything else works without it.</p>"
 )
+
+
+_CLEAN_UP: Final = """\
+addEventListener("install", () => skipWaiting());
+addEventListener("activate", (event) => event.waitUntil((async () => {
+  for (const name of await caches.keys()) if (name.startsWith("engram-")) await caches.delete(name);
+  await registration.unregister();
+})()));
+"""
+"""A browser keeps a worker, and opens the app from what it holds, until another worker takes its place: a 404 does not
+end it. Windows that are open go on; what the app keeps of its own (keys, purchases) stays."""
 
 
 class BuiltFile(msgspec.Struct, frozen=True):
@@ -184,8 +196,14 @@ def is_served(settings: Settings) -> bool:
 
 
 def bind_phone(router: Router, settings: Settings, folder: Path = FOLDER) -> None:
-    """Serve the app where it is on."""
+    """Serve the app where it is on; where it is off, the worker that takes it away from browsers that have it."""
     if not is_served(settings):
+        worker = Answer(200, _CLEAN_UP.encode(), (("Cache-Control", "no-cache"), *_GUARDS), _TYPES["js"])
+
+        async def clean_up(_: Request) -> Answer:
+            return worker
+
+        router.add("GET", f"{HOME}{WORKER}", clean_up, hot=True)
         return
     built = read_built(folder)
     config = msgspec.json.encode(

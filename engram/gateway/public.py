@@ -2,7 +2,9 @@
 
 import contextlib
 from collections.abc import Mapping
-from typing import Final
+from math import inf
+from statistics import median
+from typing import Final, final
 
 import trio
 
@@ -37,11 +39,12 @@ from engram.payments.refund_settings import published
 from engram.provisioning import records as node_records
 from engram.provisioning.backend_factory import BACKENDS
 from engram.provisioning.placement import Standing
-from engram.sessions import rules
+from engram.sessions import history, paid_clock, rules
 
 SERVICE: Final = "engram-cloud-gateway"
 PROBE_S: Final = 2.0
 """A probe that does not answer within this time counts as failed."""
+STARTS_KEPT_S: Final = 15.0
 MAX_NETUID: Final = 65_535
 
 
@@ -54,8 +57,11 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
     async def show_tiers(_: Call[NoBody, Caller]) -> TiersAnswer:
         return tiers
 
+    starts = _Starts(services)
+
     async def show_nodes(_: Call[NoBody, Caller]) -> NodesAnswer:
         found = await services.shop.sales.reasons()
+        is_full = any(reason.code == "no_capacity" for reason in found)
         backends = services.backends
         backends.note_held(await services.ledger.read(node_records.count_by_backend))
         return NodesAnswer(
@@ -66,6 +72,9 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
             price_usd_per_hour={tier.tier: tier.price_usd_per_hour for tier in tiers.tiers},
             backends=[_backend(standing, backends.free(standing.name)) for standing in backends.standings],
             cannot_sell=_shown(found),
+            free_at=await _free_at(services) if is_full else None,
+            usual_start_s=await starts.usual_s(),
+            longest_start_s=settings.provisioning.attempts * settings.provisioning.launch_timeout_s,
         )
 
     async def show_identity(_: Call[NoBody, Caller]) -> IdentityAnswer:
@@ -95,6 +104,32 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
     endpoints.bind(api.TERMS, show_terms)
     endpoints.bind(api.METAGRAPH, show_metagraph)
     endpoints.bind(api.OPENAPI, show_openapi)
+
+
+async def _free_at(services: Services) -> float | None:
+    """Return when (unix seconds) the next session ends, None where none runs."""
+    now = services.instants.now()
+    left_s = await services.ledger.read(lambda connection: paid_clock.next_end_s(connection, now))
+    return None if left_s is None else round(now.wall + left_s, 3)
+
+
+@final
+class _Starts:
+    """How long starts take here, read again every STARTS_KEPT_S."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._read_at = -inf
+        self._usual_s: float | None = None
+
+    async def usual_s(self) -> float | None:
+        """Return the median of the latest starts (seconds); None before the first."""
+        now = self._services.clock.monotonic()
+        if now - self._read_at >= STARTS_KEPT_S:
+            self._read_at = now
+            found = await self._services.ledger.read(history.start_seconds)
+            self._usual_s = round(median(found), 1) if found else None
+        return self._usual_s
 
 
 def bind_probes(endpoints: Endpoints[Caller], probes: Mapping[str, Probe], sales: Sales) -> None:

@@ -1,4 +1,4 @@
-"""What a gateway remembers of tickets; see tickets.py."""
+"""What a gateway remembers of tickets (tickets.py), and of identities that move to another device (transfers.py)."""
 
 from sqlalchemy import Index, Integer, LargeBinary, Text
 
@@ -25,3 +25,15 @@ ticket_lineages = Table(
 )
 Index(None, ticket_lineages.c.session_id, ticket_lineages.c.opened_at)
 Index(None, ticket_lineages.c.opened_at)
+
+identity_transfers = Table(
+    "identity_transfers",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),  # follows from the code
+    Column("controller", LargeBinary, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("expires_at", REAL, nullable=False),
+    sqlite_strict=True,
+)
+Index("uq_identity_transfers_controller", identity_transfers.c.controller, unique=True)
+Index(None, identity_transfers.c.expires_at)

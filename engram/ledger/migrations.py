@@ -181,6 +181,10 @@ def _open_rows_are_found_by_owner(connection: Connection) -> None:
         _script(connection, "open_rows.sql")
 
 
+def _identities_move_by_a_code(connection: Connection) -> None:
+    _script(connection, "identity_transfers.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -208,4 +212,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _memories_are_restored,
     _validators_co_sign_rankings,
     _open_rows_are_found_by_owner,
+    _identities_move_by_a_code,
 )

@@ -10,7 +10,7 @@ from engram.provisioning import node_keys, placement, records
 from engram.provisioning.errors import NoCapacity
 from engram.provisioning.model import NodeKey, NodeRecord, NodeState, Offers
 from engram.provisioning.placement import Standing
-from engram.sessions import Session, SessionState
+from engram.sessions import Session, SessionState, history
 from engram.sessions import records as session_records
 
 _PLANNED_FOR = (SessionState.PROVISIONING, SessionState.DEGRADED)
@@ -65,6 +65,7 @@ def plan(connection: Connection, session_id: str, choice: Choice) -> Plan | None
     records.insert_launching(connection, node)
     session_records.set_launch_attempts(connection, session_id, session.launch_attempts + 1)
     session_records.set_node(connection, session_id, node.token, None, key.public_key)
+    history.append_event(connection, session_id, choice.at, history.PLANNED, {})
     return Plan(session, node, key)
 
 

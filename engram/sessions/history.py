@@ -7,11 +7,15 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from engram.ledger import Prepared, owners
 from engram.ledger.sql import OWNER
-from engram.sessions.model import EventRecord, SessionState
+from engram.sessions.model import EventRecord, SessionEvent, SessionState
 from engram.sessions.tables import session_events, sessions
 
 EXTENDED = "extended"
 """The event of paid time that was added."""
+PLANNED = "node_planned"
+"""The event of a place and a key that were taken for a node, which is launched next."""
+_STARTS_AMONG = 2_000
+"""Events that are looked through for starts."""
 _INSERT = Prepared(insert(session_events), ["session_id", "at", "event", "data"])
 _STATES = sorted(map(str, SessionState))
 
@@ -48,6 +52,21 @@ def newest_event(connection: Connection, session_id: str) -> EventRecord:
         .limit(1)
     )
     return EventRecord(*connection.execute(query).one())
+
+
+def start_seconds(connection: Connection, limit: int = 21) -> list[float]:
+    """Return how long the latest starts took (seconds from the settled payment to the node's first answer)."""
+    paid, ready = session_events.alias("paid"), session_events.alias("ready")
+    is_first = ready.c.data.contains(f'"event":"{SessionEvent.NODE_READY}"')
+    query = (
+        select(ready.c.at - paid.c.at)
+        .join(paid, paid.c.session_id == ready.c.session_id)
+        .where(ready.c.id > newest_event_id(connection) - _STARTS_AMONG, ready.c.event == str(SessionState.ACTIVE))
+        .where(is_first, paid.c.event == str(SessionState.PROVISIONING))
+        .order_by(ready.c.id.desc())
+        .limit(limit)
+    )
+    return [max(0.0, seconds) for seconds in connection.execute(query).scalars()]
 
 
 def changed_since(connection: Connection, event_id: int, limit: int = 10_000) -> dict[str, int]:

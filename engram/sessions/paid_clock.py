@@ -82,6 +82,14 @@ def expired(connection: Connection, now: Instant, limit: int = 500) -> list[str]
     return list(connection.execute(query).scalars())
 
 
+def next_end_s(connection: Connection, now: Instant) -> float | None:
+    """Return the seconds until the first of all sessions ends if nobody adds time; None where none runs."""
+    now = instant(connection, now)
+    reads_s, at = _row(connection)
+    first = connection.execute(select(func.min(_ENDS)).where(sessions.c.counted_from.is_not(None))).scalar_one()
+    return None if first is None else max(0.0, first - reads_s - rules.elapsed_s(at, now))
+
+
 def settle(columns: dict[str, Any]) -> None:
     """Turn what a row of SESSIONS says of paid time into `used_s` as of the clock's instant, which is `counted`."""
     counted_from, reads_s = columns.pop("counted_from"), columns.pop("reads_s")

@@ -5,9 +5,10 @@ import { isPath, signed, Signer, signerOf } from "../src/core/keys";
 import { read, write } from "../src/core/keystore";
 import { network } from "../src/core/networks";
 import { addressOf, digest, SpendingKey } from "../src/core/spending";
-import { decode } from "../src/core/ss58";
+import { decode, keyOfAnyPrefix } from "../src/core/ss58";
 import { tidy } from "../src/core/seeds";
 import { entropyOf, fault, make } from "../src/core/words";
+import recorded from "../../tests/hotkeys/data/polkadot_js.json";
 import vectors from "./vectors.json";
 
 describe("identities", () => {
@@ -78,6 +79,16 @@ describe("keystores", () => {
 
   test("one of substrate-interface opens", async () => {
     expect((await read(json, passphrase)).address).toBe(address);
+  });
+
+  test.each(["words", "derived", "seed", "polkadot", "kusama", "plain"] as const)("one of polkadot-js opens (%s)", async (name) => {
+    const keystore = recorded.keystores[name];
+    const signer = await read(JSON.stringify(keystore), name === "plain" ? "" : recorded.password);
+    expect(hex(signer.publicKey)).toBe(hex(keyOfAnyPrefix(keystore.address)));
+  });
+
+  test.each(["ed25519", "ecdsa"] as const)("one of polkadot-js with a key of another kind is named (%s)", async (name) => {
+    await expect(read(JSON.stringify(recorded.keystores[name]), recorded.password)).rejects.toMatchObject({ code: "not_sr25519" });
   });
 
   test("what is written is read again as the same key, which signs", async () => {

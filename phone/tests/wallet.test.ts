@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 
 import { secretOfPair, secretOfWords, type KeptIdentity } from "../src/core/identity";
 import { make } from "../src/core/words";
+import { BadCode, makeCode, Passage, readCode, type Carried } from "../src/core/transfer";
 import { OtherWords, Wallet } from "../src/ui/wallet.svelte";
 import { MemoryStore, openWallet } from "./stand-ins";
 
@@ -87,4 +88,26 @@ test("of two identities one is open: the key of the other is wiped", async () =>
   await wallet.choose(address);
   expect(wallet.open!.address).toBe(address);
   expect(second.exported().every((byte) => byte === 0)).toBe(true);
+});
+
+describe("a one-time code", () => {
+  const carried: Carried = { secret: { kind: "words", words: "a b", entropyHex: "00", path: "" }, name: "mine", checked: true };
+
+  test("is read as it is typed, and nothing else is", () => {
+    const code = makeCode();
+    expect(code).toMatch(/^[0-9A-HJKMNP-TV-Z]{4}(-[0-9A-HJKMNP-TV-Z]{4}){3}$/);
+    expect(readCode(code.toLowerCase().replaceAll("-", " "))).toBe(code.replaceAll("-", ""));
+    expect(readCode("olil-0000-0000-000O")).toBe("0111000000000000");
+    for (const typed of ["", "ABCD", code + "A", "ÄBCD-EFGH-JKMN-PQRS", "UUUU-UUUU-UUUU-UUUU"]) expect(readCode(typed)).toBeNull();
+  });
+
+  test("opens what it sealed; another one leads elsewhere", async () => {
+    const [here, there, other] = await Promise.all(["ABCD-EFGH-JKMN-PQRS", "abcdefghjkmnpqrs", "ABCD-EFGH-JKMN-PQRT"].map((code) => Passage.of(code)));
+    const sealed = await here!.seal(carried);
+    expect(await there!.open(sealed)).toEqual(carried);
+    expect([there!.id, other!.id === here!.id, here!.id.length]).toEqual([here!.id, false, 32]);
+    await expect(other!.open(sealed)).rejects.toThrow(BadCode);
+    await expect(here!.open("")).rejects.toThrow(BadCode);
+    await expect(Passage.of("short")).rejects.toThrow(BadCode);
+  });
 });

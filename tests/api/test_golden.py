@@ -35,6 +35,15 @@ DELIBERATE = {
     "/components/schemas/SpendingAnswer": "the app shows what its spending key owns",
     "/paths//balances/{address}": "the app shows what its spending key owns",
     "/paths//balances/{address}/faucet": "play money for trying things out",
+    **{
+        f"/components/schemas/{name}": "an identity moves to another device"
+        for name in ("LeaveIdentityBody", "LeftIdentityAnswer", "TakeIdentityBody", "TakenIdentityAnswer")
+    },
+    **{f"/paths//transfers{path}": "an identity moves to another device" for path in ("", "/take")},
+    **{
+        f"/components/schemas/NodesAnswer/properties/{name}": "the app says how long a start takes here"
+        for name in ("free_at", "usual_start_s", "longest_start_s")
+    },
     "/paths//sessions/{session_id}/node/{path}": "a browser reaches its node through the gateway alone",
     "/components/schemas/SessionAnswer/description": "names the unit of its times",
     "/components/schemas/SessionAnswer/properties/emptied_at": "tells that a node began again empty",

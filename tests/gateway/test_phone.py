@@ -115,8 +115,11 @@ async def test_the_operator_names_colors_and_switches_off(built: Path) -> None:
         config = (await gateway.client.get(f"{gateway.url}/app/config.json")).json()
         assert config == {"name": "Acme", "accent": "#123456", "network": "engram-play"}
     async with running_gateway(phone={"serve": "off"}) as gateway:
-        for path in ("/app", "/app/", "/app/config.json"):
+        for path in ("/app", "/app/", "/app/config.json", "/app/files.json"):
             assert (await gateway.client.get(gateway.url + path)).status_code == 404
+        worker = await gateway.client.get(gateway.url + "/app/sw.js")
+        assert (worker.status_code, worker.headers["cache-control"]) == (200, "no-cache")
+        assert "unregister" in worker.text
 
 
 def test_a_file_that_is_not_the_one_that_was_built_is_refused(tmp_path: Path) -> None:

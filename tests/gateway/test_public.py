@@ -10,9 +10,10 @@ import trio
 
 from engram.api.gateway import ROUTES, openapi_document
 from engram.api.route import Route
-from engram.gateway import probes
+from engram.gateway import probes, public
 from engram.gateway.public import readiness
 from engram.hotkeys import Keypair
+from engram.sessions import SessionEvent
 from tests.chain import samples
 from tests.gateway.surface import running_gateway
 from tests.gateway.test_purchases import assert_error
@@ -36,7 +37,7 @@ async def test_public_answers_have_the_originals_fields() -> None:
         ]
         assert all(tier["price_usd_per_hour"] == tier["price_akt_per_hour"] * 2 for tier in tiers)
         nodes = (await gateway.client.get(gateway.url + "/nodes")).json()
-        ours = {"not_enforced", "backends", "price_usd_per_hour"}
+        ours = {"not_enforced", "backends", "price_usd_per_hour", "longest_start_s"}
         assert nodes.keys() == {"note", "akash_network", "available"} | ours
         assert nodes["price_usd_per_hour"] == {"lite": 0.1, "standard": 0.2, "pro": 0.36}
         assert nodes["not_enforced"] == ["cpu"]
@@ -47,6 +48,31 @@ async def test_public_answers_have_the_originals_fields() -> None:
         ]
         assert nodes["akash_network"] == "akashnet-2"
         assert nodes["available"] is True
+
+
+async def test_nodes_says_when_a_place_comes_free_and_how_long_starts_take_here() -> None:
+    async def nodes() -> dict[str, Any]:
+        gateway.clock.advance(public.STARTS_KEPT_S)
+        shown: dict[str, Any] = (await gateway.client.get(gateway.url + "/nodes")).json()
+        return shown
+
+    async with running_gateway(places=2) as gateway:
+        assert (await nodes()).keys().isdisjoint({"usual_start_s", "free_at"})
+        took = []
+        for hours, start_s in ((2.0, 40.0), (1.0, 60.0)):
+            session_id = (await gateway.buy(hours=hours))["session_id"]
+            gateway.clock.advance(start_s)
+            await gateway.happen(session_id, SessionEvent.NODE_READY)
+            took.append(start_s)
+            assert (await nodes())["usual_start_s"] == pytest.approx(sum(took) / len(took), abs=0.1)
+        active_at = gateway.clock.now() - public.STARTS_KEPT_S
+        full = await nodes()
+        assert [reason["code"] for reason in full["cannot_sell"]] == ["no_capacity"]
+        assert full["free_at"] == pytest.approx(active_at + 3_600, abs=0.1)
+        await gateway.happen(session_id, SessionEvent.DEGRADE)
+        gateway.clock.advance(500)
+        await gateway.happen(session_id, SessionEvent.RECOVER)  # which is no start
+        assert (await nodes())["usual_start_s"] == pytest.approx(50.0, abs=0.1)
 
 
 async def test_what_is_shown_is_what_is_charged() -> None:

@@ -28,6 +28,18 @@ def read_by_the_sdk(url: str, words: str, text: str) -> None:
         node.ingest("A comet, written by a program", {"stored_at": int(time.time())})
 
 
+def delete_by_the_sdk(url: str, words: str, text: str) -> None:
+    """Delete a note, as a node that loses one would do without a word."""
+    keypair = Keypair.from_uri(words)
+    with GatewayClient(url, keypair) as gateway:
+        endpoint = gateway.sessions()[0].node_endpoint
+    assert endpoint is not None
+    cipher, embed = phone_notes.cipher(keypair), phone_notes.embedder(keypair)
+    with NodeClient(endpoint, keypair, namespace=phone_notes.NAMESPACE, cipher=cipher, embed=embed) as node:
+        [hit] = [hit for hit in node.query(text) if hit.metadata["text"] == text]
+        assert node.delete(hit.cid)
+
+
 @pytest.mark.parametrize(("theme", "width", "height"), [("light", 390, 844), ("dark", 1280, 800)])
 def test_a_person_buys_uses_and_stops_a_node(tmp_path: Path, theme: str, width: int, height: int) -> None:
     with GatewayProcess(tmp_path / "data", settings=FAST) as gateway, open_browser() as browser:
@@ -37,6 +49,8 @@ def test_a_person_buys_uses_and_stops_a_node(tmp_path: Path, theme: str, width: 
         words = browser.do("create", {"check": True})
         assert browser.do("pay") == "Pay $0.10"
         session_id = browser.do("status", "active")
+        browser.do("sees", "Started.")  # the last step: the root of its memory, checked by the phone
+        assert browser.do("evaluate", "document.querySelectorAll('details li.done .number').length") == 4
         browser.do("go", f"memory/{session_id}")
         for text in ("Late frost ruined most of the vineyard.", "The bank raised interest rates. <b>ünï</b>"):
             browser.do("fill", {"label": "Write a note", "text": text})
@@ -56,6 +70,11 @@ def test_a_person_buys_uses_and_stops_a_node(tmp_path: Path, theme: str, width: 
         began += time.monotonic() - away  # a program's time is not the person's
         browser.do("reload")
         browser.do("sees", "A comet, written by a program")
+        delete_by_the_sdk(url, words, "A comet, written by a program")
+        browser.do("reload")
+        browser.do("sees", "Only 1 of 2 sampled notes could be proven")
+        browser.do("click", "I deleted them on another device")
+        browser.do("sees", "1 note, intact")
         exported = browser.do("download", "Export everything")
         assert '"kind":"end"' in exported["content"].splitlines()[-1]
         browser.do("go", f"node/{session_id}")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from engram.durable.driver import sqlite3
-from engram.hotkeys import polkadot_keystore
+from engram.hotkeys import Keypair, polkadot_keystore
 from engram.ledger import LEDGER_FILE
+from engram.sdk import GatewayClient
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import Browser, needs_app, open_browser
 from tests.shared import free_port
@@ -67,6 +68,49 @@ def test_words_that_are_wrong_are_named(gateway: GatewayProcess, browser: Browse
         browser.do("fill", {"label": "Your 12 or 24 words", "text": typed})
         browser.do("click", "Open it")
         browser.do("sees", said)
+
+
+def test_a_one_time_code_brings_the_identity_to_another_device_once(gateway: GatewayProcess, browser: Browser) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "has it"})
+    words = browser.do("create")
+    browser.do("go", "wallet")
+    browser.do("click", "Show a one-time code")
+    browser.do("sees", "Works once")
+    code = browser.do("evaluate", "document.querySelector('dialog .mono').textContent")
+    for profile, typed, said in (
+        ("mistyped", code[:-1], "That is no code"),
+        ("gets it", code.lower().replace("-", " "), "Your nodes"),
+        ("too late", code, "Nothing waits under this code"),
+    ):
+        browser.do("open", {"url": gateway.url, "profile": profile})
+        browser.do("click", "I have one already")
+        browser.do("click", "Code")
+        browser.do("fill", {"label": "One-time code", "text": typed})
+        browser.do("click", "Open it")
+        browser.do("sees", said)
+    browser.do("turn", "gets it")
+    browser.do("go", "wallet")
+    browser.do("click", "Show the words")
+    browser.do("sees", words.split()[3])
+    assert browser.do("leaked", [code, code.replace("-", ""), words]) == []
+
+
+def test_when_a_place_comes_free_and_what_comes_back_is_said(tmp_path: Path, browser: Browser) -> None:
+    settings = FAST + "[provisioning]\nplaces = 1\n[payments]\nearly_stop_refund_percent = 100\n"
+    with GatewayProcess(tmp_path / "data", settings=settings) as gateway:
+        browser.do("open", {"url": gateway.start().url, "profile": "only one"})
+        words = browser.do("create")
+        browser.do("pay")
+        session_id = browser.do("status", "active")
+        browser.do("go", "start")
+        browser.do("sees", "Every node is taken at the moment. One is free about")
+        browser.do("go", "")
+        with GatewayClient(gateway.url, Keypair.from_uri(words)) as client:
+            client.stop(session_id)
+        browser.do("sees", "You stopped it.")
+        browser.do("sees", "back to your spending key")
+        browser.do("click", "Close")
+        browser.do("gone", "You stopped it.")
 
 
 def test_of_two_windows_one_signs(gateway: GatewayProcess, browser: Browser) -> None:

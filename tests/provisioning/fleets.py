@@ -101,7 +101,11 @@ class World:
         return self.ledger.write_now(lambda c: records.transition(c, session_id, event, self.instants.now()))
 
     def states(self, session_id: str = "s") -> list[str]:
-        return [e.event for e in self.ledger.write_now(lambda c: history.events_since(c, session_id))]
+        return [
+            e.event
+            for e in self.ledger.write_now(lambda c: history.events_since(c, session_id))
+            if e.event != history.PLANNED
+        ]
 
 
 def _insert(connection: Connection, session: Session) -> None:

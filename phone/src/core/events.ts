@@ -69,10 +69,12 @@ export interface Listener {
   live(is: boolean): void;
 }
 
-/** Follow a session until it is over or `signal` is aborted; a lost stream is opened again. */
-export async function follow(gateway: Gateway, signer: Signer, sessionId: string, listener: Listener, signal: AbortSignal): Promise<void> {
+/** Follow a session until it is over or `signal` is aborted; a lost stream is opened again. `after` is the id of the event
+ * from which on to be told: "0" for all of its history. */
+export async function follow(gateway: Gateway, signer: Signer, sessionId: string, listener: Listener, signal: AbortSignal, after = ""): Promise<void> {
   const path = `/sessions/${sessionId}/events`;
   const parser = new EventParser();
+  parser.lastId = after;
   for (let lost = 0; !signal.aborted; lost += 1) {
     const connection = new AbortController();
     const end = () => connection.abort();

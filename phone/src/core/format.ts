@@ -25,6 +25,12 @@ export function duration(seconds: number): { value: string; spoken: { d: number;
   return { value: `${m}:${two(s)}`, spoken: { d: 0, h: 0, m, s } };
 }
 
+/** A length of time in one unit: "40 sec", "6 min". */
+export function span(seconds: number, language: string): string {
+  const [value, unit] = seconds < 90 ? [Math.max(1, Math.round(seconds)), "second"] : [Math.round(seconds / 60), "minute"];
+  return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "short" }).format(value);
+}
+
 export function moment(unixS: number, language: string): string {
   const date = new Date(unixS * 1000);
   const today = new Date().toDateString() === date.toDateString();

@@ -6,9 +6,9 @@ import { xsalsa20poly1305 } from "@noble/ciphers/salsa.js";
 import { scryptAsync } from "@noble/hashes/scrypt.js";
 import { fromKeypair } from "@scure/sr25519";
 
-import { base64, concat, equal, random, unbase64, utf8, wipe } from "./bytes";
+import { base64, concat, equal, random, unbase64, unhex, utf8, wipe } from "./bytes";
 import { Signer } from "./keys";
-import { encode } from "./ss58";
+import { keyOfAnyPrefix } from "./ss58";
 
 const HEADER = Uint8Array.of(48, 83, 2, 1, 1, 48, 5, 6, 3, 43, 101, 112, 4, 34, 4, 32);
 const DIVIDER = Uint8Array.of(161, 35, 3, 33, 0);
@@ -42,7 +42,7 @@ export async function read(json: string, passphrase: string): Promise<Signer> {
   } catch {
     throw new KeystoreError("other_key");
   }
-  if (!equal(signer.publicKey, publicKey) || encode(signer.publicKey) !== address) throw new KeystoreError("other_key");
+  if (!equal(signer.publicKey, publicKey) || !isAddressOf(address, publicKey)) throw new KeystoreError("other_key");
   wipe(content);
   return signer;
 }
@@ -64,6 +64,15 @@ export async function write(signer: Signer, passphrase: string, name: string): P
     address: signer.address,
     meta: { name, whenCreated: 0 },
   });
+}
+
+/** Whether the address, of any network, is that of a key. */
+function isAddressOf(address: string, publicKey: Uint8Array): boolean {
+  try {
+    return equal(address.startsWith("0x") ? unhex(address) : keyOfAnyPrefix(address), publicKey);
+  } catch {
+    return false;
+  }
 }
 
 function layout(json: string): { encoded: Uint8Array; type: string[]; address: string } {

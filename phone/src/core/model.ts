@@ -18,6 +18,11 @@ export interface Nodes {
   available: boolean;
   cannot_sell?: { code: string; message: string }[];
   note?: string;
+  /** When the next place comes free (unix seconds), where all are taken and nobody adds time. */
+  free_at?: number;
+  /** How long starts take at this gateway, from the payment to the node's first answer; and when one is given up. */
+  usual_start_s?: number;
+  longest_start_s?: number;
 }
 
 export interface RefundTerms {

@@ -5,12 +5,15 @@ import { hex, sha256, utf8 } from "./bytes";
 import { Failure } from "./failures";
 import { bounded, MOST_BYTES, refusal, type Gateway } from "./gateway";
 import type { Signer } from "./keys";
+import type { KnownNote } from "./known";
 import { FIELD, fits, NotesCipher, notesKey, NotesVectors, packed, PRIVATE_NAMESPACE } from "./notes";
 import { holds, rootIsSigned, type Root, type ShownProof } from "./proof";
 import type { ExportedRecord } from "./restore";
 
 export const NAMESPACE = "phone";
 export const LONGEST_NOTE = 4_000;
+/** An id that no note has: a proof that it is absent shows the root all the same. */
+const NO_NOTE = "v1::" + "0".repeat(64);
 const PAGE = 50;
 const CANDIDATES = 50;
 const FOUND = 20;
@@ -109,17 +112,22 @@ export class Memory {
     return result?.deleted === true;
   }
 
-  /** Check of up to `sample` notes that the node holds them, by proofs against a root that it signed. Throws Failure. */
-  async prove(of: readonly Note[], nowS: number, sample = 5): Promise<{ checked: number; held: number }> {
-    const some = [...of].sort(() => Math.random() - 0.5).slice(0, sample);
-    let held = 0;
-    for (const { cid, secret } of some) {
+  /** Those of some notes that the node does not prove to hold, by proofs against a root that it signed. Throws Failure. */
+  async unproven(some: readonly KnownNote[], nowS: number): Promise<KnownNote[]> {
+    const missing: KnownNote[] = [];
+    for (const note of some) {
+      const { cid, secret } = note;
       const proved = (await this.post("prove-memory", { cid }, secret)) as Root & { proof?: string };
-      const shown = JSON.parse(String(proved.proof)) as ShownProof;
       const vouched = this.nodeHotkey !== null && rootIsSigned(proved, named(secret), this.nodeHotkey, this.sessionId, nowS);
-      if (vouched && (await holds(shown, cid, proved.root_hex))) held += 1;
+      if (!vouched || !(await holds(shownIn(proved.proof), cid, proved.root_hex))) missing.push(note);
     }
-    return { checked: some.length, held };
+    return missing;
+  }
+
+  /** Whether the root of the encrypted notes is signed by this session's node, lately. Throws Failure. */
+  async vouched(nowS: number): Promise<boolean> {
+    const shown = (await this.post("prove-memory", { cid: NO_NOTE }, true)) as Root;
+    return this.nodeHotkey !== null && rootIsSigned(shown, PRIVATE_NAMESPACE, this.nodeHotkey, this.sessionId, nowS);
   }
 
   /** Everything that the node holds, as it exports it (a line of JSON each). Throws Failure. */
@@ -220,6 +228,15 @@ export class Memory {
   private stamp(): number {
     this.#lastMs = Math.max(this.gateway.clock.nowMs(), this.#lastMs + 1);
     return this.#lastMs;
+  }
+}
+
+/** A proof as the node wrote it; what cannot be read shows nothing. */
+function shownIn(proof: unknown): ShownProof {
+  try {
+    return JSON.parse(String(proof)) as ShownProof;
+  } catch {
+    return { key: "", depth: 0, siblings: [] };
   }
 }
 

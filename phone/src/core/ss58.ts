@@ -19,14 +19,26 @@ export function encode(publicKey: Uint8Array): string {
 
 /** Return the public key of an address. Throws RangeError for any other text. */
 export function decode(address: string): Bytes {
+  const { prefix, key } = parts(address);
+  if (prefix.length !== 1 || prefix[0] !== PREFIX) throw new RangeError("not an SS58 address of prefix 42");
+  return key;
+}
+
+/** The same for an address of any network's, as keystore files have them. Throws RangeError. */
+export function keyOfAnyPrefix(address: string): Bytes {
+  return parts(address).key;
+}
+
+function parts(address: string): { prefix: Bytes; key: Bytes } {
   let binary: Uint8Array;
   try {
     binary = base58.decode(address);
   } catch {
     throw new RangeError("not an SS58 address");
   }
-  if (binary.length !== 35 || binary[0] !== PREFIX || !equal(checksum(binary.subarray(0, 33)), binary.subarray(33))) {
-    throw new RangeError("not an SS58 address of prefix 42");
-  }
-  return new Uint8Array(binary.subarray(1, 33));
+  const payload = binary.subarray(0, -2);
+  // One byte of a prefix below 64, two of others.
+  const size = (payload[0] ?? 0) < 64 ? 1 : 2;
+  if (payload.length !== size + 32 || !equal(checksum(payload), binary.subarray(-2))) throw new RangeError("not an SS58 address");
+  return { prefix: new Uint8Array(payload.subarray(0, size)), key: new Uint8Array(payload.subarray(size)) };
 }

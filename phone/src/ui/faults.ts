@@ -2,9 +2,11 @@
 
 import { Failure } from "../core/failures";
 import { OfferDiffers } from "../core/offer";
-import { money } from "../core/format";
+import { moment, money } from "../core/format";
+import type { Nodes } from "../core/model";
 import type { Strings } from "../strings/en";
 import { StillOpen, TurnLost } from "./purchases.svelte";
+import { texts } from "./words.svelte";
 
 export function said(error: unknown, t: Strings, language: string): string {
   if (error instanceof StillOpen) return t.pay.blocked;
@@ -21,4 +23,10 @@ export function said(error: unknown, t: Strings, language: string): string {
   if (typeof known === "string") return known;
   if (error.status === 429) return t.errors.busy;
   return error.message ? t.errors.refused(error.message) : t.errors.other;
+}
+
+/** That every node is taken, and when one comes free. */
+export function soldOut(nodes: Nodes | null): string {
+  const { t, language } = texts;
+  return nodes?.free_at ? `${t.nodes.soldOut} ${t.nodes.freeAbout(moment(nodes.free_at, language))}` : t.nodes.soldOut;
 }

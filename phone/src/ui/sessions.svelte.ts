@@ -2,7 +2,7 @@
 
 import { follow, type SessionEvent } from "../core/events";
 import type { OpenIdentity } from "../core/identity";
-import { ended, type Payment, type Session, type Stats } from "../core/model";
+import { ended, running, type Payment, type Session, type Stats } from "../core/model";
 import type { Store } from "../core/store";
 import type { Shop } from "./shop.svelte";
 
@@ -11,6 +11,13 @@ export interface SeenSession {
   /** Unix seconds, by the gateway's clock. */
   seenAt: number;
   statsSeenAt: number;
+  /** What happened to it so far, with its times (unix seconds). */
+  steps?: Step[];
+}
+
+export interface Step {
+  what: string;
+  at: number;
 }
 
 export interface Point {
@@ -21,15 +28,19 @@ export interface Point {
 
 const POLL_S = 30;
 const MOST_POINTS = 240;
+const MOST_STEPS = 50;
+const MOST_ENDED = 5;
+/** Ended sessions whose refunds are looked for. */
+const MOST_READ = 10;
 
 export class Sessions {
   all = $state.raw<SeenSession[]>([]);
   live = $state<Record<string, boolean>>({});
   points = $state.raw<Record<string, Point[]>>({});
   payments = $state.raw<Record<string, Payment>>({});
-  /** What happened to a session, with its times, as the stream told it. */
-  steps = $state.raw<Record<string, { what: string; at: number }[]>>({});
   loaded = $state(false);
+  /** Sessions that ended since this device last saw them run, until the person has seen it. */
+  ended = $state.raw<string[]>([]);
   /** Ids of payments of this identity whose outcome the gateway does not know yet, whichever device made them. */
   unsettled = $state.raw<string[]>([]);
   #store: Store;
@@ -47,6 +58,7 @@ export class Sessions {
     this.stop();
     this.#identity = identity;
     this.all = (await this.#store.get<SeenSession[]>("seen", `sessions ${identity.address}`)) ?? [];
+    this.ended = (await this.#store.get<string[]>("seen", `ended ${identity.address}`)) ?? [];
     this.payments = (await this.#store.get<Record<string, Payment>>("seen", `payments ${identity.address}`)) ?? {};
     await this.refresh();
   }
@@ -63,11 +75,14 @@ export class Sessions {
       );
       this.#shop.noted(null);
       const now = this.#shop.clock.nowS();
+      const over = sessions.filter((session) => this.#hasEnded(session));
       this.all = sessions.map((session) => this.#seen(session, now));
       this.unsettled = Array.isArray(unsettled) ? unsettled.map(String) : [];
       this.loaded = true;
       await this.#remember();
+      for (const session of over) await this.#over(session);
       for (const { session } of this.all) if (!ended(session)) this.#follow(session.session_id);
+      await this.#readRefunds();
     } catch (error) {
       this.#shop.noted(error);
     }
@@ -89,12 +104,22 @@ export class Sessions {
 
   /** Take a session that came with another answer. */
   async take(session: Session): Promise<void> {
+    const over = this.#hasEnded(session);
     const seen = this.#seen(session, this.#shop.clock.nowS());
     this.all = [seen, ...this.all.filter((each) => each.session.session_id !== session.session_id)].sort(
       (a, b) => b.session.created_at - a.session.created_at,
     );
     await this.#remember();
+    if (over) await this.#over(session);
     if (!ended(session)) this.#follow(session.session_id);
+  }
+
+  /** Note that the person has seen that a session is over. */
+  async saw(sessionId: string): Promise<void> {
+    const identity = this.#identity;
+    if (!identity || !this.ended.includes(sessionId)) return;
+    this.ended = this.ended.filter((each) => each !== sessionId);
+    await this.#store.put("seen", `ended ${identity.address}`, this.ended);
   }
 
   /** Stop a session for good. Throws Failure. */
@@ -147,8 +172,8 @@ export class Sessions {
     this.stop();
     this.#identity = null;
     this.payments = {};
+    this.ended = [];
     this.points = {};
-    this.steps = {};
     this.live = {};
   }
 
@@ -171,16 +196,19 @@ export class Sessions {
         this.live = { ...this.live, [sessionId]: is };
       },
     };
-    void follow(this.#shop.gateway, identity.signer, sessionId, listener, abort.signal).finally(() => {
+    // Of a session that starts, all that happened is asked for: its steps are shown with their times.
+    const session = this.find(sessionId)?.session;
+    const after = session && !running(session) ? "0" : "";
+    void follow(this.#shop.gateway, identity.signer, sessionId, listener, abort.signal, after).finally(() => {
       if (this.#following.get(sessionId) === abort) this.#following.delete(sessionId);
     });
   }
 
   async #heard(sessionId: string, event: SessionEvent): Promise<void> {
-    const data = (event.data ?? {}) as { what?: string; at?: number; session?: Session; stats?: Stats; age_s?: number };
+    const data = (event.data ?? {}) as { what?: string; at?: number; details?: { event?: string }; session?: Session; stats?: Stats; age_s?: number };
     if (event.name === "state" && data.session?.session_id === sessionId) {
-      const known = this.steps[sessionId] ?? [];
-      if (data.what && data.at) this.steps = { ...this.steps, [sessionId]: [...known, { what: data.what, at: data.at }].slice(-50) };
+      const what = data.details?.event ?? data.what;
+      if (what && data.at) this.#note(sessionId, what, data.at);
       await this.take(data.session);
     } else if (event.name === "stats" && data.stats) {
       const seen = this.find(sessionId);
@@ -192,9 +220,20 @@ export class Sessions {
       this.all = this.all.map((each) => (each === seen ? next : each));
     } else if (event.name === "end") {
       await this.read(sessionId).catch((error: unknown) => this.#shop.noted(error));
-      const paymentId = this.find(sessionId)?.session.payment_id;
-      if (paymentId) await this.readPayment(paymentId);
     }
+  }
+
+  /** Note that this device checked what the node's memory is signed by. */
+  async proven(sessionId: string): Promise<void> {
+    this.#note(sessionId, "proven", this.#shop.clock.nowS());
+    await this.#remember();
+  }
+
+  #note(sessionId: string, what: string, at: number): void {
+    const seen = this.find(sessionId);
+    if (!seen || seen.steps?.some((each) => each.what === what && each.at === at)) return;
+    const next = { ...seen, steps: [...(seen.steps ?? []), { what, at }].slice(-MOST_STEPS) };
+    this.all = this.all.map((each) => (each === seen ? next : each));
   }
 
   #plot(sessionId: string, stats: Stats, at: number): void {
@@ -203,9 +242,32 @@ export class Sessions {
     this.points = { ...this.points, [sessionId]: points };
   }
 
+  /** Whether this device saw it run, and it is over now. */
+  #hasEnded(session: Session): boolean {
+    const before = this.find(session.session_id)?.session;
+    return before !== undefined && !ended(before) && ended(session);
+  }
+
+  async #over(session: Session): Promise<void> {
+    const identity = this.#identity;
+    if (!identity) return;
+    await this.readPayment(session.payment_id);
+    this.ended = [session.session_id, ...this.ended].slice(0, MOST_ENDED);
+    await this.#store.put("seen", `ended ${identity.address}`, this.ended);
+  }
+
+  /** Read again what is on its way back, and what was never read. */
+  async #readRefunds(): Promise<void> {
+    for (const { session } of this.all.slice(0, MOST_READ)) {
+      const known = this.payments[session.payment_id];
+      const due = known?.refunds.some((each) => each.status !== "refunded");
+      if (ended(session) && (known === undefined || due)) await this.readPayment(session.payment_id);
+    }
+  }
+
   #seen(session: Session, now: number): SeenSession {
     const age = session.stats_age_s ?? 0;
-    return { session, seenAt: now, statsSeenAt: now - age };
+    return { session, seenAt: now, statsSeenAt: now - age, steps: this.find(session.session_id)?.steps ?? [] };
   }
 
   async #remember(): Promise<void> {

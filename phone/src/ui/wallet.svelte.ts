@@ -99,7 +99,7 @@ export class Wallet {
     this.lock();
     const bought = (await this.#store.all<Purchase>("purchases")).filter((each) => each.buyer === address && !stands(each));
     for (const { id } of bought) await this.#store.remove("purchases", id);
-    for (const what of ["sessions", "payments"]) await this.#store.remove("seen", `${what} ${address}`);
+    for (const what of ["sessions", "payments", "ended", "notes"]) await this.#store.remove("seen", `${what} ${address}`);
     const link = await this.#store.get<{ buyer: string }>("settings", "link");
     if (link?.buyer === address) await this.#store.remove("settings", "link");
     await this.#store.remove("settings", "current");
