@@ -209,6 +209,8 @@ class ChainStatus(msgspec.Struct, frozen=True):
     endpoint: str
     spec_version: int | None
     head: int | None
+    best: int | None
+    """The best block, which is not final yet."""
     head_age_s: float | None
     """Since the finalized head last advanced."""
     stalled: bool

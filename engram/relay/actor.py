@@ -258,7 +258,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         """Return whether the receiver may be sent to; where that is in doubt, ask it, and hold it back."""
         if not self._is_doubted:
             return True
-        outcome = await self._asked(receiver)
+        outcome = await self._probe(receiver)
         if is_well(outcome):
             self._is_doubted = False
             self._hold_back(Door(), outcome)
@@ -270,7 +270,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         tell("relay receiver is down", reason=self._door.reason)
         return False
 
-    async def _asked(self, receiver: Submits) -> Outcome:
+    async def _probe(self, receiver: Submits) -> Outcome:
         """Give the receiver again what it acknowledged last, which changes nothing, or ask for its schemas."""
         if self._negotiates and self._acknowledged is not None:
             return await receiver.submit(self._acknowledged)

@@ -308,7 +308,9 @@ class GatewayPorts:
             metrics=p.metrics,
             losses=self._losses,
             concurrency=settings.concurrency,
-            guard=guard_of(chain, open_endpoints(chain, p.http, p.clock), p.clock, settings.confirmations),
+            guard=guard_of(
+                chain, open_endpoints(chain, p.http, p.clock), p.clock, settings.confirmations, self._subnets
+            ),
         )
 
     def _rounds(self) -> RoundPorts:

@@ -164,7 +164,7 @@ class ValidatorPorts:
             )
         )
         relay = settings.relay
-        guard = guard_of(settings.chain, nodes, p.clock, relay.confirmations)
+        guard = guard_of(settings.chain, nodes, p.clock, relay.confirmations, self.subnets)
         receiver = open_receiver(p.http, relay)
         self.quorum = ValidatorQuorum(p, keypair, self.subnets, guard, nodes, sender, receiver)
         p.keyring.add(PayloadSigner.of(keypair))

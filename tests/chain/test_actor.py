@@ -12,7 +12,7 @@ from config.model import ChainSettings
 from engram.chain import AxonMoved, Replaced, SubnetChange, Subnets
 from engram.chain.errors import CallRefused, EndpointBusy
 from engram.chain.model import Fork
-from engram.chain.read.node import ChainEndpoint
+from engram.chain.read.node import ChainEndpoint, Json, RpcCall
 from engram.chain.read.recorded import RECORDED_NETWORK, RecordedEndpoint
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.protocol import Poll
@@ -119,8 +119,26 @@ async def test_metadata_is_read_once_and_again_when_the_runtime_was_upgraded(
         assert running.block == 1110
         assert found.neurons[0].rank_u16 is None
         assert running.subnets.status().spec_version == 425
-        # The metagraph and the metadata are both state calls; the metagraph is read once a block.
-        assert chain.asked.count("state_call") - chain.asked.count("chain_getHeader") == 2
+        # The metagraph and the metadata are both state calls; the metagraph is read once a block, and so are two
+        # headers, the finalized and the best one.
+        assert chain.asked.count("state_call") - chain.asked.count("chain_getHeader") / 2 == 2
+
+
+async def test_the_best_head_is_kept_beside_the_finalized_one(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    chain = ChainDouble()
+    answer, best = chain.answer, RpcCall("chain_getHeader", ())
+
+    def ahead(call: RpcCall) -> Json:
+        return {"number": hex(chain.head + 3), "parentHash": chain.hash(chain.head)} if call == best else answer(call)
+
+    chain.answer = ahead  # type: ignore[method-assign]
+    async with syncing([chain]) as running:
+        await trio.sleep(1)
+        assert running.subnets.best == chain.head + 3
+        chain.head += 1
+        await trio.sleep(12)
+        status = running.subnets.status()
+        assert (status.head, status.best) == (chain.head, chain.head + 3)
 
 
 async def test_an_unchanged_head_costs_one_call(autojump_clock: Clock) -> None:

@@ -363,7 +363,7 @@ def system_status(**extra: dict[str, object]) -> SystemStatus:
         quarantined=[],
         event_streams=0,
         ages_s={"chain head": 12.0},
-        chain=ChainStatus("recorded", "", None, None, None, False, 0, 0, "", {}, ()),
+        chain=ChainStatus("recorded", "", None, None, None, None, False, 0, 0, "", {}, ()),
         tree=[TreeNode(path="root/ledger", kind="actor", state="running", restarts=1, mailbox_depth=0)],
         extra=extra,
     )

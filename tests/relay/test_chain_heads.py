@@ -2,6 +2,7 @@
 
 import pytest
 
+from engram.chain.read.node import Json, RpcCall
 from engram.clock import ManualClock
 from engram.relay.chain_heads import ChainHeads
 from engram.relay.finality import Finality
@@ -48,6 +49,30 @@ async def test_an_endpoint_that_is_down_is_passed_over_and_without_any_nothing_g
     block = chain.head - 5
     assert await ChainHeads([down, chain], ManualClock())(block, None) is Finality.FINAL
     assert await ChainHeads([down], ManualClock())(block, None) is Finality.AWAITED
+
+
+@pytest.mark.parametrize(("synced", "headers"), [(None, 2), (2, 2), (3, 1)])
+async def test_the_best_head_that_the_syncer_keeps_is_not_read_again_where_it_is_deep_enough(
+    synced: int | None, headers: int
+) -> None:
+    chain, asked = living(), list[str]()
+    answer, block = chain.answer, chain.head - 5
+
+    def noted(call: RpcCall) -> Json:
+        asked.append(call.method)
+        return answer(call)
+
+    chain.answer = noted  # type: ignore[method-assign]
+    guard = ChainHeads([chain], ManualClock(), synced=lambda: None if synced is None else block + synced)
+    assert await guard(block, hash_at(chain, block)) is Finality.FINAL
+    assert asked.count("chain_getHeader") == headers
+
+
+async def test_a_block_that_the_syncer_calls_deep_is_awaited_until_it_is_final() -> None:
+    chain = living(lag=8)
+    block = chain.head - 5
+    guard = ChainHeads([chain], ManualClock(), synced=lambda: block + 100)
+    assert await guard(block, hash_at(chain, block)) is Finality.AWAITED
 
 
 async def test_the_heads_are_read_again_after_two_seconds() -> None:

@@ -39,7 +39,14 @@ from engram.chain.read.endpoint_health import (
 )
 from engram.chain.read.head_opinions import Opinion, Stance, compared, read_fork, stance
 from engram.chain.read.node import ChainEndpoint
-from engram.chain.read.queries import HeadReading, finalized_hash, read_head, read_metadata, read_metagraph_bytes
+from engram.chain.read.queries import (
+    HeadReading,
+    finalized_hash,
+    read_best,
+    read_head,
+    read_metadata,
+    read_metagraph_bytes,
+)
 from engram.chain.sync.protocol import Poll
 from engram.chain.sync.refused_heads import refusal, way_out
 from engram.chain.sync.rules import HeadVerdict, Support, changes, judge_head, may_act, support_of
@@ -94,6 +101,8 @@ class MetagraphSyncer(Actor[Poll]):
         self._clock = clock
         self._rng = rng
         self._codec: Codec | None = None
+        self._best_of = b""
+        """Hash of the finalized block with which the best one was read."""
         self._disputed: set[str] = set()
         """Subjects on which endpoints differed, and no two have agreed since."""
         self._heads_differ = False
@@ -160,6 +169,9 @@ class MetagraphSyncer(Actor[Poll]):
             found = () if held is None else changes(held, fresh)
             self._subnets.publish(fresh, found)
             _log_changes(fresh, found)
+        if self._best_of != head.hash:
+            self._note(best=await read_best(node))
+            self._best_of = head.hash
         if fault is not None:
             raise fault
 

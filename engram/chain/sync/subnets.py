@@ -36,6 +36,8 @@ class SyncState(msgspec.Struct, frozen=True):
     endpoint: str = ""
     spec_version: int | None = None
     watch: HeadWatch | None = None
+    best: int | None = None
+    """Number of the best block, read with each new finalized one; it may still be reorganized away."""
     syncs: int = 0
     failures: int = 0
     error: str = ""
@@ -80,6 +82,11 @@ class Subnets:
     def block(self) -> int | None:
         """Number of the newest accepted finalized block."""
         return None if self._state.watch is None else self._state.watch.head.number
+
+    @property
+    def best(self) -> int | None:
+        """Number of the best block that was seen with the newest finalized one."""
+        return self._state.best
 
     def hash_of(self, block: int) -> bytes | None:
         """Return the hash of the newest accepted finalized block if it has this number, else None."""
@@ -126,6 +133,7 @@ class Subnets:
             endpoint=state.endpoint,
             spec_version=state.spec_version,
             head=self.block,
+            best=self.best,
             head_age_s=head_age_s,
             stalled=self.still_s > self._stall_after_s,
             syncs=state.syncs,
