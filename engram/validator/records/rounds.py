@@ -191,13 +191,13 @@ def unasked(connection: Connection, netuid: int, round_id: int, count: int) -> s
     since = list(connection.execute(whole.order_by(rounds.c.id.desc()).limit(count - 1)).scalars())
     if len(since) < count - 1:
         return set()
-    asked = select(questions.c.hotkey).where(questions.c.round_id >= since[-1])
+    questioned = select(questions.c.hotkey).where(questions.c.round_id >= since[-1])
     then = select(round_miners.c.hotkey).where(round_miners.c.round_id == since[-1])
     query = select(round_miners.c.hotkey).where(
         round_miners.c.round_id == round_id,
         round_miners.c.url.is_not(None),
         round_miners.c.hotkey.in_(then),
-        round_miners.c.hotkey.not_in(asked),
+        round_miners.c.hotkey.not_in(questioned),
     )
     return set(connection.execute(query).scalars())
 
