@@ -32,6 +32,7 @@ SCORES: Final = ("recall", "latency_ms", "proof_rate", "score", "shared_score", 
 """Columns of a miner's result that are written when its round ends."""
 OFFER_ROUNDS: Final = 3
 """Rounds over which it is counted what a miner takes and refuses."""
+_MAY_BE_UNDELETED: Final = (PlantState.DELETING, PlantState.REFUSED, PlantState.LOST)
 UNDELETED_ATTEMPTS: Final = 3
 """Deletions of one record that a miner answers with anything else before it counts as refused."""
 SHARED_ROUNDS: Final = 12
@@ -157,8 +158,8 @@ def offers(connection: Connection, round_id: int) -> dict[bytes, Offers]:
     void = select(rounds.c.id).where(rounds.c.state == str(RoundState.ABANDONED))
     newest = planted.c.planted_round.between(round_id - OFFER_ROUNDS + 1, round_id)
     is_new = newest & planted.c.planted_round.not_in(void)
-    may_be_there = planted.c.vector.is_not(None) & (planted.c.attempts >= UNDELETED_ATTEMPTS)
-    is_undeleted = reason.startswith(admissions.NOT_DELETED) & may_be_there
+    may_be_there = one_of(planted.c.state, _MAY_BE_UNDELETED) & planted.c.vector.is_not(None)
+    is_undeleted = may_be_there & (planted.c.attempts >= UNDELETED_ATTEMPTS) & reason.startswith(admissions.NOT_DELETED)
     is_refused = is_new & one_of(planted.c.state, (PlantState.REFUSED,))
     taken = one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED))
     query = (
