@@ -520,6 +520,9 @@ class ValidatorSettings(Section, frozen=True):
     planted: Count = 20
     """Records planted at most a miner and round. Each is deleted again after 2 to `planted_rounds` rounds."""
     planted_rounds: Annotated[int, Meta(ge=3, le=1_000)] = 24
+    planted_words: str = ""
+    """TOML file with the words and sentences that planted records are made of; empty: the published ones, by which a
+    miner that knows the source can tell planted records from its customers'."""
     least_planted: Annotated[int, Meta(ge=5, le=10)] = 5
     """A miner is asked about a matter only when it should hold this many planted records of it, and only questions of
     which this many of the 10 right answers are planted: so many are not public."""

@@ -33,7 +33,7 @@ from engram.roles.process import spare
 from engram.roles.shared import LEDGER, Shared
 from engram.roles.validator_quorum import ValidatorQuorum
 from engram.telemetry.loop_lag import loop_lag_job
-from engram.validator import peers
+from engram.validator import corpus, peers
 from engram.validator.commitments import Commitments
 from engram.validator.due import OUR_VERSION
 from engram.validator.garden import Garden
@@ -86,6 +86,7 @@ class ValidatorPorts:
         self._p = p
         boot = p.ids.token(8)
         blacklist = peers.blacklisted(at.blacklist)
+        words = corpus.read_file(Path(at.planted_words).expanduser()) if at.planted_words else corpus.PUBLISHED
         self.subnets = Subnets(p.clock, (at.netuid,), settings.chain.stall_after_s)
         self._losses = RoundLosses(p.metrics)
         self._client = MinerClient(p.http, p.clock, at.timeout_s)
@@ -103,6 +104,7 @@ class ValidatorPorts:
                 keep_rounds=at.planted_rounds,
                 round_s=at.round_s,
                 concurrency=at.concurrency,
+                words=words,
                 ground_truth=at.ground_truth,
             )
         )
@@ -121,6 +123,7 @@ class ValidatorPorts:
                 share_scores=at.share_scores,
                 private_allowed=at.private_addresses,
                 blacklist=blacklist,
+                words=words,
             ),
             p.ledger,
             self._client,

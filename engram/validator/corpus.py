@@ -1,12 +1,19 @@
 """Texts for planted records: families of notes about one invented matter, near to each other and to one question.
 
-A family is drawn from random words, so no public text is as near to its question as its own notes are.
+A family is drawn from random words, so no public text is as near to its question as its own notes are. Which words is
+up to the operator: those of this file are known to all who read it.
 """
 
+import tomllib
+from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
+
+from engram import wire
+from engram.validator.errors import WordsInvalid
 
 ATTEMPTS: Final = 8
 SENTENCE: Final = 72
@@ -17,6 +24,29 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+Words = Annotated[tuple[str, ...], Meta(min_length=5)]
+
+
+class Vocabulary(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What texts are made of. Sentences and questions have the names of PLACEHOLDERS in braces."""
+
+    first_names: Words
+    last_names: Words
+    syllables: Words
+    """Of the names of places, two to four each."""
+    kinds: Words
+    """Of places."""
+    sentences: Words
+    """About a place."""
+    jottings: Words
+    """The same, for notes that are shorter than a sentence."""
+    more: Words
+    """Sentences that may follow."""
+    questions: Words
+    """About a place."""
+
+
+PLACEHOLDERS: Final = ("place", "kind", "person", "day", "month", "hour", "number")
 _FIRST: Final = _words(
     "Ada Amir Anika Arthur Bao Beatriz Carla Chidi Dario Dina Elif Emeka Esther Farid Freya Gael Hana Hugo Ines "
     "Ivan Jonas Kaito Kemal Leila Lior Magda Marek Mei Nadia Noor Olga Omar Paolo Priya Quinn Rania Rosa Sami "
@@ -35,23 +65,23 @@ _KINDS: Final = _words(
     "bicycle shop weather station bookstore newsletter podcast allotment harbor museum choir printing press "
     "pottery studio mountain hut fish farm tram depot print shop radio station sawmill"
 )
-_ASPECTS: Final = (
-    ("budget", "The budget for {place} is {number} and {person} signs for it."),
-    ("budget", "{person} wants {number} more for {place} before the end of {month}."),
-    ("schedule", "{place}: the opening moved to {day}, {number} people were told by {person}."),
-    ("schedule", "Next meeting about {place} is on {day} at {hour}, {person} brings the plans."),
-    ("repair", "The roof of {place} leaks again; {person} found a firm that can come on {day}."),
-    ("repair", "{person} replaced the pump at {place}, part number {number}, in {month}."),
-    ("people", "{person} joined {place} in {month} and looks after the {kind} books."),
-    ("people", "Ask {person} about {place}, not the office: the office never answers."),
-    ("decision", "We decided to keep {place} open through {month}; {person} was against it."),
-    ("decision", "{place} will not be sold. {person} wrote to all {number} owners."),
-    ("idea", "Idea for {place}: a small stand with coffee, {person} would run it on {day}s."),
-    ("idea", "{person} thinks {place} should lend tools for {number} a week."),
-    ("access", "The key of {place} hangs behind the clock; {person} has the second one."),
-    ("access", "To reach {place}, take tram {number} and ask for {person} at the gate."),
+_SENTENCES: Final = (
+    "The budget for {place} is {number} and {person} signs for it.",
+    "{person} wants {number} more for {place} before the end of {month}.",
+    "{place}: the opening moved to {day}, {number} people were told by {person}.",
+    "Next meeting about {place} is on {day} at {hour}, {person} brings the plans.",
+    "The roof of {place} leaks again; {person} found a firm that can come on {day}.",
+    "{person} replaced the pump at {place}, part number {number}, in {month}.",
+    "{person} joined {place} in {month} and looks after the {kind} books.",
+    "Ask {person} about {place}, not the office: the office never answers.",
+    "We decided to keep {place} open through {month}; {person} was against it.",
+    "{place} will not be sold. {person} wrote to all {number} owners.",
+    "Idea for {place}: a small stand with coffee, {person} would run it on {day}s.",
+    "{person} thinks {place} should lend tools for {number} a week.",
+    "The key of {place} hangs behind the clock; {person} has the second one.",
+    "To reach {place}, take tram {number} and ask for {person} at the gate.",
 )
-_SHORT: Final = (
+_JOTTINGS: Final = (
     "{place}",
     "{place}, {day}",
     "{place} {hour}",
@@ -87,6 +117,18 @@ _DAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturda
 _MONTHS: Final = ("January", "March", "April", "June", "July", "September", "October", "November")
 
 
+PUBLISHED: Final = Vocabulary(
+    first_names=_FIRST,
+    last_names=_LAST,
+    syllables=_SYLLABLES,
+    kinds=_KINDS,
+    sentences=_SENTENCES,
+    jottings=_JOTTINGS,
+    more=_MORE,
+    questions=_QUESTIONS,
+)
+
+
 class Family(msgspec.Struct, frozen=True):
     """A matter that a family of notes is about."""
 
@@ -95,29 +137,48 @@ class Family(msgspec.Struct, frozen=True):
     people: tuple[str, ...]
 
 
-def family(rng: Random) -> Family:
+def read_file(path: Path) -> Vocabulary:
+    """Return the words of a TOML file; blocks. Raises WordsInvalid, naming what is wrong."""
+    try:
+        found = wire.convert(tomllib.loads(path.read_text("utf-8")), Vocabulary)
+    except OSError as error:
+        raise WordsInvalid(f"{path}: {error.strerror}") from error
+    except (msgspec.ValidationError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WordsInvalid(f"{path}: {error}") from None
+    for text in (*found.sentences, *found.jottings, *found.more, *found.questions):
+        try:
+            text.format(**dict.fromkeys(PLACEHOLDERS, ""))
+        except (ValueError, LookupError, AttributeError):
+            raise WordsInvalid(f"{path}: {text!r} has other placeholders than {', '.join(PLACEHOLDERS)}") from None
+    for text in (*found.sentences, *found.jottings, *found.questions):
+        if "{place}" not in text:
+            raise WordsInvalid(f"{path}: {text!r} must name the {{place}} that it is about")
+    return found
+
+
+def family(rng: Random, words: Vocabulary = PUBLISHED) -> Family:
     """Draw a matter with a name of its own and four people."""
-    name = "".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(2, 4))).capitalize()
-    kind = rng.choice(_KINDS)
-    people = tuple(f"{rng.choice(_FIRST)} {rng.choice(_LAST)}" for _ in range(4))
+    name = "".join(rng.choice(words.syllables) for _ in range(rng.randint(2, 4))).capitalize()
+    kind = rng.choice(words.kinds)
+    people = tuple(f"{rng.choice(words.first_names)} {rng.choice(words.last_names)}" for _ in range(4))
     return Family(f"the {name} {kind}", kind, people)
 
 
-def note(rng: Random, about: Family, length: int) -> str:
+def note(rng: Random, about: Family, length: int, words: Vocabulary = PUBLISHED) -> str:
     """Draw a note about the matter, as near to `length` characters as one of several attempts comes."""
-    return min((_attempt(rng, about, length) for _ in range(ATTEMPTS)), key=lambda text: abs(len(text) - length))
+    return min((_attempt(rng, about, length, words) for _ in range(ATTEMPTS)), key=lambda text: abs(len(text) - length))
 
 
-def _attempt(rng: Random, about: Family, length: int) -> str:
-    text = _filled(rng, rng.choice(_SHORT) if length < SENTENCE else rng.choice(_ASPECTS)[1], about)
+def _attempt(rng: Random, about: Family, length: int, words: Vocabulary) -> str:
+    text = _filled(rng, rng.choice(words.jottings if length < SENTENCE else words.sentences), about)
     while len(text) < length - 20:
-        text += " " + _filled(rng, rng.choice((*_MORE, rng.choice(_ASPECTS)[1])), about)
+        text += " " + _filled(rng, rng.choice((*words.more, rng.choice(words.sentences))), about)
     return text[0].upper() + text[1:]
 
 
-def question(rng: Random, about: Family) -> str:
+def question(rng: Random, about: Family, words: Vocabulary = PUBLISHED) -> str:
     """Draw a question that the notes about the matter answer."""
-    return _filled(rng, rng.choice(_QUESTIONS), about)
+    return _filled(rng, rng.choice(words.questions), about)
 
 
 def _filled(rng: Random, template: str, about: Family) -> str:

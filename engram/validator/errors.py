@@ -11,3 +11,7 @@ class EmbeddingFailed(ValidatorError):
 
 class GroundTruthInvalid(ValidatorError):
     """The ground-truth file cannot be used; the text names the line."""
+
+
+class WordsInvalid(ValidatorError, ValueError):
+    """The file of words cannot be used; the text says what is wrong."""

@@ -8,6 +8,7 @@ import msgspec
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
+from engram.validator.corpus import PUBLISHED, Vocabulary
 from engram.validator.miner_client import MinerClient
 from engram.validator.workbench import Done, Draft
 
@@ -31,5 +32,6 @@ class Garden(msgspec.Struct, frozen=True, kw_only=True):
     keep_rounds: int
     round_s: float
     concurrency: int
+    words: Vocabulary = PUBLISHED
     ground_truth: str = ""
     """Path of the file whose records every miner is given; empty: none."""

@@ -107,7 +107,7 @@ class Gardener:
         garden, rng = self._garden, self._garden.rng
         matters = plant_records.live_families(connection, miner.hotkey, round_id)
         while len(matters) < FAMILIES:
-            matter, until = corpus.family(rng), round_id + 1 + rng.randrange(1, 2 * FAMILY_ROUNDS)
+            matter, until = corpus.family(rng, garden.words), round_id + 1 + rng.randrange(1, 2 * FAMILY_ROUNDS)
             matters[plant_records.add_family(connection, miner.hotkey, matter, until)] = matter
         under_way = plant_records.signers_under_way(connection, miner.hotkey)
         plan = planting.plan(
@@ -144,7 +144,7 @@ class Gardener:
 
     def _text(self, matter: corpus.Family, length: int, taken: Collection[str]) -> str:
         """Draw a note that the miner does not hold yet: one text is one CID, and whoever deletes it deletes both."""
-        while (text := corpus.note(self._garden.rng, matter, length)) in taken:
+        while (text := corpus.note(self._garden.rng, matter, length, self._garden.words)) in taken:
             length += 1
         return text
 

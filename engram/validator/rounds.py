@@ -22,6 +22,7 @@ from engram.ledger import Ledger
 from engram.validator import corpus, peers, round_rules
 from engram.validator.asker import Asker
 from engram.validator.commitments import Committed, no_commitments
+from engram.validator.corpus import PUBLISHED, Vocabulary
 from engram.validator.garden import Embeds
 from engram.validator.gardening import Gardener
 from engram.validator.miner_client import MinerClient
@@ -68,6 +69,7 @@ class RoundTerms(msgspec.Struct, frozen=True, kw_only=True):
     private_allowed: bool
     blacklist: Mapping[PublicKey, str]
     """Why each of these hotkeys is never asked."""
+    words: Vocabulary = PUBLISHED
 
 
 @final
@@ -191,7 +193,8 @@ class Rounds:
                 self._rng, holding.records, round_id, queries=number, least_held=self._terms.least_planted
             )
             for family_id in families:
-                query = _query(hotkey, family_id, corpus.question(self._rng, holding.matters[family_id]))
+                text = corpus.question(self._rng, holding.matters[family_id], self._terms.words)
+                query = _query(hotkey, family_id, text)
                 about = [each.cid for each in holding.records if each.family_id == family_id]
                 wanted.append(Draft(query.text, candidates, about, holding.seeded, uncertain))
                 drawn.append(query)

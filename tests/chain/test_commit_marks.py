@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 
+from engram.chain.errors import AnswerMalformed, RuntimeApiMissing
 from engram.chain.read.view import View
 from engram.chain.submit.commit_marks import HeldCommit, find_commit
 
@@ -44,7 +45,7 @@ async def found(held: Mapping[str, Any], mark: str = MARK) -> HeldCommit | None:
         ("WeightCommits", [("0x" + MARK, 8, 20, 30)], HeldCommit(8)),
         ("TimelockedWeightCommits", [("5Other", 7, OTHER, 9)], None),
         ("TimelockedWeightCommits", [("5Other", 7, "0xzz", 9), ("5Other", 7, "text", 9)], None),
-        ("TimelockedWeightCommits", [None, 5, ("5Ours",)], None),
+        ("TimelockedWeightCommits", [None, ("5Ours", 8, HEX, 9)], HeldCommit(8)),
         ("WeightCommits", None, None),
     ],
 )
@@ -54,5 +55,12 @@ async def test_a_commit_is_found_by_its_mark_and_by_nothing_else(
     assert await found({item: commits}) == expected
 
 
-async def test_a_chain_without_commits_holds_none() -> None:
-    assert await found({}) is None
+@pytest.mark.parametrize("commit", [None, 5, ("5Ours",), ("5Ours", 7, HEX, 9, 1)])
+async def test_that_none_is_held_is_not_said_of_commits_in_a_form_that_is_not_known(commit: object) -> None:
+    with pytest.raises(AnswerMalformed, match="TimelockedWeightCommits"):
+        await found({"TimelockedWeightCommits": [("5Other", 7, OTHER, 9), commit]})
+
+
+async def test_nor_of_a_runtime_that_holds_them_elsewhere() -> None:
+    with pytest.raises(RuntimeApiMissing, match="no storage of commits that Engram knows"):
+        await found({})

@@ -128,3 +128,11 @@ def test_the_state_of_the_weights_is_in_words_in_status_and_doctor(
     assert words in findings["weights"]["text"]
     assert findings["weights"]["verdict"] == ("bad" if bad else "good")
     assert findings["chain"]["text"] == "late"
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_doctor_notes_that_planted_records_are_made_of_published_words(run: Run, held: Path, own: bool) -> None:
+    write(held, a_round(str(Due.SET)))
+    given = ["--set", "validator.planted_words=words.toml"] if own else []
+    findings = {each["what"]: each for each in json.loads(run("validator", "doctor", "--json", *given).out)}
+    assert ("words" in findings) is not own

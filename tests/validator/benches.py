@@ -19,6 +19,7 @@ from engram.ledger import open_inline
 from engram.ledger.inline import InlineLedger
 from engram.memory.embed.hash_embedder import hash_vector
 from engram.validator import round_rules
+from engram.validator.corpus import PUBLISHED
 from engram.validator.garden import Garden
 from engram.validator.gardening import Gardener
 from engram.validator.ground_truth import Entry
@@ -148,6 +149,7 @@ class Bench:
         planted_rounds = changed.pop("planted_rounds", 6)
         boot = changed.pop("boot", "boot")
         timeout_s = changed.pop("timeout_s", 2.0)
+        words = changed.get("words", PUBLISHED)
         concurrency = changed.setdefault("concurrency", 16)
         rng = Random(changed.pop("seed", 1))
         self.client = client = MinerClient(self.http, _Now(), timeout_s)
@@ -164,6 +166,7 @@ class Bench:
                 keep_rounds=planted_rounds,
                 round_s=600.0,
                 concurrency=concurrency,
+                words=words,
                 ground_truth=str(changed.pop("ground_truth", "")),
             )
         )

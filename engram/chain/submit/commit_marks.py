@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from engram.chain.errors import AnswerMalformed, RuntimeApiMissing
 from engram.chain.read.runtime import SUBTENSOR
 from engram.chain.read.view import View
 from engram.chain.submit import hashed_weights
@@ -30,16 +31,26 @@ def mark_of(plan: WeightsPlan) -> str | None:
 
 
 async def find_commit(view: View, netuid: int, mark: str) -> HeldCommit | None:
-    """Return the commit with a mark; None when the chain does not hold it, or not any more. Raises AnswerMalformed."""
-    for item in (*TIMELOCKED_COMMITS, hashed_weights.HELD):
-        if not view.types.has_storage(SUBTENSOR, item):
-            continue
+    """Return the commit with a mark; None when the chain does not hold it, or not any more.
+
+    Raises AnswerMalformed, RuntimeApiMissing where commits are held in a form, or a place, that is not known here: then
+    nobody can say that this one is not among them.
+    """
+    items = [item for item in (*TIMELOCKED_COMMITS, hashed_weights.HELD) if view.types.has_storage(SUBTENSOR, item)]
+    if not items:
+        raise RuntimeApiMissing("the runtime has no storage of commits that Engram knows")
+    unreadable = ""
+    for item in items:
         for _, value in await view.entries(SUBTENSOR, item, netuid):
             held = view.types.storage_value(SUBTENSOR, item, bytes.fromhex(value[2:]))
             for commit in held if isinstance(held, list) else []:
                 found = _parts(commit)
-                if found is not None and mark in found[0]:
+                if found is None:
+                    unreadable = item
+                elif mark in found[0]:
                     return HeldCommit(found[1])
+    if unreadable:
+        raise AnswerMalformed(f"commits in {unreadable} have a form that is not known here")
     return None
 
 

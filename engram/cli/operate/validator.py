@@ -236,6 +236,10 @@ def _findings(settings: Settings, at: ValidatorSettings) -> list[Finding]:
         found.append(Finding("weights", "note", "a dry run: set validator.dry_run = false to set weights"))
     if not at.share_scores:
         found.append(Finding("scores", "note", "validator.share_scores is off: one store behind n uids earns n scores"))
+    if not at.planted_words:
+        found.append(
+            Finding("words", "note", "records are made of published words: name your own in validator.planted_words")
+        )
     state = read_if_there(settings, lambda c: reports.last_status(c, at.netuid))
     if state is None or state.look is None:
         return [*found, Finding("rounds", "note", _never_ran(settings))]

@@ -32,6 +32,7 @@ SCORES: Final = ("recall", "latency_ms", "proof_rate", "score", "shared_score", 
 """Columns of a miner's result that are written when its round ends."""
 OFFER_ROUNDS: Final = 3
 """Rounds over which it is counted what a miner takes and refuses."""
+_MAY_BE_UNDELETED: Final = (PlantState.DELETING, PlantState.REFUSED, PlantState.LOST)
 UNDELETED_ATTEMPTS: Final = 3
 """Deletions of one record that a miner answers with anything else before it counts as refused."""
 SHARED_ROUNDS: Final = 12
@@ -157,8 +158,8 @@ def offers(connection: Connection, round_id: int) -> dict[bytes, Offers]:
     void = select(rounds.c.id).where(rounds.c.state == str(RoundState.ABANDONED))
     newest = planted.c.planted_round.between(round_id - OFFER_ROUNDS + 1, round_id)
     is_new = newest & planted.c.planted_round.not_in(void)
-    may_be_there = planted.c.vector.is_not(None) & (planted.c.attempts >= UNDELETED_ATTEMPTS)
-    is_undeleted = reason.startswith(admissions.NOT_DELETED) & may_be_there
+    may_be_there = one_of(planted.c.state, _MAY_BE_UNDELETED) & planted.c.vector.is_not(None)
+    is_undeleted = may_be_there & (planted.c.attempts >= UNDELETED_ATTEMPTS) & reason.startswith(admissions.NOT_DELETED)
     is_refused = is_new & one_of(planted.c.state, (PlantState.REFUSED,))
     taken = one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED))
     query = (
@@ -191,13 +192,13 @@ def unasked(connection: Connection, netuid: int, round_id: int, count: int) -> s
     since = list(connection.execute(whole.order_by(rounds.c.id.desc()).limit(count - 1)).scalars())
     if len(since) < count - 1:
         return set()
-    asked = select(questions.c.hotkey).where(questions.c.round_id >= since[-1])
+    questioned = select(questions.c.hotkey).where(questions.c.round_id >= since[-1])
     then = select(round_miners.c.hotkey).where(round_miners.c.round_id == since[-1])
     query = select(round_miners.c.hotkey).where(
         round_miners.c.round_id == round_id,
         round_miners.c.url.is_not(None),
         round_miners.c.hotkey.in_(then),
-        round_miners.c.hotkey.not_in(asked),
+        round_miners.c.hotkey.not_in(questioned),
     )
     return set(connection.execute(query).scalars())
 
