@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
 
 import { finish } from "./build/finish.ts";
+import { licenses } from "./build/licenses.ts";
 import { buildKey } from "./build/signing.ts";
 import manifest from "./package.json" with { type: "json" };
 
@@ -12,7 +13,7 @@ const GATEWAY = process.env.ENGRAM_GATEWAY ?? "http://127.0.0.1:9000";
 
 export default defineConfig({
   base: "/app/",
-  plugins: [svelte(), finish(BUILT)],
+  plugins: [svelte(), licenses(), finish(BUILT)],
   define: { __BUILD__: JSON.stringify(manifest.version), __BUILD_KEY__: JSON.stringify(buildKey()) },
   build: {
     outDir: BUILT,

@@ -52,7 +52,9 @@ def build(target: Path, variant: Variant) -> Built:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     subject = Subject(kind="application", reference="binary", name=target.name)
-    document = sbom.document(built.sha256, distributions.version(), folder.packages, folder.libraries, subject)
+    document = sbom.document(
+        built.sha256, distributions.version(), folder.packages, folder.libraries, subject, folder.app
+    )
     target.with_name(f"{target.name}.cdx.json").write_bytes(sbom.encode(document))
     return built
 

@@ -50,6 +50,14 @@ def lock(text: str) -> dict[str, str]:
     return {normalized(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s\\;]+)", text, re.MULTILINE)}
 
 
+def locked_hashes(text: str | None = None) -> dict[str, list[str]]:
+    """Return the SHA-256 of the archives that a lock allows for each package, by normalized name; else of our lock."""
+    parts = re.findall(
+        r"^([\w.-]+)==[^\n]+\\\n((?:\s+--hash=\S+(?: \\)?\n)+)", text or _LOCK.read_text("utf-8"), re.MULTILINE
+    )
+    return {normalized(name): sorted(re.findall(r"sha256:([0-9a-f]{64})", hashes)) for name, hashes in parts}
+
+
 def closure(roots: Iterable[str]) -> set[str]:
     """Return the normalized names of the distributions that the requirements need here. Raises ContentsError."""
     open_, found = [Requirement(root) for root in roots], set[str]()

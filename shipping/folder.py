@@ -27,9 +27,10 @@ import msgspec
 
 from engram.children import BUILD_FILE, LOADER_FILE, PROGRAM_FILE
 from engram.durable import driver
-from shipping import bytecode, distributions, interpreter, libraries, loading, native_code, root_files, sbom
+from shipping import bytecode, distributions, interpreter, libraries, loading, native_code, phone_app, root_files, sbom
 from shipping.entries import ContentsError, Entry
 from shipping.libraries import Library
+from shipping.phone_app import Bundled
 from shipping.sbom import Subject
 
 FILES: Final = "files.sha256"
@@ -67,6 +68,7 @@ class Packed(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
     packages: tuple[Distribution, ...]
     libraries: tuple[Library, ...]
+    app: tuple[Bundled, ...]
     build: str
     """SHA-256 of the list of files: the same content, the same build."""
 
@@ -120,6 +122,7 @@ def _described(
     lines = [f"{hashlib.sha256(content(entry)).hexdigest()}  {entry.path}\n" for entry in files]
     listed = "".join(lines).encode()
     build, version = hashlib.sha256(listed).hexdigest(), distributions.version()
+    app = phone_app.bundled()
     subject = Subject(kind="application", reference="folder", name=f"engram-{variant}")
     facts = {
         "name": "engram",
@@ -134,9 +137,9 @@ def _described(
         *files,
         Entry(path=FILES, content=listed),
         Entry(path=BUILD_FILE, content=msgspec.json.encode(facts) + b"\n"),
-        Entry(path=SBOM, content=sbom.encode(sbom.document(build, version, packages, needed, subject))),
+        Entry(path=SBOM, content=sbom.encode(sbom.document(build, version, packages, needed, subject, app))),
     ]
-    return Packed(tuple(sorted(described, key=lambda entry: entry.path)), tuple(packages), tuple(needed), build)
+    return Packed(tuple(sorted(described, key=lambda entry: entry.path)), tuple(packages), tuple(needed), app, build)
 
 
 def _place(path: str) -> str:

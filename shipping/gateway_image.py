@@ -65,7 +65,7 @@ def build(target: Path, variant: Variant) -> Image:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     subject = Subject(kind="container", reference="image", name="engram")
-    document = sbom.document(built.digest, version, folder.packages, folder.libraries, subject)
+    document = sbom.document(built.digest, version, folder.packages, folder.libraries, subject, folder.app)
     (target / SBOM).write_bytes(sbom.encode(document))
     (target / image.DIGEST).write_text(f"{built.digest}\n", encoding="ascii")
     return built

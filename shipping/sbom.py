@@ -1,11 +1,11 @@
-"""What an image is made of, as a CycloneDX 1.6 document: interpreter, Python packages, system libraries, weights."""
+"""What an image is made of, as a CycloneDX 1.6 document: interpreter, packages, system libraries, weights."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import Distribution
 from typing import Final
 
@@ -14,6 +14,7 @@ import msgspec
 from engram.memory.embed import weights
 from shipping import distributions
 from shipping.libraries import Library
+from shipping.phone_app import Bundled
 
 _NAMESPACE: Final = uuid.UUID("6f2c9e0a-6d0e-5b6c-9c55-0d4b4b9f5a11")
 
@@ -31,10 +32,19 @@ IMAGE: Final = Subject(kind="container", reference="image", name="engram-node")
 
 
 def document(
-    digest: str, version: str, packages: Iterable[Distribution], libraries: Iterable[Library], subject: Subject = IMAGE
+    digest: str,
+    version: str,
+    packages: Iterable[Distribution],
+    libraries: Iterable[Library],
+    subject: Subject = IMAGE,
+    app: Iterable[Bundled] = (),
 ) -> dict[str, object]:
-    """Return the document of what was built, which has that SHA-256; the same for the same content."""
+    """Return the document of what was built, which has that SHA-256; the same for the same content.
+
+    `app` are the packages of the app of phones, where it is part of it.
+    """
     packages = tuple(packages)
+    locked = distributions.locked_hashes()
     named = {distributions.normalized(each.name) for each in packages}
     published = weights.PUBLISHED if distributions.WEIGHTS in named else {}
     return {
@@ -55,7 +65,8 @@ def document(
         },
         "components": [
             _interpreter(),
-            *(_package(each) for each in packages),
+            *(_package(each, locked) for each in packages),
+            *(_bundled(each) for each in app),
             *(_library(each) for each in libraries),
             *(_weights(name, sha256) for name, sha256 in sorted(published.items())),
         ],
@@ -80,7 +91,8 @@ def _interpreter() -> dict[str, object]:
     }
 
 
-def _package(each: Distribution) -> dict[str, object]:
+def _package(each: Distribution, locked: Mapping[str, Sequence[str]]) -> dict[str, object]:
+    """Return the component of a package; its hashes are those of the archives that the lock allows."""
     name = distributions.normalized(each.name)
     purl = f"pkg:pypi/{name}@{each.version}"
     component: dict[str, object] = {
@@ -89,6 +101,7 @@ def _package(each: Distribution) -> dict[str, object]:
         "name": name,
         "version": each.version,
         "purl": purl,
+        "hashes": [_sha256(digits) for digits in locked.get(name, ())],
     }
     expression, license_ = each.metadata.json.get("license_expression"), each.metadata.json.get("license")
     if expression:
@@ -96,6 +109,19 @@ def _package(each: Distribution) -> dict[str, object]:
     elif isinstance(license_, str) and len(license_) < 100:
         component["licenses"] = [{"license": {"name": license_}}]
     return component
+
+
+def _bundled(each: Bundled) -> dict[str, object]:
+    purl = f"pkg:npm/{each.name.replace('@', '%40')}@{each.version}"
+    return {
+        "type": "library",
+        "bom-ref": purl,
+        "name": each.name,
+        "version": each.version,
+        "purl": purl,
+        "hashes": [{"alg": "SHA-512", "content": each.sha512}],
+        "licenses": [{"expression": each.license}],
+    }
 
 
 def _library(each: Library) -> dict[str, object]:

@@ -6,6 +6,7 @@
 | /app/sw.js, icons, manifest | the same                                |
 | /app/NAME-HASH.js, css, …   | for a year: another content has another name |
 | /app/config.json            | the operator's name and color; not kept |
+| /app/licenses.txt           | asked for anew; of the packages in there |
 | /app/files.json, files.sig  | the signed list of all files; asked for anew |
 | /app/sw.js, switched off    | a worker that removes the one before and what it kept |
 
@@ -73,6 +74,7 @@ _TYPES: Final = {
     "woff2": "font/woff2",
     "webmanifest": "application/manifest+json",
     "json": "application/json",
+    "txt": "text/plain; charset=utf-8",
     "sig": "text/plain; charset=us-ascii",
 }
 _ENCODINGS: Final = (("br", "br"), ("gzip", "gz"))

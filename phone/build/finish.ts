@@ -7,9 +7,10 @@ import { brotliCompressSync, constants, gzipSync } from "node:zlib";
 
 import { build as bundle, type Plugin } from "vite";
 
+import { FILE as LICENSES } from "./licenses.ts";
 import { buildKey, signManifest } from "./signing.ts";
 
-const COMPRESSED = /\.(?:html|js|css|svg|webmanifest|json)$/;
+const COMPRESSED = /\.(?:html|js|css|svg|webmanifest|json|txt)$/;
 const KEPT_OUT = new Set(["sw.js", "files.json", "files.sig"]);
 
 export function finish(folder: string): Plugin {
@@ -36,7 +37,7 @@ export function finish(folder: string): Plugin {
 }
 
 async function worker(folder: string, name: string, digests: Record<string, string>): Promise<void> {
-  const kept = Object.entries(digests).filter(([file]) => !file.startsWith("ops"));
+  const kept = Object.entries(digests).filter(([file]) => !file.startsWith("ops") && file !== LICENSES);
   const shell = Object.fromEntries(kept.map(([file, digest]) => [file === "index.html" ? "/app/" : `/app/${file}`, digest]));
   await bundle({
     configFile: false,

@@ -3,6 +3,7 @@
 import ctypes
 import io
 import marshal
+import re
 import subprocess
 import tarfile
 from importlib.metadata import distribution
@@ -10,6 +11,7 @@ from importlib.util import MAGIC_NUMBER
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engram import children
@@ -25,7 +27,9 @@ from shipping import (
     loading,
     native_code,
     oci,
+    phone_app,
     root_files,
+    sbom,
 )
 from shipping.archive import Blob
 from shipping.entries import ContentsError, Entry, ordered
@@ -76,6 +80,47 @@ def test_a_lock_is_read_by_normalized_names() -> None:
         "SQLAlchemy==2.1.9 \\\n    --hash=sha256:00\npysqlite3==0.6.1 ; sys_platform == 'linux'\n"
     )
     assert locked == {"sqlalchemy": "2.1.9", "pysqlite3": "0.6.1"}
+
+
+def test_every_package_of_the_lock_has_the_hashes_of_its_archives() -> None:
+    pinned = distributions.lock((distributions.ROOT / "requirements" / "run.txt").read_text(encoding="utf-8"))
+    hashes = distributions.locked_hashes()
+    assert set(hashes) == set(pinned)
+    assert all(re.fullmatch("[0-9a-f]{64}", digits) for each in hashes.values() for digits in each)
+
+
+APP = "== @scure/base 2.3.0 (MIT)\n\nThe MIT License\n\n== svelte 5.57.3 (MIT)\n\nText\n"
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """The licences of an app of two packages."""
+    (tmp_path / "licenses.txt").write_text(APP)
+    return tmp_path / "licenses.txt"
+
+
+def test_the_packages_of_the_phones_app_are_in_the_bill_of_materials_with_their_hashes(app: Path) -> None:
+    found = phone_app.bundled(app)
+    assert [(each.name, each.version) for each in found] == [("@scure/base", "2.3.0"), ("svelte", "5.57.3")]
+    document = msgspec.json.decode(
+        sbom.encode(sbom.document("0" * 64, "1", distributions.chosen(())[:1], (), app=found))
+    )
+    python, package, *bundled = document["components"]
+    assert python["name"] == "cpython"
+    assert {each["alg"] for each in package["hashes"]} == {"SHA-256"}
+    assert [(each["purl"], each["licenses"]) for each in bundled] == [
+        ("pkg:npm/%40scure/base@2.3.0", [{"expression": "MIT"}]),
+        ("pkg:npm/svelte@5.57.3", [{"expression": "MIT"}]),
+    ]
+    assert all(re.fullmatch("[0-9a-f]{128}", each["hashes"][0]["content"]) for each in bundled)
+
+
+def test_an_app_of_other_packages_than_the_lock_names_is_not_shipped(app: Path) -> None:
+    with pytest.raises(ContentsError, match="run `make phone`"):
+        phone_app.bundled(app.with_name("none.txt"))
+    app.write_text(APP.replace("5.57.3", "5.0.0"))
+    with pytest.raises(ContentsError, match=r"the app has svelte 5\.0\.0, the lock names 5\.57\.3"):
+        phone_app.bundled(app)
 
 
 def test_a_node_gets_its_engine_and_its_weights_and_no_tool_of_developers() -> None:
