@@ -13,6 +13,7 @@ from engram.clock import Ids
 from engram.hints import Hints
 from engram.ledger import Ledger
 from engram.provisioning.backends import Backends
+from engram.provisioning.model import NodeKey
 from engram.sessions import Instants, Tier, TierName
 from engram.telemetry.metrics import Metrics
 
@@ -78,6 +79,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     hints: Hints
     expiry_interval_s: float
+    has_key: Callable[[NodeKey], bool] = lambda key: True
+    """Whether this machine has a key's file, in `keys_folder` or where it was added from."""
     new_key: Callable[[], Awaitable[None]] | None = None
     """Adds a fresh key to the pool; None where keys are only added by the operator."""
     taken_ports: Callable[[], Awaitable[Collection[int]]] = no_ports

@@ -4,7 +4,9 @@ The ledger holds who leases which; the keys themselves are wallet files of mode 
 is part of the transaction that commits a launch; only making and reading files happens outside of it.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import trio
 from sqlalchemy import Connection, RowMapping, func, insert, or_, select, update
@@ -17,6 +19,7 @@ from engram.provisioning.tables import node_keys
 from engram.sessions import records as session_records
 
 FOLDER = "hotkeys"
+_FREE: Final = select(node_keys).where(node_keys.c.session_id.is_(None), node_keys.c.retired_at.is_(None))
 
 
 def write_key(folder: Path, keypair: Keypair) -> Path:
@@ -30,6 +33,11 @@ def file_of(key: NodeKey, folder: Path) -> Path:
     """Return the key's wallet file. A generated key is in the pool's folder, wherever the data folder has moved to."""
     path = Path(key.path)
     return folder / path.name if key.source == "generated" else path
+
+
+def has_file(key: NodeKey, folder: Path) -> bool:
+    """Return whether the key's wallet file is on this machine."""
+    return file_of(key, folder).is_file()
 
 
 def add(connection: Connection, public_key: bytes, path: Path, source: str, at: float) -> None:
@@ -74,31 +82,34 @@ def list_keys(connection: Connection) -> list[NodeKey]:
     return [_key(row) for row in connection.execute(query).mappings()]
 
 
-def lease(connection: Connection, session_id: str, controller: bytes, at: float) -> NodeKey | None:
-    """Lease a free key to the session, or return the one it has; None when no key is free."""
+def lease(
+    connection: Connection,
+    session_id: str,
+    controller: bytes,
+    at: float,
+    is_here: Callable[[NodeKey], bool] = lambda key: True,
+) -> NodeKey | None:
+    """Lease a free key to the session, or return the one it has; None when no key is free.
+
+    `is_here` says whether this machine has the key's file: of several gateways one may have keys that others have not.
+    """
     held = leased(connection, session_id)
     if held is not None:
-        return held
-    free = (
-        select(node_keys)
-        .where(
-            node_keys.c.session_id.is_(None),
-            node_keys.c.retired_at.is_(None),
-            node_keys.c.public_key != controller,
-        )
-        .order_by(node_keys.c.leased_at.is_not(None), node_keys.c.leased_at, node_keys.c.added_at)
-        .limit(1)
+        if is_here(held):
+            return held
+        release(connection, session_id)
+    free = _FREE.where(node_keys.c.public_key != controller).order_by(
+        node_keys.c.leased_at.is_not(None), node_keys.c.leased_at, node_keys.c.added_at
     )
-    row = connection.execute(free).mappings().first()
-    if row is None:
+    key = next((key for row in connection.execute(free).mappings() if is_here(key := _key(row))), None)
+    if key is None:
         return None
-    public_key = row["public_key"]
     connection.execute(
         update(node_keys)
-        .where(node_keys.c.public_key == public_key, node_keys.c.session_id.is_(None))
+        .where(node_keys.c.public_key == key.public_key, node_keys.c.session_id.is_(None))
         .values(session_id=session_id, leased_at=at)
     )
-    return _get(connection, public_key)
+    return _get(connection, key.public_key)
 
 
 def leased(connection: Connection, session_id: str) -> NodeKey | None:
@@ -112,14 +123,9 @@ def release(connection: Connection, session_id: str) -> None:
     connection.execute(update(node_keys).where(node_keys.c.session_id == session_id).values(session_id=None))
 
 
-def is_free(connection: Connection) -> bool:
-    """Return whether a key can be leased."""
-    query = (
-        select(node_keys.c.public_key)
-        .where(node_keys.c.session_id.is_(None), node_keys.c.retired_at.is_(None))
-        .limit(1)
-    )
-    return connection.execute(query).first() is not None
+def is_free(connection: Connection, is_here: Callable[[NodeKey], bool] = lambda key: True) -> bool:
+    """Return whether a key can be leased; `is_here` as in `lease`."""
+    return any(is_here(_key(row)) for row in connection.execute(_FREE).mappings())
 
 
 def count_usable(connection: Connection) -> int:

@@ -1,6 +1,6 @@
 """The plan of a launch: which backend, port and key. One transaction, committed before anything is started."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 from sqlalchemy import Connection
@@ -34,6 +34,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Random hex."""
     at: float
     """Unix time."""
+    has_key: Callable[[NodeKey], bool] = lambda key: True
+    """Whether this machine has a key's file."""
 
 
 def plan(connection: Connection, session_id: str, choice: Choice) -> Plan | None:
@@ -45,7 +47,7 @@ def plan(connection: Connection, session_id: str, choice: Choice) -> Plan | None
     session = session_records.get(connection, session_id)
     if session is None or session.state not in _PLANNED_FOR or records.live_node(connection, session_id) is not None:
         return None
-    key = node_keys.lease(connection, session_id, session.controller, choice.at)
+    key = node_keys.lease(connection, session_id, session.controller, choice.at, choice.has_key)
     if key is None:
         raise NoCapacity("no node key is free")
     held, given_up = records.count_by_backend(connection), records.given_up(connection, session_id)

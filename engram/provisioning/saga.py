@@ -1,6 +1,7 @@
 """The worker of one session: performs what rules.py decides, one committed fact before each effect."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import assert_never, final
 
 import structlog
@@ -155,7 +156,8 @@ class Worker:
         return facts
 
     async def _plan(self) -> Outcome:
-        if self._fleet.new_key is not None and not await self._fleet.ledger.read(node_keys.is_free):
+        is_free = partial(node_keys.is_free, is_here=self._fleet.has_key)
+        if self._fleet.new_key is not None and not await self._fleet.ledger.read(is_free):
             await self._fleet.new_key()
         choice = Choice(
             rule=self._fleet.settings.placement,
@@ -163,6 +165,7 @@ class Worker:
             taken_ports=await self._fleet.taken_ports(),
             token=self._fleet.ids.token(12),
             at=self._fleet.instants.now().wall,
+            has_key=self._fleet.has_key,
         )
         try:
             planned = await self._fleet.ledger.write(lambda c: plan(c, self._id, choice))

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -212,6 +213,7 @@ class GatewayPorts:
             settings=settings.provisioning,
             tiers=tiers(settings.pricing.lite_usd_per_hour),
             keys_folder=keys_folder,
+            has_key=partial(node_keys.has_file, folder=keys_folder),
             is_healthy=self._enrollment.is_healthy,
             settle_up=give_back,
             metrics=p.metrics,

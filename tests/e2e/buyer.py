@@ -21,7 +21,9 @@ class Answer(NamedTuple):
 class Buyer:
     """One hotkey and one wallet; requests are made by the standard library's client, a connection each."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "") -> None:
+        """`address` is where its connections come from."""
+        self._from = (address, 0) if address else None
         self.keypair = Keypair.generate()
         self.wallet = PlayWallet(secrets.token_bytes(32))
         self.payment: dict[str, str] = {}
@@ -78,7 +80,7 @@ class Buyer:
         now_ms = int(time.time() * 1000) + ahead_ms
         signed = gateway_scheme.sign_request(self.keypair, method, path, now_ms, body, version=2)
         at = urlsplit(url)
-        connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=timeout)
+        connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=timeout, source_address=self._from)
         try:
             connection.request(method, path, body=body or None, headers={**signed, **(headers or {})})
             answer = connection.getresponse()

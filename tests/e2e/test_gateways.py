@@ -1,5 +1,7 @@
 """Two gateways on one PostgreSQL ledger: what one sells the other knows, and takes over when the first is gone."""
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -10,6 +12,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -27,11 +30,11 @@ def address() -> Iterator[str]:
         yield server.new_ledger()
 
 
-@pytest.fixture
-def gateways(address: str, tmp_path: Path) -> Iterator[list[GatewayProcess]]:
-    """Started, each with a data folder of its own."""
-    settings = f'{FAST}\n[ledger]\nurl = "{address}"\nlease_s = 2.0\n'
-    started = [GatewayProcess(tmp_path / f"g{number}", settings=settings) for number in range(2)]
+@contextlib.contextmanager
+def running(address: str, folder: Path, settings: str = FAST) -> Iterator[list[GatewayProcess]]:
+    """Two, started, each with a data folder of its own."""
+    settings = f'{settings}\n[ledger]\nurl = "{address}"\nlease_s = 2.0\n'
+    started = [GatewayProcess(folder / f"g{number}", settings=settings) for number in range(2)]
     try:
         for each in started:
             each.start()
@@ -42,6 +45,12 @@ def gateways(address: str, tmp_path: Path) -> Iterator[list[GatewayProcess]]:
                 each.terminate()
             for node in each.nodes():
                 os.kill(node, 9)
+
+
+@pytest.fixture
+def gateways(address: str, tmp_path: Path) -> Iterator[list[GatewayProcess]]:
+    with running(address, tmp_path) as started:
+        yield started
 
 
 def test_what_one_gateway_sold_the_other_knows_and_takes_over(gateways: list[GatewayProcess], address: str) -> None:
@@ -91,9 +100,12 @@ def test_the_operator_sees_drains_and_evicts_gateways(gateways: list[GatewayProc
     assert "no gateway of epoch" in command("drain", str(min(live))).stderr
 
 
-@pytest.mark.nightly
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="no HAProxy: apt-get install haproxy")
-def test_phones_buy_through_the_balancer_of_the_documentation(gateways: list[GatewayProcess], tmp_path: Path) -> None:
+needs_haproxy = pytest.mark.skipif(shutil.which("haproxy") is None, reason="no HAProxy: apt-get install haproxy")
+
+
+@contextlib.contextmanager
+def balanced(gateways: list[GatewayProcess], folder: Path) -> Iterator[str]:
+    """The address of a real HAProxy with the documentation's configuration."""
     documented = (ROOT / "docs" / "scaling.md").read_text().split("```haproxy\n")[1].split("```")[0]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -101,13 +113,22 @@ def test_phones_buy_through_the_balancer_of_the_documentation(gateways: list[Gat
     configured = documented.replace("bind :9000", f"bind 127.0.0.1:{port}")
     for number, each in enumerate(gateways, start=1):
         configured = configured.replace(f"10.0.0.1{number}:9000", each.url.removeprefix("http://"))
-    (tmp_path / "haproxy.cfg").write_text(configured)
-    balancer = subprocess.Popen(["haproxy", "-db", "-f", str(tmp_path / "haproxy.cfg")])
-    url = f"http://127.0.0.1:{port}"
+    (folder / "haproxy.cfg").write_text(configured)
+    balancer = subprocess.Popen(["haproxy", "-db", "-f", str(folder / "haproxy.cfg")])
     try:
         for each in gateways:
             until_it_sells(each)
-        until(lambda: answers(url))
+        until(lambda: answers(f"http://127.0.0.1:{port}"))
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        balancer.terminate()
+        balancer.wait(10)
+
+
+@pytest.mark.nightly
+@needs_haproxy
+def test_phones_buy_through_the_balancer_of_the_documentation(gateways: list[GatewayProcess], tmp_path: Path) -> None:
+    with balanced(gateways, tmp_path) as url:
         buyer = Buyer()
         buyer.quote(url)
         session_id = str(buyer.pay(url).body["session_id"])
@@ -117,9 +138,35 @@ def test_phones_buy_through_the_balancer_of_the_documentation(gateways: list[Gat
         until(lambda: answers(url))
         assert buyer.pay(url).body["session_id"] == session_id
         assert buyer.stop(url, session_id).status == 200
+
+
+@pytest.mark.nightly
+@needs_haproxy
+def test_each_phone_behind_the_balancer_has_limits_of_its_own(address: str, tmp_path: Path) -> None:
+    """With the limits that a gateway has by default: more requests in a minute than one address may make."""
+    settings = '[miner]\nembedder = "hash"\n[log]\nformat = "json"\n[http]\ntrusted_proxies = ["127.0.0.1/32"]\n'
+    with running(address, tmp_path, settings) as gateways, balanced(gateways, tmp_path) as url:
+        statuses = {status_from(f"127.0.1.{1 + number % 100}", url, "/nodes") for number in range(1_300)}
+        assert statuses == {200}
+        bought = []
+        for number in range(1, 6):
+            buyer = Buyer(address=f"127.0.2.{number}")
+            buyer.quote(url)
+            bought.append(buyer.pay(url).status)
+        assert bought == [202] * 5
+        lines = [line for each in gateways for line in each.log().splitlines() if '"client":' in line]
+        clients = {json.loads(line)["client"] for line in lines[1:]}
+        assert {f"127.0.2.{number}" for number in range(1, 6)} <= clients
+
+
+def status_from(address: str, url: str, path: str) -> int:
+    at = urlsplit(url)
+    connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=15, source_address=(address, 0))
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
     finally:
-        balancer.terminate()
-        balancer.wait(10)
+        connection.close()
 
 
 def answers(url: str) -> bool:

@@ -38,6 +38,20 @@ def test_a_key_is_leased_to_one_session_at_a_time(ledger: InlineLedger) -> None:
     assert ledger.write_now(lambda c: node_keys.lease(c, "s2", CONTROLLER, 3.0)) is not None
 
 
+def test_a_key_whose_file_another_gateway_has_is_not_leased_and_one_held_is_given_back(ledger: InlineLedger) -> None:
+    add(ledger, ONE)
+    add(ledger, TWO, at=5.0)
+    is_here = lambda key: key.public_key == TWO  # noqa: E731
+    assert ledger.write_now(lambda c: node_keys.lease(c, "s", CONTROLLER, 6.0)).public_key == ONE  # type: ignore[union-attr]
+    assert ledger.write_now(lambda c: node_keys.is_free(c, is_here))
+    again = ledger.write_now(lambda c: node_keys.lease(c, "s", CONTROLLER, 7.0, is_here))
+    assert again is not None
+    assert again.public_key == TWO
+    assert ledger.write_now(node_keys.is_free)
+    assert not ledger.write_now(lambda c: node_keys.is_free(c, is_here))
+    assert ledger.write_now(lambda c: node_keys.lease(c, "t", CONTROLLER, 8.0, is_here)) is None
+
+
 def test_a_key_that_rested_longest_is_taken_first(ledger: InlineLedger) -> None:
     add(ledger, ONE)
     ledger.write_now(lambda c: node_keys.lease(c, "s1", CONTROLLER, 2.0))

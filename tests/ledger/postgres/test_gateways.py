@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -163,25 +164,28 @@ async def test_paid_time_is_counted_by_the_servers_clock_whatever_the_gateways_c
         assert 0.0 <= after.used_s < 60.0
 
 
+def after(seconds: float) -> Instant:
+    return Instant(1e9 + seconds, seconds, "one")
+
+
 @pytest.mark.parametrize("set_by_s", [3_600.0, -3_600.0])
 async def test_a_server_whose_clock_is_set_takes_no_paid_time_and_gives_none(url: str, set_by_s: float) -> None:
     """As where a standby with another clock is promoted: ten seconds pass meanwhile, by the gateway's own clock."""
     async with running(url, []) as ledger:
         bought = session_of(payment(), state=SessionState.PROVISIONING)
         await ledger.write(lambda c: session_records.insert_session(c, bought))
-        at = lambda s: Instant(1e9 + s, s, "one")  # noqa: E731
         ready = partial(session_records.transition, session_id=bought.id, event=SessionEvent.NODE_READY)
-        await ledger.write(partial(ready, now=at(0.0)))
-        await ledger.write(partial(paid_clock.checkpoint, now=at(0.1)))
+        await ledger.write(partial(ready, now=after(0.0)))
+        await ledger.write(partial(paid_clock.checkpoint, now=after(0.1)))
         rows(url, f"UPDATE paid_clock SET wall = wall - 10 - {set_by_s} RETURNING wall")
-        assert await ledger.read(partial(paid_clock.expired, now=at(10.0))) == []
-        await ledger.write(partial(paid_clock.checkpoint, now=at(10.0)))
+        assert await ledger.read(partial(paid_clock.expired, now=after(10.0))) == []
+        await ledger.write(partial(paid_clock.checkpoint, now=after(10.0)))
         rows(url, "UPDATE paid_clock SET wall = wall - 10 RETURNING wall")
-        await ledger.write(partial(paid_clock.checkpoint, now=at(20.0)))
+        await ledger.write(partial(paid_clock.checkpoint, now=after(20.0)))
         ended = partial(session_records.transition, session_id=bought.id, event=SessionEvent.END, reason=EndReason.USER)
-        after = await ledger.write(partial(ended, now=at(20.0)))
-        assert after is not None
-        assert 9.9 <= after.used_s <= 20.5
+        over = await ledger.write(partial(ended, now=after(20.0)))
+        assert over is not None
+        assert 9.9 <= over.used_s <= 20.5
 
 
 @may_crash(LedgerUnavailable)
@@ -231,7 +235,7 @@ async def test_a_lock_that_is_held_for_long_is_waited_for_by_no_one_longer_than_
         assert await ledger.read(partial(get, key="a")) == "1"
 
 
-def blocked(url: str, most: int, done: Sequence[Future[object]]) -> None:
+def blocked(url: str, most: int, done: Sequence[Future[Any]]) -> None:
     """Return once `most` sessions of the server wait for a lock, or all of `done` are."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     until = time.monotonic() + 10.0
