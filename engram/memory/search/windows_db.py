@@ -53,12 +53,14 @@ class WindowsDb:
         self._raw = derived_file.new(self._path, _SCHEMA, self._facts)
         self.sequence = 0
 
-    def put(self, number: int, namespace: str, vectors: bytes, sequence: int) -> None:
-        """Store the windows of a record; afterwards the file is at `sequence`."""
+    def put(self, number: int, namespace: str, vectors: bytes) -> None:
+        """Store the windows of a record."""
         with transaction(self._raw):
             self._raw.execute("INSERT OR REPLACE INTO windows VALUES (?, ?, ?)", (number, namespace, vectors))
-            derived_file.note_sequence(self._raw, sequence)
-        self.sequence = sequence
+
+    def has(self, number: int) -> bool:
+        """Return whether there are windows of a record."""
+        return self._raw.execute("SELECT 1 FROM windows WHERE id = ?", (number,)).fetchone() is not None
 
     def remove(self, numbers: Sequence[int]) -> None:
         """Remove the windows of records."""

@@ -37,7 +37,7 @@ async def test_what_follows_the_acknowledgement_is_known(tmp_path: Path) -> None
         record = await it.put(LONG)
         with pytest.raises(IndexUnavailable, match="windows of long texts"):
             await it.windows.reached(0.01)
-        assert not it.windows.has(record.sequence)
+        assert not it.windows.has(record)
         assert await it.find(FAR, mode="vector"), "what is not embedded yet holds up no search"
 
 
