@@ -155,9 +155,11 @@ class Service:
             return embedding
         return noise.blurred(embedding, self.noise.sigma, self._gauss)
 
-    def has_windows(self, space: Space) -> bool:
-        """Return whether long texts of this namespace get windows."""
-        return self._windows is not None and (not space.is_private or self.noise is None)
+    def has_windows(self, space: Space, text: str, metadata: Mapping[str, str]) -> bool:
+        """Return whether a long text of this namespace gets windows, with this metadata."""
+        if self._windows is None:
+            return False
+        return self.noise is None if space.is_private else metadata.get("text") == text
 
     async def wait_for_windows(self, record: Record | None) -> None:
         """Wait until a record is found by its windows, where the settings say so; 20 s at most."""

@@ -32,6 +32,14 @@ class TextStored(msgspec.Struct, frozen=True):
             return self.shown or ""
         return self.text or self.shown or ""
 
+    @property
+    def windowed(self) -> str | None:
+        """The text that may have windows: in the public namespace one that everyone may read.
+
+        A cosine of 1 would tell whoever guesses it that a text is there.
+        """
+        return self.text if self.namespace != PUBLIC or self.shown == self.text else None
+
 
 class TextGone(msgspec.Struct, frozen=True):
     """A record was deleted."""

@@ -1,8 +1,9 @@
 """Windows of long texts: embedded behind the acknowledgement, and found by the best of them.
 
 Only where this node made the vector from the text itself: no windows where the client brings its own vector, and none
-of ciphertext. For records from before that was noted, the text is embedded once more and compared. Private records have
-none while noise is added to private vectors, for a window would be the text's own, without it.
+of ciphertext. Public texts have them where everyone may read them, in the metadata too. For records from before that was
+noted, the text is embedded once more and compared. Private records have none while noise is added to private vectors,
+for a window would be the text's own, without it.
 """
 
 from __future__ import annotations
@@ -157,7 +158,7 @@ class Windows:
 
     async def _vectors(self, change: TextStored) -> list[bytes]:
         """Return the vectors of a record's further windows. Raises EmbedderUnavailable, TruthUnavailable."""
-        text, private = change.text, change.namespace != PUBLIC
+        text, private = change.windowed, change.namespace != PUBLIC
         if text is None or len(text) <= NEVER_LONG_CHARS or change.made_here is False:
             return []
         if (private and not self._of_private) or await self._is_there(change.id):

@@ -21,7 +21,7 @@ from engram.memory.search.derived_file import transaction
 FILE: Final = "windows.db"
 _AT_ONCE: Final = 512
 """Records whose windows are compared at once: at most 32 MB of 384 numbers each."""
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 _SCHEMA: Final = """
 CREATE TABLE windows (id INTEGER PRIMARY KEY, namespace TEXT NOT NULL, vectors BLOB NOT NULL) STRICT;
 CREATE INDEX windows_of ON windows (namespace, id)

@@ -199,8 +199,9 @@ async def _with_cut(service: Service, space: Space, checked: IngestInput, result
     (cut,) = await service.embedder.cuts([checked.text])
     if cut is None:
         return result
+    has = service.has_windows(space, checked.text, checked.metadata)
     result = msgspec.structs.replace(result, truncated=True, tokens=cut.tokens, tokens_used=cut.tokens_used)
-    return msgspec.structs.replace(result, tokens_searchable=cut.tokens_used) if service.has_windows(space) else result
+    return msgspec.structs.replace(result, tokens_searchable=cut.tokens_used) if has else result
 
 
 def _with_windows(service: Service, result: Result, record: Record | None) -> Result:
