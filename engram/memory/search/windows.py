@@ -1,7 +1,7 @@
 """Windows of long texts: embedded behind the acknowledgement, and found by the best of them.
 
 Only where this node made the vector from the text itself: no windows where the client brings its own vector, and none
-of ciphertext. Public texts have them where everyone may read them, in the metadata too. For records from before that was
+of ciphertext. Public texts have them where everyone may read them, in the metadata too. For records from before it was
 noted, the text is embedded once more and compared. Private records have none while noise is added to private vectors,
 for a window would be the text's own, without it.
 """
@@ -106,7 +106,7 @@ class Windows:
             return {}
         try:
             return await self._readers.read(lambda held: windows_db.find(held, namespace, vector))
-        except sqlite3.Error:
+        except (sqlite3.Error, ValueError):  # ValueError: bytes that are no vectors
             self._follower.found_damage()
             return {}
 
