@@ -24,7 +24,7 @@ LEAST_SQLITE: Final = (3, 43, 0)
 """The release that can delete from tables without content."""
 FIRST_RANKED: Final = 1_000
 """How many records with a word are ranked unless more are asked for."""
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 _SCHEMA: Final = """
 CREATE TABLE namespaces (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE unclean (number INTEGER PRIMARY KEY) STRICT
@@ -32,7 +32,7 @@ CREATE TABLE unclean (number INTEGER PRIMARY KEY) STRICT
 _PAGES_MERGED: Final = 16
 """Pages that are rewritten at once, in 5 ms."""
 _COMPACTED_UP_TO: Final = 8 * 1024**2
-_TOKENS: Final = "porter unicode61 remove_diacritics 2"
+TOKENS: Final = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 
 
 @final
@@ -147,7 +147,7 @@ class WordsDb:
         assert number is not None
         self._raw.execute(
             f"CREATE VIRTUAL TABLE words_{number} USING fts5("
-            f"text, content='', contentless_delete=1, tokenize='{_TOKENS}')"
+            f"text, content='', contentless_delete=1, tokenize=\"{TOKENS}\")"
         )
         return number
 
