@@ -99,7 +99,10 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Upserted(msgspec.Struct, frozen=True):
-    """A change of the truth that the index must follow: the record with this `id` was stored."""
+    """A change of the truth that the index must follow: the record with this `id` was stored.
+
+    `cid` and `owner` are empty in a change that is reread after a restart.
+    """
 
     sequence: int
     id: int
@@ -107,6 +110,7 @@ class Upserted(msgspec.Struct, frozen=True):
     embedding: bytes
     metadata: dict[str, str]
     cid: str = ""
+    owner: bytes | None = None
 
 
 class Deleted(msgspec.Struct, frozen=True):

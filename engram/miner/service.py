@@ -155,19 +155,21 @@ class Service:
             return embedding
         return noise.blurred(embedding, self.noise.sigma, self._gauss)
 
-    def has_windows(self, space: Space) -> bool:
-        """Return whether long texts of this namespace get windows."""
-        return self._windows is not None and (not space.is_private or self.noise is None)
+    def has_windows(self, space: Space, text: str, metadata: Mapping[str, str]) -> bool:
+        """Return whether a long text of this namespace gets windows, with this metadata."""
+        if self._windows is None:
+            return False
+        return self.noise is None if space.is_private else metadata.get("text") == text
 
-    async def wait_for_windows(self) -> None:
-        """Wait until what was stored is found by its windows, where the settings say so; 20 s at most."""
-        if self._windows is not None and self._waits_for_windows:
+    async def wait_for_windows(self, record: Record | None) -> None:
+        """Wait until a record is found by its windows, where the settings say so; 20 s at most."""
+        if self._windows is not None and self._waits_for_windows and record is not None:
             with contextlib.suppress(IndexUnavailable):
-                await self._windows.reached(_WINDOWS_WITHIN_S)
+                await self._windows.reached(_WINDOWS_WITHIN_S, record)
 
     def has_windows_of(self, record: Record | None) -> bool:
         """Return whether a record is found by its windows, if it has any."""
-        return self._windows is not None and record is not None and self._windows.has(record.sequence)
+        return self._windows is not None and record is not None and self._windows.has(record)
 
     def trust_tier(self, space: Space) -> str:
         """Return the trust tier of a namespace, from the current stake of the hotkey that attested it."""

@@ -7,7 +7,8 @@ byte but for what the clock and the dice put in. Times are held to their buckets
 
 import json
 import shutil
-from collections.abc import Awaitable, Callable
+import struct
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,8 +26,9 @@ from engram.memory import padding
 from engram.memory.padding import SIZES
 from engram.miner import namespace_keys
 from engram.miner.app import make_app
-from tests.memory.stores import until
-from tests.miner.isolation_model import SPACED, Endpoint, Model, Told, cid_of, shown_cids
+from tests.memory.search.searchers import ShortSighted
+from tests.memory.stores import DIMENSION, until
+from tests.miner.isolation_model import SPACED, Endpoint, Model, Told, cid_of, embedding, shown_cids
 from tests.miner.isolation_requests import PATHS, PEOPLE, RIGHT, WRONG, Draft, Sent, made
 from tests.miner.nodes import serving
 from tests.sampling import NIGHTLY, SEED
@@ -49,6 +51,14 @@ contents = st.lists(st.integers(0, 2), min_size=1, max_size=2)
 cids = st.sampled_from([*(cid_of(content) for content in range(3)), NOBODYS, "garbage"])
 endpoints: st.SearchStrategy[Endpoint] = st.sampled_from(sorted(PATHS) + 2 * sorted(SPACED))
 usual: st.SearchStrategy[Endpoint] = st.sampled_from(sorted(SPACED) + ["ingest"] * 12 + ["put share"] * 4)
+
+
+class ByContent(ShortSighted):
+    """Embeds a text by the number of its content, with which it begins; its windows are those of the text."""
+
+    async def embed(self, texts: Sequence[str]) -> list[bytes]:
+        await trio.lowlevel.checkpoint()
+        return [struct.pack(f"<{DIMENSION}f", *embedding(int(text.split()[0]))) for text in texts]
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -114,6 +124,8 @@ class Nodes:
             require_signature=is_strict,
             tenants="anyone" if is_open else "controller",
             private_bucket_s=0.1,
+            embedder=ByContent(),
+            waits_for_windows=True,
         ) as service:
             await until(service.searchable)
             limits = HttpSettings(requests_per_minute_per_ip=0)

@@ -111,11 +111,11 @@ async def test_no_receipt_says_searchable_of_a_text_that_is_not_found_whole(tmp_
     slow = ShortSighted()
     async with serving(tmp_path, clock=CLOCK, tenants="anyone", embedder=slow) as service:
         slow.fails = True
-        behind = await stored(service, text="head".ljust(READ) + "x" * 200)
-        assert not check(behind).searchable
-        not_kept = await stored(service, text="head".ljust(READ) + "y")
+        behind = await stored(service, text="head".ljust(READ) + "x" * 200, namespace="me")
+        assert not check(behind, name="me").searchable
+        not_kept = await stored(service, text="head".ljust(READ) + "y", namespace="me")
         assert not_kept["text_kept"] is False
-        assert not check(not_kept).searchable
+        assert not check(not_kept, name="me").searchable
 
 
 async def test_a_batch_that_asks_for_receipts_is_refused(service: Service) -> None:

@@ -82,19 +82,32 @@ async def test_words_of_the_public_namespace_are_those_that_everyone_may_read(se
 
 
 async def test_a_long_text_is_found_whole_and_the_answer_says_so(service: Service) -> None:
-    stored = await ingest(service, text=LONG)
+    stored = await ingest(service, text=LONG, metadata={"text": LONG})
     assert (stored["truncated"], stored["tokens"], stored["tokens_used"]) == (True, len(LONG), READ)
     assert stored["tokens_searchable"] == len(LONG)
-    [listed] = await batch(service, [{"text": LONG, "metadata": {"n": 2}}])
+    [listed] = await batch(service, [{"text": LONG, "metadata": {"text": LONG, "n": 2}}])
     assert listed["tokens_searchable"] == len(LONG)
     assert (await find(service, FAR, mode="vector", top_k=1))[0]["score"] == pytest.approx(1.0)
     short = await ingest(service, text="short")
     assert not short.keys() & {"truncated", "tokens_searchable"}
 
 
+async def test_a_public_search_does_not_tell_what_is_in_an_owners_text(service: Service) -> None:
+    guess = "patient anna has illness forty two".ljust(READ)
+    hidden = await ingest(service, text="an innocent beginning".ljust(READ) + guess)
+    assert "tokens_searchable" not in hidden
+    open_to_all = "an open beginning".ljust(READ) + "otters".ljust(READ)
+    await ingest(service, text=open_to_all, metadata={"text": open_to_all})
+    scores = {}
+    for text in (guess, "otters".ljust(READ)):
+        answer = await answers.query(service, encoded({"query_text": text, "mode": "vector"}))
+        scores[text] = max(hit["score"] for hit in answer.body["results"])
+    assert scores[guess] < 0.9 < scores["otters".ljust(READ)]
+
+
 async def test_windows_that_follow_the_answer_are_not_claimed(tmp_path: Path) -> None:
     async with serving(tmp_path, tenants="anyone", embedder=ShortSighted()) as service:
-        assert (await ingest(service, text=LONG))["tokens_searchable"] == READ
+        assert (await ingest(service, text=LONG, namespace="notes"))["tokens_searchable"] == READ
     slow = ShortSighted()
     slow.fails = True
     async with serving(tmp_path, tenants="anyone", embedder=slow, noise_sigma=0.01) as service:

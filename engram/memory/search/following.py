@@ -7,6 +7,9 @@
 | level | waits for commits, and clears what was deleted once there were none for a second |
 | failed | disk full, embedder down: tries again after 5 s to 5 min; a damaged file is made anew |
 
+Changes are applied in lanes: what somebody waits for, and where signers share the work each in turn, is applied before
+its time, and once more, without effect, when its turn in the whole comes. So nobody waits for what others have stored.
+
 Nothing here holds a fact: a crash at any point resumes after the last applied change. The list of deletions is kept
 until they were followed, unless that falls very far behind; then `missed` brings the derived file back in order.
 """
@@ -15,17 +18,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, final
+from typing import Final, Literal, Protocol, TypeAlias, final
 
 import structlog
 import trio
 
 from engram.durable.driver import code_of, sqlite3
 from engram.memory.errors import EmbedderUnavailable, IndexUnavailable, TruthUnavailable
-from engram.memory.model import Change
+from engram.memory.model import PUBLIC, Change, Upserted
 from engram.memory.search import feed
 from engram.memory.search.derived_file import DAMAGED
-from engram.memory.search.feed import Fed
+from engram.memory.search.feed import Fed, Lane, TextStored
 from engram.memory.store.record_db import Truth
 
 MOST_KEPT: Final = 100_000
@@ -38,19 +41,30 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 5.0, 300.0
 _log = structlog.get_logger("engram.memory")
 
 
+Cleared: TypeAlias = Literal["done", "more", "later"]
+"""What a step of clearing leaves to do; `later`: a reader or the disk prevented it."""
+
+
 class Derived(Protocol):
     """Something that can be built again from the texts of the truth."""
 
     name: str
     batch: int
     """The most changes applied at once."""
+    most_chars: int
+    """The characters of texts after which no more changes are applied at once."""
+    is_shared: bool
+    """Whether it takes so long that signers are served in turn, those of the public namespace too."""
 
     async def open(self) -> int:
         """Open it; return the last change that it has. Raises sqlite3.Error, OSError."""
         ...
 
     async def apply(self, changes: Sequence[Fed], sequence: int) -> None:
-        """Make changes, the last of which is `sequence`. Raises sqlite3.Error, EmbedderUnavailable."""
+        """Make changes, after which it goes up to `sequence`. Raises sqlite3.Error, EmbedderUnavailable.
+
+        A change that it has made before, or that a later one has undone, changes nothing.
+        """
         ...
 
     async def missed(self, truth: Truth) -> int:
@@ -61,8 +75,8 @@ class Derived(Protocol):
         """Forget everything."""
         ...
 
-    async def clear(self) -> bool:
-        """Remove what was deleted from its files, if there is any; False when that must be tried again."""
+    async def clear(self) -> Cleared:
+        """Go on removing what was deleted from its files, for some milliseconds."""
         ...
 
 
@@ -77,6 +91,11 @@ class Follower:
         self._awaited = trio.Event()
         self._progress = trio.Event()
         self._latest = 0
+        self._pending: dict[Lane, int] = {}
+        """The last committed change of each lane that has any to apply, as far as they are known."""
+        self._ahead: dict[Lane, int] = {}
+        """Up to which change a lane has been applied before its time."""
+        self._wanted: dict[Lane, None] = {}
         self._is_level = False
         self._must_reset = False
         self._mended_to = 0
@@ -96,12 +115,25 @@ class Follower:
         """The number of committed changes that are not applied yet, as far as they are known."""
         return max(0, self._latest - self.sequence)
 
+    def lane(self, namespace: str, owner: bytes | None) -> Lane:
+        """Return the lane of what `owner` stores in a namespace."""
+        if self._derived.is_shared and namespace == PUBLIC:
+            return Lane(namespace, owner, is_of_owner=True)
+        return Lane(namespace)
+
     def hint(self, changes: Sequence[Change]) -> None:
         """Note that these changes were committed."""
+        for change in changes:
+            owner = change.owner if isinstance(change, Upserted) else None
+            self._pending[self.lane(change.namespace, owner)] = change.sequence
         if changes:
             self._latest = max(self._latest, changes[-1].sequence)
             self.on_progress(self.behind)
             self._arrived.set()
+
+    def has(self, lane: Lane, sequence: int) -> bool:
+        """Return whether the changes of a lane up to this one are applied."""
+        return sequence <= max(self.sequence, self._ahead.get(lane, 0))
 
     def found_damage(self) -> None:
         """Note that the file is damaged: it is made anew."""
@@ -109,11 +141,16 @@ class Follower:
         self._is_level = False
         self._arrived.set()
 
-    async def reached(self, within_s: float) -> None:
-        """Wait until every change that was committed before this call is applied. Raises IndexUnavailable."""
-        wanted = self._latest
+    async def reached(self, within_s: float, lane: Lane | None = None) -> None:
+        """Wait until every change of a lane, or of all, that was committed before this call is applied.
+
+        Raises IndexUnavailable.
+        """
+        wanted = self._latest if lane is None else self._pending.get(lane, 0)
         with trio.move_on_after(within_s):
-            while not self._is_level or self.sequence < wanted:
+            while not self._is_level or (self.sequence < wanted and (lane is None or not self.has(lane, wanted))):
+                if lane is not None:
+                    self._wanted[lane] = None
                 self._awaited.set()
                 await self._progress.wait()
             return
@@ -143,23 +180,57 @@ class Follower:
             if self._must_reset:
                 await self._derived.reset()
                 self.sequence, self._must_reset = 0, False
+                self._ahead.clear()
                 _log.warning("derived_made_anew", what=self._derived.name)
             if self.sequence < (pruned_to := self._truth.pruned_to) and self._mended_to < pruned_to:
                 self.sequence = await self._derived.missed(self._truth)
                 self._mended_to = pruned_to
+                self._ahead.clear()
             self._arrived = trio.Event()
-            changes = await self._truth.read(lambda held: feed.since(held, self.sequence, self._derived.batch))
-            if changes:
-                await self._derived.apply(changes, changes[-1].sequence)
-                self.sequence = changes[-1].sequence
-            else:
+            for lane in self._next_lanes():
+                await self._apply(lane)
+            if not await self._apply(None):
                 self._is_level = not self._must_reset
-            self._wait_s = _FIRST_WAIT_S
-            self.on_progress(self.behind)
-            self._progress.set()
-            self._progress = trio.Event()
-            if not changes:
                 await self._pause()
+
+    def _next_lanes(self) -> list[Lane]:
+        """Return the lanes that go before the others: those that are waited for, or else the next in turn."""
+        wanted = [lane for lane in self._wanted if lane in self._pending]
+        self._wanted.clear()
+        if wanted or not self._derived.is_shared or len(self._pending) <= 1:
+            return wanted
+        lane = next(iter(self._pending))
+        self._pending[lane] = self._pending.pop(lane)
+        return [lane]
+
+    async def _apply(self, lane: Lane | None) -> bool:
+        """Apply the next changes of a lane, or of all; return whether there were any."""
+        after = self.sequence if lane is None else max(self.sequence, self._ahead.get(lane, 0))
+        wanted = None if lane is None else self._pending.get(lane)
+        limit, most_chars = self._derived.batch, self._derived.most_chars
+        changes = await self._truth.read(lambda held: feed.since(held, after, limit, most_chars, lane))
+        if changes:
+            last = changes[-1].sequence
+            todo = [change for change in changes if change.sequence > self._ahead.get(self._lane_of(change), 0)]
+            await self._derived.apply(todo, last if lane is None else self.sequence)
+            if lane is None:
+                self.sequence = last
+            else:
+                self._ahead[lane] = last
+        elif lane is not None and self._pending.get(lane) == wanted:  # nothing is left of what was stored
+            del self._pending[lane]
+        for each in [each for each, latest in self._pending.items() if self.has(each, latest)]:
+            del self._pending[each]
+        for each in [each for each, applied in self._ahead.items() if applied <= self.sequence]:
+            del self._ahead[each]
+        self._wait_s = _FIRST_WAIT_S
+        self.on_progress(self.behind)
+        self._progress.set()
+        self._progress = trio.Event()
+        return bool(changes)
+
+    def _lane_of(self, change: Fed) -> Lane:
+        return self.lane(change.namespace, change.owner if isinstance(change, TextStored) else None)
 
     async def _pause(self) -> None:
         """Return when there is something to do."""
@@ -167,8 +238,10 @@ class Follower:
         while not self._arrived.is_set():
             with trio.move_on_after(math.inf if is_clean else _QUIET_S) as quiet:
                 await self._arrived.wait()
-            if quiet.cancelled_caught:
-                is_clean = await self._derived.clear()
+            left: Cleared = "more" if quiet.cancelled_caught else "later"
+            while left == "more" and not self._arrived.is_set():
+                left = await self._derived.clear()
+            is_clean = left == "done"
         if not self._awaited.is_set():
             with trio.move_on_after(_GATHERED_S):
                 await self._awaited.wait()

@@ -1,8 +1,9 @@
 """Windows of long texts: embedded behind the acknowledgement, and found by the best of them.
 
 Only where this node made the vector from the text itself: no windows where the client brings its own vector, and none
-of ciphertext. For records from before that was noted, the text is embedded once more and compared. Private records have
-none while noise is added to private vectors, for a window would be the text's own, without it.
+of ciphertext. Public texts have them where everyone may read them, in the metadata too. For records from before it was
+noted, the text is embedded once more and compared. Private records have none while noise is added to private vectors,
+for a window would be the text's own, without it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from engram.durable import Database, Readers
 from engram.durable.driver import code_of, sqlite3
 from engram.memory.embed.protocol import Embedder
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
-from engram.memory.model import PUBLIC, Change
+from engram.memory.model import PUBLIC, Change, Record
 from engram.memory.search import feed, windows_db
 from engram.memory.search.derived_file import DAMAGED
 from engram.memory.search.feed import Fed, TextGone, TextStored
-from engram.memory.search.following import Follower
+from engram.memory.search.following import Cleared, Follower
 from engram.memory.search.windows_db import WindowsDb
 from engram.memory.store import record_sql
 from engram.memory.store.record_db import Truth
@@ -29,6 +30,8 @@ from engram.memory.store.record_db import Truth
 NEVER_LONG_CHARS: Final = 64
 """A text of at most this many characters has one window, so it is not checked."""
 _BATCH: Final = 64
+_MOST_CHARS: Final = 2_048
+"""One long text: it takes seconds, and the next signer then has a turn."""
 _READERS: Final = 2
 _READ: Final = Database[sqlite3.Connection](
     name="the windows of this node",
@@ -48,6 +51,8 @@ class Windows:
 
     name = "windows of long texts"
     batch = _BATCH
+    most_chars = _MOST_CHARS
+    is_shared = True
 
     def __init__(self, path: Path, truth: Truth, embedder: Embedder, *, of_private: bool = True) -> None:
         """Take what embeds; `of_private` says whether private texts have windows."""
@@ -69,13 +74,14 @@ class Windows:
         """Note that these changes were committed."""
         self._follower.hint(changes)
 
-    async def reached(self, within_s: float) -> None:
-        """Wait until all that was committed can be found by its windows. Raises IndexUnavailable."""
-        await self._follower.reached(within_s)
+    async def reached(self, within_s: float, record: Record | None = None) -> None:
+        """Wait until a record, or all that was committed, can be found by its windows. Raises IndexUnavailable."""
+        lane = None if record is None else self._follower.lane(record.namespace, record.owner)
+        await self._follower.reached(within_s, lane)
 
-    def has(self, sequence: int) -> bool:
-        """Return whether the record of that change can be found by its windows."""
-        return self._follower.sequence >= sequence
+    def has(self, record: Record) -> bool:
+        """Return whether a record can be found by its windows, if it has any."""
+        return self._follower.has(self._follower.lane(record.namespace, record.owner), record.sequence)
 
     def report(self, on_progress: Callable[[int], None]) -> None:
         """Have `on_progress` called with the number of changes that are not applied yet, whenever it changes."""
@@ -100,7 +106,7 @@ class Windows:
             return {}
         try:
             return await self._readers.read(lambda held: windows_db.find(held, namespace, vector))
-        except sqlite3.Error:
+        except (sqlite3.Error, ValueError):  # ValueError: bytes that are no vectors
             self._follower.found_damage()
             return {}
 
@@ -136,22 +142,26 @@ class Windows:
         self._readers = Readers(_READ, self._path, _READERS)  # those in use are on the file that is removed
         await trio.to_thread.run_sync(self._db.reset, limiter=self._writing)
 
-    async def clear(self) -> bool:
+    async def clear(self) -> Cleared:
         assert self._db is not None
-        return await trio.to_thread.run_sync(self._db.clear, limiter=self._writing) if self._db.is_unclean else True
+        if not self._db.is_unclean:
+            return "done"
+        return "done" if await trio.to_thread.run_sync(self._db.clear, limiter=self._writing) else "later"
+
+    async def _is_there(self, number: int) -> bool:
+        assert self._db is not None
+        return await trio.to_thread.run_sync(self._db.has, number, limiter=self._writing)
 
     async def _put(self, change: TextStored, vectors: bytes) -> None:
         assert self._db is not None
-        await trio.to_thread.run_sync(
-            self._db.put, change.id, change.namespace, vectors, change.sequence, limiter=self._writing
-        )
+        await trio.to_thread.run_sync(self._db.put, change.id, change.namespace, vectors, limiter=self._writing)
 
     async def _vectors(self, change: TextStored) -> list[bytes]:
         """Return the vectors of a record's further windows. Raises EmbedderUnavailable, TruthUnavailable."""
-        text, private = change.text, change.namespace != PUBLIC
+        text, private = change.windowed, change.namespace != PUBLIC
         if text is None or len(text) <= NEVER_LONG_CHARS or change.made_here is False:
             return []
-        if private and not self._of_private:
+        if (private and not self._of_private) or await self._is_there(change.id):
             return []
         vectors = await self._embedder.windows(text)
         if vectors and change.made_here is None:

@@ -16,11 +16,13 @@ from engram.memory.model import Change
 from engram.memory.search import terms, words_db
 from engram.memory.search.derived_file import DAMAGED
 from engram.memory.search.feed import Fed
-from engram.memory.search.following import Follower
+from engram.memory.search.following import Cleared, Follower
 from engram.memory.search.words_db import WordsDb
 from engram.memory.store.record_db import Truth
 
 _BATCH: Final = 256
+_MOST_CHARS: Final = 65_536
+"""Texts of so many characters take about 5 ms; somebody's search may wait for them."""
 _READERS: Final = 2
 _LEVEL_WITHIN_S: Final = 3.0
 _HAS_WORDS: Final = sqlite3.sqlite_version_info >= words_db.LEAST_SQLITE
@@ -46,6 +48,8 @@ class Words:
 
     name = "words"
     batch = _BATCH
+    most_chars = _MOST_CHARS
+    is_shared = False
 
     def __init__(self, path: Path, truth: Truth) -> None:
         self._path = path
@@ -84,11 +88,12 @@ class Words:
     async def find(self, namespace: str, query: str, most: int = words_db.FIRST_RANKED) -> dict[int, float]:
         """Return BM25 by record id, best first, for at most `most` records of a namespace that have a word of it.
 
-        All that was acknowledged before is found. Raises IndexUnavailable while the index is built, TruthUnavailable.
+        All that was acknowledged before is found; what others have stored is not waited for. Raises IndexUnavailable
+        while the index is built, TruthUnavailable.
         """
         if not _HAS_WORDS:
             raise IndexUnavailable("words need SQLite 3.43 or later, which this node does not have")
-        await self._follower.reached(_LEVEL_WITHIN_S)
+        await self._follower.reached(_LEVEL_WITHIN_S, self._follower.lane(namespace, None))
         expression = terms.expression(query)
         try:
             return await self._readers.read(lambda held: words_db.find(held, namespace, expression, most))
@@ -116,8 +121,8 @@ class Words:
         self._readers = Readers(_READ, self._path, _READERS)  # those in use are on the file that is removed
         await trio.to_thread.run_sync(self._db.reset, limiter=self._writing)
 
-    async def clear(self) -> bool:
+    async def clear(self) -> Cleared:
         assert self._db is not None
         if not await trio.to_thread.run_sync(self._db.is_unclean, limiter=self._writing):
-            return True
+            return "done"
         return await trio.to_thread.run_sync(self._db.clear, limiter=self._writing)

@@ -17,18 +17,22 @@ from engram.durable.driver import sqlite3
 from engram.memory.search import derived_file, terms
 from engram.memory.search.derived_file import transaction
 from engram.memory.search.feed import Fed, TextStored
+from engram.memory.search.following import Cleared
 
 FILE: Final = "words.db"
 LEAST_SQLITE: Final = (3, 43, 0)
 """The release that can delete from tables without content."""
 FIRST_RANKED: Final = 1_000
 """How many records with a word are ranked unless more are asked for."""
-_FORMAT: Final = "1"
+_FORMAT: Final = "2"
 _SCHEMA: Final = """
 CREATE TABLE namespaces (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
 CREATE TABLE unclean (number INTEGER PRIMARY KEY) STRICT
 """
-_TOKENS: Final = "porter unicode61 remove_diacritics 2"
+_PAGES_MERGED: Final = 16
+"""Pages that are rewritten at once, in 5 ms."""
+_COMPACTED_UP_TO: Final = 8 * 1024**2
+TOKENS: Final = "porter unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
 
 
 @final
@@ -45,6 +49,9 @@ class WordsDb:
         self._raw = derived_file.opened(path, _SCHEMA, self._facts)
         self.sequence = derived_file.sequence_of(self._raw)
         """The last change that was applied."""
+        self._merged: set[int] = set()
+        """The unclean tables that have no words of deleted records any more."""
+        self._begun: int | None = None
 
     def close(self) -> None:
         """Close the file."""
@@ -55,18 +62,23 @@ class WordsDb:
         self._raw.close()
         self._raw = derived_file.new(self._path, _SCHEMA, self._facts)
         self.sequence = 0
+        self._merged.clear()
+        self._begun = None
 
     def apply(self, changes: Sequence[Fed], sequence: int) -> None:
-        """Make the changes, the last of which is `sequence`. Raises sqlite3.Error; nothing is changed then."""
+        """Make the changes, those that are not made yet; afterwards the file is at `sequence`.
+
+        Raises sqlite3.Error; nothing is changed then.
+        """
         with transaction(self._raw):
             for change in changes:
                 if not isinstance(change, TextStored):
                     self._remove(change.namespace, change.id)
                 elif words := change.words:
-                    self._raw.execute(
-                        f"INSERT INTO words_{self._number(change.namespace)} (rowid, text) VALUES (?, ?)",
-                        (change.id, terms.indexed(words)),
-                    )
+                    table = f"words_{self._number(change.namespace)}"
+                    if not self._has(table, change.id):
+                        row = (change.id, terms.indexed(words))
+                        self._raw.execute(f"INSERT INTO {table} (rowid, text) VALUES (?, ?)", row)
             derived_file.note_sequence(self._raw, sequence)
         self.sequence = sequence
 
@@ -74,33 +86,57 @@ class WordsDb:
         """Return whether the file may hold words of deleted records."""
         return self._raw.execute("SELECT 1 FROM unclean LIMIT 1").fetchone() is not None
 
-    def clear(self) -> bool:
-        """Remove the words of deleted records from the files; False when a reader or the disk prevented it."""
+    def clear(self) -> Cleared:
+        """Go on removing the words of deleted records from the files, for some milliseconds.
+
+        Each namespace that had deletions is rewritten, page by page: an index of words does not know those of a record
+        that is gone. A file of up to 8 MiB is then rewritten too.
+        """
         try:
-            with transaction(self._raw):
-                for (number,) in self._raw.execute(
-                    "SELECT number FROM namespaces JOIN unclean USING (number)"
-                ).fetchall():
-                    self._raw.execute(f"INSERT INTO words_{number} (words_{number}) VALUES ('optimize')")
-            if not erasing.cleared(self._raw, self._path, erasing.COMPACTED_UP_TO):
-                return False
+            unclean = "SELECT number FROM namespaces JOIN unclean USING (number)"
+            for (number,) in self._raw.execute(unclean).fetchall():
+                if number not in self._merged:
+                    self._merge(number)
+                    return "more"
+            if not erasing.cleared(self._raw, self._path, _COMPACTED_UP_TO):
+                return "later"
             self._raw.execute("DELETE FROM unclean")
+            self._merged.clear()
         except sqlite3.Error:
-            return False
-        return True
+            return "later"
+        return "done"
+
+    def _merge(self, number: int) -> None:
+        """Rewrite some more pages of a table. Raises sqlite3.Error."""
+        pages, command = _PAGES_MERGED, f"INSERT INTO words_{number} (words_{number}, rank) VALUES (?, ?)"
+        with transaction(self._raw):
+            if self._begun != number:
+                self._raw.execute(command, ("usermerge", 2))
+                pages = -pages  # begins to merge all of the table
+            before = self._raw.total_changes
+            self._raw.execute(command, ("merge", pages))
+            is_done = self._raw.total_changes - before < 2  # as FTS5 says that nothing is left
+        self._begun = None if is_done else number
+        if is_done:
+            self._merged.add(number)
 
     def _remove(self, namespace: str, number: int) -> None:
         row = self._raw.execute("SELECT number FROM namespaces WHERE name = ?", (namespace,)).fetchone()
         if row is None:
             return
         table = f"words_{row[0]}"
-        if self._raw.execute(f"SELECT 1 FROM {table}_docsize WHERE id = ?", (number,)).fetchone() is None:
+        if not self._has(table, number):
             return
+        self._merged.discard(row[0])
+        self._begun = None if self._begun == row[0] else self._begun
         self._raw.execute("INSERT OR IGNORE INTO unclean (number) VALUES (?)", row)
         self._raw.execute(f"DELETE FROM {table} WHERE rowid = ?", (number,))
         if self._raw.execute(f"SELECT 1 FROM {table}_docsize LIMIT 1").fetchone() is None:
             self._raw.execute(f"DROP TABLE {table}")
             self._raw.execute("DELETE FROM namespaces WHERE number = ?", row)
+
+    def _has(self, table: str, number: int) -> bool:
+        return self._raw.execute(f"SELECT 1 FROM {table}_docsize WHERE id = ?", (number,)).fetchone() is not None
 
     def _number(self, namespace: str) -> int:
         """Return the number of a namespace's table, which is made when there is none."""
@@ -111,7 +147,7 @@ class WordsDb:
         assert number is not None
         self._raw.execute(
             f"CREATE VIRTUAL TABLE words_{number} USING fts5("
-            f"text, content='', contentless_delete=1, tokenize='{_TOKENS}')"
+            f"text, content='', contentless_delete=1, tokenize=\"{TOKENS}\")"
         )
         return number
 

@@ -133,9 +133,8 @@ def put_all(connection: sqlite3.Connection, entries: Sequence[Entry], now: float
             assert record is not None
         found.append(record)
         succession.supersede(connection, record)
-        changes.append(
-            Upserted(record.sequence, record.id, entry.namespace, entry.embedding, entry.metadata, entry.cid)
-        )
+        stored = (record.namespace, record.embedding, record.metadata, record.cid, record.owner)
+        changes.append(Upserted(record.sequence, record.id, *stored))
     if changes:
         _set_sequence(connection, before + len(changes))
     return found, changes

@@ -36,8 +36,9 @@ def problems_of(data: Path) -> list[str]:
             with data_files.reading(path) as connection:
                 verdicts = [row[0] for row in connection.execute("PRAGMA integrity_check(5)")]
                 problems += [f"{path}: {verdict}; {_REMEDY}" for verdict in verdicts if verdict != "ok"]
-                if name == words_db.FILE and verdicts == ["ok"]:
-                    problems += [f"{path}: {problem}; {_REMEDY}" for problem in _missing_words(data, connection)]
+                if verdicts == ["ok"]:
+                    check = _missing_words if name == words_db.FILE else _wrong_windows
+                    problems += [f"{path}: {problem}; {_REMEDY}" for problem in check(data, connection)]
         except (StoreDamaged, TruthUnavailable) as error:
             problems.append(f"{path}: {error.__cause__ or 'it cannot be read'}; {_REMEDY}")
     return problems
@@ -98,4 +99,22 @@ def _missing_words(data: Path, words: sqlite3.Connection) -> list[str]:
     return [
         *([f"{lacking} records are not found by their words"] if lacking else []),
         *([f"{left} deleted records have words"] if left else []),
+    ]
+
+
+def _wrong_windows(data: Path, windows: sqlite3.Connection) -> list[str]:
+    """Return a line for windows that are missing, that are not what was stored, and of records that are gone."""
+    if not windows_db.is_of_this_format(windows):
+        return []
+    lost, damaged = windows_db.lost(windows), len(windows_db.damaged(windows))
+    left = 0
+    with contextlib.suppress(StoreDamaged, TruthUnavailable), data_files.reading(data / TRUTH) as truth:
+        level = record_sql.last_sequence(truth) == derived_file.sequence_of(windows)
+        if level and derived_file.fact(windows, "truth_id") == record_sql.read_meta(truth, "truth_id"):
+            there = set(feed.ids_of(truth))
+            left = sum(1 for (number,) in windows.execute("SELECT id FROM windows") if number not in there)
+    return [
+        *([f"the windows of {abs(lost)} records are missing or too many"] if lost else []),
+        *([f"the windows of {damaged} records are damaged"] if damaged else []),
+        *([f"{left} deleted records have windows"] if left else []),
     ]

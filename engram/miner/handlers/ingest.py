@@ -76,7 +76,7 @@ async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
         result, record = await _unsearchable(service, caller, space, entry)
     result = await _with_cut(service, space, checked, result)
     if result.truncated is True:
-        await service.wait_for_windows()
+        await service.wait_for_windows(record)
         result = _with_windows(service, result, record)
     answer = Ingested(**msgspec.structs.asdict(result))
     if not wants_receipt or result.cid is None:
@@ -156,10 +156,15 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
         for number, (result, _) in zip(entries, together, strict=True):
             results[number] = await _with_cut(service, space, checked[number], result)
         if any(result.truncated is True for result in results):
-            await service.wait_for_windows()
+            await service.wait_for_windows(_last([record for _, record in together]))
             for number, (_, record) in zip(entries, together, strict=True):
                 results[number] = _with_windows(service, results[number], record)
     return results
+
+
+def _last(records: Sequence[Record | None]) -> Record | None:
+    """Return the one that was stored last."""
+    return max((record for record in records if record is not None), key=lambda each: each.sequence, default=None)
 
 
 async def _stored_together(
@@ -194,8 +199,9 @@ async def _with_cut(service: Service, space: Space, checked: IngestInput, result
     (cut,) = await service.embedder.cuts([checked.text])
     if cut is None:
         return result
+    has = service.has_windows(space, checked.text, checked.metadata)
     result = msgspec.structs.replace(result, truncated=True, tokens=cut.tokens, tokens_used=cut.tokens_used)
-    return msgspec.structs.replace(result, tokens_searchable=cut.tokens_used) if service.has_windows(space) else result
+    return msgspec.structs.replace(result, tokens_searchable=cut.tokens_used) if has else result
 
 
 def _with_windows(service: Service, result: Result, record: Record | None) -> Result:

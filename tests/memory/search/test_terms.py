@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.durable.driver import sqlite3
-from engram.memory.search import terms
+from engram.memory.search import terms, words_db
 
 pytestmark = pytest.mark.rules
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.rules
 @pytest.fixture(scope="module")
 def table() -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.execute("CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize='porter unicode61')")
+    connection.execute(f"CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize=\"{words_db.TOKENS}\")")
     return connection
 
 
@@ -36,6 +36,21 @@ def found(table: sqlite3.Connection, text: str, query: str) -> bool:
         ("今日は東京都に行く", "京都府と東京"),
         ("中", "中"),
         ("Cafe\u0301 au lait", "café"),
+        ("\u1eb9\u0300k\u1ecd\u0301 ni", "\u1eb9\u0300k\u1ecd\u0301"),
+        ("\u1eb9\u0300k\u1ecd\u0301 ni", "eko"),
+        ("q\u0308x", "q\u0308x"),
+        ("q\u0308x", "qx"),
+        ("العَرَبِيَّة لغة", "العربية"),
+        ("العربية لغة", "العَرَبِيَّة"),
+        ("שָׁלוֹם", "שלום"),
+        ("हिन्दी भाषा", "हिन्दी"),
+        ("தமிழ் மொழி", "தமிழ்"),
+        ("ＡＢＣ", "abc"),
+        ("abc", "ＡＢＣ"),
+        ("ﬁnd it", "find"),
+        ("半角ｶﾞ", "ガ"),
+        ("STRASSE", "straße"),
+        ("istanbul", "İstanbul"),
         ("a NEAR miss", 'NEAR("miss")'),
         ("x", 'text:x OR ^x* AND NOT ("x'),
     ],
@@ -46,7 +61,14 @@ def test_names_and_words_are_found_however_they_are_written(table: sqlite3.Conne
 
 @pytest.mark.parametrize(
     ("text", "query"),
-    [("京の都", "京都"), ("nothing of it", "+++"), ("nothing of it", ""), ("a word", "AND")],
+    [
+        ("京の都", "京都"),
+        ("हिन्दी", "ह"),
+        ("nothing of it", "\u0301 \u6771\u0301"),
+        ("nothing of it", "+++"),
+        ("nothing of it", ""),
+        ("a word", "AND"),
+    ],
 )
 def test_what_is_not_there_is_not_found(table: sqlite3.Connection, text: str, query: str) -> None:
     assert not found(table, text, query)

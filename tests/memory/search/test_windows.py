@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,25 +38,27 @@ async def test_what_follows_the_acknowledgement_is_known(tmp_path: Path) -> None
         record = await it.put(LONG)
         with pytest.raises(IndexUnavailable, match="windows of long texts"):
             await it.windows.reached(0.01)
-        assert not it.windows.has(record.sequence)
+        assert not it.windows.has(record)
         assert await it.find(FAR, mode="vector"), "what is not embedded yet holds up no search"
 
 
 @pytest.mark.parametrize(
-    ("made_here", "namespace", "of_private", "has_windows"),
+    ("made_here", "namespace", "of_private", "is_shown", "has_windows"),
     [
-        (True, "mine", True, True),
-        (True, PUBLIC, False, True),
-        (True, "mine", False, False),
-        (False, "mine", True, False),
-        (None, "mine", True, True),
+        (True, "mine", True, False, True),
+        (True, PUBLIC, False, True, True),
+        (True, PUBLIC, True, False, False),
+        (True, "mine", False, True, False),
+        (False, "mine", True, True, False),
+        (None, "mine", True, False, True),
     ],
 )
 async def test_only_a_vector_that_was_made_here_has_windows(
-    tmp_path: Path, made_here: bool | None, namespace: str, of_private: bool, has_windows: bool
+    tmp_path: Path, made_here: bool | None, namespace: str, of_private: bool, is_shown: bool, has_windows: bool
 ) -> None:
     async with searching(tmp_path, ShortSighted(), of_private=of_private) as it:
-        await it.put(LONG, namespace, made_here=made_here)
+        shown: Any = {"text": LONG} if is_shown else {}
+        await it.put(LONG, namespace, made_here=made_here, **shown)
         await it.windows.reached(5)
         assert bool(await it.windows.find(namespace, hash_vector(FAR, DIMENSION))) == has_windows
 

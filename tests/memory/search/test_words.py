@@ -1,6 +1,7 @@
 """Search by words: what is found, that tenants change nothing of each other, and that the file can be made anew."""
 
 import contextlib
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from engram.durable.driver import sqlite3
 from engram.memory.errors import IndexUnavailable
 from engram.memory.search import words_db
+from engram.memory.search.feed import TextGone, TextStored
+from engram.memory.search.words_db import WordsDb
 from tests.memory.search.searchers import PUBLIC, searching
 from tests.memory.stores import until
 
@@ -186,3 +189,40 @@ async def test_a_file_that_cannot_be_opened_holds_up_nothing_but_words(
         (tmp_path / "words.db").rmdir()
         await until(lambda: it.words._follower.sequence == 1)
         assert await it.words.find("mine", "fox")
+
+
+def test_clearing_is_done_in_small_steps_between_which_all_goes_on(tmp_path: Path) -> None:
+    words = WordsDb(tmp_path / "words.db", "truth")
+    rng = random.Random(1)
+    texts = [" ".join(f"w{rng.randrange(3_000):x}" for _ in range(60)) for _ in range(1_500)]
+    texts[6], texts[8] = f"{texts[6]} quokka", f"{texts[8]} wombat"
+    words.apply([TextStored(n, n, "mine", f"{text} z{n}", None, True) for n, text in enumerate(texts, 1)], 1_500)
+    assert b"okka" in files(tmp_path)
+    assert b"ombat" in files(tmp_path)
+    words.apply([TextGone(1_501, 7, "mine")], 1_501)
+    steps, reader = 0, sqlite3.connect(tmp_path / "words.db", isolation_level=None)
+    with contextlib.closing(reader):
+        while (left := words.clear()) == "more":
+            steps += 1
+            assert len(words_db.find(reader, "mine", '"z8"')) == 1
+            if steps == 2:
+                words.apply([TextGone(1_502, 9, "mine"), TextStored(1_503, 9_000, "mine", "quagga", None, True)], 1_503)
+        assert (left, words.is_unclean()) == ("done", False)
+        assert steps > 4
+        assert words_db.find(reader, "mine", '"quokka" OR "wombat" OR "z7" OR "z9"') == {}
+        assert list(words_db.find(reader, "mine", '"quagga"')) == [9_000]
+        assert len(words_db.find(reader, "mine", '"z10" OR "z11"')) == 2
+    words.close()
+    for gone in (b"okka", b"ombat"):
+        assert gone not in files(tmp_path)
+
+
+def test_a_change_that_is_made_twice_changes_nothing(tmp_path: Path) -> None:
+    words = WordsDb(tmp_path / "words.db", "truth")
+    change = TextStored(1, 1, "mine", "fox", None, True)
+    words.apply([change, TextStored(2, 2, "mine", "fox fox", None, True)], 0)
+    with contextlib.closing(sqlite3.connect(tmp_path / "words.db", isolation_level=None)) as reader:
+        before = words_db.find(reader, "mine", '"fox"')
+        words.apply([change], 2)
+        assert words_db.find(reader, "mine", '"fox"') == before
+    words.close()
