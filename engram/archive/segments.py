@@ -160,8 +160,11 @@ def unpack_deletions(content: bytes) -> dict[str, set[bytes]]:
 
 
 def rows_sha256(digests: Iterable[bytes]) -> str:
-    """Return the hash over living rows, whatever their order in segments."""
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
+    """Return the hash over living rows, whose digests come in their order."""
+    found = hashlib.sha256()
+    for digest in digests:
+        found.update(digest)
+    return found.hexdigest()
 
 
 def _size_of(row: Row) -> int:
