@@ -256,11 +256,12 @@ class Archiver:
         for kind in KINDS:
             columns = snapshot.columns(kind)
             digest_of, packer = segments.digester(kind, columns), Packer(kind, columns)
+            count = here.counter(kind, columns)
             for row in snapshot.rows(kind, self._header.owner):
-                digest = digest_of(row)
-                here.add(kind, columns, row)
+                digest, size = digest_of(row)
+                count(row)
                 if not journal.see(digest):
-                    await self._pack(packer, row, digest)
+                    await self._pack(packer, row, digest, size)
                 done += 1
                 if done % _PROGRESS_EVERY == 0:
                     on_progress(done, total)
@@ -287,9 +288,9 @@ class Archiver:
             columns = snapshot.columns(kind)
             digest_of, packer = segments.digester(kind, columns), Packer(kind, columns)
             for row in snapshot.rows(kind, self._header.owner):
-                digest = digest_of(row)
+                digest, size = digest_of(row)
                 if self._journal.segment_of(digest) in worn:
-                    await self._pack(packer, row, digest)
+                    await self._pack(packer, row, digest, size)
             await self._flush(packer)
         self._journal.note(Dropped(sorted(worn | self._journal.needless(worn))))
 
@@ -304,10 +305,10 @@ class Archiver:
             await self._store_dead(part, is_merged=True)
         journal.note(Dropped(sorted(crowd)))
 
-    async def _pack(self, packer: Packer, row: tuple[object, ...], digest: bytes) -> None:
-        if not packer.fits(row):
+    async def _pack(self, packer: Packer, row: tuple[object, ...], digest: bytes, size: int) -> None:
+        if not packer.fits(size):
             await self._flush(packer, is_full=True)
-        packer.add(row, digest)
+        packer.add(row, digest, size)
 
     async def _flush(self, packer: Packer, *, is_full: bool = False) -> None:
         if len(packer):
@@ -430,13 +431,22 @@ class _Here:
         self.counts: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.roots = RecordRoots()
 
-    def add(self, kind: str, columns: tuple[str, ...], row: tuple[object, ...]) -> None:
-        self.counts[kind] += 1
-        if kind == "record":
-            named = dict(zip(columns, row, strict=True))
-            embedding = named["embedding"]
+    def counter(self, kind: str, columns: tuple[str, ...]) -> Callable[[tuple[object, ...]], None]:
+        """Return what takes the rows of one kind."""
+        if kind != "record":
+            return lambda row: self._count(kind)
+        namespace, cid, vector = (columns.index(name) for name in ("namespace", "cid", "embedding"))
+
+        def add(row: tuple[object, ...]) -> None:
+            self._count(kind)
+            embedding = row[vector]
             assert isinstance(embedding, bytes)
-            self.roots.add(str(named["namespace"]), str(named["cid"]), embedding)
+            self.roots.add(str(row[namespace]), str(row[cid]), embedding)
+
+        return add
+
+    def _count(self, kind: str) -> None:
+        self.counts[kind] += 1
 
 
 def _parts(dead: dict[str, list[bytes]]) -> Iterator[dict[str, list[bytes]]]:

@@ -132,7 +132,7 @@ def _alive(found: Rows, ref: SegmentRef, dead: set[bytes]) -> tuple[Rows, list[b
     if (found.kind, len(found.rows)) != (ref.kind, ref.rows):
         raise Damaged(f"it has {len(found.rows)} {found.kind} rows; the manifest says {ref.rows} {ref.kind}")
     digest_of = segments.digester(found.kind, found.columns)
-    pairs = [(row, digest) for row in found.rows for digest in (digest_of(row),) if digest not in dead]
+    pairs = [(row, digest) for row in found.rows for digest, _ in (digest_of(row),) if digest not in dead]
     rows = msgspec.structs.replace(found, rows=[row for row, _ in pairs])
     return rows, [digest for _, digest in pairs]
 
