@@ -17,6 +17,7 @@ class AllRoots(msgspec.Struct, frozen=True):
     whole: str
     each: dict[str, str]
     records: int
+    public_records: int
 
 
 @final
@@ -41,4 +42,5 @@ class RecordRoots:
             whole=whole.hex(),
             each={name: root.hex() for name, (root, _) in roots.items()},
             records=count,
+            public_records=roots[PUBLIC][1],
         )
