@@ -1,8 +1,8 @@
 """Archives: archiving a node's folder, keeping it up to date, restoring it; restic and tar | zstd | age beside it.
 
-Each of ours runs in a process of its own, which says what it took: CPU seconds beside wall, the better of three, and the
-most memory of any. `check` goes from segments to verified rows; `restore` writes them to databases, too, and reads those.
-Records have random vectors of 384 numbers and texts of 50 words. Peers that are not installed are null.
+Each of ours runs in a process of its own, which says what it took: CPU seconds beside wall, the better of three, and
+the most memory of any. `check` goes from segments to verified rows; `restore` writes them to databases, too, and reads
+those. Records have random vectors of 384 numbers and texts of 50 words. Peers that are not installed are null.
 `python -m bench.archive [--quick]`.
 """
 
