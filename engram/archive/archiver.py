@@ -17,7 +17,7 @@ import msgspec
 
 from engram import files
 from engram.archive import rules, segments, signing
-from engram.archive.errors import AlreadyThere, Locked, Missing, NotTakenUp, PlaceUnavailable, Shrunk
+from engram.archive.errors import AlreadyThere, CannotErase, Locked, Missing, NotTakenUp, PlaceUnavailable, Shrunk
 from engram.archive.journal import (
     Arrived,
     Buried,
@@ -31,7 +31,16 @@ from engram.archive.journal import (
     Swept,
     Unsent,
 )
-from engram.archive.model import DELETIONS, Header, Manifest, SegmentRef, key_name, manifest_name, segment_name
+from engram.archive.model import (
+    DELETIONS,
+    Header,
+    Manifest,
+    SegmentRef,
+    key_name,
+    lasting_key_name,
+    manifest_name,
+    segment_name,
+)
 from engram.archive.place import MOST_BYTES, Place
 from engram.archive.reading import MOST_KEY, Found, newest
 from engram.archive.sealing import KEY_BYTES, name_of, purpose, seal, wrap
@@ -62,6 +71,8 @@ class Made(msgspec.Struct, frozen=True):
     """Whether a manifest was written: there was something to archive."""
     unremoved: int = 0
     """Segments that nothing names any more and that could not be removed; the next update tries again."""
+    can_erase: bool = True
+    """Whether what was deleted can be made unreadable by shredding."""
 
 
 class Allowed(msgspec.Struct, frozen=True):
@@ -116,8 +127,13 @@ class Archiver:
         """Archive what lives under a new key, then destroy the old keys: nothing deleted can be opened any more.
 
         Raises as `update` does; run it again until it returns, since before that an old key may still lie somewhere.
-        A second run goes on with the first one's epoch.
+        A second run goes on with the first one's epoch. Raises CannotErase where keys lie for ever.
         """
+        if self._header.keys_forever:
+            raise CannotErase(
+                "the keys of this archive lie on Arweave for ever, as was chosen at its making: nothing that was "
+                "archived can be erased"
+            )
         journal = self._journal
         with journal.held():
             await self._begin()
@@ -207,7 +223,11 @@ class Archiver:
             except AlreadyThere:  # another began this epoch; nothing was sealed in it here
                 self._begin_epoch(max(self._epoch.epoch, await self._newest_epoch()) + 1, shreds=self._journal.shreds)
                 await self._place.put(key_name(self._epoch.epoch), self._epoch.wrapped)
+            if self._header.keys_forever:
+                await self._place.put(lasting_key_name(self._epoch.epoch), self._epoch.wrapped)
             self._journal.note(Keyed())
+            return
+        if self._header.keys_forever:
             return
         try:
             await self._place.get(name, MOST_KEY)
@@ -247,6 +267,7 @@ class Archiver:
             sent_bytes=self._sent,
             is_new=is_new,
             unremoved=len(await self._sweep()),
+            can_erase=not self._header.keys_forever,
         )
 
     async def _seal_new(self, snapshot: Snapshot, on_progress: Progress) -> "_Here":
@@ -256,11 +277,12 @@ class Archiver:
         for kind in KINDS:
             columns = snapshot.columns(kind)
             digest_of, packer = segments.digester(kind, columns), Packer(kind, columns)
+            count = here.counter(kind, columns)
             for row in snapshot.rows(kind, self._header.owner):
-                digest = digest_of(row)
-                here.add(kind, columns, row)
+                digest, size = digest_of(row)
+                count(row)
                 if not journal.see(digest):
-                    await self._pack(packer, row, digest)
+                    await self._pack(packer, row, digest, size)
                 done += 1
                 if done % _PROGRESS_EVERY == 0:
                     on_progress(done, total)
@@ -287,9 +309,9 @@ class Archiver:
             columns = snapshot.columns(kind)
             digest_of, packer = segments.digester(kind, columns), Packer(kind, columns)
             for row in snapshot.rows(kind, self._header.owner):
-                digest = digest_of(row)
+                digest, size = digest_of(row)
                 if self._journal.segment_of(digest) in worn:
-                    await self._pack(packer, row, digest)
+                    await self._pack(packer, row, digest, size)
             await self._flush(packer)
         self._journal.note(Dropped(sorted(worn | self._journal.needless(worn))))
 
@@ -304,10 +326,10 @@ class Archiver:
             await self._store_dead(part, is_merged=True)
         journal.note(Dropped(sorted(crowd)))
 
-    async def _pack(self, packer: Packer, row: tuple[object, ...], digest: bytes) -> None:
-        if not packer.fits(row):
+    async def _pack(self, packer: Packer, row: tuple[object, ...], digest: bytes, size: int) -> None:
+        if not packer.fits(size):
             await self._flush(packer, is_full=True)
-        packer.add(row, digest)
+        packer.add(row, digest, size)
 
     async def _flush(self, packer: Packer, *, is_full: bool = False) -> None:
         if len(packer):
@@ -430,13 +452,22 @@ class _Here:
         self.counts: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.roots = RecordRoots()
 
-    def add(self, kind: str, columns: tuple[str, ...], row: tuple[object, ...]) -> None:
-        self.counts[kind] += 1
-        if kind == "record":
-            named = dict(zip(columns, row, strict=True))
-            embedding = named["embedding"]
+    def counter(self, kind: str, columns: tuple[str, ...]) -> Callable[[tuple[object, ...]], None]:
+        """Return what takes the rows of one kind."""
+        if kind != "record":
+            return lambda row: self._count(kind)
+        namespace, cid, vector = (columns.index(name) for name in ("namespace", "cid", "embedding"))
+
+        def add(row: tuple[object, ...]) -> None:
+            self._count(kind)
+            embedding = row[vector]
             assert isinstance(embedding, bytes)
-            self.roots.add(str(named["namespace"]), str(named["cid"]), embedding)
+            self.roots.add(str(row[namespace]), str(row[cid]), embedding)
+
+        return add
+
+    def _count(self, kind: str) -> None:
+        self.counts[kind] += 1
 
 
 def _parts(dead: dict[str, list[bytes]]) -> Iterator[dict[str, list[bytes]]]:

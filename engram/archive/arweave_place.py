@@ -9,7 +9,8 @@ refused.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
@@ -29,7 +30,8 @@ from engram.archive.errors import (
     TooDear,
 )
 from engram.archive.item_keys import SCHEMES, EthereumKey
-from engram.archive.place import MOST_BYTES, Place
+from engram.archive.model import HEADER
+from engram.archive.place import MOST_BYTES, MOST_HEADER, Place
 
 KEYS: Final = "keys/"
 _APP: Final = ("App-Name", "Engram-Archive")
@@ -39,21 +41,39 @@ _LOOK_EVERY_S: Final = 2.0
 _LOOKS: Final = 15
 _ITEM_BYTES: Final = 512
 """What an item takes beside its data, at most."""
+_MOST_HEADERS: Final = 200
+"""Archives of one name that are looked at to find an owner's."""
 _SENT: Final = ".sent"
 _ID: Final = ".id"
+
+
+async def address_of(bundler: Bundler, archive: str, is_wanted: Callable[[bytes], bool]) -> str:
+    """Return the address whose items are an archive, by a header that is wanted: anyone may use the same name.
+
+    Raises Missing, PlaceUnavailable.
+    """
+    tags = {_APP[0]: _APP[1], _ARCHIVE: archive, _PART: HEADER}
+    found = await bundler.find(None, tags, _MOST_HEADERS)
+    for each in found[:_MOST_HEADERS]:
+        with suppress(Damaged):
+            header = await bundler.read(each.id, MOST_HEADER)
+            if header is not None and is_wanted(header):
+                return each.owner
+    raise Missing(f"of {len(found)} archives on Arweave that are named {archive} none is this owner's")
 
 
 @final
 class ArweavePlace:
     """Items of one key, tagged with the archive's name and the part's. `spool` keeps what is not seen yet, by key.
 
-    `most` is what all parts together may cost, in winston credits, as long as this object lives.
+    `key` pays and signs; where an archive is only read, the address of that key is enough. `most` is what all parts
+    together may cost, in winston credits, as long as this object lives.
     """
 
     def __init__(
         self,
         bundler: Bundler,
-        key: EthereumKey,
+        key: EthereumKey | str,
         archive: str,
         spool: Path,
         most: int,
@@ -61,6 +81,8 @@ class ArweavePlace:
         self._bundler = bundler
         self._key = key
         self._archive = archive
+        self.owner = key if isinstance(key, str) else ans104.text_id(hashlib.sha256(key.owner).digest())
+        """The address that owns the items: the hash of the key, as Arweave writes it."""
         self._spool = spool / self.owner
         self._most = most
         self._spent = 0
@@ -125,11 +147,6 @@ class ArweavePlace:
         self._ids |= {name: item_id for name, item_id in parts.items() if name not in self._ids}
         return sorted(name for name in {*parts, *self._ids} if name.startswith(f"{folder}/"))
 
-    @property
-    def owner(self) -> str:
-        """Return the address that owns the items: the hash of the key, as Arweave writes it."""
-        return ans104.text_id(hashlib.sha256(self._key.owner).digest())
-
     def _kept(self, name: str, content: bytes) -> bytes:
         """Return the item that stands for a part, written down before anything is sent; one never sent is replaced."""
         path = self._path(name)
@@ -137,6 +154,8 @@ class ArweavePlace:
             self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.exists() and self._was_sent(name):
                 return path.read_bytes()
+            if isinstance(self._key, str):
+                raise NotAccepted(f"{self.address} is only read here: a key that pays is needed to write")
             tags = [_APP, ("Content-Type", "application/octet-stream"), (_ARCHIVE, self._archive), (_PART, name)]
             item = ans104.make(self._key, content, tags)
             files.put(path, item)

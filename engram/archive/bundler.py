@@ -26,8 +26,17 @@ _FAILED: Final = "FAILED"
 """The status of an item that was taken and came to nothing: it may be sent again."""
 _QUERY: Final = (
     "query($owners:[String!],$tags:[TagFilter!],$after:String){transactions(owners:$owners,tags:$tags,first:100,"
-    "after:$after){pageInfo{hasNextPage}edges{cursor node{id tags{name value}}}}}"
+    "after:$after){pageInfo{hasNextPage}edges{cursor node{id owner{address} tags{name value}}}}}"
 )
+
+
+class Known(msgspec.Struct, frozen=True):
+    """An item that the gateway has indexed."""
+
+    id: str
+    owner: str
+    """The address of the key that signed it."""
+    tags: dict[str, str]
 
 
 class _Tag(msgspec.Struct, frozen=True):
@@ -35,9 +44,18 @@ class _Tag(msgspec.Struct, frozen=True):
     value: str
 
 
+class _Owner(msgspec.Struct, frozen=True):
+    address: str
+
+
 class _Node(msgspec.Struct, frozen=True):
     id: str
+    owner: _Owner
     tags: list[_Tag]
+
+    @property
+    def known(self) -> Known:
+        return Known(self.id, self.owner.address, {tag.name: tag.value for tag in self.tags})
 
 
 class _Edge(msgspec.Struct, frozen=True):
@@ -68,13 +86,6 @@ class _Price(msgspec.Struct, frozen=True):
 
 class _Status(msgspec.Struct, frozen=True):
     status: str
-
-
-class Known(msgspec.Struct, frozen=True):
-    """An item that the gateway has indexed."""
-
-    id: str
-    tags: dict[str, str]
 
 
 _decode_answer = wire.decoder(_Answer).decode
@@ -166,16 +177,19 @@ class Bundler:
             raise PlaceUnavailable(f"{self._gateway} sends to {found[:200]}, which is not below its own name")
         return found
 
-    async def find(self, owner: str, tags: dict[str, str]) -> list[Known]:
-        """Return the items of an owner's address that have these tags; the gateway may not know the newest yet.
+    async def find(self, owner: str | None, tags: dict[str, str], most: int | None = None) -> list[Known]:
+        """Return the items of an owner's address, or of anyone's, that have these tags: at least `most`, if they are.
 
-        Raises PlaceUnavailable.
+        The gateway may not know the newest yet. Raises PlaceUnavailable.
         """
         found: list[Known] = []
         after: str | None = None
         wanted = [{"name": name, "values": [value]} for name, value in tags.items()]
         for _ in range(_MOST_PAGES):
-            query = {"query": _QUERY, "variables": {"owners": [owner], "tags": wanted, "after": after}}
+            query = {
+                "query": _QUERY,
+                "variables": {"owners": None if owner is None else [owner], "tags": wanted, "after": after},
+            }
             answer = await self._request("POST", f"{self._gateway}/graphql", json=query)
             if answer.status != 200:
                 raise PlaceUnavailable(f"{self._gateway}/graphql answered {answer.status}")
@@ -183,8 +197,11 @@ class Bundler:
                 page = _decode_answer(answer.content).data.transactions
             except msgspec.MsgspecError as error:
                 raise PlaceUnavailable(f"{self._gateway}/graphql answered what it should not: {error}") from None
-            found += [Known(each.node.id, {tag.name: tag.value for tag in each.node.tags}) for each in page.edges]
-            if not page.page_info.has_next_page or not page.edges:
+            found += [
+                Known(each.node.id, each.node.owner.address, {tag.name: tag.value for tag in each.node.tags})
+                for each in page.edges
+            ]
+            if not page.page_info.has_next_page or not page.edges or (most is not None and len(found) >= most):
                 return found
             after = page.edges[-1].cursor
         raise PlaceUnavailable(f"{self._gateway} has more than {_MOST_PAGES * _PAGE} items of {owner}")

@@ -20,6 +20,7 @@ import msgspec
 from engram import files, wire
 from engram.archive.errors import Damaged, InUse
 from engram.archive.model import SegmentRef, manifest_name, segment_name
+from engram.archive.row_table import RowTable
 from engram.archive.segments import DIGEST
 
 _LENGTH: Final = 4
@@ -131,10 +132,10 @@ class Journal:
         """Whether anything that was sealed in this epoch was deleted since."""
         self.unlisted = False
         """Whether something arrived or was dropped since the newest manifest."""
-        self._rows: dict[bytes, int] = {}
-        """Digest of each living row -> twice the number of its segment, plus one where the other pass saw it."""
+        self._rows = RowTable()
+        """Digest of each living row -> twice the number of its segment, plus the pass that saw it last, 0 or 1."""
         self._names: list[str] = []
-        self._marks: dict[str, tuple[int, int]] = {}
+        self._numbers: dict[str, int] = {}
         self._pass = 0
 
     @classmethod
@@ -173,9 +174,9 @@ class Journal:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def digests(self) -> Iterable[bytes]:
-        """Return the digests of the living rows."""
-        return self._rows.keys()
+    def digests(self) -> Iterator[bytes]:
+        """Yield the digests of the living rows, in their order."""
+        return (digest for digest, _ in self._rows.items())
 
     def begin_pass(self) -> None:
         """Forget which rows were seen."""
@@ -186,7 +187,7 @@ class Journal:
         mark = self._rows.get(digest)
         if mark is None:
             return False
-        self._rows[digest] = self._marks[self._names[mark >> 1]][self._pass]
+        self._rows.put(digest, mark & ~1 | self._pass)
         return True
 
     def unseen(self) -> list[bytes]:
@@ -231,7 +232,9 @@ class Journal:
         """Return the dead rows by the segment that holds them."""
         dead: dict[str, list[bytes]] = {}
         for digest in gone:
-            dead.setdefault(self._names[self._rows[digest] >> 1], []).append(digest)
+            name = self.segment_of(digest)
+            assert name is not None, "what is buried was living"
+            dead.setdefault(name, []).append(digest)
         return dead
 
     def dead_in(self, lists: set[str]) -> dict[str, list[bytes]]:
@@ -250,19 +253,22 @@ class Journal:
 
     def _entries(self) -> Iterator[tuple[Entry, int]]:
         """Yield the whole entries with the offset behind each."""
-        content, at = self._path.read_bytes() if self._path.exists() else b"", 0
-        while at + _LENGTH <= len(content):
-            end = at + _LENGTH + int.from_bytes(content[at : at + _LENGTH], "big")
-            if end > len(content):
-                return
-            try:
-                entry = _decode(content[at + _LENGTH : end])
-            except msgspec.MsgspecError as error:
-                raise Damaged(
-                    f"{self._path} cannot be read ({error}): remove it, and --take-over archives everything again"
-                ) from None
-            at = end
-            yield entry, at
+        if not self._path.exists():
+            return
+        at = 0
+        with self._path.open("rb") as file:
+            while len(head := file.read(_LENGTH)) == _LENGTH:
+                length = int.from_bytes(head)
+                if len(encoded := file.read(length)) < length:
+                    return
+                try:
+                    entry = _decode(encoded)
+                except msgspec.MsgspecError as error:
+                    raise Damaged(
+                        f"{self._path} cannot be read ({error}): remove it, and --take-over archives everything again"
+                    ) from None
+                at += _LENGTH + length
+                yield entry, at
 
     def _read(self) -> int:
         self.listed = None
@@ -311,13 +317,10 @@ class Journal:
                 return
             case Sealed(ref, digests, is_full):
                 self._names.append(ref.name)
-                number = 2 * (len(self._names) - 1)
-                self._marks[ref.name] = (number, number + 1)
-                mark = self._marks[ref.name][self._pass]
+                number = self._numbers[ref.name] = len(self._names) - 1
                 for digest in _split(digests):
-                    if (before := self._rows.get(digest)) is not None:
+                    if (before := self._rows.put(digest, number << 1 | self._pass)) is not None:
                         self.doubled.add(self._names[before >> 1])
-                    self._rows[digest] = mark
                 if is_full:
                     self.full.add(ref.name)
             case Buried(ref, dead, is_merged):
@@ -333,16 +336,15 @@ class Journal:
             self.dead[name] = self.dead.get(name, 0) + len(digests) // DIGEST
             for digest in _split(digests):
                 if self.segment_of(digest) == name:
-                    del self._rows[digest]
+                    self._rows.discard(digest)
 
     def _drop(self, names: list[str]) -> None:
         for name in names:
             self.segments.pop(name, None)
             self.dead.pop(name, None)
             self.buried.pop(name, None)
-        gone = {mark for name in names for mark in self._marks.get(name, ())}
-        for digest in [digest for digest, mark in self._rows.items() if mark in gone]:
-            del self._rows[digest]
+        gone = {self._numbers.pop(name) for name in names if name in self._numbers}
+        self._rows.discard_numbers({number << 1 | seen for number in gone for seen in (0, 1)})
         self.full.difference_update(names)
         self.doubled.difference_update(names)
         self.dropped.update(names)

@@ -52,6 +52,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     writers: tuple[bytes, ...] = ()
     """Hotkeys beside the owner's that may write manifests: a node that archives by itself."""
     created_at: float
+    keys_forever: bool = False
+    """Whether epoch keys also lie where nothing can be deleted: the owner's key is enough, and nothing is erased."""
     proof: bytes = b""
     """HMAC by the archive's secret key over all other fields: whoever can open the archive made this header."""
 
@@ -135,6 +137,15 @@ def key_name(epoch: int) -> str:
     'keys/000007'
     """
     return f"keys/{epoch:06}"
+
+
+def lasting_key_name(epoch: int) -> str:
+    """Return where an epoch's key lies that is never destroyed.
+
+    >>> lasting_key_name(7)
+    'lasting/000007'
+    """
+    return f"lasting/{epoch:06}"
 
 
 def manifest_name(sequence: int) -> str:

@@ -7,6 +7,9 @@ MOST_BYTES: Final = (1 << 24) + 4_096
 """No part is larger: what is compared with one that is there is read up to this."""
 
 
+MOST_HEADER: Final = 65_536
+
+
 class Place(Protocol):
     """Holds named parts. Each part is written whole or not at all, and never replaced."""
 

@@ -16,14 +16,14 @@ from engram.archive.model import (
     Manifest,
     SegmentRef,
     key_name,
+    lasting_key_name,
     manifest_name,
     segment_name,
 )
-from engram.archive.place import MOST_BYTES, Place
+from engram.archive.place import MOST_BYTES, MOST_HEADER, Place
 from engram.archive.sealing import name_of, purpose, unseal, unwrap
 from engram.archive.segments import Rows
 
-MOST_HEADER: Final = 65_536
 MOST_KEY: Final = 4_096
 
 
@@ -132,7 +132,7 @@ def _alive(found: Rows, ref: SegmentRef, dead: set[bytes]) -> tuple[Rows, list[b
     if (found.kind, len(found.rows)) != (ref.kind, ref.rows):
         raise Damaged(f"it has {len(found.rows)} {found.kind} rows; the manifest says {ref.rows} {ref.kind}")
     digest_of = segments.digester(found.kind, found.columns)
-    pairs = [(row, digest) for row in found.rows for digest in (digest_of(row),) if digest not in dead]
+    pairs = [(row, digest) for row in found.rows for digest, _ in (digest_of(row),) if digest not in dead]
     rows = msgspec.structs.replace(found, rows=[row for row, _ in pairs])
     return rows, [digest for _, digest in pairs]
 
@@ -158,5 +158,7 @@ async def _key(place: Place, header: Header, secret: bytes, epoch: int) -> bytes
     try:
         wrapped = await place.get(key_name(epoch), MOST_KEY)
     except Missing:
+        if header.keys_forever:
+            return unwrap(secret, header.archive_id, epoch, await place.get(lasting_key_name(epoch), MOST_KEY))
         raise Locked(f"the key of epoch {epoch} is not there: it was destroyed, or never arrived") from None
     return unwrap(secret, header.archive_id, epoch, wrapped)

@@ -133,7 +133,7 @@ async def _read(place: Place, archive: Opened, put: Callable[[Rows], None], on_p
         on_progress(done, total)
     if counts != manifest.counts:
         raise Damaged(f"the archive has {counts} rows; its manifest says {manifest.counts}")
-    if segments.rows_sha256(digests) != manifest.rows_sha256:
+    if segments.rows_sha256(sorted(digests)) != manifest.rows_sha256:
         raise Damaged("a row differs from what its manifest was made over")
     return Checked(archive.sequence, counts, manifest.public_root, manifest.whole_root)
 

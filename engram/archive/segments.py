@@ -18,8 +18,8 @@ from engram.archive.sealing import MOST_CONTENT, ROWS_BYTES
 
 DIGEST: Final = 32
 BLOB_COLUMN: Final = "embedding"
-_OVERHEAD: Final = 16
-"""Bytes that a value takes beside its content, at most."""
+_OVERHEAD: Final = 64
+"""Bytes that a row takes beside its digested values, at most: its trailing NULLs."""
 _MOST_UNPACKED: Final = 1 << 26
 _decode_segment = wire.msgpack_decoder(Segment).decode
 _decode_rows = wire.msgpack_decoder(list[tuple[object, ...]]).decode
@@ -39,13 +39,13 @@ class Packer:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def fits(self, row: Row) -> bool:
-        """Return whether the row still fits behind those collected; the first one always does."""
-        return not self._rows or self._size + _size_of(row) <= ROWS_BYTES
+    def fits(self, size: int) -> bool:
+        """Return whether a row of `size` bytes still fits behind those collected; the first one always does."""
+        return not self._rows or self._size + size <= ROWS_BYTES
 
-    def add(self, row: Row, digest: bytes) -> None:
+    def add(self, row: Row, digest: bytes, size: int) -> None:
         """Collect a row."""
-        self._size += _size_of(row)
+        self._size += size
         blob = row[self._blob] if self._blob >= 0 else None
         if isinstance(blob, bytes):
             self._blobs.append(blob)
@@ -114,8 +114,9 @@ def _with_blobs(segment: Segment, rows: Iterable[Row]) -> Iterator[Row]:
         at = end
 
 
-def digester(kind: str, columns: Sequence[str]) -> Callable[[Row], bytes]:
-    """Return what digests rows of one kind: SHA-256 over kind, columns and values, to the last that is not NULL.
+def digester(kind: str, columns: Sequence[str]) -> Callable[[Row], tuple[bytes, int]]:
+    """Return what digests rows of one kind: SHA-256 over kind, columns and values, to the last that is not NULL. The
+    bytes that the row takes come with it.
 
     A column that a later version adds, and that is empty in older rows, leaves their digests as they were.
     """
@@ -123,13 +124,14 @@ def digester(kind: str, columns: Sequence[str]) -> Callable[[Row], bytes]:
         hashlib.sha256(msgspec.msgpack.encode((kind, tuple(columns[:count])))) for count in range(len(columns) + 1)
     ]
 
-    def digest_of(row: Row) -> bytes:
+    def digest_of(row: Row) -> tuple[bytes, int]:
         count = len(row)
         while count and row[count - 1] is None:
             count -= 1
         digest = before[count].copy()
-        digest.update(msgspec.msgpack.encode(row[:count]))
-        return digest.digest()
+        encoded = msgspec.msgpack.encode(row[:count])
+        digest.update(encoded)
+        return digest.digest(), len(encoded) + _OVERHEAD
 
     return digest_of
 
@@ -160,9 +162,8 @@ def unpack_deletions(content: bytes) -> dict[str, set[bytes]]:
 
 
 def rows_sha256(digests: Iterable[bytes]) -> str:
-    """Return the hash over living rows, whatever their order in segments."""
-    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()
-
-
-def _size_of(row: Row) -> int:
-    return sum(len(value) if isinstance(value, (str, bytes)) else 0 for value in row) + _OVERHEAD * len(row)
+    """Return the hash over living rows, whose digests come in their order."""
+    found = hashlib.sha256()
+    for digest in digests:
+        found.update(digest)
+    return found.hexdigest()

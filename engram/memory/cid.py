@@ -17,13 +17,14 @@ from engram import wire
 
 PREFIX = "v1"
 _DIGEST_LENGTH = 64
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 _HEX = frozenset("0123456789abcdef")
 
 
 def canonical_metadata(metadata: Mapping[str, str], model_version: str) -> bytes:
     """Return compact JSON in raw UTF-8, keys in byte order; `model_version` wins over a key of that name."""
     complete = {**metadata, "model_version": model_version}
-    return json.dumps(complete, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _canonical(complete).encode()
 
 
 def compute(embedding: bytes, metadata: Mapping[str, str], model_version: str = "v1") -> str:

@@ -51,7 +51,7 @@ async def opened(
     client = HttpClient()
     monkeypatch.setattr(arweave_place, "_LOOK_EVERY_S", 0.0)
 
-    def open_(key: EthereumKey = KEY, archive: str = "aa", most: int = 10_000_000) -> ArweavePlace:
+    def open_(key: EthereumKey | str = KEY, archive: str = "aa", most: int = 10_000_000) -> ArweavePlace:
         """A place as a new process finds it."""
         return ArweavePlace(Bundler(client, url, url, url), key, archive, tmp_path / archive, most)
 
@@ -274,6 +274,22 @@ async def test_what_everything_will_cost_is_said_before_anything_is_sent(
     assert (parts, sent) == (2, 0)
     paid = sum(len(item.data) for item in arweave.items.values())
     assert (size, price) == (paid, 3 * (paid + 2 * 512))
+
+
+async def test_an_archive_is_found_by_its_header_and_only_read_without_its_key(
+    opened: Opened, arweave: Arweave
+) -> None:
+    place = opened()
+    for key, header in ((EthereumKey(b"\x06" * 32), b"a stranger's"), (KEY, b"mine")):
+        await opened(key=key).put(HEADER, header)
+    address = await arweave_place.address_of(place._bundler, "aa", lambda stored: stored == b"mine")
+    assert address == place.owner
+    reader = opened(key=address)
+    assert await reader.get(HEADER, 100) == b"mine"
+    with pytest.raises(NotAccepted, match="only read here"):
+        await reader.put("segments/one", b"content")
+    with pytest.raises(Missing, match="of 2 archives on Arweave that are named aa none"):
+        await arweave_place.address_of(place._bundler, "aa", lambda stored: False)
 
 
 async def test_keys_never_lie_on_arweave(opened: Opened) -> None:

@@ -2,11 +2,15 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from engram.archive.errors import PlaceUnavailable
 from engram.archive.folder_place import FolderPlace
@@ -15,6 +19,8 @@ from engram.archive.signing import read_header, sign_header
 from engram.hotkeys import wallet
 from tests.archive.nodes import OWNER, STRANGER, Node, content, entry
 from tests.cli.conftest import Run
+from tests.fakes.bundler import Arweave
+from tests.fakes.responder import Responder
 
 
 class Command:
@@ -289,6 +295,88 @@ def test_an_archive_whose_making_was_not_answered_is_looked_for_and_its_shares_a
     assert is_found or "it is not known whether the archive was made" in done.err
 
 
+@pytest.fixture
+def arweave() -> Iterator[tuple[Arweave, str]]:
+    """Arweave's services in a thread of their own, and their URL."""
+    found, started, stop = Arweave(), SimpleQueue[str](), trio.Event()
+
+    async def serve() -> None:
+        async with trio.open_nursery() as nursery:
+            url = await nursery.start(Responder(found.answer).run)
+            token.append(trio.lowlevel.current_trio_token())
+            started.put(url)
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+
+    token: list[trio.lowlevel.TrioToken] = []
+    thread = Thread(target=trio.run, args=(serve,))
+    thread.start()
+    yield found, started.get(timeout=30)
+    trio.from_thread.run_sync(stop.set, trio_token=token[0])
+    thread.join(30)
+
+
+def on_arweave(here: Path, monkeypatch: pytest.MonkeyPatch, url: str, most: str = "10000000") -> None:
+    (here / "key").write_text("11" * 32)
+    (here / "key").chmod(0o600)
+    for name in ("GATEWAY", "UPLOAD", "PAYMENT"):
+        monkeypatch.setenv(f"ENGRAM_ARWEAVE_{name}_URL", url)
+    monkeypatch.setenv("ENGRAM_ARWEAVE_KEY_FILE", "key")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_FOLDER", "arweave")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_WINC", most)
+
+
+def test_the_owners_key_alone_restores_what_was_archived_with_its_keys_for_ever(
+    command: Command, here: Path, kept: Node, monkeypatch: pytest.MonkeyPatch, arweave: tuple[Arweave, str]
+) -> None:
+    on_arweave(here, monkeypatch, arweave[1])
+    command("archive", "create", "ar://memory", "--key", "owner", "--keys-forever")
+    assert command("archive", "update", "node", "ar://memory", "--key", "owner")["can_erase"] is False
+    refused = command.fails("archive", "shred", "node", "ar://memory", "--key", "owner")
+    assert "nothing that was archived can be erased" in refused
+    (here / "key").write_text("22" * 32)  # another's archive of the same name
+    monkeypatch.setenv("ENGRAM_ARWEAVE_FOLDER", "another")
+    command("archive", "create", "ar://memory", "--key", "stranger")
+    for name in ("ENGRAM_ARWEAVE_KEY_FILE", "ENGRAM_ARWEAVE_FOLDER"):  # a new machine: the hotkey's words and a name
+        monkeypatch.delenv(name)
+    command("archive", "restore", "ar://memory", "new", "--key", "owner")
+    assert content(here / "new") == content(here / "node")
+    shown = command("archive", "show", "ar://memory", "--owner", OWNER.ss58)
+    assert (shown["owner"], shown["can_erase"]) == (OWNER.ss58, False)
+    assert "none is this owner's" in command.fails("archive", "check", "ar://elsewhere", "--key", "owner")
+
+
+def test_without_its_folder_of_keys_an_archive_on_arweave_is_locked(
+    command: Command, here: Path, kept: Node, monkeypatch: pytest.MonkeyPatch, arweave: tuple[Arweave, str]
+) -> None:
+    on_arweave(here, monkeypatch, arweave[1])
+    command("archive", "create", "ar://memory", "--key", "owner")
+    command("archive", "update", "node", "ar://memory", "--key", "owner")
+    monkeypatch.delenv("ENGRAM_ARWEAVE_KEY_FILE")
+    assert command("archive", "check", "ar://memory", "--key", "owner")["record"] == 4
+    monkeypatch.delenv("ENGRAM_ARWEAVE_FOLDER")
+    assert "the key of epoch 1 is not there" in command.fails("archive", "check", "ar://memory", "--key", "owner")
+    assert "--keys-forever is for Arweave" in command.fails(
+        "archive", "create", "shelf", "--key", "owner", "--keys-forever", code=2
+    )
+
+
+def test_what_an_update_costs_is_said_and_kept_within_the_limit(
+    command: Command, run: Run, here: Path, kept: Node, monkeypatch: pytest.MonkeyPatch, arweave: tuple[Arweave, str]
+) -> None:
+    on_arweave(here, monkeypatch, arweave[1])
+    command("archive", "create", "ar://memory", "--key", "owner")
+    sent = arweave[0].sent
+    monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_WINC", "1000")
+    update = ("archive", "update", "node", "ar://memory", "--key", "owner")
+    assert "at most 1000 are paid at once" in command.fails(*update)
+    assert arweave[0].sent == sent
+    monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_WINC", "1000000")
+    done = run(*update)
+    assert done.code == 0
+    assert re.search(r"sending 3 parts, [0-9,]+ bytes, for [0-9,]+ winston credits", done.err)
+
+
 def test_a_node_is_restored_from_an_archive_as_from_a_backup(command: Command, here: Path, kept: Node) -> None:
     command("archive", "create", "shelf", "--key", "owner")
     command("archive", "update", "node", "shelf", "--key", "owner")
@@ -299,7 +387,8 @@ def test_a_node_is_restored_from_an_archive_as_from_a_backup(command: Command, h
     assert "--owner" in command.fails("miner", "restore", "shelf", "other", code=2)
     with_owner = ("miner", "restore", "shelf", "other", "--owner", OWNER.ss58)
     assert "name its file with --key" in command.fails(*with_owner, code=2)
-    assert "no place for an archive" in command.fails("miner", "restore", "ftp://shelf", "other", code=2)
+    ftp = ("miner", "restore", "ftp://shelf", "other", "--key", "owner")
+    assert "no place for an archive" in command.fails(*ftp, code=2)
     command("miner", "backup", "node", "backup")
     assert "a backup needs neither a key" in command.fails(
         "miner", "restore", "backup", "other", "--key", "owner", code=2

@@ -77,13 +77,21 @@ class Arweave:
     def _found(self, variables: dict[str, Any]) -> dict[str, Any]:
         """Two a page, so that pages are read."""
         wanted = {each["name"]: each["values"] for each in variables["tags"]}
-        found = [item for item in self.items.values() if _owner(item) in variables["owners"] and self.indexes]
+        found = [
+            item
+            for item in self.items.values()
+            if self.indexes and (variables["owners"] is None or _owner(item) in variables["owners"])
+        ]
         found = [item for item in found if all(dict(item.tags).get(name) in values for name, values in wanted.items())]
         start = int(variables["after"] or 0)
         edges = [
             {
                 "cursor": str(start + at + 1),
-                "node": {"id": item.id, "tags": [{"name": name, "value": value} for name, value in item.tags]},
+                "node": {
+                    "id": item.id,
+                    "owner": {"address": _owner(item)},
+                    "tags": [{"name": name, "value": value} for name, value in item.tags],
+                },
             }
             for at, item in enumerate(found[start : start + 2])
         ]

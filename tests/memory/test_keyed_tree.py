@@ -200,3 +200,16 @@ def test_a_tree_says_of_no_other_tree() -> None:
     one, other = KeyedTree(entries(CIDS[:5])), KeyedTree(entries(CIDS[:6]))
     with pytest.raises(ValueError, match="root"):
         keyed_tree.verify(one.show(CIDS[5]), CIDS[5], other.root)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 300, 5_000])
+def test_the_root_without_a_tree_is_that_of_the_tree(count: int) -> None:
+    entries = [keyed_tree.entry_of(f"cid {number}", b"%d" % number) for number in range(count)]
+    if count > 2:  # a bucket that is split, and an entry that is there twice
+        entries += [b"\xab\xcd" + hashlib.sha256(b"%d" % number).digest() * 2 for number in range(40)]
+        entries = [entry[:64] for entry in entries] + entries[:1]
+    grouped: dict[int, bytearray] = {}
+    for entry in entries:
+        grouped.setdefault(entry[0], bytearray()).extend(entry)
+    tree = KeyedTree(entries)
+    assert keyed_tree.root_of(grouped) == (tree.root, len(tree))

@@ -66,6 +66,8 @@ class ShownArchive(msgspec.Struct, frozen=True):
     opened_by: str
     writers: list[str]
     created_at: str
+    can_erase: bool
+    """Whether shredding makes unreadable what was deleted; not where keys lie for ever."""
     manifest: int
     """The number of the newest manifest; 0 while nothing was archived."""
 
@@ -80,6 +82,14 @@ def create(
         Parameter(help="What opens it: the owner's hotkey (words on a new phone are enough), a passphrase, or shares."),
     ] = "hotkey",
     shares: Annotated[str, Parameter(help="How many shares of how many open it.")] = "2/3",
+    keys_forever: Annotated[
+        bool,
+        Parameter(
+            help="On Arweave: keep the sealed keys there as well. The owner's key is then enough to restore anywhere, "
+            "and nothing that was archived can ever be erased.",
+            negative="",
+        ),
+    ] = False,
     writer: Annotated[
         tuple[str, ...], Parameter(help="A hotkey beside the owner's that may write: that of a node.", negative="")
     ] = (),
@@ -92,6 +102,8 @@ def create(
     from engram.archive.reading import header_at
     from engram.cli.wallet.passwords import signing_key
 
+    if keys_forever and not where.startswith("ar://"):
+        raise CommandFailed(f"--keys-forever is for Arweave: at {where} keys can be destroyed", Exit.USAGE)
     with archive_errors("no archive was made"):
         owner, archive_id = signing_key(key), secrets.token_bytes(ID_BYTES)
         writers = tuple(bytes(parse_hotkey(each)) for each in writer)
@@ -103,6 +115,7 @@ def create(
             source=source,
             writers=writers,
             created_at=SystemClock().now(),
+            keys_forever=keys_forever,
         )
         header = opening.proven(secret, unproven)
 
@@ -168,14 +181,15 @@ def shred(
 
 
 @app.command(name="show", help_epilogue="Example: `engram archive show /mnt/archive`")
-def show_(where: Where, *, show: Show = SHOW) -> None:
+def show_(where: Where, *, owner: Owner = "", show: Show = SHOW) -> None:
     """Show whose an archive is and what opens it, as whoever finds it can see."""
     from engram.archive.model import HotkeySource, PassphraseSource, SharesSource
     from engram.archive.reading import header_at, newest
 
     async def look() -> ShownArchive:
-        async with place_of(where) as place:
-            header = await header_at(place)
+        expected = bytes(parse_hotkey(owner)) if owner else None
+        async with place_of(where, owner=expected) as place:
+            header = await header_at(place, expected)
             found = await newest(place, header, 0)
         match header.source:
             case HotkeySource():
@@ -190,6 +204,7 @@ def show_(where: Where, *, show: Show = SHOW) -> None:
             opened_by=opened_by,
             writers=[_ss58(each) for each in header.writers],
             created_at=datetime.fromtimestamp(header.created_at, UTC).isoformat(timespec="seconds"),
+            can_erase=not header.keys_forever,
             manifest=0 if found is None else found.envelope.sequence,
         )
 
@@ -206,12 +221,13 @@ def check(
     from engram.archive.reading import header_at, open_archive
 
     async def read(on_progress: Callable[[int, int], None]) -> "Checked":
-        async with place_of(where) as place:
-            header = await header_at(place, owner_of(owner, key))
+        async with place_of(where, owner=expected) as place:
+            header = await header_at(place, expected)
             opened = await open_archive(place, header, secret_of(header, key, shares_file))
             return await restorer.check(place, opened, on_progress)
 
     with archive_errors("nothing was changed"), progress("rows") as on_progress:
+        expected = owner_of(owner, key)
         checked = trio.run(read, on_progress)
     _show_checked(checked, {"checked": where}, show)
 
@@ -253,8 +269,8 @@ def restore(
     )
 
     async def read(on_progress: Callable[[int, int], None]) -> "Restored":
-        async with place_of(where) as place:
-            header = await header_at(place, owner_of(owner, key))
+        async with place_of(where, owner=expected) as place:
+            header = await header_at(place, expected)
             require_pinned(data / JOURNALS, place.address, header)
             journal = Journal.open(_journal_path(data, header))
             seen = 0 if older else max(at_least, 0 if journal.listed is None else journal.listed.sequence)
@@ -267,6 +283,7 @@ def restore(
             return made
 
     with archive_errors("nothing was changed"):
+        expected = owner_of(owner, key)
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         with folder.claim(data), progress("rows") as on_progress:
             if not force:

@@ -15,6 +15,7 @@ from engram.durable.driver import sqlite3
 from engram.hotkeys import Keypair, parse_hotkey
 
 if TYPE_CHECKING:
+    from engram.archive.item_keys import EthereumKey
     from engram.archive.model import Header
     from engram.archive.place import Place
     from engram.http.client import HttpClient
@@ -40,8 +41,11 @@ Owner = Annotated[
 
 
 @asynccontextmanager
-async def place_of(where: str, hotkey: Keypair | None = None) -> "AsyncIterator[Place]":
-    """Open the place of an archive; what pays there must not be `hotkey`. Raises CommandFailed for no address."""
+async def place_of(where: str, hotkey: Keypair | None = None, owner: bytes | None = None) -> "AsyncIterator[Place]":
+    """Open the place of an archive, where `hotkey` must not pay; that of an `owner` is only read.
+
+    Raises CommandFailed for no address, ArchiveError.
+    """
     from engram.archive.folder_place import FolderPlace
     from engram.http.client import HttpClient
 
@@ -49,19 +53,17 @@ async def place_of(where: str, hotkey: Keypair | None = None) -> "AsyncIterator[
     if not separator:
         yield FolderPlace(Path(where).expanduser())
         return
-    opened = {"s3": _bucket, "ar": _arweave}.get(scheme)
-    if opened is None or not rest:
+    if scheme not in ("s3", "ar") or not rest:
         kinds = "a folder, s3://BUCKET/PREFIX or ar://NAME"
         raise CommandFailed(f"{where} is no place for an archive: name {kinds}", Exit.USAGE)
     client = HttpClient()
     try:
-        yield opened(rest, client, hotkey)
+        yield _bucket(rest, client) if scheme == "s3" else await _arweave(rest, client, hotkey, owner)
     finally:
         await client.aclose()
 
 
-def _bucket(rest: str, client: "HttpClient", hotkey: Keypair | None) -> "Place":
-    del hotkey
+def _bucket(rest: str, client: "HttpClient") -> "Place":
     from engram.archive.bucket_place import BucketPlace
     from engram.archive.sigv4 import Credentials
 
@@ -75,34 +77,59 @@ def _bucket(rest: str, client: "HttpClient", hotkey: Keypair | None) -> "Place":
     return BucketPlace(endpoint, bucket, prefix, credentials, client, SystemClock().now)
 
 
-def _arweave(name: str, client: "HttpClient", hotkey: Keypair | None) -> "Place":
-    """Open an archive on Arweave; its keys lie in a folder, where they can be destroyed."""
-    from engram.archive.arweave_place import ArweavePlace, SplitPlace
+async def _arweave(name: str, client: "HttpClient", hotkey: Keypair | None, owner: bytes | None) -> "Place":
+    """Open an archive on Arweave; its keys lie in a folder, where they can be destroyed.
+
+    Of one that is only read, and whose owner is known, the key that pays is not needed, nor a folder if keys lie there
+    for ever.
+    """
+    from engram.archive.arweave_place import ArweavePlace, SplitPlace, address_of
     from engram.archive.bundler import Bundler
     from engram.archive.folder_place import FolderPlace
-    from engram.archive.item_keys import EthereumKey
 
     needed = {each: os.environ.get(each, "") for each in ("ENGRAM_ARWEAVE_KEY_FILE", "ENGRAM_ARWEAVE_FOLDER")}
-    if missing := [each for each, value in needed.items() if not value]:
+    missing = [each for each, value in needed.items() if not value]
+    if missing and owner is None:
         raise CommandFailed(f"an archive on Arweave needs {' and '.join(missing)} in the environment")
     if not _NAME.fullmatch(name):
         raise CommandFailed(f"ar://{name} is no name: it has 1 to 64 letters, digits, - and _", Exit.USAGE)
-    path, folder = (Path(value).expanduser() for value in needed.values())
-    secret = _paying_secret(path)
-    if hotkey is not None and _is_of(secret, hotkey):
-        raise CommandFailed(f"{path} has the bytes of the hotkey {hotkey.ss58}: a key that pays must be one of its own")
-    try:
-        key = EthereumKey(secret)
-    except ValueError:
-        raise CommandFailed(f"{path} has no key: those bytes are not on secp256k1") from None
+    key_file, folder = (Path(value).expanduser() for value in needed.values())
     upload = _url("ENGRAM_ARWEAVE_UPLOAD_URL", "https://upload.ardrive.io")
     gateway = _url("ENGRAM_ARWEAVE_GATEWAY_URL", "https://arweave.net")
     payment = _url("ENGRAM_ARWEAVE_PAYMENT_URL", "https://payment.ardrive.io")
     most = os.environ.get("ENGRAM_ARWEAVE_MOST_WINC", "0")
     if not most.isascii() or not most.isdigit():
         raise CommandFailed(f"ENGRAM_ARWEAVE_MOST_WINC is {most!r}; it must be a whole number of winston credits")
-    place = ArweavePlace(Bundler(client, upload, gateway, payment), key, name, folder / "spool" / name, int(most))
-    return SplitPlace(FolderPlace(folder / "keys" / name), place)
+    bundler = Bundler(client, upload, gateway, payment)
+    if needed["ENGRAM_ARWEAVE_KEY_FILE"]:
+        key: EthereumKey | str = _paying_key(key_file, hotkey)
+    else:
+        key = await address_of(bundler, name, lambda stored: _is_header_of(stored, owner))
+    place = ArweavePlace(bundler, key, name, folder / "spool" / name, int(most))
+    return SplitPlace(FolderPlace(folder / "keys" / name), place) if needed["ENGRAM_ARWEAVE_FOLDER"] else place
+
+
+def _is_header_of(stored: bytes, owner: bytes | None) -> bool:
+    from engram.archive.errors import ArchiveError
+    from engram.archive.signing import read_header
+
+    try:
+        read_header(stored, owner)
+    except ArchiveError:
+        return False
+    return True
+
+
+def _paying_key(path: Path, hotkey: Keypair | None) -> "EthereumKey":
+    from engram.archive.item_keys import EthereumKey
+
+    secret = _paying_secret(path)
+    if hotkey is not None and _is_of(secret, hotkey):
+        raise CommandFailed(f"{path} has the bytes of the hotkey {hotkey.ss58}: a key that pays must be one of its own")
+    try:
+        return EthereumKey(secret)
+    except ValueError:
+        raise CommandFailed(f"{path} has no key: those bytes are not on secp256k1") from None
 
 
 def _paying_secret(path: Path) -> bytes:

@@ -8,7 +8,6 @@ import msgspec
 
 from engram.memory.model import PUBLIC
 from engram.memory.proof import commitment, keyed_tree
-from engram.memory.proof.keyed_tree import KeyedTree
 
 
 class AllRoots(msgspec.Struct, frozen=True):
@@ -18,26 +17,30 @@ class AllRoots(msgspec.Struct, frozen=True):
     whole: str
     each: dict[str, str]
     records: int
+    public_records: int
 
 
 @final
 class RecordRoots:
-    """Collects records; keeps 32 bytes of each."""
+    """Collects records; keeps 64 bytes of each."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, list[bytes]] = {PUBLIC: []}
+        self._entries: dict[str, dict[int, bytearray]] = {PUBLIC: {}}
+        """Entries of each namespace, by their first byte."""
 
     def add(self, namespace: str, cid: str, embedding: bytes) -> None:
         """Add a record."""
-        self._entries.setdefault(namespace, []).append(keyed_tree.entry_of(cid, embedding))
+        entry = keyed_tree.entry_of(cid, embedding)
+        self._entries.setdefault(namespace, {}).setdefault(entry[0], bytearray()).extend(entry)
 
     def all(self) -> AllRoots:
         """Return the roots over what was added."""
-        trees = {name: KeyedTree(held) for name, held in self._entries.items()}
-        whole, count = commitment.whole_root({name: (tree.root, len(tree)) for name, tree in trees.items()})
+        roots = {name: keyed_tree.root_of(held) for name, held in self._entries.items()}
+        whole, count = commitment.whole_root(roots)
         return AllRoots(
-            public=trees[PUBLIC].root.hex(),
+            public=roots[PUBLIC][0].hex(),
             whole=whole.hex(),
-            each={name: tree.root.hex() for name, tree in trees.items()},
+            each={name: root.hex() for name, (root, _) in roots.items()},
             records=count,
+            public_records=roots[PUBLIC][1],
         )

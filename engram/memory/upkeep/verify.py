@@ -11,9 +11,7 @@ import msgspec
 from engram.durable.driver import sqlite3
 from engram.memory import cid as cids
 from engram.memory.errors import InvalidRequest
-from engram.memory.model import PUBLIC
-from engram.memory.proof import commitment, keyed_tree
-from engram.memory.proof.keyed_tree import KeyedTree
+from engram.memory.proof.roots import RecordRoots
 from engram.memory.store import conversations, key_shares, record_sql
 from engram.memory.upkeep import data_files, derived
 from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, Progress, StoreDamaged
@@ -73,7 +71,7 @@ def check(data: Path, on_progress: Progress = lambda done, total: None) -> Check
 def _records(path: Path, on_progress: Progress) -> CheckResult:
     bad: list[Bad] = []
     bad_records = done = 0
-    entries: dict[str, list[bytes]] = {PUBLIC: []}
+    roots = RecordRoots()
     with data_files.reading(path) as connection:
         problems = [f"{path}: {problem}" for problem in data_files.problems_of(connection)]
         (total,) = connection.execute("SELECT count(*) FROM records").fetchone()
@@ -93,18 +91,17 @@ def _records(path: Path, on_progress: Progress) -> CheckResult:
                 bad_records += 1
                 if len(bad) < _MOST_LISTED:
                     bad.append(Bad(namespace, cid, reason))
-            entries.setdefault(namespace, []).append(keyed_tree.entry_of(cid, embedding))
+            roots.add(namespace, cid, embedding)
             done += 1
             if done % _PROGRESS_EVERY == 0 or done == total:
                 on_progress(done, total)
         sequence = record_sql.last_sequence(connection)
-    trees = {name: KeyedTree(held) for name, held in entries.items()}
-    root, count = commitment.whole_root({name: (tree.root, len(tree)) for name, tree in trees.items()})
+    found = roots.all()
     return CheckResult(
-        records=count,
-        public_records=len(trees[PUBLIC]),
-        public_root=trees[PUBLIC].root.hex(),
-        whole_root=root.hex(),
+        records=found.records,
+        public_records=found.public_records,
+        public_root=found.public,
+        whole_root=found.whole,
         sequence=sequence,
         bad_records=bad_records,
         bad=bad,
