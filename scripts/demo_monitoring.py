@@ -17,8 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, Final, NamedTuple
 
 import trio
 from rich.console import Console
@@ -26,19 +25,24 @@ from rich.console import Console
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from deploy.dashboards.boards import BOARDS  # noqa: E402  # the repository is no installed package
-from engram.hotkeys import Keypair  # noqa: E402
+from engram.hotkeys import Keypair  # noqa: E402  # the repository is no installed package
 from engram.http.client import HttpClient  # noqa: E402
 from engram.http.errors import HttpError  # noqa: E402
 from engram.payments.play_wallet import PlayWallet  # noqa: E402
 from engram.sdk.gateway import GatewayClient  # noqa: E402
 from engram.sdk.node import NodeClient  # noqa: E402
 from tests.e2e.gateway_process import FAST, GatewayProcess  # noqa: E402
+from tests.monitoring.neighbours import Neighbour, address, neighbours, receiving, selling  # noqa: E402
+from tests.monitoring.panels import filled, surprises  # noqa: E402
 from tests.monitoring.replay import play  # noqa: E402
 from tests.shared import free_port  # noqa: E402
 from tests.xeris.xeris_process import XerisProcess  # noqa: E402
 
 LIMIT_S: Final = 90.0
+WORK: Final = 2
+"""How often each process gets something to count, while it is scraped."""
+SEEN_S: Final = 10.0
+"""Until gauges that are set every few seconds show what was done."""
 RULES: Final = ROOT / "deploy" / "prometheus" / "engram.rules.yml"
 SETTINGS: Final = """
 global: {scrape_interval: 1s, evaluation_interval: 1s}
@@ -47,14 +51,6 @@ scrape_configs:
   - job_name: engram
     file_sd_configs: [{files: [targets.json], refresh_interval: 1s}]
 """
-MUST_HAVE_DATA: Final = {
-    "gateway-and-money": {"Active sessions", "Payments that entered a state", "Answers", "Group commits", "Memory"},
-    "fleet": {"Nodes", "Places", "Sessions", "Launches", "Polls"},
-    "memory-node": {"Vectors", "Ready", "Stored", "Searches", "Disk free"},
-    "relay-and-validator": {"Failures in a row", "Success rate", "Volume", "Latency of an attempt", "Entries"},
-    "chain-and-proxy": {"Age of the finalized head"},
-}
-"""Panels that are not empty here, by dashboard."""
 
 console: Final = Console(highlight=False)
 
@@ -92,6 +88,12 @@ class Prometheus:
     async def ask(self, path: str) -> Any:
         answer = await self._http.request("GET", f"http://127.0.0.1:{self.port}/api/v1/{path}", max_bytes=10_000_000)
         return answer.json()["data"]
+
+    async def reads(self, count: int) -> None:
+        """Wait until it has read so many targets."""
+        with trio.fail_after(LIMIT_S):
+            while len((await self.ask("query?query=up%3D%3D1"))["result"]) < count:  # noqa: ASYNC110
+                await trio.sleep(0.2)
 
     async def firing(self) -> set[str]:
         """Return the alerts that fire."""
@@ -154,8 +156,8 @@ async def shown(
 ) -> bool:
     """Make faults and mend them; return whether everything fired, cleared and was answered."""
     identity = str((await http.request("GET", f"{gateway.url}/identity")).json()["hotkey"])
-    node_ops = await trio.to_thread.run_sync(buy_and_fill, gateway)
-    targets = {"gateway": address(gateway.ops_url), "node": node_ops}
+    node = await trio.to_thread.run_sync(bought, gateway)
+    targets = {"gateway": address(gateway.ops_url), "node": node.ops}
     prometheus.scrape(targets)
     console.print("1. A gateway with a node, scraped each second. Its receiver is gone.")
     good = await prometheus.wait("RelayFailing", fires=True)
@@ -178,11 +180,18 @@ async def shown(
     prometheus.scrape(targets | {"gateway": address(gateway.ops_url)})
     good &= await prometheus.wait("EngramDown", fires=False)
 
-    console.print("5. The dashboards' queries:")
-    await trio.sleep(3)
-    for board in BOARDS:
-        good &= await answered(prometheus, board.name)
-    return good
+    console.print("5. A process of every role beside them, each with work. The dashboards' queries:")
+    async with neighbours(folder) as others:
+        everyone = [selling(gateway, http), used(node, http), receiving(receivers[1], http), *others]
+        prometheus.scrape({each.name: each.address for each in everyone})
+        await prometheus.reads(len(everyone))
+        for _ in range(WORK):
+            for each in everyone:
+                await each.work()
+        off = [sys.executable, "-m", "engram", "selling", "off", "--data-dir", str(gateway.data_dir)]
+        await trio.run_process(off, cwd=ROOT, capture_stdout=True, capture_stderr=True)
+        await trio.sleep(SEEN_S)
+        return await answered(prometheus) and good
 
 
 def played(folder: Path) -> bool:
@@ -197,40 +206,52 @@ def played(folder: Path) -> bool:
     return not any(found)
 
 
-async def answered(prometheus: Prometheus, name: str) -> bool:
-    """Put every query of a dashboard to Prometheus; return whether the panels that must have data do."""
-    [board] = [board for board in BOARDS if board.name == name]
-    filled: set[str] = set()
-    panels = [panel for row in board.rows for panel in row.panels]
-    for panel in panels:
-        for query in panel.queries:
-            expression = query.expression.replace("$instance", ".*").replace("[5m]", "[2m]")
-            found = await prometheus.ask(f"query?query={quote(expression)}")
-            if found["result"]:
-                filled.add(panel.title)
-    missing = MUST_HAVE_DATA[name] - filled
-    console.print(
-        f"   {name}: {len(filled)} of {len(panels)} panels have data" + (f"; not {missing}" if missing else "")
-    )
-    return not missing
+async def answered(prometheus: Prometheus) -> bool:
+    """Put every query of the dashboards to Prometheus; return whether the panels that must have data do."""
+    found = await filled(prometheus.ask)
+    for name in {board for board, _ in found}:
+        panels = [has for (board, _), has in found.items() if board == name]
+        console.print(f"   {name}: {sum(panels)} of {len(panels)} panels have data")
+    wrong = surprises(found)
+    for line in wrong:
+        console.print(f"   {line}")
+    return not wrong
 
 
-def buy_and_fill(gateway: GatewayProcess) -> str:
-    """Buy a node, use it, and return the address of its operator's listener."""
-    phone, wallet = Keypair.generate(), PlayWallet(b"\7" * 32)
-    with GatewayClient(gateway.url, phone, wallet) as shop:
+class Bought(NamedTuple):
+    """A node that was bought, and who owns it."""
+
+    phone: Keypair
+    url: str
+    ops: str
+    """Its operator's listener."""
+
+
+def bought(gateway: GatewayProcess) -> Bought:
+    """Buy the first node."""
+    phone = Keypair.generate()
+    with GatewayClient(gateway.url, phone, PlayWallet(b"\7" * 32)) as shop:
         session = shop.wait_active(shop.create_session("lite", hours=1).session_id, timeout_s=LIMIT_S)
     assert session.node_endpoint is not None
-    with NodeClient(session.node_endpoint, phone) as node:
-        node.ingest_text("Otters hold hands while they sleep.")
-        node.query("otters")
     [found] = gateway.data_dir.rglob("ops.json")
-    return address(json.loads(found.read_text(encoding="utf-8"))["url"])
+    return Bought(phone, session.node_endpoint, address(json.loads(found.read_text(encoding="utf-8"))["url"]))
 
 
-def address(url: str) -> str:
-    """Return host and port of a URL."""
-    return url.partition("://")[2]
+def used(node: Bought, http: HttpClient) -> Neighbour:
+    """Return the node: a text is stored, found and asked for by a challenge."""
+
+    def work() -> str:
+        with NodeClient(node.url, node.phone) as client:
+            cid = client.ingest_text(f"Otters hold hands while they sleep, said {time.monotonic()}.")
+            client.query("otters")
+        return cid
+
+    async def challenged() -> None:
+        cid = await trio.to_thread.run_sync(work)
+        asked = {"cid": cid, "nonce_hex": "11" * 32, "expires_at": int(time.time()) + 60}
+        await http.request("POST", f"{node.url}/ChallengeSynapse", json=asked)
+
+    return Neighbour("node", node.ops, challenged)
 
 
 if __name__ == "__main__":

@@ -45,11 +45,16 @@ class XerisProcess:
         self.port = port
         self._gateway, self._more, self._besides = gateway, more, besides
         self._is_warm = is_warm
+        self.ready: dict[str, Any] = {}
         self._process: subprocess.Popen[bytes] | WarmProgram | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def ops_url(self) -> str:
+        return str(self.ready["ops_url"])
 
     @property
     def pid(self) -> int:
@@ -97,8 +102,8 @@ class XerisProcess:
                 line += piece
         finally:
             os.close(read_end)
-        ready: dict[str, Any] = json.loads(line)
-        self.port = int(str(ready["xeris_url"]).rpartition(":")[2])
+        self.ready = json.loads(line)
+        self.port = int(str(self.ready["xeris_url"]).rpartition(":")[2])
         return True
 
     def start(self) -> "XerisProcess":
