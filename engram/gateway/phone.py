@@ -89,10 +89,10 @@ _NOT_BUILT: Final = (
 
 
 _CLEAN_UP: Final = """\
-addEventListener("install", () => skipWaiting());
-addEventListener("activate", (event) => event.waitUntil((async () => {
+self.addEventListener("install", (event) => event.waitUntil(self.skipWaiting()));
+self.addEventListener("activate", (event) => event.waitUntil((async () => {
   for (const name of await caches.keys()) if (name.startsWith("engram-")) await caches.delete(name);
-  await registration.unregister();
+  await self.registration.unregister();
 })()));
 """
 """A browser keeps a worker, and opens the app from what it holds, until another worker takes its place: a 404 does not

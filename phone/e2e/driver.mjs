@@ -7,7 +7,7 @@ import { chromium } from "playwright-core";
 import * as steps from "./steps.mjs";
 
 const { executable } = JSON.parse(process.argv[2]);
-const browser = await chromium.launch({ executablePath: executable, args: ["--disable-gpu", "--force-color-profile=srgb", "--font-render-hinting=none"] });
+const browser = await chromium.launch({ executablePath: executable, args: ["--disable-gpu", "--force-color-profile=srgb", "--font-render-hinting=none", "--host-resolver-rules=MAP shop.example 127.0.0.1"] });
 const state = { browser, pages: {}, page: null, said: [], requests: [], bodies: [] };
 try {
   for await (const line of createInterface({ input: process.stdin })) {

@@ -9,16 +9,25 @@ import { PNG } from "pngjs";
 const WAIT_MS = 20_000;
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
+/** Wait until a function that may take its time is true in the page; `waitForFunction` takes any promise for true. */
+async function until(page, holds) {
+  for (const end = Date.now() + WAIT_MS; !(await page.evaluate(holds)); ) {
+    if (Date.now() > end) throw new Error(`it never came true: ${holds}`);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+}
+
 /** Open the app in a profile of its own (or one that is open already), at a size and in a theme. */
-export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = 0, init = "", route = "", path = "/app/", wallet = null }) {
+export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = null, init = "", route = "", path = "/app/", wallet = null }) {
   let context = state.pages[profile]?.context;
   if (!context) {
     context = await state.browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce", locale: "en-US", timezoneId: "UTC", acceptDownloads: true });
     context.setDefaultTimeout(WAIT_MS);
-    if (clockOffMs) {
+    if (clockOffMs !== null) {
       await context.addInitScript((off) => {
         const now = Date.now.bind(Date);
-        Date.now = () => now() + off;
+        window.clockOffMs = off;
+        Date.now = () => now() + window.clockOffMs;
       }, clockOffMs);
     }
     if (init) await context.addInitScript(init);
@@ -163,6 +172,37 @@ export async function download(state, name) {
 /** Choose a file for the field of this name. */
 export async function attach(state, { label, name, content }) {
   await state.page.getByLabel(label).setInputFiles({ name, mimeType: "application/x-ndjson", buffer: Buffer.from(content) });
+}
+
+/** Move the device's clock, of pages that have one that can be moved (`clockOffMs`). */
+export async function moveClock(state, byMs) {
+  await state.page.evaluate((by) => (window.clockOffMs += by), byMs);
+}
+
+/** Come back to the page: whether it asks for the sessions and opens a stream again within a second. */
+export async function comesBack(state) {
+  const { page } = state;
+  const asked = (pattern) => page.waitForRequest((request) => pattern.test(request.url()), { timeout: 1_000 });
+  const both = Promise.all([asked(/\/sessions\/hotkey\//), asked(/\/sessions\/[^/]+\/events$/)]);
+  await page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+  const [{ ...read }, { ...streamed }] = (await both).map((request) => request.headers());
+  return [read["x-sig"], streamed["x-sig"]].every(Boolean);
+}
+
+/** End the event streams, and open none any more. */
+export async function breakStreams(state) {
+  await state.page.route("**/events", (route) => route.abort());
+  await state.page.evaluate(() => document.dispatchEvent(new Event("visibilitychange")));
+}
+
+/** What the browser keeps of the app besides its storage: workers and caches. */
+export async function installed(state) {
+  return state.page.evaluate(async () => [...(await navigator.serviceWorker.getRegistrations()).map((each) => each.active?.scriptURL ?? ""), ...(await caches.keys())]);
+}
+
+/** Wait until nothing of the app is installed. */
+export async function uninstalled(state) {
+  await until(state.page, async () => (await navigator.serviceWorker.getRegistrations()).length + (await caches.keys()).length === 0);
 }
 
 export async function worker(state) {
@@ -337,7 +377,7 @@ export async function choose(state, { label, value }) {
 
 /** Wait until what is shown does not change any more. */
 export async function settle(state) {
-  await state.page.waitForFunction(async () => {
+  await until(state.page, async () => {
     const before = document.querySelector("main").innerText.replace(/\d/g, "");
     await new Promise((resolve) => setTimeout(resolve, 120));
     return document.querySelector("main").innerText.replace(/\d/g, "") === before;

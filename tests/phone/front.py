@@ -1,4 +1,4 @@
-"""A server before a gateway: serves the app from a folder that may change under open windows, and passes on the rest."""
+"""A server before a gateway: serves the app from a folder that may change meanwhile, and passes on the rest."""
 
 import hashlib
 import json
@@ -19,7 +19,14 @@ from engram.gateway import phone
 DEVELOPMENT = hashlib.sha256(b"engram development build").digest()
 """The seed of phone/build/signing.ts."""
 MARK = "<!-- a newer build -->"
-_TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "json": "application/json"}
+_NOT_PASSED_ON = ("host", "accept-encoding")
+_TYPES = {
+    "html": "text/html",
+    "js": "text/javascript",
+    "css": "text/css",
+    "svg": "image/svg+xml",
+    "json": "application/json",
+}
 
 
 class Front:
@@ -54,7 +61,7 @@ def open_front(gateway_url: str, folder: Path) -> Iterator[Front]:
 
         def _pass_on(self) -> None:
             size = int(self.headers.get("Content-Length", 0))
-            kept = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "accept-encoding")}
+            kept = {name: value for name, value in self.headers.items() if name.lower() not in _NOT_PASSED_ON}
             body = self.rfile.read(size) if size else None
             asked = urllib.request.Request(gateway_url + self.path, body, kept, method=self.command)
             try:
@@ -72,7 +79,7 @@ def open_front(gateway_url: str, folder: Path) -> Iterator[Front]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None: ...
+        def log_message(self, format: str, *args: object) -> None: ...  # as the base class has it
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     front = Front(f"http://127.0.0.1:{server.server_port}", folder)

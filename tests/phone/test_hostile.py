@@ -73,6 +73,12 @@ def test_another_recipient_than_at_first_is_named_and_not_signed(shop: tuple[str
     browser.do("sees", "Ask the operator")
     assert browser.do("disabled", "Confirm the payment")
     assert browser.do("payments") == before
+    browser.do("click", "It was: pay the new address")
+    browser.do("enabled", "Pay $0.10")
+    browser.do("says", "0x6666666666666666666666666666666666666666")
+    browser.do("click", "Cancel")
+    browser.do("click", "Review and pay")
+    browser.do("enabled", "Pay $0.10")  # it is the known one from now on
     browser.do("close", "recipient")
 
 

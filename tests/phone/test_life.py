@@ -1,7 +1,10 @@
 """What happens to people: other devices, two windows, lost answers, a gateway that dies, a clock that is off."""
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,9 @@ from tests.phone.browser import Browser, needs_app, open_browser
 from tests.shared import free_port
 
 pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
+
+
+POLKADOT_JS: Any = json.loads((Path(__file__).parents[1] / "hotkeys" / "data" / "polkadot_js.json").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +135,116 @@ def test_of_two_windows_one_signs(gateway: GatewayProcess, browser: Browser) -> 
     browser.do("gone", "open in another window")
 
 
+def test_two_windows_that_buy_at_once_buy_once(gateway: GatewayProcess, browser: Browser) -> None:
+    before = browser.do("payments")
+    browser.do("open", {"url": gateway.url, "profile": "here"})
+    browser.do("create")
+    browser.do("go", "start")
+    browser.do("click", "Review and pay")
+    browser.do("enabled", "Pay $0.10")
+    browser.do("open", {"url": gateway.url, "profile": "here", "as": "there"})
+    browser.do("click", "Use it here")
+    browser.do("pay", {"tier": "Lite"})
+    browser.do("turn", "here")
+    browser.do("sees", "open in another window")
+    assert browser.do("disabled", "Pay $0.10")
+    browser.do("turn", "there")
+    browser.do("status", "active")
+    assert browser.do("payments") == before + 1
+    began = time.monotonic()
+    browser.do("close", "there")
+    browser.do("turn", "here")
+    browser.do("gone", "open in another window")
+    assert time.monotonic() - began < 2  # of which a second is the page's own, at most
+    browser.do("sees", "Another payment is still open" if browser.do("disabled", "Pay $0.10") else "Pay $0.10")
+    browser.do("close", "here")
+
+
+def test_an_app_that_was_in_the_pocket_reads_everything_again_and_shows_ages_until_then(
+    gateway: GatewayProcess, browser: Browser
+) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "pocket"})
+    browser.do("create")
+    browser.do("pay")
+    browser.do("status", "active")
+    browser.do("says", "Live")
+    assert browser.do("comesBack")
+    browser.do("says", "Live")
+    browser.do("breakStreams")
+    browser.do("sees", " old")
+    assert "does not answer" not in browser.do("text")
+    assert "No connection" not in browser.do("text")
+    browser.do("close", "pocket")
+
+
+SHOWN_WORDS = "[...document.querySelectorAll('ol.card li')].map(each => each.innerText.split(/\\s+/).at(-1)).join(' ')"
+
+
+def test_identities_of_one_device_are_apart_and_each_is_forgotten_by_itself(
+    gateway: GatewayProcess, browser: Browser
+) -> None:
+    def words() -> str:
+        browser.do("go", "wallet")
+        browser.do("click", "Show the words")
+        browser.do("sees", "Never type words here")
+        shown: str = browser.do("evaluate", SHOWN_WORDS)
+        return shown
+
+    browser.do("open", {"url": gateway.url, "profile": "many"})
+    first = browser.do("create")
+    browser.do("go", "start")
+    browser.do("pay")
+    browser.do("status", "active")
+    browser.do("go", "wallet")
+    browser.do("click", "Add another identity")
+    second = browser.do("create")
+    browser.do("sees", "No node is running")
+    assert words() == second != first
+    browser.do("click", "Forget this identity on this device")
+    browser.do("sees", "Forget this identity here?")
+    browser.do("evaluate", "document.querySelector('dialog .danger').click()")
+    browser.do("sees", "Time left")
+    assert words() == first
+    browser.do("close", "many")
+
+
+@pytest.mark.parametrize("name", ["words", pytest.param("polkadot", marks=pytest.mark.nightly)])
+def test_a_keystore_of_polkadot_js_is_brought_and_its_spending_key_gets_words(
+    gateway: GatewayProcess, browser: Browser, name: str
+) -> None:
+    content = json.dumps(POLKADOT_JS["keystores"][name])
+    browser.do("open", {"url": gateway.url, "profile": f"file {name}"})
+    browser.do("click", "I have one already")
+    browser.do("click", "File")
+    browser.do("attach", {"label": "Keystore file", "name": "mine.json", "content": content})
+    browser.do("fill", {"label": "Passphrase of the file", "text": "wrong"})
+    browser.do("click", "Open it")
+    browser.do("sees", "The passphrase is another one")
+    browser.do("fill", {"label": "Passphrase of the file", "text": POLKADOT_JS["password"]})
+    browser.do("click", "Open it")
+    browser.do("sees", "Your nodes")
+    browser.do("go", "wallet")
+    browser.do("sees", polkadot_keystore.read(content.encode(), POLKADOT_JS["password"]).ss58)
+    browser.do("sees", "not checked yet")
+    browser.do("click", "Show the words")
+    browser.do("sees", "Never type words here")
+    browser.do("close", f"file {name}")
+
+
+PLAIN_KEEPS = """(async () => [window.isSecureContext, (await indexedDB.databases()).map(({ name }) => name),
+  document.querySelectorAll("button, input").length])()"""
+
+
+def test_over_plain_http_one_page_explains_and_no_key_is_made(gateway: GatewayProcess, browser: Browser) -> None:
+    port = gateway.url.rpartition(":")[2]
+    browser.do("open", {"url": f"http://shop.example:{port}", "profile": "plain http"})
+    browser.do("sees", "This address is not encrypted")
+    browser.do("sees", "gateway.public_url")
+    assert browser.do("evaluate", PLAIN_KEEPS) == [False, [], 0]
+    assert browser.do("axe") == []
+    browser.do("close", "plain http")
+
+
 CUT = """(() => {
   const ask = window.fetch;
   const pays = (init) => init?.headers?.["PAYMENT-SIGNATURE"];
@@ -159,15 +275,48 @@ def test_a_window_that_comes_after_another_knows_of_its_payment_and_signs_no_sec
         browser.do("close", "after")
 
 
-def test_a_clock_that_is_off_is_said_and_mended(gateway: GatewayProcess, browser: Browser) -> None:
-    browser.do("open", {"url": gateway.url, "profile": "late", "clockOffMs": 300_000})
+@pytest.mark.parametrize(
+    ("off_s", "said"),
+    [
+        (-86_400, "clock is off by 2"),
+        pytest.param(30, "", marks=pytest.mark.nightly),
+        pytest.param(-30, "", marks=pytest.mark.nightly),
+        pytest.param(-180, "clock is off by 3:", marks=pytest.mark.nightly),
+        pytest.param(300, "clock is off by 5:", marks=pytest.mark.nightly),
+        pytest.param(86_400, "clock is off by 2", marks=pytest.mark.nightly),
+    ],
+)
+def test_a_clock_that_is_off_is_said_and_mended(
+    gateway: GatewayProcess, browser: Browser, off_s: int, said: str
+) -> None:
+    profile = f"off by {off_s}"
+    browser.do("open", {"url": gateway.url, "profile": profile, "clockOffMs": off_s * 1_000})
     browser.do("create")
-    browser.do("sees", "clock is off by 5:")
+    if said:
+        browser.do("sees", said)
     browser.do("pay")
     browser.do("status", "active")
+    assert ("clock is off" in browser.do("text")) is bool(said)
     browser.do("click", "Stop")
     browser.do("click", "Stop and delete")
     browser.do("status", "stopped")
+    browser.do("close", profile)
+
+
+def test_three_minutes_between_the_offer_and_the_tap_settle_and_another_clock_meanwhile_too(
+    gateway: GatewayProcess, browser: Browser
+) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "slow hands", "clockOffMs": 0})
+    browser.do("create")
+    browser.do("go", "start")
+    browser.do("click", "Review and pay")
+    browser.do("enabled", "Pay $0.10")
+    browser.do("moveClock", 180_000)  # it was in the pocket, and its clock was set meanwhile
+    browser.do("evaluate", "document.dispatchEvent(new Event('visibilitychange'))")
+    browser.do("sees", "clock is off by 3:")
+    browser.do("click", "Pay $0.10")
+    browser.do("status", "active")
+    browser.do("close", "slow hands")
 
 
 def test_more_time_is_bought_for_a_node_that_runs(gateway: GatewayProcess, browser: Browser) -> None:
@@ -178,7 +327,7 @@ def test_more_time_is_bought_for_a_node_that_runs(gateway: GatewayProcess, brows
     browser.do("pay", {"route": f"#/extend/{session_id}"})
     browser.do("status", "active")
     browser.do("sees", "1:59:")
-    browser.do("sees", "$0.20")
+    browser.do("sees", "$0.10")
     browser.do("go", "activity")
     browser.do("sees", "More time")
 
