@@ -21,7 +21,7 @@ from engram.relay.model import EntryState
 from engram.relay.tables import relay_outbox
 from engram.xeris.tables import accepted, submissions
 from tests.fakes.responder import Answer, Asked, Responder
-from tests.relay.emitter_program import FASTER, REFUSED_EVERY
+from tests.relay.emitter_program import FASTER, FIRST_NETUID, REFUSED_EVERY, STREAMS
 from tests.relay.samples import KEYPAIR
 from tests.xeris.xeris_process import ROOT, XerisProcess
 
@@ -156,7 +156,8 @@ async def until(line: Line, at: float) -> None:
 async def test_after_an_hour_of_every_fault_over_real_sockets_each_payload_is_accepted_once_and_in_order(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    receiver = XerisProcess(tmp_path / "xeris", KEYPAIR.ss58)
+    netuids = [FIRST_NETUID + stream for stream in range(STREAMS)]
+    receiver = XerisProcess(tmp_path / "xeris", KEYPAIR.ss58, f"netuids = {netuids}")
     request.addfinalizer(receiver.kill)
     await trio.to_thread.run_sync(receiver.start)
     async with line_to(receiver) as line, trio.open_nursery() as nursery:
