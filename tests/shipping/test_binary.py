@@ -249,14 +249,10 @@ class Service:
 
 
 def test_sessions_live_on_through_an_upgrade_and_the_way_back(binary: Path, unpacked: Path, tmp_path: Path) -> None:
-    """From the checkout to the binary and back: each finds the nodes of the other, which are not restarted.
-
-    ENGRAM_FORMER_CHECKOUT names the checkout of an earlier version to begin with.
-    """
+    """From the checkout to the binary and back: each finds the nodes of the other, which are not restarted."""
     buyer = Buyer()
     settings = FAST + '[shutdown]\nnodes = "keep"\n'
-    former = Path(os.environ.get("ENGRAM_FORMER_CHECKOUT", Path(__file__).parents[2])) / "run.py"
-    with GatewayProcess(tmp_path / "data", settings=settings, program=former) as gateway:
+    with GatewayProcess(tmp_path / "data", settings=settings) as gateway:
         newer = GatewayProcess(
             tmp_path / "data", settings=settings, binary=binary, environ={"ENGRAM_UNPACK_DIR": str(unpacked)}
         )
