@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+import docs_trees  # beside this script
+
 from engram.cli.app import app
 from engram.payments import rules as payments
 from engram.sessions import rules as sessions
@@ -38,6 +40,7 @@ def collect(target: Path) -> None:
         page.write_text(text, encoding="utf-8")
     (target / "commands.md").write_text(app.generate_docs(), encoding="utf-8")
     (target / "states.md").write_text(states(), encoding="utf-8")
+    (target / "trees.md").write_text(docs_trees.page(), encoding="utf-8")
 
 
 def _table(rows: Iterable[tuple[object, object, object]]) -> str:

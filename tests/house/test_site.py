@@ -27,12 +27,14 @@ class Loaded(HTMLParser):
             self.addresses.append(found.get("href") or "")
 
 
-def test_the_page_of_states_has_every_row_of_the_tables(tmp_path: Path) -> None:
+def test_the_generated_pages_have_every_row_of_the_tables_and_every_child_of_the_trees(tmp_path: Path) -> None:
     target = tmp_path / "docs"
     subprocess.run([sys.executable, "scripts/docs_pages.py", str(target)], cwd=ROOT, check=True)
     states = (target / "states.md").read_text()
     assert "| `settling` | `unclear` | `unknown` |" in states
     assert "| `active` | `degrade` | `degraded` |" in states
+    trees = (target / "trees.md").read_text()
+    assert all(f">{name}</text>" in trees for name in ("payment_verifier", "rest_for_one", "embedder", "rounds"))
     assert (target / "commands.md").read_text().startswith("# engram\n")
     assert "](../" not in "".join(page.read_text() for page in target.glob("*.md"))
     nav = (ROOT / "mkdocs.yml").read_text()

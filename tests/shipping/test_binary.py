@@ -54,10 +54,10 @@ def test_the_demo_runs_in_an_empty_root_and_leaves_nothing(binary: Path, tmp_pat
     shutil.which("systemd-analyze") is None or not confined.HEADER.exists(),
     reason="needs systemd-analyze and the headers of the kernel (Debian: systemd, linux-libc-dev)",
 )
-def test_the_demo_runs_in_the_sandbox_of_the_unit(binary: Path, unpacked: Path, tmp_path: Path) -> None:
+def test_the_first_start_and_the_demo_run_in_the_sandbox_of_the_unit(binary: Path, tmp_path: Path) -> None:
     unit = Path(__file__).parents[2] / "deploy/systemd/engram-gateway.service"
     command = [sys.executable, confined.__file__, str(unit), str(binary)]
-    environ = {"ENGRAM_UNPACK_DIR": str(unpacked), "TMPDIR": str(tmp_path)}
+    environ = {"ENGRAM_UNPACK_DIR": str(tmp_path / "cold"), "TMPDIR": str(tmp_path)}
     done = subprocess.run([*command, "demo"], env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["demo"] == "ok"
@@ -249,14 +249,10 @@ class Service:
 
 
 def test_sessions_live_on_through_an_upgrade_and_the_way_back(binary: Path, unpacked: Path, tmp_path: Path) -> None:
-    """From the checkout to the binary and back: each finds the nodes of the other, which are not restarted.
-
-    ENGRAM_FORMER_CHECKOUT names the checkout of an earlier version to begin with.
-    """
+    """From the checkout to the binary and back: each finds the nodes of the other, which are not restarted."""
     buyer = Buyer()
     settings = FAST + '[shutdown]\nnodes = "keep"\n'
-    former = Path(os.environ.get("ENGRAM_FORMER_CHECKOUT", Path(__file__).parents[2])) / "run.py"
-    with GatewayProcess(tmp_path / "data", settings=settings, program=former) as gateway:
+    with GatewayProcess(tmp_path / "data", settings=settings) as gateway:
         newer = GatewayProcess(
             tmp_path / "data", settings=settings, binary=binary, environ={"ENGRAM_UNPACK_DIR": str(unpacked)}
         )

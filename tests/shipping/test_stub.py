@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,8 @@ from engram.children import LOADER_FILE, PROGRAM_FILE
 from shipping import native_code
 from shipping.binary import write_file
 from shipping.entries import ContentsError, Entry
+from tests.shipping import confined
+from tests.shipping.test_units import UNITS
 
 SAY = r"""
 #include <stdio.h>
@@ -228,6 +231,20 @@ def test_a_disk_that_fills_up_while_unpacking_leaves_nothing(binary: Path, tmp_p
     )
     assert (refused.returncode, "cannot be written: File too large" in refused.stderr) == (2, True)
     assert cached(tmp_path) == []
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None or not confined.HEADER.exists(),
+    reason="needs systemd-analyze and the headers of the kernel (Debian: systemd, linux-libc-dev)",
+)
+@pytest.mark.parametrize("unit", ["engram-gateway.service", "engram-miner@.service"])
+def test_the_first_start_unpacks_in_the_sandbox_of_the_units(binary: Path, tmp_path: Path, unit: str) -> None:
+    confined_by = [sys.executable, confined.__file__, str(UNITS / unit)]
+    environ = {"CACHE_DIRECTORY": str(tmp_path), "PATH": os.environ["PATH"]}
+    for _ in range(2):
+        done = subprocess.run([*confined_by, str(binary)], env=environ, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert len(cached(tmp_path)) == 1
 
 
 def test_a_user_without_a_home_gets_a_folder_of_his_own(binary: Path, tmp_path: Path) -> None:

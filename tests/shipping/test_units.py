@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import config
+
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 MOST_EXPOSED = 1.5
 
@@ -34,6 +36,11 @@ def test_a_service_is_exposed_little(name: str) -> None:
 def test_the_socket_has_the_name_by_which_the_gateways_listener_takes_it() -> None:
     socket = unit("engram-gateway.socket")["Socket"]
     assert (socket["FileDescriptorName"], socket["Service"]) == ("gateway", "engram-gateway.service")
+
+
+def test_commands_that_are_given_the_packages_settings_mean_the_folder_of_the_service() -> None:
+    settings = config.load(files=[UNITS.parent / "debian" / "engram.toml"], environ={}).settings
+    assert settings.data_dir == f"/var/lib/{unit('engram-gateway.service')['Service']['StateDirectory']}"
 
 
 def test_the_socket_is_for_this_machine_alone_until_the_operator_says_otherwise() -> None:
