@@ -1,6 +1,7 @@
 """Several processes' ledgers on one server: the real actor and writer, leases, and a server that goes away."""
 
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 import trio
 import trio.testing
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from actors import ChildSpec, Intensity, Registry, SupervisorSpec, open_system
 from engram.cli.operate import gateways
@@ -22,6 +23,7 @@ from engram.ledger.facts import get, put
 from engram.ledger.postgres import lease
 from engram.ledger.postgres.server import PostgresServer
 from engram.ledger.postgres.writer import PostgresWriter
+from engram.ledger.prepared import Prepared
 from engram.ledger.singletons import claim, wait_for_turn
 from engram.ledger.tables import meta
 from engram.payments import records
@@ -259,6 +261,28 @@ def test_a_gateway_is_drained_or_evicted_while_it_writes(url: str, command: Call
         assert commanded.result() is None
         assert "deadlock" not in str(group.result()[0].error)
     writer._close()
+
+
+def test_a_gateway_that_is_stopped_in_the_midst_of_a_group_holds_up_no_other_for_long(url: str) -> None:
+    """The server ends its session, wherever in the group it was stopped: waiting for an answer too."""
+    read = Prepared(select(meta.c.value).where(meta.c.key == bindparam("wanted")))
+    goes_on, has_turn = threading.Event(), threading.Event()
+
+    def stopped(connection: Connection) -> None:
+        read.values(connection, {"wanted": "a"})
+        has_turn.set()
+        assert goes_on.wait(20)
+
+    one, other = (PostgresServer(url, ttl_s=3.0).open_writer(lambda e: None, lambda g: None) for _ in range(2))
+    with ThreadPoolExecutor() as threads:
+        late = threads.submit(one._commit, [stopped])
+        assert has_turn.wait(10)
+        (outcome,) = other._commit([partial(put, key="a", value="1")])
+        goes_on.set()
+        assert outcome.error is None
+        assert isinstance(late.result()[0].error, LedgerUnavailable)
+    one._close()
+    other._close()
 
 
 def renewed(writers: Sequence[PostgresWriter], for_s: float) -> None:
