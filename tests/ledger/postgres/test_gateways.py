@@ -340,3 +340,37 @@ async def test_what_one_process_does_for_all_the_next_does_when_it_has_ended(url
         with trio.fail_after(20):
             await grown(done, 1)
     assert done == ["first", "second"]
+
+
+@may_crash(LedgerUnavailable)
+async def test_a_synchronous_standby_that_is_promoted_under_load_has_all_that_was_acknowledged(tmp_path: Path) -> None:
+    """The primary is destroyed in the midst of it; both addresses are in ledger.url."""
+    done: list[str] = []
+    fatal: list[LedgerError] = []
+
+    async def write_on(ledger: LedgerClient, name: str) -> None:
+        number = 0
+        while True:
+            key, number = f"load-{name}-{number}", number + 1
+            try:
+                await ledger.write(partial(put, key=key, value="1"))
+            except LedgerUnavailable:
+                await trio.sleep(0.02)
+            else:
+                done.append(key)
+
+    with cluster() as primary, cluster("-c cluster_name=standby", primary) as standby:
+        primary.run("ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()")
+        url = primary.new_ledger()
+        both = url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{standby.port}/")
+        async with running(both, fatal, ttl_s=10.0) as ledger, trio.open_nursery() as nursery:
+            for name in "abcdefgh":
+                nursery.start_soon(write_on, ledger, name)
+            await grown(done, 100)
+            await trio.to_thread.run_sync(primary.stop, "immediate")
+            await trio.to_thread.run_sync(standby.promote)
+            await grown(done, 100)
+            nursery.cancel_scope.cancel()
+        kept = {key for (key,) in rows(url.replace(str(primary.port), str(standby.port)), "SELECT key FROM meta")}
+    assert fatal == []
+    assert [key for key in done if key not in kept] == []
