@@ -5,6 +5,7 @@ from typing import Any, TypeVar, final
 
 import msgspec
 
+from actors import ActorDown, CallTimeout
 from engram import wire
 from engram.api.call import Call, Reply, Surface, encoded
 from engram.gateway.caller import Caller, signed_answer, verify
@@ -13,7 +14,7 @@ from engram.gateway.services import Services
 from engram.hotkeys import PublicKey
 from engram.http.errors import ApiError
 from engram.http.request import Answer, refusal
-from engram.ledger import LedgerError
+from engram.ledger import CommitUnknown, LedgerError
 
 Q = TypeVar("Q")
 
@@ -43,7 +44,12 @@ class GatewaySurface(Surface[Caller]):
             raise ApiError(400, "invalid_json", INVALID_JSON, extra={"detail": str(error)}) from None
 
     def refuse(self, call: Call[Any, Caller], error: Exception) -> Answer | None:
-        """Return the answer to an ApiError or LedgerError (503); None for any other exception."""
+        """Return the answer to an ApiError or LedgerError (503); None for any other exception.
+
+        A ledger whose actor does not answer, or not in time, is one whose outcome is unknown.
+        """
+        if isinstance(error, (ActorDown, CallTimeout)):
+            error = CommitUnknown(str(error))
         if isinstance(error, LedgerError):
             error = ledger_refusal(error)
         return refusal(call.http, error) if isinstance(error, ApiError) else None

@@ -2,11 +2,14 @@
 
 from typing import Any, Final
 
+import trio
 from sqlalchemy import Connection
 
+from engram.ledger.port import Ledger
 from engram.ledger.sql import OWNER
 
 MEMORY: Final = "memory"
+LOOK_S: Final = 0.5
 ALONE: Final = 0
 """The owner of all rows where one process has the ledger for itself."""
 
@@ -23,3 +26,12 @@ def memory(connection: Connection) -> dict[str, Any]:
     """
     found: dict[str, Any] = connection.info.setdefault(MEMORY, {})
     return found
+
+
+async def until_held(ledger: Ledger) -> None:
+    """Wait until this process owns what it works on for certain: to be called before an effect outside the ledger.
+
+    A process whose lease is renewed goes on with what it knows; one whose lease was ended never does, and ends.
+    """
+    while not ledger.holds:  # noqa: ASYNC110 - another thread renews it
+        await trio.sleep(LOOK_S)

@@ -11,6 +11,7 @@ import structlog
 
 from config.pricing import units_of
 from engram import kill_points
+from engram.ledger import owners
 from engram.payments import refund_rules, refunds
 from engram.payments.evidence import about, about_refund, after_look, is_final, transaction_of, word
 from engram.payments.model import Payment, Refund, RefundState, RefundTransfer
@@ -97,6 +98,7 @@ class Refunding:
             if found is not None:
                 return await self._go_on(key, payment, refund, found, transaction_of(finding), word(finding))
         transfer = RefundTransfer(payment.network, refund.sender, refund.nonce, refund.payload, refund.requirements)
+        await owners.until_held(self._ledger)
         kill_points.point("refund:before")
         settlement = await self._facilitator.settle(transfer)
         kill_points.point("refund:after")

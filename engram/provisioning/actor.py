@@ -27,7 +27,7 @@ from actors import (
     MaxChildren,
     SupervisorSpec,
 )
-from engram.ledger import LedgerUnavailable
+from engram.ledger import LedgerUnavailable, owners
 from engram.provisioning import node_keys, records, saga
 from engram.provisioning.backends import Backends
 from engram.provisioning.errors import Unavailable, Unknown
@@ -221,6 +221,7 @@ class Provisioner(Actor[FleetMessage]):
             _log.error("look_failed", message="the end of a node's paid time", reason=str(error))
 
     async def _destroy_orphan(self, backend: Backend, token: str) -> None:
+        await owners.until_held(self._fleet.ledger)
         try:
             await backend.destroy(token)
         except (Unavailable, Unknown) as error:

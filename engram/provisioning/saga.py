@@ -9,6 +9,7 @@ import trio
 from sqlalchemy import Connection
 
 from engram import kill_points
+from engram.ledger import owners
 from engram.provisioning import node_keys, records, rules
 from engram.provisioning.errors import NoCapacity, ProvisioningError, Rejected, Unavailable, Unknown
 from engram.provisioning.fleet import END_GRACE_S, Fleet
@@ -181,9 +182,6 @@ class Worker:
         session, node, key = self._session, self._node, self._key
         if session is None or node is None or key is None:
             return Outcome.REJECTED
-        if not self._fleet.ledger.holds:  # another gateway may own the session by now
-            await self._fleet.pokes.sleep(self._id, _LOOK_EVERY_S)
-            return Outcome.LOST
         runs_already = await self._inspect() is Outcome.DONE
         self._fell_silent = runs_already and session.state in RUNNING
         self._launched_at = None if runs_already else trio.current_time()
@@ -202,6 +200,7 @@ class Worker:
             port=node.port,
             ends_at=session_rules.expires_at(session, now) + start_s + END_GRACE_S,
         )
+        await owners.until_held(self._fleet.ledger)
         kill_points.point("spawn:before")
         try:
             if elsewhere:
@@ -343,6 +342,7 @@ class Worker:
     async def _stop_node(self) -> Outcome:
         if self._node is None:
             return Outcome.LOST
+        await owners.until_held(self._fleet.ledger)
         try:
             await self._fleet.backends.of(self._node.backend).stop(self._node.token)
         except (Unavailable, Unknown):
@@ -353,6 +353,7 @@ class Worker:
         if self._node is None:
             return Outcome.LOST
         token = self._node.token
+        await owners.until_held(self._fleet.ledger)
         kill_points.point("destroy:before")
         try:
             await self._fleet.backends.of(self._node.backend).destroy(token)

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from actors import Actor, Context, ExitReason, MailboxPolicy
 from engram import kill_points
 from engram.clock import Clock
-from engram.ledger import Ledger
+from engram.ledger import Ledger, owners
 from engram.ledger.singletons import wait_for_turn
 from engram.relay import records
 from engram.relay.finality import FinalBlocks, Finality, FinalityGuard
@@ -219,6 +219,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         entry: Entry | None = first
         try:
             while entry is not None:
+                await owners.until_held(self._ledger)
                 kill_points.point("relay:before")
                 began = trio.current_time()
                 outcome = await receiver.submit(Signed(entry.signed or b"", entry.signed_hash or ""))

@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import json
-import os
 import shutil
 import signal
 import socket
@@ -17,8 +16,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.e2e.buyer import Buyer, balance
-from tests.e2e.gateway_process import FAST, ROOT, GatewayProcess
+from tests.e2e.gateway_process import ROOT, GatewayProcess
 from tests.e2e.purchases import LITE_HOUR, OPENING_BALANCE, buy, until, until_it_sells
+from tests.e2e.shared_ledger import running
 from tests.postgres import cluster, needs_postgresql, rows
 
 pytestmark = needs_postgresql
@@ -28,23 +28,6 @@ pytestmark = needs_postgresql
 def address() -> Iterator[str]:
     with cluster() as server:
         yield server.new_ledger()
-
-
-@contextlib.contextmanager
-def running(address: str, folder: Path, settings: str = FAST) -> Iterator[list[GatewayProcess]]:
-    """Two, started, each with a data folder of its own."""
-    settings = f'{settings}\n[ledger]\nurl = "{address}"\nlease_s = 2.0\n'
-    started = [GatewayProcess(folder / f"g{number}", settings=settings) for number in range(2)]
-    try:
-        for each in started:
-            each.start()
-        yield started
-    finally:
-        for each in started:
-            if each.is_running():
-                each.terminate()
-            for node in each.nodes():
-                os.kill(node, 9)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from actors import CallTimeout
 from engram.gateway.views import TimedStats
 from engram.hotkeys import AuthError, answers
 from engram.ledger import CommitUnknown
@@ -176,9 +177,13 @@ async def test_a_ledger_that_cannot_be_asked_is_a_503_that_says_so() -> None:
         def lost() -> None:
             raise CommitUnknown("the disk went away")
 
-        gateway.ledger.before_commit = lost
-        stopped = await gateway.ask("DELETE", path)
-        assert_error(stopped, 503, code="outcome_unknown")
+        def silent() -> None:
+            raise CallTimeout("ledger", 30.0, taken=True)
+
+        for fault in (lost, silent):
+            gateway.ledger.before_commit = fault
+            stopped = await gateway.ask("DELETE", path)
+            assert_error(stopped, 503, code="outcome_unknown")
         gateway.ledger.before_commit = None
         gateway.ledger.close()
         shown = await gateway.ask("GET", path)

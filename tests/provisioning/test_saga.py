@@ -144,6 +144,23 @@ async def test_a_stop_is_noticed_without_a_poke(autojump_clock: MockClock, world
         assert world.state() == "stopped"
 
 
+async def test_no_node_is_ended_after_the_local_deadline_of_the_lease(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another gateway may own the session by then, and serve it from that node."""
+    world.sell()
+    await saga.run(world.fleet, "s")
+    world.happens(SessionEvent.END)
+    monkeypatch.setattr(type(world.ledger), "holds", False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(saga.run, world.fleet, "s")
+        await trio.sleep(60.0)
+        assert world.double.alive
+        monkeypatch.undo()
+    assert not world.double.alive
+    assert world.state() == "stopped"
+
+
 async def test_stopping_waits_until_the_node_is_confirmed_gone(autojump_clock: MockClock, world: World) -> None:
     world.sell()
     await saga.run(world.fleet, "s")

@@ -372,6 +372,8 @@ async def test_a_payload_leaves_only_when_its_block_is_final(
 class Counting:
     """The ledger, and how many transactions it was given to write."""
 
+    holds = True
+
     def __init__(self, ledger: InlineLedger) -> None:
         self._ledger = ledger
         self.writes = 0

@@ -178,15 +178,20 @@ class Ahead:
     def _sent(self, sent: SentStatement) -> SentStatement:
         self._outstanding.append(sent)
         if len(self._outstanding) > MOST_AHEAD:
-            self._pg.send_flush_request()
-            self._read_until(sent)
+            self._wait_for(sent)
         return sent
+
+    def _wait_for(self, sent: SentStatement) -> None:
+        """Read what was sent up to this. It is followed by a Sync and not only by a Flush: a server has no timeout for
+        a session that is idle between statements without one, and one that is stopped there would keep the turn."""
+        self._pg.pipeline_sync()
+        self._outstanding.append(SentStatement(self.request, ""))
+        self._read_until(sent)
 
     def _answer(self, sent: SentStatement) -> SentStatement:
         if not sent.done:
-            self._pg.send_flush_request()
-            self._read_until(sent)
-        error = sent.error or self.errors.get(sent.request)
+            self._wait_for(sent)
+        error = self.errors.get(sent.request)  # the first: what comes after it fails because of it
         if error is None and sent.skipped:  # the group has failed before its first request
             error = self.errors.get(0) or psycopg.errors.InFailedSqlTransaction("a statement before it has failed")
         if error is not None:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 from engram import kill_points
 from engram.clock import Clock
 from engram.http.client import HttpError
-from engram.ledger import Ledger
+from engram.ledger import Ledger, owners
 from engram.provisioning.akash import cosmos_model as c
 from engram.provisioning.akash import sending_rules, transactions
 from engram.provisioning.akash.chain import Chain
@@ -209,6 +209,7 @@ class Sender:
         One that is still open was refused in a way that binds nobody else: it bears what was said.
         """
         raw = base64.b64encode(outgoing.raw).decode()
+        await owners.until_held(self._ledger)
         self._fresh.discard(outgoing.hash)  # from here on it may have been taken, also when this task is cancelled
         kill_points.point(f"broadcast:{outgoing.subject}:before")
         answer = await self._chain.endpoints.ask(

@@ -1,6 +1,7 @@
 """Several processes' ledgers on one server: the real actor and writer, leases, and a server that goes away."""
 
 import contextlib
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +13,7 @@ import psycopg
 import pytest
 import trio
 import trio.testing
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from actors import ChildSpec, Intensity, Registry, SupervisorSpec, open_system
 from engram.cli.operate import gateways
@@ -22,6 +23,7 @@ from engram.ledger.facts import get, put
 from engram.ledger.postgres import lease
 from engram.ledger.postgres.server import PostgresServer
 from engram.ledger.postgres.writer import PostgresWriter
+from engram.ledger.prepared import Prepared
 from engram.ledger.singletons import claim, wait_for_turn
 from engram.ledger.tables import meta
 from engram.payments import records
@@ -261,6 +263,28 @@ def test_a_gateway_is_drained_or_evicted_while_it_writes(url: str, command: Call
     writer._close()
 
 
+def test_a_gateway_that_is_stopped_in_the_midst_of_a_group_holds_up_no_other_for_long(url: str) -> None:
+    """The server ends its session, wherever in the group it was stopped: waiting for an answer too."""
+    read = Prepared(select(meta.c.value).where(meta.c.key == bindparam("wanted")))
+    goes_on, has_turn = threading.Event(), threading.Event()
+
+    def stopped(connection: Connection) -> None:
+        read.values(connection, {"wanted": "a"})
+        has_turn.set()
+        assert goes_on.wait(20)
+
+    one, other = (PostgresServer(url, ttl_s=3.0).open_writer(lambda e: None, lambda g: None) for _ in range(2))
+    with ThreadPoolExecutor() as threads:
+        late = threads.submit(one._commit, [stopped])
+        assert has_turn.wait(10)
+        (outcome,) = other._commit([partial(put, key="a", value="1")])
+        goes_on.set()
+        assert outcome.error is None
+        assert isinstance(late.result()[0].error, LedgerUnavailable)
+    one._close()
+    other._close()
+
+
 def renewed(writers: Sequence[PostgresWriter], for_s: float) -> None:
     """Each renews its lease in turns, as an idle writer does."""
     until = time.monotonic() + for_s
@@ -316,3 +340,37 @@ async def test_what_one_process_does_for_all_the_next_does_when_it_has_ended(url
         with trio.fail_after(20):
             await grown(done, 1)
     assert done == ["first", "second"]
+
+
+@may_crash(LedgerUnavailable)
+async def test_a_synchronous_standby_that_is_promoted_under_load_has_all_that_was_acknowledged(tmp_path: Path) -> None:
+    """The primary is destroyed in the midst of it; both addresses are in ledger.url."""
+    done: list[str] = []
+    fatal: list[LedgerError] = []
+
+    async def write_on(ledger: LedgerClient, name: str) -> None:
+        number = 0
+        while True:
+            key, number = f"load-{name}-{number}", number + 1
+            try:
+                await ledger.write(partial(put, key=key, value="1"))
+            except LedgerUnavailable:
+                await trio.sleep(0.02)
+            else:
+                done.append(key)
+
+    with cluster() as primary, cluster("-c cluster_name=standby", primary) as standby:
+        primary.run("ALTER SYSTEM SET synchronous_standby_names = 'standby'", "SELECT pg_reload_conf()")
+        url = primary.new_ledger()
+        both = url.replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{standby.port}/")
+        async with running(both, fatal, ttl_s=10.0) as ledger, trio.open_nursery() as nursery:
+            for name in "abcdefgh":
+                nursery.start_soon(write_on, ledger, name)
+            await grown(done, 100)
+            await trio.to_thread.run_sync(primary.stop, "immediate")
+            await trio.to_thread.run_sync(standby.promote)
+            await grown(done, 100)
+            nursery.cancel_scope.cancel()
+        kept = {key for (key,) in rows(url.replace(str(primary.port), str(standby.port)), "SELECT key FROM meta")}
+    assert fatal == []
+    assert [key for key in done if key not in kept] == []
