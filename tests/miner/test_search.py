@@ -2,6 +2,8 @@
 
 import base64
 import json
+import random
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ from engram.hotkeys import Keypair
 from engram.hotkeys.python_json import JsonObject
 from engram.memory.embed.hash_embedder import hash_vector
 from engram.memory.padding import SIZES
+from engram.memory.upkeep import verify
 from engram.miner.service import Service
 from engram.sdk import restoring
 from tests.memory.search.searchers import READ, ShortSighted
 from tests.memory.stores import DIMENSION
 from tests.miner import endpoints as answers
-from tests.miner.nodes import CONTROLLER, STRANGER, encoded, node, serving, signed
+from tests.miner.nodes import CONTROLLER, ROOT, STRANGER, NodeProcess, encoded, node, serving, signed
+from tests.sampling import NIGHTLY, SEED
 
 FAR = "walruses whistle at whales"
 LONG = "otters hold hands while they sleep in the kelp of the bay.. ".ljust(READ) + "x" * READ + FAR
@@ -276,3 +280,40 @@ def test_a_node_that_is_killed_finds_every_acknowledged_word_and_none_deleted(tm
         more = running.post("/IngestSynapse", text="late", metadata={"text": "late fox"})["cid"]
         hits = running.post("/QuerySynapse", query_text="late", mode="words")["results"]
         assert [hit["cid"] for hit in hits] == [more]
+
+
+@pytest.mark.serial
+def test_windows_and_private_words_survive_being_killed_while_they_are_made(tmp_path: Path) -> None:
+    def ask(path: str, endpoint: str, **fields: Any) -> dict[str, Any]:
+        return running.ask("POST", path, signed(CONTROLLER, endpoint, {"namespace": "notes", **fields}))[1]
+
+    def hits(text: str, mode: str, top_k: int) -> list[dict[str, Any]]:
+        return list(ask("/QuerySynapse", "QuerySynapse", query_text=text, mode=mode, top_k=top_k)["results"])
+
+    running, rng = NodeProcess(tmp_path), random.Random(SEED)
+    running.entry = [str(ROOT / "tests" / "miner" / "windowing_node.py")]
+    ends: dict[str, str] = {}
+    try:
+        running.start()
+        for kill in range(12 if NIGHTLY else 4):
+            for number in range(8):
+                end = f"w{kill}x{number} whales whistle at walruses".ljust(60)
+                text = f"text {number} of kill {kill}".ljust(60) + end
+                ends[ask("/IngestSynapse", "IngestSynapse", text=text)["cid"]] = end
+            gone = rng.choice(list(ends))
+            body = signed(CONTROLLER, "DeleteSynapse", {"cid": gone, "namespace": "notes"})
+            assert running.ask("DELETE", f"/retrieve/{gone}", body)[0] == 200
+            deleted = ends.pop(gone)
+            running.kill()
+            running.start()
+            assert {hit["cid"] for hit in hits("whales", "words", 100)} == ends.keys()
+            assert hits(deleted.split()[0], "words", 10) == []
+        for cid, end in ends.items():
+            give_up = time.monotonic() + 20
+            while (best := hits(end, "vector", 1)[0])["score"] < 0.999 and time.monotonic() < give_up:
+                time.sleep(0.02)
+            assert (best["cid"], best["score"]) == (cid, pytest.approx(1.0))
+    finally:
+        if running.process is not None and running.process.poll() is None:
+            running.kill()
+    assert verify.check(tmp_path / "data").problems == []
