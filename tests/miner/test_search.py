@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from engram.cli.miner.ingest import read_line
 from engram.clock import ManualClock
-from engram.hotkeys import Keypair
+from engram.hotkeys import Keypair, miner_scheme
 from engram.hotkeys.python_json import JsonObject
 from engram.memory.embed.hash_embedder import hash_vector
 from engram.memory.padding import SIZES
@@ -23,7 +24,7 @@ from engram.sdk import restoring
 from tests.memory.search.searchers import READ, ShortSighted
 from tests.memory.stores import DIMENSION
 from tests.miner import endpoints as answers
-from tests.miner.nodes import CONTROLLER, ROOT, STRANGER, NodeProcess, encoded, node, serving, signed
+from tests.miner.nodes import CONTROLLER, ROOT, STAMPS, STRANGER, NodeProcess, encoded, node, serving, signed
 from tests.sampling import NIGHTLY, SEED
 
 FAR = "walruses whistle at whales"
@@ -107,6 +108,31 @@ async def test_a_public_search_does_not_tell_what_is_in_an_owners_text(service: 
         answer = await answers.query(service, encoded({"query_text": text, "mode": "vector"}))
         scores[text] = max(hit["score"] for hit in answer.body["results"])
     assert scores[guess] < 0.9 < scores["otters".ljust(READ)]
+
+
+async def test_whether_the_end_of_a_long_text_is_found_can_be_asked_later(tmp_path: Path) -> None:
+    slow = ShortSighted()
+    slow.fails = True
+
+    async def asked(stored: dict[str, Any], windows: str = "true") -> Any:
+        fields = miner_scheme.sign_namespace_request(
+            CONTROLLER, "retrieve", "notes", {"cid": stored["cid"], "windows": windows}, STAMPS.next()
+        )
+        answer = await answers.retrieve(service, stored["cid"], {name: str(fields[name]) for name in fields})
+        return answer.body.get("windows") if answer.status == 200 else answer.body["error"]
+
+    async with serving(tmp_path, tenants="anyone", embedder=slow) as service:
+        stored = await ingest(service, text=LONG, namespace="notes")
+        assert await asked(stored) == "to come"
+        assert await asked(stored, "false") is None
+        assert await asked(stored, "maybe") == "windows must be true or false."
+        assert await asked(await ingest(service, text="short", namespace="notes")) == "none"
+        vector = await ingest(service, raw_embedding=[1.0] * DIMENSION, namespace="notes")
+        assert await asked(vector) == "none"
+    async with serving(tmp_path, tenants="anyone", embedder=ShortSighted()) as service:
+        await find(service, FAR, mode="words", namespace="notes")
+        while await asked(stored) != "there":  # noqa: ASYNC110 -- asking is the subject
+            await trio.sleep(0.005)
 
 
 async def test_windows_that_follow_the_answer_are_not_claimed(tmp_path: Path) -> None:
