@@ -404,9 +404,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     ] = UNSET
     searchable: Maybe[Annotated[bool, doc("false: it is stored, and will be found once the index has it.")]] = UNSET
     current: Maybe[
-        Annotated[
-            bool, doc("Where key, supersedes or expires_at was sent, and holds: whether searches find the record.")
-        ]
+        Annotated[bool, doc("Where key, supersedes or expires_at was sent, and holds: whether searches find it.")]
     ] = UNSET
     truncated: Maybe[Annotated[bool, doc("true: the vector is of the first `tokens_used` of the text's `tokens`.")]] = (
         UNSET
@@ -456,9 +454,7 @@ class Retrieved(Record, frozen=True, kw_only=True):
     windows: Maybe[
         Annotated[
             Literal["there", "to come", "none"],
-            doc(
-                "With `windows=true`: whether searches with a mode find the end of a long text; none: it has no windows."
-            ),
+            doc("With `windows=true`: whether searches with a mode find a long text whole; none: it has none."),
         ]
     ] = UNSET
     padding: Padding = msgspec.field(name="_p", default=UNSET)

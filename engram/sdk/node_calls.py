@@ -582,8 +582,8 @@ def _stored(result: model.Result, item: JsonObject, sender: str | None) -> str |
         )
     if known(result.current) is None and any(item.get(name) is not None for name in _VALIDITY):
         return NodeRefused(
-            f"{result.cid} is stored without its key, supersedes and expires_at: this miner does not know them, or it is"
-            " another's record",
+            f"{result.cid} is stored without its key, supersedes and expires_at: this miner does not know them, or it"
+            " is another's record",
             code="not_understood",
             cid=result.cid,
         )

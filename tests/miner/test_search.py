@@ -114,7 +114,7 @@ async def test_whether_the_end_of_a_long_text_is_found_can_be_asked_later(tmp_pa
     slow = ShortSighted()
     slow.fails = True
 
-    async def asked(stored: dict[str, Any], windows: str = "true") -> Any:
+    async def asked(service: Service, stored: dict[str, Any], windows: str = "true") -> Any:
         fields = miner_scheme.sign_namespace_request(
             CONTROLLER, "retrieve", "notes", {"cid": stored["cid"], "windows": windows}, STAMPS.next()
         )
@@ -123,15 +123,15 @@ async def test_whether_the_end_of_a_long_text_is_found_can_be_asked_later(tmp_pa
 
     async with serving(tmp_path, tenants="anyone", embedder=slow) as service:
         stored = await ingest(service, text=LONG, namespace="notes")
-        assert await asked(stored) == "to come"
-        assert await asked(stored, "false") is None
-        assert await asked(stored, "maybe") == "windows must be true or false."
-        assert await asked(await ingest(service, text="short", namespace="notes")) == "none"
+        assert await asked(service, stored) == "to come"
+        assert await asked(service, stored, "false") is None
+        assert await asked(service, stored, "maybe") == "windows must be true or false."
+        assert await asked(service, await ingest(service, text="short", namespace="notes")) == "none"
         vector = await ingest(service, raw_embedding=[1.0] * DIMENSION, namespace="notes")
-        assert await asked(vector) == "none"
+        assert await asked(service, vector) == "none"
     async with serving(tmp_path, tenants="anyone", embedder=ShortSighted()) as service:
         await find(service, FAR, mode="words", namespace="notes")
-        while await asked(stored) != "there":  # noqa: ASYNC110 -- asking is the subject
+        while await asked(service, stored) != "there":  # noqa: ASYNC110 -- asking is the subject
             await trio.sleep(0.005)
 
 
