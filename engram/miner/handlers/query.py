@@ -59,10 +59,10 @@ async def retrieve(service: Service, call: Call[NoBody, Caller]) -> Retrieved:
 
 
 def _asks_for_windows(caller: Caller) -> bool:
-    asked = caller.fields.get("windows")
-    if asked not in (None, "true", "false"):
+    wanted = caller.fields.get("windows")
+    if wanted not in (None, "true", "false"):
         raise InvalidRequest("windows must be true or false.")
-    return asked == "true"
+    return wanted == "true"
 
 
 async def _windows(service: Service, space: Space, record: Record) -> Literal["there", "to come", "none"]:
