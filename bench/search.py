@@ -9,11 +9,13 @@ Figures of speed are on `SPEED` texts whose vectors are given, so nothing is emb
 p50 of a hybrid search less that of a plain one, alternating. `vector_p50_vs_before` compares plain searches with those
 of a node of the checkout that `--before FOLDER` names, in alternating rounds. `words_ingest_cpu_ms` and
 `words_index_share` are of the file of words alone. `window_cpu_vs_onnxruntime` compares a window of the embedder with
-the graph alone on the same tokens. `--quick`: a tenth of all. `--words`, `--windows`, `--speed`, `--quality`: these
-parts alone; `--sets docstrings,facts`: these sets alone.
+the graph alone on the same tokens. Chroma and LanceDB hold the sets of texts with vectors of the same model, in
+environments of their own, and are asked the same questions (bench/support/search_peers.py). `--quick`: a tenth of all.
+`--words`, `--windows`, `--speed`, `--quality`, `--peers`: these parts alone; `--sets facts,far`: these sets alone.
 """
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -29,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from bench.support import search_sets
+from bench.support.environments import environment
 from bench.support.report import print_line
 from bench.support.search_sets import Set
 from config.model import MinerSettings
@@ -47,8 +50,8 @@ from tests.miner.nodes import CONTROLLER, NodeProcess
 
 QUICK = "--quick" in sys.argv
 BEFORE = Path(sys.argv[sys.argv.index("--before") + 1]) if "--before" in sys.argv else None
-PARTS = [name for name in ("words", "windows", "speed", "quality") if f"--{name}" in sys.argv] or [
-    *("words", "windows", "speed", "quality")
+PARTS = [name for name in ("words", "windows", "speed", "quality", "peers") if f"--{name}" in sys.argv] or [
+    *("words", "windows", "speed", "quality", "peers")
 ]
 ALL_SETS = ("docstrings", "packages", "identifiers", "near", "far", "facts")
 SETS = sys.argv[sys.argv.index("--sets") + 1].split(",") if "--sets" in sys.argv else ALL_SETS
@@ -91,6 +94,49 @@ def quality(port: int) -> Figures:
     if "facts" in SETS:
         with NodeClient(f"http://127.0.0.1:{port}", CONTROLLER, namespace="facts") as client:
             figures |= _facts(client)
+    return figures
+
+
+PEERS = {
+    "chromadb": ("search-chromadb", "chromadb==1.5.9", "numpy==2.4.6"),
+    "lancedb": ("search-lancedb", "lancedb==0.40.0", "pyarrow", "numpy==2.4.6"),
+}
+
+
+def peers(folder: Path) -> dict[str, Figures]:
+    """The same sets and questions in other stores; None with a reason where one cannot be had."""
+    model = _Model.load(None, Path(tempfile.gettempdir()) / "engram-bench-cache")
+
+    vector = functools.cache(model.vector)
+
+    def vectors(texts: Sequence[str]) -> np.ndarray[Any, Any]:
+        return np.frombuffer(b"".join(map(vector, texts)), "<f4").reshape(-1, DIMENSION)
+
+    told: dict[str, Figures] = {name: {} for name in PEERS}
+    pythons = {name: environment(*what) for name, what in PEERS.items()}
+    for name, each in search_sets.made(RECORDS, QUESTIONS, LONG).items():
+        if name not in SETS:
+            continue
+        at = folder / name
+        at.mkdir()
+        ids, texts = list(each.records), list(each.records.values())
+        questions = [{"text": one.text, "answer": one.answer} for one in each.questions]
+        (at / "set.json").write_text(json.dumps({"ids": ids, "texts": texts, "questions": questions}))
+        np.save(at / "records.npy", vectors(texts))
+        np.save(at / "questions.npy", vectors([one.text for one in each.questions]))
+        for peer, python in pythons.items():
+            told[peer] |= {f"{key}_{name}": value for key, value in _peer(peer, python, at).items()}
+    return told
+
+
+def _peer(name: str, python: Path | None, folder: Path) -> Figures:
+    if python is None:
+        return {"r_at_1": None, "reason": "could not be installed"}
+    command = [str(python), str(Path(__file__).parent / "support" / "search_peers.py"), name, str(folder)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    if ran.returncode:
+        return {"r_at_1": None, "reason": (ran.stderr.strip().splitlines() or ["it ended"])[-1][:200]}
+    figures: Figures = json.loads(ran.stdout.splitlines()[-1])
     return figures
 
 
@@ -308,7 +354,8 @@ def main() -> None:
         if "quality" in PARTS:
             with _node(folder / "quality") as running:
                 figures |= quality(running.port)
-    print_line("search", figures, {}, {}, WANTED, load=os.getloadavg()[0])
+        others = peers(folder / "peers") if "peers" in PARTS else {}
+    print_line("search", figures, others, {}, WANTED, load=os.getloadavg()[0])
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ RETRIEVE: Final = _row(
     NoBody,
     model.Retrieved,
     signed_as="retrieve",
-    query=_NAMING,
+    query=("windows", *_NAMING),
     private=True,
 )
 DELETE: Final = _row(

@@ -403,6 +403,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[bool, doc("false: another text with the same vector and metadata is there already, and stays.")]
     ] = UNSET
     searchable: Maybe[Annotated[bool, doc("false: it is stored, and will be found once the index has it.")]] = UNSET
+    current: Maybe[
+        Annotated[bool, doc("Where key, supersedes or expires_at was sent, and holds: whether searches find it.")]
+    ] = UNSET
     truncated: Maybe[Annotated[bool, doc("true: the vector is of the first `tokens_used` of the text's `tokens`.")]] = (
         UNSET
     )
@@ -448,6 +451,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 class Retrieved(Record, frozen=True, kw_only=True):
     """GET /retrieve/{cid}."""
 
+    windows: Maybe[
+        Annotated[
+            Literal["there", "to come", "none"],
+            doc("With `windows=true`: whether searches with a mode find a long text whole; none: it has none."),
+        ]
+    ] = UNSET
     padding: Padding = msgspec.field(name="_p", default=UNSET)
 
 

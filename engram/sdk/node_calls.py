@@ -9,7 +9,7 @@ import hashlib
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, Literal, TypeAlias, TypeVar, final
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar, final
 from urllib.parse import urlencode
 
 import msgspec
@@ -233,7 +233,10 @@ class NodeCalls:
             fields["key"] = self._key(key)
 
         def read(answer: Answer) -> list[Memory]:
-            return self._opened([_memory(each) for each in checked(answer, model.Listing).records])
+            records = checked(answer, model.Listing).records
+            if key is not None and any(known(each.key) != fields["key"] for each in records):
+                raise NodeRefused("this miner does not know keys: it listed everything", code="not_understood")
+            return self._opened([_memory(each) for each in records])
 
         return self.post(node.LIST, fields | self._filter(where), read)
 
@@ -534,6 +537,7 @@ def require_root(
         )
 
 
+_VALIDITY: Final = ("key", "supersedes", "expires_at")
 _NEEDS_EMBEDDER = "an encrypted memory needs its vector from this side: give the client `embed`"
 
 
@@ -566,7 +570,7 @@ def _stored(result: model.Result, item: JsonObject, sender: str | None) -> str |
     """
     metadata, owner = item.get("metadata"), known(result.owner)
     if not result.cid:
-        return NodeRefused(result.error or "the node stored nothing and did not say why")
+        return NodeRefused(result.error or "the node stored nothing and did not say why", code=known(result.code) or "")
     if not belongs_to(result, sender):
         reason = known(result.owner_reason) or "stored_first_by_other"
         return NodeRefused(
@@ -575,6 +579,13 @@ def _stored(result: model.Result, item: JsonObject, sender: str | None) -> str |
             code="not_owner",
             cid=result.cid,
             owner=owner,
+        )
+    if known(result.current) is None and any(item.get(name) is not None for name in _VALIDITY):
+        return NodeRefused(
+            f"{result.cid} is stored without its key, supersedes and expires_at: this miner does not know them, or it"
+            " is another's record",
+            code="not_understood",
+            cid=result.cid,
         )
     if keeps_text(result) or (isinstance(metadata, dict) and metadata.get("text") == item.get("text")):
         return result.cid

@@ -2,25 +2,30 @@
 
 import base64
 import json
+import random
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
 from engram.cli.miner.ingest import read_line
 from engram.clock import ManualClock
-from engram.hotkeys import Keypair
+from engram.hotkeys import Keypair, miner_scheme
 from engram.hotkeys.python_json import JsonObject
 from engram.memory.embed.hash_embedder import hash_vector
 from engram.memory.padding import SIZES
+from engram.memory.upkeep import verify
 from engram.miner.service import Service
 from engram.sdk import restoring
 from tests.memory.search.searchers import READ, ShortSighted
 from tests.memory.stores import DIMENSION
 from tests.miner import endpoints as answers
-from tests.miner.nodes import CONTROLLER, STRANGER, encoded, node, serving, signed
+from tests.miner.nodes import CONTROLLER, ROOT, STAMPS, STRANGER, NodeProcess, encoded, node, serving, signed
+from tests.sampling import NIGHTLY, SEED
 
 FAR = "walruses whistle at whales"
 LONG = "otters hold hands while they sleep in the kelp of the bay.. ".ljust(READ) + "x" * READ + FAR
@@ -103,6 +108,31 @@ async def test_a_public_search_does_not_tell_what_is_in_an_owners_text(service: 
         answer = await answers.query(service, encoded({"query_text": text, "mode": "vector"}))
         scores[text] = max(hit["score"] for hit in answer.body["results"])
     assert scores[guess] < 0.9 < scores["otters".ljust(READ)]
+
+
+async def test_whether_the_end_of_a_long_text_is_found_can_be_asked_later(tmp_path: Path) -> None:
+    slow = ShortSighted()
+    slow.fails = True
+
+    async def asked(service: Service, stored: dict[str, Any], windows: str = "true") -> Any:
+        fields = miner_scheme.sign_namespace_request(
+            CONTROLLER, "retrieve", "notes", {"cid": stored["cid"], "windows": windows}, STAMPS.next()
+        )
+        answer = await answers.retrieve(service, stored["cid"], {name: str(fields[name]) for name in fields})
+        return answer.body.get("windows") if answer.status == 200 else answer.body["error"]
+
+    async with serving(tmp_path, tenants="anyone", embedder=slow) as service:
+        stored = await ingest(service, text=LONG, namespace="notes")
+        assert await asked(service, stored) == "to come"
+        assert await asked(service, stored, "false") is None
+        assert await asked(service, stored, "maybe") == "windows must be true or false."
+        assert await asked(service, await ingest(service, text="short", namespace="notes")) == "none"
+        vector = await ingest(service, raw_embedding=[1.0] * DIMENSION, namespace="notes")
+        assert await asked(service, vector) == "none"
+    async with serving(tmp_path, tenants="anyone", embedder=ShortSighted()) as service:
+        await find(service, FAR, mode="words", namespace="notes")
+        while await asked(service, stored) != "there":  # noqa: ASYNC110 -- asking is the subject
+            await trio.sleep(0.005)
 
 
 async def test_windows_that_follow_the_answer_are_not_claimed(tmp_path: Path) -> None:
@@ -276,3 +306,40 @@ def test_a_node_that_is_killed_finds_every_acknowledged_word_and_none_deleted(tm
         more = running.post("/IngestSynapse", text="late", metadata={"text": "late fox"})["cid"]
         hits = running.post("/QuerySynapse", query_text="late", mode="words")["results"]
         assert [hit["cid"] for hit in hits] == [more]
+
+
+@pytest.mark.serial
+def test_windows_and_private_words_survive_being_killed_while_they_are_made(tmp_path: Path) -> None:
+    def ask(path: str, endpoint: str, **fields: Any) -> dict[str, Any]:
+        return running.ask("POST", path, signed(CONTROLLER, endpoint, {"namespace": "notes", **fields}))[1]
+
+    def hits(text: str, mode: str, top_k: int) -> list[dict[str, Any]]:
+        return list(ask("/QuerySynapse", "QuerySynapse", query_text=text, mode=mode, top_k=top_k)["results"])
+
+    running, rng = NodeProcess(tmp_path), random.Random(SEED)
+    running.entry = [str(ROOT / "tests" / "miner" / "windowing_node.py")]
+    ends: dict[str, str] = {}
+    try:
+        running.start()
+        for kill in range(12 if NIGHTLY else 4):
+            for number in range(8):
+                end = f"w{kill}x{number} whales whistle at walruses".ljust(60)
+                text = f"text {number} of kill {kill}".ljust(60) + end
+                ends[ask("/IngestSynapse", "IngestSynapse", text=text)["cid"]] = end
+            gone = rng.choice(list(ends))
+            body = signed(CONTROLLER, "DeleteSynapse", {"cid": gone, "namespace": "notes"})
+            assert running.ask("DELETE", f"/retrieve/{gone}", body)[0] == 200
+            deleted = ends.pop(gone)
+            running.kill()
+            running.start()
+            assert {hit["cid"] for hit in hits("whales", "words", 100)} == ends.keys()
+            assert hits(deleted.split()[0], "words", 10) == []
+        for cid, end in ends.items():
+            give_up = time.monotonic() + 20
+            while (best := hits(end, "vector", 1)[0])["score"] < 0.999 and time.monotonic() < give_up:
+                time.sleep(0.02)
+            assert (best["cid"], best["score"]) == (cid, pytest.approx(1.0))
+    finally:
+        if running.process is not None and running.process.poll() is None:
+            running.kill()
+    assert verify.check(tmp_path / "data").problems == []

@@ -1,5 +1,6 @@
 """Searches with a mode and facts that change, by both clients, against a real node."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from engram.sdk.node_calls import NodeCalls
 from engram.sdk.ranking import Ranking
 from engram.sdk.transport import Answer
 from tests.miner.nodes import CONTROLLER, NODE, NodeProcess, node
+from tests.sdk.doubles import Asked, Told, scripted
 
 pytestmark = pytest.mark.serial
 
@@ -123,3 +125,24 @@ def test_a_miner_that_ranks_by_nothing_but_vectors_is_not_believed_to() -> None:
 def test_a_ranking_that_every_node_refuses_is_not_sent(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         Ranking(**options)
+
+
+def test_a_miner_that_ignores_what_a_fact_is_about_is_noticed() -> None:
+    """One of before answers as ever, and would find the old version beside the new one."""
+    cid = "v1::" + "1" * 64
+
+    def old(asked: Asked) -> Told:
+        if asked.path == "/list":
+            return Told(body=json.dumps({"records": [{"cid": cid, "metadata": {}}], "count": 1}).encode())
+        one = {"cid": cid, "error": None, "owner": CONTROLLER.ss58}
+        return Told(body=json.dumps(one).encode())
+
+    with scripted(old) as url, NodeClient(url, CONTROLLER, namespace="me") as mine:
+        assert mine.ingest("home is Paris") == cid
+        for validity in ({"key": "home"}, {"expires_at": 4e9}, {"supersedes": cid}):
+            made: Any = validity
+            with pytest.raises(NodeRefused, match="without its key, supersedes and expires_at") as raised:
+                mine.ingest("home is Paris", **made)
+            assert (raised.value.code, raised.value.cid) == ("not_understood", cid)
+        with pytest.raises(NodeRefused, match="does not know keys"):
+            mine.history("home")

@@ -52,7 +52,7 @@ class TextGone(msgspec.Struct, frozen=True):
 Fed = TextStored | TextGone
 
 
-class Lane(msgspec.Struct, frozen=True):
+class FeedLane(msgspec.Struct, frozen=True):
     """Changes that wait for one another and for no others: those of a namespace, or of a signer's in it."""
 
     namespace: str
@@ -61,7 +61,11 @@ class Lane(msgspec.Struct, frozen=True):
 
 
 def since(
-    connection: sqlite3.Connection, sequence: int, limit: int, most_chars: int = _UNLIMITED, lane: Lane | None = None
+    connection: sqlite3.Connection,
+    sequence: int,
+    limit: int,
+    most_chars: int = _UNLIMITED,
+    lane: FeedLane | None = None,
 ) -> list[Fed]:
     """Return the next changes after `sequence`, at most `limit`, in order; those of a lane, or all.
 

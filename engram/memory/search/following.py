@@ -28,7 +28,7 @@ from engram.memory.errors import EmbedderUnavailable, IndexUnavailable, TruthUna
 from engram.memory.model import PUBLIC, Change, Upserted
 from engram.memory.search import feed
 from engram.memory.search.derived_file import DAMAGED
-from engram.memory.search.feed import Fed, Lane, TextStored
+from engram.memory.search.feed import Fed, FeedLane, TextStored
 from engram.memory.store.record_db import Truth
 
 MOST_KEPT: Final = 100_000
@@ -91,11 +91,11 @@ class Follower:
         self._awaited = trio.Event()
         self._progress = trio.Event()
         self._latest = 0
-        self._pending: dict[Lane, int] = {}
+        self._pending: dict[FeedLane, int] = {}
         """The last committed change of each lane that has any to apply, as far as they are known."""
-        self._ahead: dict[Lane, int] = {}
+        self._ahead: dict[FeedLane, int] = {}
         """Up to which change a lane has been applied before its time."""
-        self._wanted: dict[Lane, None] = {}
+        self._wanted: dict[FeedLane, None] = {}
         self._is_level = False
         self._must_reset = False
         self._mended_to = 0
@@ -115,11 +115,11 @@ class Follower:
         """The number of committed changes that are not applied yet, as far as they are known."""
         return max(0, self._latest - self.sequence)
 
-    def lane(self, namespace: str, owner: bytes | None) -> Lane:
+    def lane(self, namespace: str, owner: bytes | None) -> FeedLane:
         """Return the lane of what `owner` stores in a namespace."""
         if self._derived.is_shared and namespace == PUBLIC:
-            return Lane(namespace, owner, is_of_owner=True)
-        return Lane(namespace)
+            return FeedLane(namespace, owner, is_of_owner=True)
+        return FeedLane(namespace)
 
     def hint(self, changes: Sequence[Change]) -> None:
         """Note that these changes were committed."""
@@ -131,7 +131,7 @@ class Follower:
             self.on_progress(self.behind)
             self._arrived.set()
 
-    def has(self, lane: Lane, sequence: int) -> bool:
+    def has(self, lane: FeedLane, sequence: int) -> bool:
         """Return whether the changes of a lane up to this one are applied."""
         return sequence <= max(self.sequence, self._ahead.get(lane, 0))
 
@@ -141,7 +141,7 @@ class Follower:
         self._is_level = False
         self._arrived.set()
 
-    async def reached(self, within_s: float, lane: Lane | None = None) -> None:
+    async def reached(self, within_s: float, lane: FeedLane | None = None) -> None:
         """Wait until every change of a lane, or of all, that was committed before this call is applied.
 
         Raises IndexUnavailable.
@@ -193,7 +193,7 @@ class Follower:
                 self._is_level = not self._must_reset
                 await self._pause()
 
-    def _next_lanes(self) -> list[Lane]:
+    def _next_lanes(self) -> list[FeedLane]:
         """Return the lanes that go before the others: those that are waited for, or else the next in turn."""
         wanted = [lane for lane in self._wanted if lane in self._pending]
         self._wanted.clear()
@@ -203,7 +203,7 @@ class Follower:
         self._pending[lane] = self._pending.pop(lane)
         return [lane]
 
-    async def _apply(self, lane: Lane | None) -> bool:
+    async def _apply(self, lane: FeedLane | None) -> bool:
         """Apply the next changes of a lane, or of all; return whether there were any."""
         after = self.sequence if lane is None else max(self.sequence, self._ahead.get(lane, 0))
         wanted = None if lane is None else self._pending.get(lane)
@@ -229,7 +229,7 @@ class Follower:
         self._progress = trio.Event()
         return bool(changes)
 
-    def _lane_of(self, change: Fed) -> Lane:
+    def _lane_of(self, change: Fed) -> FeedLane:
         return self.lane(change.namespace, change.owner if isinstance(change, TextStored) else None)
 
     async def _pause(self) -> None:

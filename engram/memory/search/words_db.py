@@ -27,7 +27,11 @@ FIRST_RANKED: Final = 1_000
 _FORMAT: Final = "2"
 _SCHEMA: Final = """
 CREATE TABLE namespaces (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE) STRICT;
-CREATE TABLE unclean (number INTEGER PRIMARY KEY) STRICT
+CREATE TABLE unclean (
+    number INTEGER PRIMARY KEY,
+    rows INTEGER NOT NULL DEFAULT 0,
+    tokens INTEGER NOT NULL DEFAULT 0
+) STRICT
 """
 _PAGES_MERGED: Final = 16
 """Pages that are rewritten at once, in 5 ms."""
@@ -52,6 +56,7 @@ class WordsDb:
         self._merged: set[int] = set()
         """The unclean tables that have no words of deleted records any more."""
         self._begun: int | None = None
+        self._settle()
 
     def close(self) -> None:
         """Close the file."""
@@ -80,6 +85,8 @@ class WordsDb:
                         row = (change.id, terms.indexed(words))
                         self._raw.execute(f"INSERT INTO {table} (rowid, text) VALUES (?, ?)", row)
             derived_file.note_sequence(self._raw, sequence)
+        if any(not isinstance(change, TextStored) for change in changes):
+            self._settle()
         self.sequence = sequence
 
     def is_unclean(self) -> bool:
@@ -129,11 +136,30 @@ class WordsDb:
             return
         self._merged.discard(row[0])
         self._begun = None if self._begun == row[0] else self._begun
-        self._raw.execute("INSERT OR IGNORE INTO unclean (number) VALUES (?)", row)
+        (size,) = self._raw.execute(f"SELECT sz FROM {table}_docsize WHERE id = ?", (number,)).fetchone()
+        self._raw.execute(
+            "INSERT INTO unclean (number, rows, tokens) VALUES (?, 1, ?)"
+            " ON CONFLICT (number) DO UPDATE SET rows = rows + 1, tokens = tokens + excluded.tokens",
+            (row[0], _read_varints(size)[0]),
+        )
         self._raw.execute(f"DELETE FROM {table} WHERE rowid = ?", (number,))
         if self._raw.execute(f"SELECT 1 FROM {table}_docsize LIMIT 1").fetchone() is None:
             self._raw.execute(f"DROP TABLE {table}")
             self._raw.execute("DELETE FROM namespaces WHERE number = ?", row)
+
+    def _settle(self) -> None:
+        """Take what was deleted out of the statistics of its tables: a table without content goes on counting it.
+
+        Its record 1 has the number of rows and of tokens; FTS5 reads it anew in each transaction.
+        """
+        owed = "SELECT number, rows, tokens FROM unclean JOIN namespaces USING (number) WHERE rows > 0"
+        with transaction(self._raw):
+            for number, rows, tokens in self._raw.execute(owed).fetchall():
+                (block,) = self._raw.execute(f"SELECT block FROM words_{number}_data WHERE id = 1").fetchone()
+                all_rows, all_tokens = _read_varints(block)
+                left = _varint(max(0, all_rows - rows)) + _varint(max(0, all_tokens - tokens))
+                self._raw.execute(f"UPDATE words_{number}_data SET block = ? WHERE id = 1", (left,))
+            self._raw.execute("UPDATE unclean SET rows = 0, tokens = 0")
 
     def _has(self, table: str, number: int) -> bool:
         return self._raw.execute(f"SELECT 1 FROM {table}_docsize WHERE id = ?", (number,)).fetchone() is not None
@@ -167,3 +193,22 @@ def find(connection: sqlite3.Connection, namespace: str, expression: str, most: 
         f"SELECT rowid, -rank FROM {table} WHERE {table} MATCH ? ORDER BY rank LIMIT ?", (expression, most)
     )
     return dict(found)
+
+
+def _read_varints(block: bytes) -> list[int]:
+    """Return the numbers of a block as SQLite writes them: seven bits a byte, the highest first."""
+    numbers, number = [], 0
+    for byte in block:
+        number = number << 7 | byte & 0x7F
+        if byte < 0x80:
+            numbers.append(number)
+            number = 0
+    return numbers
+
+
+def _varint(number: int) -> bytes:
+    """Return a number below 2**56 as SQLite writes it."""
+    written = [number & 0x7F]
+    while number := number >> 7:
+        written.append(number & 0x7F | 0x80)
+    return bytes(reversed(written))

@@ -231,12 +231,14 @@ def _result(service: Service, caller: Caller, space: Space, entry: Entry, record
         and succession.has_other_text(record, entry)
     ):
         return Result(error=_OTHER_TEXT, code="other_text")
+    holds = ALWAYS != entry.validity == record.validity
     return Result(
         cid=entry.cid,
         owner=None if record.owner is None else ss58.encode(record.owner),
         owner_reason=_not_the_senders(caller, space, record) or msgspec.UNSET,
         text_kept=msgspec.UNSET if _keeps_text(service, caller, space, entry, record) else False,
         superseded_by=record.superseded_by or msgspec.UNSET,
+        current=record.is_current(service.clock.now()) if holds else msgspec.UNSET,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, Literal, final
 
 import trio
 from msgspec import UNSET, UnsetType
@@ -11,7 +11,7 @@ from engram.api.call import Call
 from engram.api.node_model import Found, Hit, Query, Retrieved
 from engram.api.route import NoBody
 from engram.memory import cid as cids
-from engram.memory.errors import NotFound
+from engram.memory.errors import InvalidRequest, NotFound
 from engram.memory.model import ALWAYS, Excerpt, Record
 from engram.memory.search.rules import check_search
 from engram.miner.auth import Caller, Space
@@ -54,7 +54,26 @@ async def retrieve(service: Service, call: Call[NoBody, Caller]) -> Retrieved:
     caller, space = await service.enter(call)
     record = await found_record(service, space.key, call.path("cid"))
     text = Reader(service, caller, space).text(record)
-    return Retrieved(cid=record.cid, metadata=shown(record), text=text, **validity(record))
+    windows = await _windows(service, space, record) if _asks_for_windows(caller) else UNSET
+    return Retrieved(cid=record.cid, metadata=shown(record), text=text, windows=windows, **validity(record))
+
+
+def _asks_for_windows(caller: Caller) -> bool:
+    wanted = caller.fields.get("windows")
+    if wanted not in (None, "true", "false"):
+        raise InvalidRequest("windows must be true or false.")
+    return wanted == "true"
+
+
+async def _windows(service: Service, space: Space, record: Record) -> Literal["there", "to come", "none"]:
+    """Return whether a record can be found by the windows of its text."""
+    text = record.text
+    if text is None or record.made_here is False or not service.has_windows(space, text, record.metadata):
+        return "none"
+    (cut,) = await service.embedder.cuts([text])
+    if cut is None:
+        return "none"
+    return "there" if service.has_windows_of(record) else "to come"
 
 
 async def found_record(service: Service, key: str, cid: str) -> Record:

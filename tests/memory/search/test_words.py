@@ -226,3 +226,19 @@ def test_a_change_that_is_made_twice_changes_nothing(tmp_path: Path) -> None:
         words.apply([change], 2)
         assert words_db.find(reader, "mine", '"fox"') == before
     words.close()
+
+
+def test_what_was_deleted_counts_in_no_statistics(tmp_path: Path) -> None:
+    texts = ["fox " * (1 + number % 200) + "hare " * (number % 7) for number in range(300)]
+    stored = [TextStored(number, number, "mine", text, None, True) for number, text in enumerate(texts, 1)]
+    for name, gone in (("words", range(1, 200)), ("fresh", range(0))):
+        words = WordsDb(tmp_path / f"{name}.db", "truth")
+        words.apply(stored if gone else stored[199:], 300)
+        for number in gone:
+            words.apply([TextGone(300 + number, number, "mine")], 300 + number)
+        words.close()
+    found = []
+    for name in ("words", "fresh"):
+        with contextlib.closing(sqlite3.connect(tmp_path / f"{name}.db", isolation_level=None)) as reader:
+            found.append(words_db.find(reader, "mine", '"hare" OR "fox"'))
+    assert found[0] == pytest.approx(found[1])
