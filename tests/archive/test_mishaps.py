@@ -12,6 +12,7 @@ from engram.archive import archiver, segments
 from engram.archive.archiver import Allowed, Archiver
 from engram.archive.errors import (
     AlreadyThere,
+    Damaged,
     Forged,
     InUse,
     Locked,
@@ -158,6 +159,13 @@ async def test_a_key_that_was_destroyed_is_not_brought_back(shelf: Shelf) -> Non
         await shelf.update()
     await shelf.archiver().shred(shelf.node.folder)
     assert await restored(shelf) == content(shelf.node.folder)
+
+
+async def test_a_key_that_was_spoilt_is_noticed_by_the_next_update(shelf: Shelf) -> None:
+    await shelf.update()
+    (shelf.path / key_name(1)).write_bytes(b"spoilt")
+    with pytest.raises(Damaged, match="is not the one that was brought there"):
+        await shelf.update()
 
 
 async def test_two_updates_at_once_are_one_after_the_other(shelf: Shelf) -> None:
