@@ -2,7 +2,8 @@
 
 Each of ours runs in a process of its own, which says what it took: CPU seconds beside wall, the better of three, and
 the most memory of any. `check` goes from segments to verified rows; `restore` writes them to databases, too, and reads
-those. Records have random vectors of 384 numbers and texts of 50 words. Peers that are not installed are null.
+those. `query_p99_ms` is of a node at an open-loop 100 queries a second, while it is archived. Records have random
+vectors of 384 numbers and texts of 50 words. Peers that are not installed are null.
 `python -m bench.archive [--quick]`.
 """
 
@@ -19,11 +20,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any, Final
 
 import trio
 
+from bench.support import memories
+from bench.support.http_load import open_loop, percentile
 from bench.support.report import print_line
+from config.model import MinerSettings
 from engram.archive import opening, signing
 from engram.archive.archiver import Archiver
 from engram.archive.folder_place import FolderPlace
@@ -38,10 +43,13 @@ from engram.memory.model import PUBLIC, Entry
 from engram.memory.store import record_sql
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH
+from tests.miner.nodes import NodeProcess
 
 QUICK: Final = "--quick" in sys.argv
 RECORDS: Final = 10_000 if QUICK else 100_000
 ROUNDS: Final = 3
+SERVED: Final = 2_000 if QUICK else 8_000
+SERVED_S: Final = 4.0 if QUICK else 10.0
 OWNER: Final = Keypair.from_seed(b"\x07" * 32)
 ARCHIVE_ID: Final = bytes(16)
 SECRET: Final = opening.of_hotkey(OWNER, ARCHIVE_ID)
@@ -63,6 +71,7 @@ WANTED: Final = {
     "incremental_share_replaced": "<= 0.03",
     "incremental_share_deleted": "<= 0.01",
     "rss_mb": "<= 150",
+    "query_p99_vs_idle": "<= 2",
     "archive_wall_vs_restic": "<= 0.7",
     "archive_cpu_vs_tar_zstd_age": "<= 2.5",
 }
@@ -84,13 +93,13 @@ def put(folder: Path, first: int, count: int) -> None:
         record_sql.put_all(truth, list(entries(rng, first, count)), 1.0)
 
 
-def make_node(folder: Path) -> None:
+def make_node(folder: Path, records: int) -> None:
     folder.mkdir()
     with closing(sqlite3.connect(folder / TRUTH)) as truth, truth:
         record_sql.create_schema(truth, "00000000-0000-4000-8000-000000000000")
     Notebook.open(folder / NOTEBOOK).close()
-    for first in range(0, RECORDS, 5_000):
-        put(folder, first, min(5_000, RECORDS - first))
+    for first in range(0, records, 5_000):
+        put(folder, first, min(5_000, records - first))
 
 
 def delete_at_random(folder: Path, count: int) -> None:
@@ -122,11 +131,42 @@ def child(what: str, folder: Path) -> None:
     print(json.dumps({"wall": wall, "cpu": cpu, "rss_mb": rss_mb, "sent": sent}))
 
 
-def ours(what: str, folder: Path) -> dict[str, float]:
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.archive", "--child", what, str(folder)], capture_output=True, check=True
-    )
+def ours(what: str, folder: Path, *before: str) -> dict[str, float]:
+    words = [*before, sys.executable, "-m", "bench.archive", "--child", what, str(folder)]
+    done = subprocess.run(words, capture_output=True, check=True)
     return dict(json.loads(done.stdout))
+
+
+def serving(folder: Path) -> dict[str, float]:
+    """p99 of queries to a node, alone and while it is archived again and again by a process beside it."""
+    folder.mkdir()
+    make_node(folder / "data", SERVED)
+    (folder / "node").symlink_to("data")
+    settings = MinerSettings(requests_per_minute=100_000_000)
+    node, stopped = NodeProcess(folder, is_warm=False, miner=settings), Event()
+    node.start()
+
+    def archive() -> None:
+        while not stopped.is_set():
+            start(folder)
+            ours("archive", folder, "nice")  # as the documentation has it
+
+    def p99_ms(seconds: float) -> float:
+        load = open_loop(node.port, queries, connections=8, per_s=100, seconds=seconds)
+        return percentile(load.took_ms, 0.99)
+
+    try:
+        queries = [memories.query(vector) for vector in memories.clustered(2, 100)]
+        p99_ms(2.0)
+        idle = p99_ms(SERVED_S)
+        beside = Thread(target=archive)
+        beside.start()
+        meanwhile = p99_ms(SERVED_S)
+        stopped.set()
+        beside.join()
+    finally:
+        node.kill()
+    return {"query_p99_idle_ms": idle, "query_p99_ms": meanwhile, "query_p99_vs_idle": meanwhile / idle}
 
 
 def start(folder: Path) -> None:
@@ -169,7 +209,7 @@ def main() -> None:
     peers: dict[str, list[tuple[float, float]]] = {"restic": [], "tar_zstd_age": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_node(folder / "node")
+        make_node(folder / "node", RECORDS)
         mb = sum(file.stat().st_size for file in (folder / "node").iterdir()) / 1e6
         for _ in range(ROUNDS):
             start(folder)
@@ -187,6 +227,7 @@ def main() -> None:
         delete_at_random(folder / "node", one_percent)
         put(folder / "node", RECORDS, one_percent)
         figures["incremental_share_replaced"] = ours("archive", folder)["sent"] / (mb * 1e6)
+        figures |= serving(folder / "serving")
     for what, found in best.items():
         figures[f"{what}_mb_s"], figures[f"{what}_mb_cpu_s"] = mb / found["wall"], mb / found["cpu"]
     figures["node_mb"], figures["rss_mb"] = mb, best["archive"]["rss_mb"]

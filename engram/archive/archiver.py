@@ -17,7 +17,16 @@ import msgspec
 
 from engram import files
 from engram.archive import rules, segments, signing
-from engram.archive.errors import AlreadyThere, CannotErase, Locked, Missing, NotTakenUp, PlaceUnavailable, Shrunk
+from engram.archive.errors import (
+    AlreadyThere,
+    CannotErase,
+    Damaged,
+    Locked,
+    Missing,
+    NotTakenUp,
+    PlaceUnavailable,
+    Shrunk,
+)
 from engram.archive.journal import (
     Arrived,
     Buried,
@@ -230,7 +239,8 @@ class Archiver:
         if self._header.keys_forever:
             return
         try:
-            await self._place.get(name, MOST_KEY)
+            if await self._place.get(name, MOST_KEY) != self._epoch.wrapped:
+                raise Damaged(f"the key {name} at {self._place.address} is not the one that was brought there")
         except Missing:
             raise Locked(
                 f"the key {name} was at {self._place.address} and is gone: `engram archive shred` archives what lives "

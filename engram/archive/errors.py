@@ -45,6 +45,10 @@ class AlreadyThere(ArchiveError):
     """A part of this name exists and has other bytes."""
 
 
+class RowTooLarge(ArchiveError):
+    """A row that no segment can hold."""
+
+
 class InUse(ArchiveError):
     """Another process archives the same node to the same archive."""
 

@@ -220,12 +220,16 @@ class Journal:
         self._apply(entry)
 
     def take_up(self, name: str) -> None:
-        """Let a part that is about to be sent again count."""
-        self._apply_part(self.pending.pop(name))
+        """Let a part count that arrived, or is about to be sent again."""
+        if (part := self.pending.pop(name, None)) is not None:
+            self._apply_part(part)
 
     def adopt(self, listed: Listing) -> None:
-        """Begin a file, unless there is one, that knows the newest manifest alone: of what was just restored."""
-        if not self._path.exists():
+        """Begin a file that knows the newest manifest alone, of what was just restored; one that knows it stays.
+
+        So does one that knows a newer one.
+        """
+        if self.listed is None or (self.listed.sequence <= listed.sequence and self.listed.link != listed.link):
             files.put(self._path, _framed(listed) + _framed(Arrived(manifest_name(listed.sequence))))
 
     def bury(self, gone: Iterable[bytes]) -> dict[str, list[bytes]]:
@@ -278,7 +282,7 @@ class Journal:
             if isinstance(entry, Part):
                 self.pending[_name_of(entry)] = entry
             elif isinstance(entry, Arrived):
-                self._apply_part(self.pending.pop(entry.name))
+                self.take_up(entry.name)
             else:
                 self._apply(entry)
             whole = end
@@ -299,9 +303,7 @@ class Journal:
             case Shredded():
                 self.shreds = False
             case Arrived(name):
-                found = self.pending.pop(name, None)
-                if found is not None:
-                    self._apply_part(found)
+                self.take_up(name)
             case Unsent(name):
                 self.pending.pop(name, None)
             case Dropped(names):

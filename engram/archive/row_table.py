@@ -58,8 +58,8 @@ class RowTable:
         """Yield digests, in their order, with their numbers; nothing may change meanwhile."""
         for name in sorted(self._buckets):
             bucket = bytes(self._buckets[name])
-            for at in sorted(range(0, len(bucket), _WIDTH), key=lambda at: bucket[at : at + DIGEST]):
-                yield bucket[at : at + DIGEST], int.from_bytes(bucket[at + DIGEST : at + _WIDTH])
+            for row in sorted([bucket[at : at + _WIDTH] for at in range(0, len(bucket), _WIDTH)]):
+                yield row[:DIGEST], int.from_bytes(row[DIGEST:])
 
 
 def _bucket(digest: bytes) -> int:

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from engram import wire
-from engram.archive.errors import Damaged
+from engram.archive.errors import Damaged, RowTooLarge
 from engram.archive.model import DELETIONS, Segment
 from engram.archive.sealing import MOST_CONTENT, ROWS_BYTES
 
@@ -56,14 +56,16 @@ class Packer:
     def take(self) -> tuple[bytes, list[bytes]]:
         """Return the content of a segment with the digests of its rows, and begin the next.
 
-        Raises ValueError for a single row that no segment can hold.
+        Raises RowTooLarge for a single row that no segment can hold.
         """
-        packed = zlib.compress(msgspec.msgpack.encode(self._rows), 1)
+        rows = msgspec.msgpack.encode(self._rows)
+        packed = zlib.compress(rows, 1)
         segment = Segment(self.kind, self._columns, self._blob, packed, b"".join(self._blobs))
         content, digests = msgspec.msgpack.encode(segment), self._digests
-        if len(content) > MOST_CONTENT:
-            raise ValueError(
-                f"a {self.kind} row has {len(content)} bytes; the most that can be archived is {MOST_CONTENT}"
+        if len(content) > MOST_CONTENT or len(rows) > _MOST_UNPACKED:
+            raise RowTooLarge(
+                f"a {self.kind} row has {len(rows)} bytes, packed {len(content)}; the most that can be archived is "
+                f"{_MOST_UNPACKED}, packed {MOST_CONTENT}"
             )
         self._start()
         return content, digests

@@ -1,6 +1,7 @@
-"""`python -m tests.archive.mortal FOLDER URL STEP WORK`: archives a node to Arweave, and kills itself at a step.
+"""`python -m tests.archive.mortal FOLDER URL STEP WORK`: archives a node to Arweave, or restores it (WORK: `update`,
+`shred`, `restore`), and kills itself at a step.
 
-Steps are what an archiver does to its disk and to services: each counts twice, before it and after it. Step 0 is none.
+Steps are what it does to its disk and to services: each counts twice, before it and after it. Step 0 is none.
 The number of steps of a whole run is written to FOLDER/steps.
 """
 
@@ -21,9 +22,13 @@ from engram.archive.bundler import Bundler
 from engram.archive.folder_place import FolderPlace
 from engram.archive.item_keys import EthereumKey
 from engram.archive.journal import Journal
+from engram.archive.reading import open_archive
+from engram.archive.restorer import restore
 from engram.http.client import HttpClient
+from engram.memory.upkeep import rows, verify
+from engram.miner.folder import claim
 from tests.archive.nodes import OWNER
-from tests.archive.test_crashes import HEADING
+from tests.archive.test_crashes import HEADING, SECRET
 
 KEY = EthereumKey(b"\x05" * 32)
 NAME = "memory"
@@ -69,8 +74,18 @@ async def main(folder: Path, url: str, steps: Steps, work: str) -> None:
     Journal.note = steps.around(Journal.note)  # type: ignore[method-assign]
     HttpClient.request = steps.around_awaited(HttpClient.request)  # type: ignore[method-assign]
     client = HttpClient()
-    archiver = Archiver(place_in(folder, url, client), HEADING, OWNER, Journal(folder / "journal"), lambda: 1.0)
-    await getattr(archiver, work)(folder / "node")
+    place = place_in(folder, url, client)
+    if work == "restore":
+        for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "fsync"):
+            setattr(os, name, steps.around(getattr(os, name)))
+        rows.write = steps.around(rows.write)
+        verify.check = steps.around(verify.check)
+        with claim(folder / "other"):
+            opened = await open_archive(place, HEADING, SECRET)
+            await restore(place, opened, folder / "other", "11111111-0000-4000-8000-000000000000")
+    else:
+        archiver = Archiver(place, HEADING, OWNER, Journal(folder / "journal"), lambda: 1.0)
+        await getattr(archiver, work)(folder / "node")
     await client.aclose()
     (folder / "steps").write_text(str(steps.done))
 

@@ -4,6 +4,7 @@ All that it knows lies in those two, so that an exception which nothing catches 
 in the middle of an entry is tried in test_archive.py.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,6 +117,12 @@ async def whole(folder: Path) -> dict[str, list[tuple[object, ...]]]:
     shutil.rmtree(target, ignore_errors=True)
     await restore(place, opened, target, "11111111-0000-4000-8000-000000000000")
     return content(target)
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception kills here, and loses nothing that was written."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture

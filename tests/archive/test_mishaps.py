@@ -1,5 +1,6 @@
 """What goes wrong around an archive and must not harm it: the wrong node, two at once, old journals, faulty places."""
 
+import random
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from engram.archive import archiver, segments
 from engram.archive.archiver import Allowed, Archiver
 from engram.archive.errors import (
     AlreadyThere,
+    Damaged,
     Forged,
     InUse,
     Locked,
@@ -18,6 +20,7 @@ from engram.archive.errors import (
     NothingThere,
     NotTakenUp,
     PlaceUnavailable,
+    RowTooLarge,
     Shrunk,
 )
 from engram.archive.folder_place import FolderPlace
@@ -156,6 +159,13 @@ async def test_a_key_that_was_destroyed_is_not_brought_back(shelf: Shelf) -> Non
         await shelf.update()
     await shelf.archiver().shred(shelf.node.folder)
     assert await restored(shelf) == content(shelf.node.folder)
+
+
+async def test_a_key_that_was_spoilt_is_noticed_by_the_next_update(shelf: Shelf) -> None:
+    await shelf.update()
+    (shelf.path / key_name(1)).write_bytes(b"spoilt")
+    with pytest.raises(Damaged, match="is not the one that was brought there"):
+        await shelf.update()
 
 
 async def test_two_updates_at_once_are_one_after_the_other(shelf: Shelf) -> None:
@@ -370,3 +380,13 @@ def test_an_empty_column_of_a_later_version_leaves_digests_as_they_are() -> None
         assert after((*row, None, None)) == before(row)
     assert after((1, "x", 0, None))[0] != before((1, "x"))[0]
     assert before((1, None))[0] != before((None, 1))[0]
+
+
+@pytest.mark.parametrize("is_random", [True, False], ids=["as it is sealed", "as it is unpacked"])
+async def test_a_row_that_no_segment_holds_is_refused_and_named(shelf: Shelf, is_random: bool) -> None:
+    await shelf.update()
+    text = random.Random(1).randbytes(18_000_000).hex() if is_random else "a" * (1 << 26)
+    shelf.node.put(entry(60, text=text))
+    with pytest.raises(RowTooLarge, match=r"a record row has \d+ bytes, packed \d+; the most that can be archived"):
+        await shelf.update()
+    await shelf.check()

@@ -1,4 +1,7 @@
-"""A process that archives to Arweave is killed at each of its steps: every part is sent once, and paid for once."""
+"""A process that archives to Arweave is killed at each of its steps: every part is sent once, and paid for once.
+
+One that restores is killed, too: what was there is there, or what was archived, and nothing between.
+"""
 
 import shutil
 import signal
@@ -14,6 +17,7 @@ from engram.archive.reading import open_archive
 from engram.archive.restorer import restore
 from engram.archive.signing import sign_header
 from engram.http.client import HttpClient
+from engram.miner.folder import claim
 from tests.archive.mortal import place_in
 from tests.archive.nodes import OWNER, Node, content, entry
 from tests.archive.test_crashes import HEADING, SECRET
@@ -91,4 +95,36 @@ async def test_wherever_an_archiver_is_killed_every_part_is_sent_and_paid_once(
         if work == "update" or not bench.has_shredded():  # a second shredding archives everything again, as it must
             assert await bench.run(0, work) == 0, step
         await bench.require_whole(client)
+    await client.aclose()
+
+
+@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.nightly)])
+async def test_wherever_a_restore_is_killed_the_node_has_its_old_memory_or_its_new_one(
+    tmp_path: Path, nursery: trio.Nursery, every: int
+) -> None:
+    arweave = Arweave()
+    url = await nursery.start(Responder(arweave.answer).run)
+    client = HttpClient()
+    bench = Bench(tmp_path, url, arweave)
+    bench.folder.mkdir()
+    node, other = Node(bench.folder / "node"), Node(bench.folder / "other")
+    node.put(*(entry(number) for number in range(6)))
+    other.put(entry(100))
+    await place_in(bench.folder, url, client).put(HEADER, sign_header(OWNER, HEADING))
+    assert await bench.run(0, "update") == 0
+    bench.save()
+    before, archived = content(other.folder), content(node.folder)
+    steps = await bench.steps("restore")
+    assert content(other.folder) == archived
+    assert steps > 40
+    seen = []
+    for step in range(1, steps + 1, every):
+        bench.back()
+        assert await bench.run(step, "restore") == -signal.SIGKILL, step
+        with claim(other.folder):  # as the node does when it starts
+            seen.append(content(other.folder))
+        assert seen[-1] in (before, archived), step
+        assert await bench.run(0, "restore") == 0, step
+        assert content(other.folder) == archived, step
+    assert before in seen
     await client.aclose()

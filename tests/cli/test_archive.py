@@ -196,6 +196,9 @@ def test_a_new_node_archives_on_after_its_restore_and_any_other_asks_first(
     assert "has no rows" in command.fails("archive", "restore", "shelf", "node", "--key", "owner", "--force")
     assert command("archive", "restore", "shelf", "back", "--key", "owner", "--manifest", "1")["record"] == 4
     assert content(here / "back") == content(here / "node")
+    command("archive", "update", "back", "shelf", "--key", "owner", "--take-over")
+    command("archive", "restore", "shelf", "node", "--key", "owner", "--force")
+    assert command("archive", "update", "node", "shelf", "--key", "owner")["rows"] == 5
 
 
 def test_a_memory_that_shrank_is_archived_when_that_is_said(command: Command, here: Path, kept: Node) -> None:

@@ -278,8 +278,8 @@ def restore(
             made = await restorer.restore(place, opened, data, str(uuid.uuid4()), wanted, on_progress)
             if wanted.is_all and manifest is None:  # this node goes on with the archive
                 (data / JOURNALS).mkdir(mode=0o700, exist_ok=True)
-                epoch = max(opened.keys)
-                journal.adopt(Listing(opened.sequence, opened.link, epoch, sum(made.rows.values())))
+                with journal.held():
+                    journal.adopt(Listing(opened.sequence, opened.link, max(opened.keys), sum(made.rows.values())))
             return made
 
     with archive_errors("nothing was changed"):

@@ -24,6 +24,8 @@ Row = tuple[object, ...]
 """Values of SQLite: int, float, str, bytes, None."""
 _COUNTED_AGAIN: Final = "sequence"
 _READ_AT_ONCE: Final = 256
+_SYNCED_LATER: Final = "PRAGMA synchronous = OFF"
+"""New files are brought to disk by whoever puts them in place."""
 
 
 class UnknownColumns(MemoryAreaError):
@@ -82,10 +84,12 @@ class NewStores:
 
     def __init__(self, folder: Path, truth_id: str) -> None:
         self._truth = sqlite3.connect(folder / TRUTH, isolation_level=None)
+        self._truth.execute(_SYNCED_LATER)
         self._truth.execute("BEGIN")
         record_sql.create_schema(self._truth, truth_id)
         notebook_db.Notebook.open(folder / NOTEBOOK).close()
         self._notebook = sqlite3.connect(folder / NOTEBOOK, isolation_level=None)
+        self._notebook.execute(_SYNCED_LATER)
         self._notebook.execute("BEGIN")
         self._sequence = 0
 
@@ -119,7 +123,10 @@ class NewStores:
 
 @contextmanager
 def write(folder: Path, truth_id: str) -> Iterator[NewStores]:
-    """Make a node's databases in an existing folder; they stay empty when the block raises. Raises OSError."""
+    """Make a node's databases in an existing folder; they stay empty when the block raises, and are not synced.
+
+    Raises OSError.
+    """
     writer = NewStores(folder, truth_id)
     done = False
     try:
