@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +27,36 @@ needs_node_sdk = pytest.mark.skipif(
 
 async def python_client(**asked: Any) -> list[Any]:
     """What the official Python client was answered, step by step; see official.py."""
-    found = await trio.run_process(
-        [sys.executable, "-m", "tests.mcp.official"],
-        stdin=json.dumps(asked).encode() + b"\n",
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(PYTHON_SDK)},
-        check=False,
-        capture_stdout=True,
-        capture_stderr=True,
-    )
-    assert found.returncode == 0, found.stderr.decode()[-4_000:]
-    return [json.loads(line) for line in found.stdout.splitlines()]
+    return [step async for step in answered(**asked)]
+
+
+async def answered(**asked: Any) -> AsyncIterator[Any]:
+    """The same, each step as soon as it is answered."""
+    with tempfile.TemporaryFile() as errors:
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "tests.mcp.official"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors.fileno(),
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(PYTHON_SDK)},
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            await process.stdin.send_all(json.dumps(asked).encode() + b"\n")
+            read = b""
+            async for part in process.stdout:
+                *lines, read = (read + part).split(b"\n")
+                for line in lines:
+                    yield json.loads(line)
+            status = await process.wait()
+        finally:
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+        errors.seek(0)
+        assert status == 0, errors.read().decode()[-4_000:]
 
 
 async def node_client(**asked: Any) -> list[Any]:

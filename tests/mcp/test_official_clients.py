@@ -12,7 +12,15 @@ import trio
 
 from engram.hotkeys import wallet
 from engram.mcp.access import Policy
-from tests.mcp.official_sides import MODULES, needs_node_sdk, needs_python_sdk, node, node_client, python_client
+from tests.mcp.official_sides import (
+    MODULES,
+    answered,
+    needs_node_sdk,
+    needs_python_sdk,
+    node,
+    node_client,
+    python_client,
+)
 from tests.miner.nodes import CONTROLLER, NodeProcess
 from tests.miner.nodes import node as running_node
 from tests.xeris.test_agents import READ, Receiver, receiver
@@ -109,50 +117,46 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield made
 
 
-@pytest.mark.nightly
 @needs_python_sdk
 @pytest.mark.serial
-async def test_an_agent_keeps_a_thousand_memories_while_the_node_restarts(memory: NodeProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [100, pytest.param(1_000, marks=pytest.mark.nightly)])
+async def test_an_agent_stores_finds_and_forgets_memories_while_the_node_restarts(
+    memory: NodeProcess, tmp_path: Path, count: int
+) -> None:
+    """The node is killed in the midst of each: of storing, of finding and of forgetting."""
     key = tmp_path / "key"
     wallet.write_hotkey_file(key, CONTROLLER)
     command = [ENGRAM, "miner", "mcp", "--to", f"http://127.0.0.1:{memory.port}", "--key", str(key)]
-    command += ["--namespace", "thousand", "--embedder", "hash"]
-    texts = [f"Memory {number}: the otter of day {number} sleeps at {number * 7} m." for number in range(1_000)]
-    groups = [texts[first : first + AT_ONCE] for first in range(0, 1_000, AT_ONCE)]
-    remembering = [["call_at_once", "remember", [{"text": text} for text in group]] for group in groups]
-    stored = await while_it_restarts(memory, command, remembering)
-    ids = [each["content"]["id"] for step in stored for each in step["results"]]
-    assert len(set(ids)) == 1_000
-    recalls = [{"query": text, "limit": 1} for text in texts]
-    forgets = [{"id": each} for each in ids]
-    recalling = [["call_at_once", "recall", recalls[first : first + AT_ONCE]] for first in range(0, 1_000, AT_ONCE)]
-    answers = await while_it_restarts(memory, command, recalling)
-    found = [each["content"]["memories"][0]["text"] for step in answers for each in step["results"]]
-    assert sum(text == wanted for text, wanted in zip(found, texts, strict=True)) == 1_000
-    forgetting = [["call_at_once", "forget", forgets[first : first + AT_ONCE]] for first in range(0, 1_000, AT_ONCE)]
-    *gone, left = await while_it_restarts(memory, command, [*forgetting, ["call_tool", "list", {}]])
-    assert all(each["content"] == {"forgotten": True} for step in gone for each in step["results"])
+    command += ["--namespace", f"of_{count}", "--embedder", "hash"]
+    texts = [f"Memory {number}: the otter of day {number} sleeps at {number * 7} m." for number in range(count)]
+    stored = await while_it_restarts(memory, command, at_once("remember", [{"text": text} for text in texts]))
+    ids = [each["content"]["id"] for each in stored]
+    assert len(set(ids)) == count
+    recalls = at_once("recall", [{"query": text, "limit": 1} for text in texts])
+    found = await while_it_restarts(memory, command, recalls)
+    assert [each["content"]["memories"][0]["text"] for each in found] == texts
+    gone = await while_it_restarts(memory, command, at_once("forget", [{"id": each} for each in ids]))
+    assert all(each["content"] == {"forgotten": True} for each in gone)
+    [left] = await python_client(command=command, mode="auto", steps=[["call_tool", "list", {}]])
     assert left["structuredContent"]["memories"] == []
 
 
+def at_once(tool: str, calls: list[dict[str, Any]]) -> list[list[Any]]:
+    """The calls in groups that are made side by side."""
+    return [["call_at_once", tool, calls[first : first + AT_ONCE]] for first in range(0, len(calls), AT_ONCE)]
+
+
 async def while_it_restarts(memory: NodeProcess, command: list[str], steps: list[list[Any]]) -> list[Any]:
-    """What an agent's steps gave while the node was killed again and again; at least once before they ended."""
+    """What an agent's calls gave while the node was killed after the first group, and after each tenth from there on.
+
+    The group after is then on its way, and there is one.
+    """
     answers: list[Any] = []
-    done, kills = trio.Event(), 0
-
-    async def work() -> None:
-        answers.extend(await python_client(command=command, mode="auto", steps=steps, within_s=280))
-        done.set()
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(work)
-        while not done.is_set():
-            with trio.move_on_after(2.5):
-                await done.wait()
-            if kills < 4 and not done.is_set():
+        async for step in answered(command=command, mode="auto", steps=steps, within_s=280):
+            answers += step["results"]
+            if len(answers) // AT_ONCE % 10 == 1:
+                assert len(answers) < len(steps) * AT_ONCE, "no call is left that the kill could fall into"
                 await trio.to_thread.run_sync(memory.kill)
-                kills += 1
-                assert not done.is_set(), "the node was killed too late to matter"
-                await trio.to_thread.run_sync(memory.start)
-    assert kills
+                nursery.start_soon(trio.to_thread.run_sync, memory.start)
     return answers

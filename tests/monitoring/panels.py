@@ -10,13 +10,11 @@ from deploy.dashboards.boards import BOARDS
 Panel = tuple[str, str]
 """Dashboard and title."""
 _RESTARTS: Final = "shows crashes of actors alone, of which there are none"
+_EARNED: Final = "what was earned on Akash is worked out each minute, and nothing was at the first look"
 EMPTY: Final[dict[Panel, str]] = {
     ("gateway-and-money", "Restarts of actors"): _RESTARTS,
     ("memory-node", "Restarts of actors"): _RESTARTS,
-    (
-        "fleet",
-        "Margin, 7 days",
-    ): "nothing was earned: of a session that ends within a minute its buyer gets the rest back",
+    ("fleet", "Margin, 7 days"): _EARNED,
 }
 """Panels that stay empty there, and why: what a panel of this list comes to show, it leaves."""
 
