@@ -189,6 +189,11 @@ export async function comesBack(state) {
   return [read["x-sig"], streamed["x-sig"]].every(Boolean);
 }
 
+/** Take the network away from the page, or give it back. */
+export async function offline(state, is) {
+  await state.page.context().setOffline(is);
+}
+
 /** End the event streams, and open none any more. */
 export async function breakStreams(state) {
   await state.page.route("**/events", (route) => route.abort());

@@ -22,6 +22,12 @@ test("a gateway that is well needs no hand", () => {
   expect(needsAHand(WELL, null)).toEqual([]);
 });
 
+test("a part that has nothing to do here, and stopped by itself, needs no hand", () => {
+  const idle = { ...WELL.tree[0]!, path: "root/relay_rounds", state: "stopped" };
+  expect(needsAHand({ ...WELL, tree: [idle] }, null)).toEqual([]);
+  expect(needsAHand({ ...WELL, tree: [{ ...idle, last_error: "OSError: full" }] }, null)).toHaveLength(1);
+});
+
 test.each<[string, Partial<SystemStatus>, RegExp]>([
   ["a quarantined payment", { quarantined: ["p1"] }, /quarantined: p1/],
   ["a child that is down", { tree: [{ ...WELL.tree[0]!, state: "restarting", last_error: "OSError: full" }] }, /root\/http is restarting: OSError: full/],

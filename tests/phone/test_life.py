@@ -135,6 +135,7 @@ def test_of_two_windows_one_signs(gateway: GatewayProcess, browser: Browser) -> 
     browser.do("gone", "open in another window")
 
 
+@pytest.mark.nightly
 def test_two_windows_that_buy_at_once_buy_once(gateway: GatewayProcess, browser: Browser) -> None:
     before = browser.do("payments")
     browser.do("open", {"url": gateway.url, "profile": "here"})

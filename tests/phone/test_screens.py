@@ -11,19 +11,25 @@ from pathlib import Path
 
 import pytest
 
+from engram.hotkeys import Keypair, wallet
 from tests.e2e.gateway_process import FAST, GatewayProcess
 from tests.phone.browser import Browser, needs_app, open_browser
+from tests.phone.test_hostile import SEED
 from tests.phone.test_links import SHOWN_LINK
+from tests.phone.test_updates import WAKE
 
 pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
 
 WORDS = "legal winner thank year wave sausage worth useful legal winner thank yellow"
+OTHER_SEED = b"\x11" * 32
 GOLDEN = Path(__file__).parent / "golden"
 CHROMIUM = GOLDEN / "chromium.txt"
 WRITE = os.environ.get("ENGRAM_GOLDEN") == "1"
 MOST_DIFFERENT = 0.004
 """The share of pixels that may differ."""
 MOST_SHIFT = 0.02
+TOLD = {"offline", "ops"}
+"""Where a notice came above what was there, or a list that grows with what happens."""
 PICTURED = 390
 """The width whose pictures are compared."""
 
@@ -35,7 +41,7 @@ def looks(browser: Browser, theme: str, width: int) -> Callable[[str], None]:
     def look(name: str) -> None:
         layout = browser.do("layout")
         assert layout["overflow"] <= 0, name
-        assert layout["shift"] <= MOST_SHIFT, (name, layout["moved"])
+        assert name in TOLD or layout["shift"] <= MOST_SHIFT, (name, layout["moved"])
         assert browser.do("axe") == [], name
         if width != PICTURED:
             return
@@ -137,6 +143,114 @@ def test_every_screen_is_as_it_was_looked_at(tmp_path: Path, theme: str, width: 
         browser.do("status", "stopped")
         browser.do("sees", "You stopped it")
         look("stopped")
+
+
+PENDING = """answer => answer.code === 'accepted'
+  ? { ...answer, code: 'payment_pending', payment_status: 'settling', status: 'payment_pending' } : answer"""
+NOTES = ("Late frost ruined most of the vineyard.", "Donaudampfschifffahrtsgesellschaftskapitän " * 3)
+
+
+@pytest.mark.filterwarnings("default:.*another Chromium:UserWarning")
+@pytest.mark.nightly
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_what_is_seldom_seen_is_as_it_was_looked_at(tmp_path: Path, theme: str) -> None:
+    wallet.write_hotkey_file(key := tmp_path / "hotkey", Keypair.from_seed(SEED))
+    settings = FAST + f"[gateway]\nhotkey_file = '{key}'\n[facilitator]\nopening_balance_usd = 0.15\n"
+    with GatewayProcess(tmp_path / "data", settings=settings) as gateway, open_browser() as browser:
+        page = {"url": gateway.start().url, "theme": theme}
+        look = looks(browser, theme, PICTURED)
+        browser.do("open", page)
+        browser.do("click", "I have one already")
+        for by, text in (("File", "Keystore file of polkadot-js"), ("Code", "It works once")):
+            browser.do("click", by)
+            browser.do("sees", text)
+            look(f"restore-{by.lower()}")
+            browser.do("reload")
+            browser.do("click", "I have one already")
+        browser.do("reload")
+        browser.do("restore", WORDS)
+        _look_at_a_node_with_notes(browser, look)
+        browser.do("go", "wallet")
+        browser.do("reload")
+        browser.do("click", "Show a one-time code")
+        browser.do("sees", "Works once")
+        look("code")
+        browser.do("reload")
+        browser.do("click", "Forget this identity on this device")
+        browser.do("sees", "Forget this identity here?")
+        look("forget")
+        browser.do("reload")
+        browser.do("pay")
+        browser.do("sees", "Nothing was charged")
+        look("payment-refused")
+        browser.do("go", "")
+        browser.do("reload")
+        browser.do("sees", "Time left")
+        browser.do("worker")
+        browser.do("offline", True)
+        browser.do("evaluate", WAKE)
+        browser.do("sees", "No connection to the gateway")
+        look("offline")
+        browser.do("offline", False)
+        browser.do("go", "wallet")
+        browser.do("reload")
+        browser.do("fill", {"label": "New passphrase", "text": "correct horse"})
+        browser.do("click", "Set a passphrase")
+        browser.do("sees", "A passphrase opens it")
+        browser.do("reload")
+        browser.do("sees", "Locked")
+        look("lock")
+        browser.do("open", page | {"profile": "unknown"})
+        browser.do("create")
+        browser.do("lose", {"method": "POST", "path": "/sessions", "paid": True, "times": 99})
+        browser.do("pay")
+        browser.do("sees", "The payment may have arrived")
+        look("payment-unknown")
+        browser.do("close", "unknown")
+        browser.do("open", page | {"profile": "pending"})
+        browser.do("create")
+        browser.do("lie", {"method": "POST", "path": "/sessions", "seed": SEED.hex(), "change": PENDING})
+        browser.do("pay")
+        browser.do("sees", "waiting for its confirmation. Nothing to do")
+        look("payment-pending")
+        browser.do("close", "pending")
+        browser.do("open", page | {"profile": "changed"})
+        browser.do("create")
+        change = f"identity => ({{ ...identity, hotkey: '{Keypair.from_seed(OTHER_SEED).ss58}' }})"
+        browser.do("lie", {"method": "GET", "path": "/identity", "seed": SEED.hex(), "change": change})
+        browser.do("evaluate", WAKE)
+        browser.do("sees", "Another gateway answers here")
+        look("changed")
+        browser.do("close", "changed")
+        browser.do("open", {"url": gateway.ops_url, "path": "/", "theme": theme, "profile": "operator"})
+        browser.do("sees", "payment_verifier")
+        browser.do("sees", "live")
+        look("ops")
+
+
+def _look_at_a_node_with_notes(browser: Browser, look: Callable[[str], None]) -> None:
+    browser.do("pay")
+    session_id = browser.do("status", "active")
+    browser.do("sees", "Started.")
+    browser.do("evaluate", "document.querySelector('details').scrollIntoView()")
+    look("started")
+    browser.do("go", f"memory/{session_id}")
+    browser.do("reload")
+    for text in NOTES:
+        browser.do("fill", {"label": "Write a note", "text": text})
+        browser.do("click", "Store")
+        browser.do("sees", text.strip())
+    browser.do("sees", "2 notes, intact")
+    browser.do("reload")
+    browser.do("sees", "2 notes, intact")
+    browser.do("sees", NOTES[0])
+    browser.do("settle")
+    look("memory-notes")
+    browser.do("reload")
+    browser.do("sees", "2 notes, intact")
+    browser.do("click", "Delete")
+    browser.do("sees", "Delete this note?")
+    look("memory-delete")
 
 
 def test_axe_is_at_work(tmp_path: Path) -> None:

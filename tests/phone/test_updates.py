@@ -70,6 +70,7 @@ def test_a_build_that_another_key_signed_or_none_is_not_offered(
     assert browser.do("evaluate", IS_NEWER) is False
 
 
+@pytest.mark.nightly
 def test_a_build_with_a_file_that_is_not_the_listed_one_is_not_kept(
     tmp_path: Path, front: Front, browser: Browser
 ) -> None:

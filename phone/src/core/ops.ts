@@ -66,7 +66,9 @@ export function needsAHand(status: SystemStatus, ready: Readiness | null): strin
   for (const [name, wrong] of Object.entries(ready?.checks ?? {})) if (wrong) found.push(`${name}: ${wrong}`);
   for (const id of status.quarantined) found.push(`quarantined: ${id} (engram quarantine release ${id})`);
   for (const node of status.tree) {
-    if (node.state !== "running" && node.state !== "starting") found.push(`${node.path} is ${node.state}${node.last_error ? `: ${node.last_error}` : ""}`);
+    // A part that had nothing to do here, or has done it, has stopped without an error.
+    const well = ["running", "starting"].includes(node.state) || (node.state === "stopped" && !node.last_error);
+    if (!well) found.push(`${node.path} is ${node.state}${node.last_error ? `: ${node.last_error}` : ""}`);
     if (node.mailbox_depth !== null && node.mailbox_bound !== null && node.mailbox_depth >= node.mailbox_bound) found.push(`${node.path}: its mailbox is full`);
   }
   if (status.payments.unknown) found.push(`${status.payments.unknown} payments of unknown outcome`);
