@@ -36,7 +36,8 @@ def data_folder(path: Path) -> Iterator[Path]:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = path.resolve()
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        give_to_owner_of(folder, folder / LOCK_FILE)  # or root's command would lock the service out
+        with contextlib.suppress(PermissionError):
+            give_to_owner_of(folder, folder / LOCK_FILE)  # or root's command would lock the service out
     except (FileExistsError, NotADirectoryError) as error:
         raise LedgerUnavailable(f"data_dir is {path}: {in_the_way(path)} is a file, not a folder") from error
     except OSError as error:

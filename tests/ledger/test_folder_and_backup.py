@@ -1,5 +1,6 @@
 """The data folder's lock, and backups that restore."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -77,6 +78,19 @@ def test_a_ledger_that_root_restores_belongs_to_the_user_of_the_folder(tmp_path:
         kept = restore(tmp_path / "copy.sqlite3", folder)
     owners = {path.stat().st_uid for path in (folder / LEDGER_FILE, kept.parent, kept, folder / LOCK_FILE)}
     assert owners == {nobody}
+
+
+def test_a_root_that_may_give_nothing_away_uses_a_folder_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refused)
+    with data_folder(tmp_path / "data") as folder:
+        open_inline(folder / LEDGER_FILE).close()
+        backup(folder / LEDGER_FILE, tmp_path / "copy.sqlite3")
+        restore(tmp_path / "copy.sqlite3", folder)
 
 
 class PowerCut(BaseException):

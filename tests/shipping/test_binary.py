@@ -74,7 +74,7 @@ def test_it_checks_itself_against_its_bill_of_materials(binary: Path, unpacked: 
     assert {what: found[what]["verdict"] for what in good} == dict.fromkeys(good, "good")
     changed = home(unpacked) / "app/config/profiles/local.toml"
     before = changed.read_bytes()
-    changed.write_bytes(before + b"\n")
+    changed.write_bytes(before.swapcase())  # of the same size, or the next start would unpack it again
     bad = run(binary, unpacked, "doctor", "--self")
     changed.write_bytes(before)
     assert (bad.returncode, "app/config/profiles/local.toml" in bad.stdout) == (1, True)
