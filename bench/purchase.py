@@ -52,8 +52,9 @@ NO_LIMITS = {
 # --- the gateway, in a process of its own -----------------------------------------------------------------------------
 
 
-def serve(facilitator_url: str, folder: str, ready_fd: int) -> int:
-    """The gateway without a fleet: whoever pays gets a session that stays `provisioning`."""
+def serve(facilitator_url: str, folder: str, ledger_url: str, ready_fd: int) -> int:
+    """The gateway without a fleet: whoever pays gets a session that stays `provisioning`. Without a `ledger_url` its
+    ledger is a file."""
     import config
     import run
     from bench.support.shop import Shared, sell_without_fleet
@@ -73,10 +74,15 @@ def serve(facilitator_url: str, folder: str, ready_fd: int) -> int:
         return ChildSpec("count", lambda: Job(count))
 
     sell_without_fleet(counting)
-    flags = NO_LIMITS | {"payments.facilitator_url": facilitator_url, "data_dir": folder}
+    flags = NO_LIMITS | {"payments.facilitator_url": facilitator_url, "data_dir": folder, "ledger.url": ledger_url}
     del flags["environment"]
     loaded = config.load("local", environ={}, flags=flags, env_files=())
     return run.main(["gateway"], loaded, ready_fd=ready_fd)
+
+
+def gateway_command(facilitator_url: str, folder: Path, ledger_url: str = "") -> list[str]:
+    """Return the command that serves so in `folder`, for `start`."""
+    return ["-m", "bench.purchase", "--serve", facilitator_url, str(folder), ledger_url]
 
 
 def start(command: list[str]) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
@@ -163,7 +169,7 @@ def main() -> None:
         facilitator, said = start([*FACILITATOR, "--data-dir", str(folder / "facilitator"), "--ready-fd"])
         stack.callback(end, facilitator)
         facilitator_url = said["facilitator_url"]
-        gateway, said = start(["-m", "bench.purchase", "--serve", facilitator_url, str(folder / "gateway")])
+        gateway, said = start(gateway_command(facilitator_url, folder / "gateway"))
         stack.callback(end, gateway)
         ours = Shop(said["gateway_url"], gateway.pid)
         trio.run(ours.open)
@@ -198,5 +204,5 @@ def end(process: subprocess.Popen[bytes]) -> None:
 if __name__ == "__main__":
     if "--serve" in sys.argv:
         at = sys.argv.index("--serve")
-        sys.exit(serve(sys.argv[at + 1], sys.argv[at + 2], int(sys.argv[at + 3])))
+        sys.exit(serve(sys.argv[at + 1], sys.argv[at + 2], sys.argv[at + 3], int(sys.argv[at + 4])))
     main()

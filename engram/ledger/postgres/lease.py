@@ -151,6 +151,21 @@ def end_expired(connection: Connection, me: int) -> list[int]:
     return [epoch for (epoch,) in connection.exec_driver_sql(query, (me,))]
 
 
+def end_stopped(connection: Connection, ttl_s: float) -> int:
+    """End the server's sessions for gateways that have stopped within a group; return how many. Outside of any group.
+
+    A session that has not got all of what its client sends ahead is not idle to the server, which bounds only idle
+    ones: it would keep the turn for as long as its client is stopped.
+    """
+    query = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() "
+        "AND usename = current_user AND application_name = current_setting('application_name') "
+        "AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL AND state = 'active' AND wait_event = 'ClientRead' "
+        "AND xact_start < clock_timestamp() - make_interval(secs => %s)"
+    )
+    return int(connection.exec_driver_sql(query, (ttl_s,)).scalar_one())
+
+
 _GAPS: Final = (
     "SELECT epoch AS after, lead(epoch, 1, 9223372036854775807) OVER (ORDER BY epoch) AS before "
     "FROM (SELECT epoch FROM gateways WHERE ended_at IS NULL UNION ALL SELECT -1) AS live"

@@ -90,6 +90,11 @@ class Link:
         """Whether the connection is open and outside a transaction."""
         return not self.raw.closed and self.raw.pgconn.transaction_status == TransactionStatus.IDLE
 
+    def outside(self) -> Connection:
+        """Return the connection for statements that are committed one by one, outside of any group."""
+        self.ahead.new_group()  # an error of the last one is not theirs
+        return self.handle
+
     def row(self, query: LiteralString, values: Sequence[object]) -> tuple[Any, ...]:
         """Run a statement by itself; return its one row. Raises psycopg.Error."""
         self.ahead.leave()

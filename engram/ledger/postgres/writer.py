@@ -119,6 +119,7 @@ class PostgresWriter(CommitThread[Connection]):
             return outcome.error, False
         if outcome.error is not None:
             _log.warning("lease_not_renewed", reason=str(outcome.error))
+            self._end_stopped(self._lease.ttl_s)
             self._closing.wait(min(RECONNECT_S, self._lease.ttl_s / 4))
             return None, False
         draining, ended, taken = outcome.value
@@ -130,11 +131,23 @@ class PostgresWriter(CommitThread[Connection]):
             _log.warning("taken_over", ended=ended, **taken)
         return None, any(count == leases.PAGE for count in taken.values())
 
+    def _end_stopped(self, ttl_s: float) -> None:
+        """End who may have kept this process from its turn."""
+        if self._link is None or not self._link.usable:
+            return
+        try:
+            ended = leases.end_stopped(self._link.outside(), ttl_s)
+        except (psycopg.Error, DBAPIError) as error:
+            _log.warning("stopped_gateways_not_ended", reason=" ".join(str(error).split()))
+            return
+        if ended:
+            _log.warning("stopped_gateways_ended", sessions=ended)
+
     def _close(self) -> None:
         self._closing.set()
         try:
             if self._lease is not None:
-                leases.end(self._usable().handle, self._lease.epoch)
+                leases.end(self._usable().outside(), self._lease.epoch)
         except (LedgerError, psycopg.Error, DBAPIError):
             pass  # it expires
         if self._link is not None:

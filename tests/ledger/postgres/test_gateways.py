@@ -21,6 +21,7 @@ from engram.cli.options import Sources
 from engram.ledger import LedgerActor, LedgerClient, LedgerError, LedgerUnavailable, owners
 from engram.ledger.facts import get, put
 from engram.ledger.postgres import lease
+from engram.ledger.postgres.group import TURN
 from engram.ledger.postgres.server import PostgresServer
 from engram.ledger.postgres.writer import PostgresWriter
 from engram.ledger.prepared import Prepared
@@ -282,6 +283,23 @@ def test_a_gateway_that_is_stopped_in_the_midst_of_a_group_holds_up_no_other_for
         assert outcome.error is None
         assert isinstance(late.result()[0].error, LedgerUnavailable)
     one._close()
+    other._close()
+
+
+def test_a_gateway_that_is_stopped_before_all_of_a_group_was_sent_is_ended_by_another(url: str) -> None:
+    """There the server has no timeout of its own: it waits for the rest."""
+    server = PostgresServer(url, ttl_s=1.5)
+    one, other = (server.open_writer(lambda e: None, lambda g: None) for _ in range(2))
+    link = one._usable()
+    link.ahead.new_group()
+    turn = [link.ahead.send("BEGIN"), link.ahead.send(one._lease.renewal), link.ahead.send(TURN)]  # type: ignore[union-attr]
+    link.raw.pgconn.send_flush_request()
+    link.ahead._read_until(turn[-1])
+    until = time.monotonic() + 10.0
+    while other._commit([partial(put, key="a", value="1")])[0].error is not None:
+        assert time.monotonic() < until
+        other._look()
+    link.close()
     other._close()
 
 
