@@ -173,6 +173,16 @@ def test_the_lookup_of_a_key_uses_its_index(truth: sqlite3.Connection) -> None:
     assert "records_by_key" in plan[3]
 
 
+def test_superseding_reads_none_of_the_versions_that_are_superseded_already(truth: sqlite3.Connection) -> None:
+    plans: list[str] = []
+    truth.set_trace_callback(plans.append)
+    put(truth, made(1, validity=HOME))
+    truth.set_trace_callback(None)
+    [update] = [each for each in plans if each.startswith("UPDATE records SET superseded_by")]
+    [plan] = truth.execute(f"EXPLAIN QUERY PLAN {update}").fetchall()
+    assert "records_current_by_key" in plan[3]
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "text"),
     [

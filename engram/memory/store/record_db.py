@@ -84,6 +84,7 @@ class Truth:
         try:
             with contextlib.suppress(sqlite3.OperationalError):  # a full disk: lookups work without the index
                 record_sql.index_references(self._writer.raw)
+                succession.index_current(self._writer.raw)
             self.truth_id = record_sql.read_meta(self._writer.raw, "truth_id") or ""
             self.pruned_to = int(record_sql.read_meta(self._writer.raw, "pruned_to") or 0)
         except BaseException:

@@ -38,6 +38,15 @@ def add_columns(connection: sqlite3.Connection) -> None:
     """Add what this module needs to the table of records, in the caller's transaction."""
     for statement in _SCHEMA.split(";"):
         connection.execute(statement)
+    index_current(connection)
+
+
+def index_current(connection: sqlite3.Connection) -> None:
+    """Create the index by which a key's current version is found among any number of old ones, where it is missing."""
+    connection.execute(
+        "CREATE INDEX IF NOT EXISTS records_current_by_key ON records (namespace, key)"
+        " WHERE key IS NOT NULL AND superseded_by IS NULL"
+    )
 
 
 def has_columns(connection: sqlite3.Connection) -> bool:
