@@ -14,6 +14,7 @@ from bisect import bisect_left
 from typing import Final
 
 import msgspec
+import nacl.bindings
 import nacl.exceptions
 import nacl.public
 from Crypto.Cipher import AES
@@ -48,11 +49,8 @@ def seal(key: bytes, bound_to: bytes, content: bytes) -> bytes:
         raise ValueError(f"{len(content)} bytes are sealed at once; the most is {MOST_CONTENT}")
     size = SIZES[bisect_left(SIZES, len(content) + 4)]
     salt, nonce = secrets.token_bytes(_SALT), secrets.token_bytes(_NONCE)
-    cipher = AES.new(_key(key, salt, bound_to), AES.MODE_GCM, nonce=nonce)
-    cipher.update(bound_to)
     plain = b"".join((len(content).to_bytes(4, "big"), content, bytes(size - 4 - len(content))))
-    sealed, tag = cipher.encrypt_and_digest(plain)
-    return b"".join((salt, nonce, sealed, tag))
+    return b"".join((salt, nonce, _GCM.encrypt(_key(key, salt, bound_to), nonce, bound_to, plain)))
 
 
 def unseal(key: bytes, bound_to: bytes, sealed: bytes) -> bytes:
@@ -60,16 +58,57 @@ def unseal(key: bytes, bound_to: bytes, sealed: bytes) -> bytes:
     if len(sealed) - _LEAST not in SIZES:
         raise Damaged(f"it has {len(sealed)} bytes, which no sealed part has")
     salt, nonce = sealed[:_SALT], sealed[_SALT : _SALT + _NONCE]
-    cipher = AES.new(_key(key, salt, bound_to), AES.MODE_GCM, nonce=nonce)
-    cipher.update(bound_to)
     try:
-        plain = cipher.decrypt_and_verify(memoryview(sealed)[_SALT + _NONCE : -_TAG], sealed[-_TAG:])
-    except ValueError:
+        plain = _GCM.decrypt(_key(key, salt, bound_to), nonce, bound_to, sealed[_SALT + _NONCE :])
+    except (ValueError, nacl.exceptions.CryptoError):
         raise Damaged("it does not open: other bytes were written, or with another key") from None
     length = int.from_bytes(plain[:4], "big")
     if length > len(plain) - 4:
         raise Damaged("its length is beyond its end")
     return plain[4 : 4 + length]
+
+
+class Sodium:
+    """AES-256-GCM of libsodium: three times as fast, on processors that have instructions for it."""
+
+    @staticmethod
+    def encrypt(key: bytes, nonce: bytes, bound_to: bytes, plain: bytes) -> bytes:
+        """Return the ciphertext and its tag."""
+        return nacl.bindings.crypto_aead_aes256gcm_encrypt(plain, bound_to, nonce, key)
+
+    @staticmethod
+    def decrypt(key: bytes, nonce: bytes, bound_to: bytes, sealed: bytes) -> bytes:
+        """Return the plaintext. Raises CryptoError."""
+        return nacl.bindings.crypto_aead_aes256gcm_decrypt(sealed, bound_to, nonce, key)
+
+
+class Portable:
+    """The same on every processor."""
+
+    @staticmethod
+    def encrypt(key: bytes, nonce: bytes, bound_to: bytes, plain: bytes) -> bytes:
+        """Return the ciphertext and its tag."""
+        cipher = AES.new(key, AES.MODE_GCM, nonce=nonce)
+        cipher.update(bound_to)
+        return b"".join(cipher.encrypt_and_digest(plain))
+
+    @staticmethod
+    def decrypt(key: bytes, nonce: bytes, bound_to: bytes, sealed: bytes) -> bytes:
+        """Return the plaintext. Raises ValueError."""
+        cipher = AES.new(key, AES.MODE_GCM, nonce=nonce)
+        cipher.update(bound_to)
+        return cipher.decrypt_and_verify(memoryview(sealed)[:-_TAG], sealed[-_TAG:])
+
+
+def _fastest() -> type[Sodium | Portable]:
+    try:
+        Sodium.encrypt(bytes(KEY_BYTES), bytes(_NONCE), b"", b"")
+    except nacl.exceptions.UnavailableError:
+        return Portable
+    return Sodium
+
+
+_GCM: Final = _fastest()
 
 
 def name_of(sealed: bytes) -> str:

@@ -22,7 +22,7 @@ _OVERHEAD: Final = 64
 """Bytes that a row takes beside its digested values, at most: its trailing NULLs."""
 _MOST_UNPACKED: Final = 1 << 26
 _decode_segment = wire.msgpack_decoder(Segment).decode
-_decode_rows = wire.msgpack_decoder(list[tuple[object, ...]]).decode
+_decode_values = wire.msgpack_decoder(list[list[object]]).decode
 
 Row = tuple[object, ...]
 
@@ -58,7 +58,7 @@ class Packer:
 
         Raises RowTooLarge for a single row that no segment can hold.
         """
-        rows = msgspec.msgpack.encode(self._rows)
+        rows = msgspec.msgpack.encode(list(zip(*self._rows, strict=True)))
         packed = zlib.compress(rows, 1)
         segment = Segment(self.kind, self._columns, self._blob, packed, b"".join(self._blobs))
         content, digests = msgspec.msgpack.encode(segment), self._digests
@@ -90,10 +90,11 @@ def unpack(content: bytes) -> Rows:
     try:
         segment = _decode_segment(content)
         inflating = zlib.decompressobj()
-        rows = _decode_rows(inflating.decompress(segment.packed, _MOST_UNPACKED))
-    except (msgspec.MsgspecError, zlib.error) as error:
+        values = _decode_values(inflating.decompress(segment.packed, _MOST_UNPACKED))
+        rows: list[Row] = list(zip(*values, strict=True))
+    except (msgspec.MsgspecError, zlib.error, ValueError) as error:
         raise Damaged(f"its rows cannot be read: {error}") from None
-    if inflating.unconsumed_tail or any(len(row) != len(segment.columns) for row in rows):
+    if inflating.unconsumed_tail or len(values) != len(segment.columns):
         raise Damaged("its rows have other columns than it says")
     if segment.blob >= 0:
         rows = list(_with_blobs(segment, rows))

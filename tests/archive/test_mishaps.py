@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engram.archive import archiver, segments
+from engram.archive import archiver, sealing, segments
 from engram.archive.archiver import Allowed, Archiver
 from engram.archive.errors import (
     AlreadyThere,
@@ -390,3 +390,26 @@ async def test_a_row_that_no_segment_holds_is_refused_and_named(shelf: Shelf, is
     with pytest.raises(RowTooLarge, match=r"a record row has \d+ bytes, packed \d+; the most that can be archived"):
         await shelf.update()
     await shelf.check()
+
+
+def test_both_ways_to_seal_make_the_same_bytes() -> None:
+    made = (bytes(range(32)), bytes(12), b"bound to", b"content" * 100)
+    sealed = sealing.Portable.encrypt(*made)
+    assert sealing.Portable.decrypt(*made[:3], sealed) == made[3]
+    if sealing._GCM is sealing.Sodium:
+        assert sealing.Sodium.encrypt(*made) == sealed
+        assert sealing.Sodium.decrypt(*made[:3], sealed) == made[3]
+
+
+@pytest.mark.parametrize("way", [sealing._GCM, sealing.Portable])
+def test_what_was_sealed_for_elsewhere_or_changed_does_not_open(way: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealing, "_GCM", way)
+    sealed = sealing.seal(b"k" * 32, b"here", b"content")
+    assert sealing.unseal(b"k" * 32, b"here", sealed) == b"content"
+    for key, bound_to, found in (
+        (b"l" * 32, b"here", sealed),
+        (b"k" * 32, b"elsewhere", sealed),
+        (b"k" * 32, b"here", sealed[:-1] + bytes([sealed[-1] ^ 1])),
+    ):
+        with pytest.raises(Damaged, match="does not open"):
+            sealing.unseal(key, bound_to, found)

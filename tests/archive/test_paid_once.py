@@ -71,7 +71,7 @@ class Bench:
 
 
 @pytest.mark.parametrize("work", ["update", "shred"])
-@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.nightly)])
 async def test_wherever_an_archiver_is_killed_every_part_is_sent_and_paid_once(
     tmp_path: Path, nursery: trio.Nursery, work: str, every: int
 ) -> None:
@@ -98,7 +98,7 @@ async def test_wherever_an_archiver_is_killed_every_part_is_sent_and_paid_once(
     await client.aclose()
 
 
-@pytest.mark.parametrize("every", [11, pytest.param(1, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.nightly)])
 async def test_wherever_a_restore_is_killed_the_node_has_its_old_memory_or_its_new_one(
     tmp_path: Path, nursery: trio.Nursery, every: int
 ) -> None:
