@@ -328,7 +328,7 @@ def test_more_time_is_bought_for_a_node_that_runs(gateway: GatewayProcess, brows
     browser.do("pay", {"route": f"#/extend/{session_id}"})
     browser.do("status", "active")
     browser.do("sees", "1:59:")
-    browser.do("sees", "$0.10")
+    browser.do("sees", "$0.20")
     browser.do("go", "activity")
     browser.do("sees", "More time")
 
