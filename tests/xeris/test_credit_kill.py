@@ -61,7 +61,7 @@ PURCHASE = [
     "verify:after",
     "settle:before",
     "settle:after",
-    *[f"{moment}:{number}" for number in range(1, 13) for moment in ("begin", "commit")],
+    *[f"{moment}:{number}" for number in range(1, 12) for moment in ("begin", "commit")],
 ]
 """The receiver's own commits of its start are among these, so that some fall into the purchase."""
 
