@@ -282,7 +282,7 @@ async def test_only_the_named_paths_need_no_signature() -> None:
             ("/./", 401),
             ("/status/../work", 401),
             ("/status%2Fwork", 404),
-            ("/status%00", 401),
+            ("/status%00", 404),
             ("/work", 401),
         ):
             assert (await raw.ask(get(path))).status == status, path

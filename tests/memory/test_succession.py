@@ -221,3 +221,16 @@ def test_a_record_that_comes_from_elsewhere_keeps_its_successor(truth: sqlite3.C
     assert current(truth) == []
     (shown,) = record_sql.page(truth, "mine", EVERYTHING, 50)
     assert shown.superseded_by == "v1::its successor"
+
+
+def test_what_comes_superseded_out_of_an_export_supersedes_nothing(truth: sqlite3.Connection) -> None:
+    here = put(truth, made(1, validity=HOME))
+    moved = msgspec.structs.replace(made(2, validity=HOME), superseded_by=made(3).cid)
+    put(truth, moved)
+    assert current(truth) == ["text 1"]
+    again = msgspec.structs.replace(made(1, validity=HOME), superseded_by=moved.cid)
+    put(truth, again)
+    assert current(truth) == ["text 1"], "what is here and current stays so"
+    kept = record_sql.get(truth, "mine", here.cid)
+    assert kept is not None
+    assert kept.superseded_by is None
