@@ -12,7 +12,7 @@ from engram.relay.records import statements
 from engram.relay.records.rows import entry_of, move
 from engram.relay.records.signatures import forget_signatures, may_sign_entry, signer_of
 from engram.relay.records.streams import COUNTER_OF, add, change, count, left, stream_of
-from engram.relay.rules import Decision, gap_payload, kind_of, log_status
+from engram.relay.rules import GAP, Decision, gap_payload, kind_of, log_status
 from engram.relay.signer import Signed
 from engram.relay.tables import relay_log, relay_outbox, relay_streams
 
@@ -24,8 +24,6 @@ LOG_KEPT_S = 30 * 86_400.0
 OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
 """States of entries that are purged in time."""
 PURGED_AT_ONCE = 10_000
-_GAP = "gap"
-"""The only kind that is ever discarded: it says of another payload that it is missing, and that one is parked."""
 
 
 def enqueue(
@@ -156,7 +154,7 @@ def settle(connection: Connection, entry: Entry, outcome: Outcome, decision: Dec
     False, and nothing is written, when the entry is no longer `sending`.
     """
     state = decision.state
-    if state is EntryState.ABANDONED and entry.kind == _GAP:
+    if state is EntryState.ABANDONED and entry.kind == GAP:
         state = EntryState.DISCARDED
     decided = msgspec.structs.replace(
         entry,
@@ -204,7 +202,7 @@ def withdraw(connection: Connection, entry: Entry, reason: str, now: float) -> E
 
 def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) -> Entry:
     """Park an entry that was never sent, behind a gap marker, and return it; a marker is discarded."""
-    state = EntryState.DISCARDED if entry.kind == _GAP else EntryState.ABANDONED
+    state = EntryState.DISCARDED if entry.kind == GAP else EntryState.ABANDONED
     parked = msgspec.structs.replace(entry, state=state, last_reason=reason, updated_at=now)
     move(connection, parked, EntryState.PENDING)
     if state is EntryState.DISCARDED:
@@ -259,6 +257,15 @@ def purge(connection: Connection, now: float, log_kept_s: float = LOG_KEPT_S) ->
     return max(gone.rowcount, gone_lines.rowcount)
 
 
+def last_delivered(connection: Connection) -> Signed | None:
+    """Return what was delivered last, as it was sent; None where nothing was, or all of it is purged."""
+    columns = relay_outbox.c.signed, relay_outbox.c.signed_hash
+    delivered = one_of(relay_outbox.c.state, OVER), relay_outbox.c.state == EntryState.DELIVERED  # the first: its index
+    query = select(*columns).where(*delivered).order_by(relay_outbox.c.updated_at.desc(), relay_outbox.c.id.desc())
+    found = connection.execute(query.limit(1)).first()
+    return None if found is None else Signed(found.signed, found.signed_hash)
+
+
 def head(connection: Connection, stream_id: int, states: Iterable[EntryState]) -> Entry | None:
     """Return the first entry of a stream that is in one of the states."""
     rows = [statements.HEAD.first(connection, {"stream": stream_id, "state": str(state)}) for state in states]
@@ -271,7 +278,7 @@ def _mark_gap(connection: Connection, entry: Entry, reason: str, now: float) -> 
     netuid = connection.scalar(select(relay_streams.c.netuid).where(relay_streams.c.id == entry.stream_id)) or 0
     marker = gap_payload(entry, netuid, reason, now)
     values = {
-        "kind": _GAP,
+        "kind": GAP,
         "nonce": marker.nonce,
         "output_hash": marker.output_hash,
         "block": marker.block,
