@@ -71,6 +71,7 @@ SHARE_DIGITS = 6
 LATENCY_DIGITS = 3
 RETRY_AFTER_MAX_S = 3_600.0
 JITTER = 0.2
+REASON_MAX = 200
 GAP = "gap"
 """The only kind that is ever discarded: it says of another payload that it is missing, and that one is parked."""
 OF_THE_PAYLOAD = frozenset({400, 409, 410, 413, 422})
@@ -219,11 +220,20 @@ def describe(outcome: Outcome) -> str:
         case Answered():
             return f"the receiver answered {outcome.http_status}"
         case Unreachable():
-            return f"receiver unreachable: {outcome.reason}"
+            return shortened(f"receiver unreachable: {outcome.reason}")
         case Unknown():
-            return f"outcome unknown: {outcome.reason}"
+            return shortened(f"outcome unknown: {outcome.reason}")
         case _:
             assert_never(outcome)
+
+
+def shortened(reason: str) -> str:
+    """Return a reason that may quote the receiver, REASON_MAX characters at most: it is kept with each entry, and sent.
+
+    >>> len(shortened("x" * 300)), shortened("a portal")
+    (200, 'a portal')
+    """
+    return reason if len(reason) <= REASON_MAX else reason[: REASON_MAX - 1] + "…"
 
 
 def log_status(outcome: Outcome) -> str:

@@ -218,6 +218,13 @@ def test_outcomes_are_told_apart_in_the_log(outcome: Outcome, word: str, text: s
     assert (log_status(outcome), describe(outcome)) == (word, text)
 
 
+@pytest.mark.parametrize("outcome", [Unreachable("x" * 1_000), Unknown("x" * 1_000)])
+def test_a_reason_that_quotes_the_receiver_is_kept_short(outcome: Outcome) -> None:
+    decision = decide(1, outcome, 0.0, POLICY, Random(1))
+    assert len(decision.reason) == 200
+    assert decision.reason.endswith("x…")
+
+
 def test_nodes_with_roots_make_a_payload_of_the_second_schema_and_each_part_of_a_root_is_hashed() -> None:
     def hashed(root: SignedRoot | None) -> str:
         nodes = {"5Node": NodeMemory(vectors=3, root=root)}

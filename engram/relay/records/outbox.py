@@ -24,6 +24,8 @@ LOG_KEPT_S = 30 * 86_400.0
 OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
 """States of entries that are purged in time."""
 PURGED_AT_ONCE = 10_000
+UNSENT_AT_ONCE = 100
+"""A backlog that the receiver takes in no form holds up no other write for long."""
 
 
 def enqueue(
@@ -86,15 +88,18 @@ def claim(
     signed once: its second attempt sends the same bytes. One whose signature would be the second for its block and
     source, over another hash, is withdrawn instead; one whose signer (ss58) `sign` does not have is parked. With
     `terms`, what is signed is the form that the receiver takes; a payload that it takes in no form is parked, whoever
-    has signed it. `unsent` is called with each entry that was withdrawn, parked or discarded here.
+    has signed it. `unsent` is called with each entry that was withdrawn, parked or discarded here: UNSENT_AT_ONCE at
+    most, so that less may be returned than is due.
     """
     claimed: list[Entry] = []
-    while len(claimed) < room:
-        found = due(connection, now, room - len(claimed))
+    gone = 0
+    while len(claimed) < room and gone < UNSENT_AT_ONCE:
+        found = due(connection, now, min(room - len(claimed), UNSENT_AT_ONCE - gone))
         entries = [_taken(connection, entry, now, sign, terms, unsent) for entry in found if may_leave(entry)]
         claimed += [entry for entry in entries if entry is not None]
         if None not in entries:  # one that was withdrawn or parked has another behind it
             break
+        gone += entries.count(None)
     return claimed
 
 
