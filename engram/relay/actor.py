@@ -201,14 +201,18 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                 continue
             if not await self._negotiate():
                 continue
+            repeated = self._acknowledged if self._negotiates and self._door.is_doubted else None
+            if repeated is not None and self._door.repeats_first:
+                await self._repeat(receiver, repeated)
+                continue
             entries, held, due_at = await self._claim(room)
             for entry in entries:
                 self._under_way += 1
                 self._context.start_soon(self._deliver, receiver, entry)
             if held and self._guard is not None:
                 await self._look(self._guard, held)
-            elif not entries and self._door.is_doubted and self._negotiates and self._acknowledged is not None:
-                await self._repeat(receiver, self._acknowledged)
+            elif repeated is not None and not entries:
+                await self._repeat(receiver, repeated)
             elif len(entries) < room:
                 await self._wait_for_work(due_at)
 

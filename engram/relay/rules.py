@@ -20,11 +20,11 @@ An entry that stays pending waits 10 s, 20 s, … 300 s by itself, and its strea
 blame only if others pass meanwhile: its failure uses up an attempt only if another one was delivered since its failure
 before. So an outage parks nothing, however it shows, and a payload that alone breaks its receiver is parked in the end.
 
-A receiver that is doubted or held back is tried with one entry at a time: when it is doubted, at once with another one;
-after each further failure, or a refusal, after 10 s, 20 s, … 300 s. Where none is due while it is doubted, it is given
-again what it has acknowledged last, which changes nothing; 2xx counts as another one that passed. A receiver that does
-not repeat its answers, or has acknowledged nothing yet, and gets no other stream, cannot be told from one that is down:
-its payload waits, is tried each 300 s, and each failure is logged.
+A receiver that is doubted or held back is tried with one thing at a time: when it is doubted, at once with another
+entry; after each further failure, or a refusal, after 10 s, 20 s, … 300 s. While it is doubted, each second time, and
+where no entry is due, it is given again what it has acknowledged last, which changes nothing; 2xx counts as another one
+that passed. Where it does not repeat its answers, or has acknowledged nothing yet, and takes nothing else, it cannot be
+told from one that is down: what failed waits, is tried on, and each failure is logged.
 
 A refusal of one key, or of one kind, does not hold up what the receiver takes: where the last answer to another stream
 was none of those, that stream alone waits. 409 means that the nonce came with another hash before; "still being worked
@@ -121,6 +121,11 @@ class Door(msgspec.Struct, frozen=True):
     def is_open(self) -> bool:
         """Whether any number of entries may be sent at once."""
         return not self.reason
+
+    @property
+    def repeats_first(self) -> bool:
+        """Whether it is the turn of what was acknowledged last, and not of an entry that waits."""
+        return self.is_doubted and self.shut % 2 == 1
 
 
 def blame(outcome: Outcome) -> Blame:

@@ -64,10 +64,10 @@ class Fails:
         return self.terms
 
 
-def queue_scores(ledger: InlineLedger, *blocks: int) -> None:
+def queue_scores(ledger: InlineLedger, *blocks: int, netuid: int = 450) -> None:
     """Of another stream."""
     for block in blocks:
-        payload = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=block, uid=5, round_ts=block)
+        payload = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=netuid, block=block, uid=5, round_ts=block)
         write(ledger, lambda c, p=payload: records.enqueue(c, p, TrioClock().now(), signer=SIGNER.hotkey))  # type: ignore[misc]
 
 
@@ -193,6 +193,22 @@ async def test_a_payload_that_breaks_its_receiver_does_not_hold_up_other_streams
     assert 1003 in receiver.held
 
 
+async def test_payloads_that_break_their_receiver_in_all_streams_are_parked_all_the_same(
+    ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver = Fails()
+    receiver.next_outcome = lambda block: Answered(503) if block == 7 else Answered(200)
+    queue(ledger, 1)
+    async with emitting(ledger, receiver, ask_terms=receiver.ask_terms) as ref:
+        await trio.sleep(1)
+        for netuid in range(12):
+            queue_scores(ledger, 7, 100 + netuid, netuid=netuid)
+        ref.tell(OutboxGrew())
+        await trio.sleep(HOURS)
+    assert sorted(receiver.held) == [*range(100, 112), 1001]
+    assert states(ledger).count("abandoned") == 12
+
+
 @pytest.mark.parametrize("repeated", [Answered(500), Unknown("200 without the acknowledgement")])
 async def test_a_receiver_that_does_not_repeat_its_answers_gets_all_the_same_what_waits(
     repeated: Outcome, ledger: InlineLedger, autojump_clock: trio.testing.MockClock
@@ -277,8 +293,7 @@ async def test_streams_that_fail_at_once_hold_the_receiver_back_once(
     down = True
     receiver.next_outcome = lambda block: Answered(503) if down else Answered(200)
     for netuid in range(8):
-        payload = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=netuid, block=7, uid=5, round_ts=7)
-        write(ledger, lambda c, p=payload: records.enqueue(c, p, TrioClock().now(), signer=SIGNER.hotkey))  # type: ignore[misc]
+        queue_scores(ledger, 7, netuid=netuid)
     async with emitting(ledger, receiver, ask_terms=receiver.ask_terms):
         await trio.sleep(1)
         assert len(receiver.sent) == 8

@@ -154,6 +154,7 @@ def test_a_receiver_in_doubt_gets_something_else_at_once_and_is_held_back_when_t
     assert (doubted.is_open, doubted.is_doubted, doubted.shut, doubted.opens_at) == (False, True, 0, 100.0)
     held = after(doubted, outcome, 100.1, POLICY, Random(1))
     assert (held.is_doubted, held.shut) == (True, 1)
+    assert (doubted.repeats_first, held.repeats_first) == (False, True)
     assert 110.0 <= held.opens_at <= 112.1
     assert after(held, outcome, 100.2, POLICY, Random(1)) == held, "it was under way"
     assert after(held, outcome, 120.0, POLICY, Random(1)).shut == 2
