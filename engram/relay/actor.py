@@ -19,11 +19,12 @@ from engram.ledger import Ledger, owners
 from engram.ledger.singletons import wait_for_turn
 from engram.relay import records
 from engram.relay.finality import FinalBlocks, Finality, FinalityGuard
-from engram.relay.model import Answered, Entry, EntryState, Outcome, RelayStatus, Unreachable
+from engram.relay.model import Entry, EntryState, Outcome, RelayStatus
 from engram.relay.negotiation import NotKnown, Terms
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
 from engram.relay.rules import (
+    GAP,
     Blame,
     Decision,
     Door,
@@ -32,8 +33,7 @@ from engram.relay.rules import (
     blame,
     decide,
     describe,
-    is_of_the_signer,
-    is_well,
+    is_refusal,
     log_status,
     shut,
 )
@@ -133,14 +133,14 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._door = Door()
         self._well: set[int] = set()
         """Streams to the last payload of which the receiver gave an answer that does not refuse them."""
-        self._is_doubted = False
-        """A payload failed in a way that may be the receiver's fault: it is asked before anything else is sent."""
         self._acknowledged: Signed | None = None
-        """What was delivered last since the start, and so to this receiver."""
-        self._failing: set[int] = set()
-        """Streams whose last payload failed so; while none is doubted, the receiver was found well since."""
-        self._refused: dict[int, tuple[int, str, str]] = {}
-        """Streams that are refused while others are not: how often in a row, why, and their names."""
+        """What this receiver has acknowledged last."""
+        self._passed = 0
+        """Deliveries, and repeats that were acknowledged again."""
+        self._failing: dict[int, tuple[int, int]] = {}
+        """Streams whose last attempt failed: how often in a row, and what had passed by then."""
+        self._refused: dict[int, tuple[str, str]] = {}
+        """Streams that are refused while others are not: why, and their names."""
         self._stopping = False
         self._failures_in_a_row = 0
 
@@ -170,7 +170,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def _status(self) -> RelayStatus:
         enabled, failures = self._receiver is not None, self._failures_in_a_row
-        held = [f"stream {name}: {reason}" for _, reason, name in self._refused.values()]
+        held = [f"stream {name}: {reason}" for reason, name in self._refused.values()]
         not_queued, held_back = self._losses.payloads, self._door.reason or "; ".join(held)
         acknowledged_by = self._acknowledged_by()
         return await self._ledger.read(
@@ -199,7 +199,11 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             if room <= 0:
                 await self._grew.wait()
                 continue
-            if not await self._negotiate() or not await self._is_well(receiver):
+            if not await self._negotiate():
+                continue
+            repeated = self._acknowledged if self._negotiates and self._door.is_doubted else None
+            if repeated is not None and self._door.repeats_first:
+                await self._repeat(receiver, repeated)
                 continue
             entries, held, due_at = await self._claim(room)
             for entry in entries:
@@ -207,6 +211,8 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                 self._context.start_soon(self._deliver, receiver, entry)
             if held and self._guard is not None:
                 await self._look(self._guard, held)
+            elif repeated is not None and not entries:
+                await self._repeat(receiver, repeated)
             elif len(entries) < room:
                 await self._wait_for_work(due_at)
 
@@ -237,6 +243,8 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             return True
         if self._negotiates is None:
             self._negotiates = await self._ledger.read(lambda c: records.has_negotiated(c, self._destination))
+            if self._negotiates:  # else what was delivered last may have been taken by another one
+                self._acknowledged = await self._ledger.read(records.last_delivered)
         found = await self._ask_terms(self._negotiates)
         if isinstance(found, Terms):
             if found.negotiated is not self._negotiates:
@@ -255,28 +263,16 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._hold_back(shut(self._door, found.outcome, now_s, self._policy, self._rng), found.outcome)
         return False
 
-    async def _is_well(self, receiver: Submits) -> bool:
-        """Return whether the receiver may be sent to; where that is in doubt, ask it, and hold it back."""
-        if not self._is_doubted:
-            return True
-        outcome = await self._probe(receiver)
-        if is_well(outcome):
-            self._is_doubted = False
+    async def _repeat(self, receiver: Submits, acknowledged: Signed) -> None:
+        """Give a doubted receiver again what it has acknowledged, which changes nothing, to learn how it is."""
+        outcome = await receiver.submit(acknowledged)
+        if blame(outcome) is Blame.NOTHING:
+            self._passed += 1
             self._hold_back(Door(), outcome)
-            return True
+            return
         self._count_failure()
-        self._door = shut(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
-        self._metrics.relay_held_back.set(True)
-        tell = log.error if self._failures_in_a_row >= ALERT_AFTER else log.warning
-        tell("relay receiver is down", reason=self._door.reason)
-        return False
-
-    async def _probe(self, receiver: Submits) -> Outcome:
-        """Give the receiver again what it acknowledged last, which changes nothing, or ask for its schemas."""
-        if self._negotiates and self._acknowledged is not None:
-            return await receiver.submit(self._acknowledged)
-        found = None if self._ask_terms is None else await self._ask_terms(bool(self._negotiates))
-        return found.outcome if isinstance(found, NotKnown) else Answered(200)
+        self._hold_back(shut(self._door, outcome, self._clock.monotonic(), self._policy, self._rng), outcome)
+        self._tell_failure("relay receiver is down", reason=describe(outcome))
 
     async def _claim(self, room: int) -> tuple[list[Entry], list[Entry], float | None]:
         """Claim at most `room` entries that may be sent; return as well those that are due and whose blocks are to be
@@ -343,13 +339,8 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                 records.adopt(connection, heir)
             return records.interrupted(connection, lambda entry, outcome: self._decide(entry, outcome, now), now)
 
-        found = await self._ledger.write(settle)
-        again = [entry for entry, decision in found if decision.state is EntryState.PENDING]
-        if again:
-            log.warning("relay attempts of unknown outcome will be repeated", entries=len(again))
-        for entry, decision in found:
-            if decision.state is EntryState.ABANDONED:
-                log.error("relay entry abandoned", entry=entry.id, attempts=entry.attempts, reason=decision.reason)
+        if found := await self._ledger.write(settle):
+            log.warning("relay attempts of unknown outcome will be repeated", entries=len(found))
 
     async def _purge_for_ever(self) -> None:
         while True:
@@ -365,14 +356,10 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
     async def _settle(self, entry: Entry, outcome: Outcome) -> Entry | None:
         """Write the outcome of an attempt; return what is to be sent next, claimed in the same transaction."""
         now = self._clock.now()
-        is_alone = is_of_the_signer(outcome) and bool(self._well - {entry.stream_id})
-        refusals = self._refused.get(entry.stream_id, (0, "", ""))[0] if is_alone else None
+        is_alone = is_refusal(outcome) and bool(self._well - {entry.stream_id})
         refused = ""
-        was_well = entry.stream_id in self._failing
-        decision = decide(entry.attempts, outcome, now, self._policy, self._rng, refusals, was_well=was_well)
-        door = self._door if is_alone else after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
-        self._note_doubt(entry.stream_id, outcome)
-        goes_on = door.is_open and not self._is_doubted and not self._stopping
+        decision = self._decide(entry, outcome, now)
+        goes_on = self._after(outcome, is_alone).is_open and not self._stopping
         unsent: list[Entry] = []
 
         def settle(connection: Connection) -> Entry | None:
@@ -390,24 +377,21 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         delivered = decision.state is EntryState.DELIVERED
         if delivered:
             self._acknowledged = Signed(entry.signed or b"", entry.signed_hash or "")
+            self._passed += 1
             self._failures_in_a_row = 0
             self._metrics.relay_failures_in_a_row.set(0)
             self._metrics.relay_lag_seconds.observe(max(0.0, now - entry.created_at))
             self._settled(entry)
         else:
             self._count_failure()
-        self._note_stream(entry.stream_id, outcome, refusals, refused)
-        if is_alone:
-            self._hold_back(self._door, outcome)
-        else:
-            self._hold_back(after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng), outcome)
+        self._note_stream(entry.stream_id, outcome, decision, refused)
+        self._hold_back(self._after(outcome, is_alone), outcome)
         if blame(outcome) is Blame.PAYLOAD:
             self._terms_until = 0.0  # it may take other schemas by now
         if decision.state is EntryState.ABANDONED:
             log.error("relay entry abandoned", entry=entry.id, attempts=entry.attempts, reason=decision.reason)
         elif not delivered:
-            tell = log.error if self._failures_in_a_row >= ALERT_AFTER else log.warning
-            tell("relay attempt failed", entry=entry.id, attempt=entry.attempts, reason=describe(outcome))
+            self._tell_failure("relay attempt failed", entry=entry.id, attempt=entry.attempts, reason=decision.reason)
         return following
 
     def _note_unsent(self, entries: Sequence[Entry]) -> None:
@@ -419,33 +403,37 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                 self._terms_until = 0.0  # it may take other schemas by now
             log.error("relay payload not sent", entry=entry.id, state=str(entry.state), reason=entry.last_reason)
 
-    def _note_doubt(self, stream: int, outcome: Outcome) -> None:
-        if blame(outcome) is Blame.EITHER:
-            self._failing.add(stream)
-            self._is_doubted = True
-        elif is_well(outcome):
-            self._failing.discard(stream)
-
-    def _note_stream(self, stream: int, outcome: Outcome, refusals: int | None, name: str) -> None:
-        """Note whether the receiver refuses a stream; `refusals` of those before, where it refuses that one alone."""
-        if is_of_the_signer(outcome):
+    def _note_stream(self, stream: int, outcome: Outcome, decision: Decision, refused: str) -> None:
+        """Note how a stream does; `refused` is its name where the receiver refuses it alone."""
+        if decision.state is EntryState.PENDING:
+            self._failing[stream] = self._failing.get(stream, (0, 0))[0] + 1, self._passed
+        else:
+            self._failing.pop(stream, None)
+        if is_refusal(outcome):
             self._well.discard(stream)
         elif blame(outcome) in (Blame.NOTHING, Blame.PAYLOAD):
             self._well.add(stream)
             self._refused.pop(stream, None)
-        if refusals is not None:
-            self._refused[stream] = refusals + 1, describe(outcome), name
-            if refusals == 0:
-                log.error("relay stream refused", stream=name, reason=describe(outcome), see=REFUSALS_COME_FROM)
+        if refused:
+            if stream not in self._refused:
+                log.error("relay stream refused", stream=refused, reason=decision.reason, see=REFUSALS_COME_FROM)
+            self._refused[stream] = decision.reason, refused
+
+    def _tell_failure(self, event: str, **values: object) -> None:
+        (log.error if self._failures_in_a_row >= ALERT_AFTER else log.warning)(event, **values)
 
     def _count_failure(self) -> None:
         self._failures_in_a_row += 1
         self._metrics.relay_failures_in_a_row.set(self._failures_in_a_row)
 
+    def _after(self, outcome: Outcome, is_alone: bool) -> Door:
+        """Return the door after an outcome, of one stream alone or not."""
+        return self._door if is_alone else after(self._door, outcome, self._clock.monotonic(), self._policy, self._rng)
+
     def _hold_back(self, door: Door, outcome: Outcome) -> None:
         was, self._door = self._door, door
         self._metrics.relay_held_back.set(bool(self._refused) or not door.is_open)
-        if was.is_open and not door.is_open and not isinstance(outcome, Unreachable):
+        if (was.is_open or was.is_doubted) and not door.is_open and not door.is_doubted and is_refusal(outcome):
             log.error("relay receiver refuses", reason=door.reason, see=REFUSALS_COME_FROM)
 
     async def _wait_for_work(self, due_at: float | None) -> None:
@@ -454,4 +442,6 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             await self._grew.wait()
 
     def _decide(self, entry: Entry, outcome: Outcome, now: float) -> Decision:
-        return decide(entry.attempts, outcome, now, self._policy, self._rng)
+        failures, passed = self._failing.get(entry.stream_id, (0, self._passed))
+        others_pass = passed < self._passed and entry.kind != GAP
+        return decide(entry.attempts, outcome, now, self._policy, self._rng, failures, others_pass=others_pass)

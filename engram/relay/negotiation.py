@@ -4,7 +4,7 @@
 |---|---|
 | 200 and a list of kinds and versions | what the list says |
 | 404, 405, 410 or 501, with `relay.original_receiver` | `scores` of engram-v1, and `memory` of it is tried |
-| anything else, or nothing | not known: nothing is sent before it is |
+| anything else, an empty list, or nothing | not known: nothing is sent before it is |
 
 Without that setting a 404 says nothing: a proxy, a portal or a wrong address may have given it.
 
@@ -24,7 +24,7 @@ from msgspec import UNSET
 
 from engram import wire
 from engram.relay.model import SCHEMA_VERSION, SCHEMA_VERSION_2, MemoryPayload, Outcome
-from engram.relay.rules import output_hash, stable_nodes
+from engram.relay.rules import output_hash, shortened, stable_nodes
 
 NO_NEGOTIATION: Final = frozenset({404, 405, 410, 501})
 """Answers of a receiver that has no GET /schemas."""
@@ -81,4 +81,4 @@ def fitted(kind: str, payload: bytes, terms: Terms) -> Fitted | None:
 def not_taken(kind: str, terms: Terms) -> str:
     """Say why no form of the payload is sent."""
     taken = ", ".join(f"{name} ({', '.join(versions)})" for name, versions in sorted(terms.takes.items()))
-    return f"the receiver takes no {kind} payload of this version, only {taken or 'nothing'}"
+    return shortened(f"the receiver takes no {kind} payload of this version, only {taken}")

@@ -144,7 +144,8 @@ class Receiver:
                 offered = wire.decode(response.content, api.Schemas)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return NotKnown(_NO_LIST)
-            return Terms({each.kind: each.versions for each in offered.schemas})
+            takes = {each.kind: each.versions for each in offered.schemas if each.versions}
+            return Terms(takes) if takes else NotKnown(_NO_LIST)
         if self._may_be_original and response.status in NO_NEGOTIATION:
             return ORIGINAL
         return NotKnown(Answered(response.status))

@@ -1,38 +1,36 @@
 """Decisions of the relay: what is hashed, and what becomes of an entry after an attempt.
 
-Theory of operation. Entries are kept in streams, one for each subnet and kind. Within a stream the oldest entry that
-waits is the only one that is ever sent; streams do not wait for each other.
+Theory of operation. Entries are kept in streams, one for each subnet, signer and kind. Within a stream the oldest entry
+that waits is the only one that is ever sent; streams do not wait for each other.
 
-| answer                                | says something about | the entry            | the stream   | the receiver |
-|---------------------------------------|----------------------|----------------------|--------------|--------------|
-| 2xx                                   |                      | delivered            | goes on      | is well      |
-| 400, 409, 410, 413, 422               | the payload          | parked, gap marker   | goes on      | is well      |
-| 408, 425, 429                         | this moment          | pending, one attempt | waits        |              |
-| other 5xx, none (unknown)             | either               | pending, no attempt  | waits        | is asked     |
-| the same again, since it was well     | the payload          | pending, one attempt | waits        | is asked     |
-| either, at the tenth attempt          |                      | parked, gap marker   | goes on      |              |
-| 401, 402, 403, 404, other 4xx, 3xx    | the receiver         | pending, no attempt  | waits        | is held back |
-| the same, while other streams do well | the stream's signer  | pending, no attempt  | is held back |              |
-| 502, 504, nothing left this machine   | the receiver         | pending, no attempt  | waits        | is held back |
+| answer                                   | says something about | the entry            | the receiver |
+|------------------------------------------|----------------------|----------------------|--------------|
+| 2xx                                      |                      | delivered            | is well      |
+| 400, 409, 410, 413, 422                  | the payload          | parked, gap marker   | is well      |
+| 408, 425, 429, 5xx, none (unknown)       | either               | pending, no attempt  | is doubted   |
+| the same, and others passed meanwhile    | the payload          | pending, one attempt | is doubted   |
+| the same, at the tenth attempt           | the payload          | parked, gap marker   | is doubted   |
+| 401, 402, 403, 404, other 4xx, 3xx       | the receiver         | pending, no attempt  | is held back |
+| the same, while other streams do well    | the stream's signer  | pending, no attempt  |              |
+| nothing left this machine                | the receiver         | pending, no attempt  | is held back |
 
-502 and 504 are what a proxy says of a receiver that it does not reach. 500, 503 or no answer may mean that the receiver
-is down, or that this very payload breaks it. To tell, the receiver is asked before anything else is sent: it is given
-again what it has acknowledged last, or, where there is nothing of that kind, asked for its schemas.
+An entry that stays pending waits 10 s, 20 s, … 300 s by itself, and its stream with it.
 
-| it answers that with                  | the receiver | and the payload that failed                                  |
-|---------------------------------------|--------------|--------------------------------------------------------------|
-| anything below 500                    | is well      | is tried again in its time; if it fails again, that counts   |
-| 5xx, nothing                          | is held back | waits with all others: nothing is sent, no attempt is used   |
+5xx, no answer, or "later" may mean that the receiver is down, or that this very payload breaks it. A payload is to
+blame only if others pass meanwhile: its failure uses up an attempt only if another one was delivered since its failure
+before. So an outage parks nothing, however it shows, and a payload that alone breaks its receiver is parked in the end.
 
-So an outage parks nothing, however it shows, and a payload that alone breaks its receiver is parked in the end.
+A receiver that is doubted or held back is tried with one thing at a time: when it is doubted, at once with another
+entry; after each further failure, or a refusal, after 10 s, 20 s, … 300 s. While it is doubted, each second time, and
+where no entry is due, it is given again what it has acknowledged last, which changes nothing; 2xx counts as another one
+that passed. Where it does not repeat its answers, or has acknowledged nothing yet, and takes nothing else, it cannot be
+told from one that is down: what failed waits, is tried on, and each failure is logged.
 
 A refusal of one key, or of one kind, does not hold up what the receiver takes: where the last answer to another stream
-was none of those, that stream alone waits, 10 s, 20 s, … 300 s.
-
-While the receiver is held back, one entry at a time is tried, after 10 s, 20 s, … 300 s. 409 means that the nonce came
-with another hash before; "still being worked on" is 425. A gap marker takes the place of a parked entry, signed, so
-that the receiver knows what it will not get; one that is refused is given up. The receiver tells repeats by the
-idempotency key, so an entry whose outcome is unknown is sent again, the same bytes.
+was none of those, that stream alone waits. 409 means that the nonce came with another hash before; "still being worked
+on" is 425. A gap marker takes the place of a parked entry, signed, so that the receiver knows what it will not get. It
+is given up only where it is refused itself, or where its kind is not taken: its failures use up no attempts. The
+receiver tells repeats by the idempotency key, so an entry whose outcome is unknown is sent again, the same bytes.
 
 `engram relay dlq retry` puts a parked entry back into its place, before all that waits.
 """
@@ -73,12 +71,13 @@ SHARE_DIGITS = 6
 LATENCY_DIGITS = 3
 RETRY_AFTER_MAX_S = 3_600.0
 JITTER = 0.2
+REASON_MAX = 200
+GAP = "gap"
+"""The only kind that is ever discarded: it says of another payload that it is missing, and that one is parked."""
 OF_THE_PAYLOAD = frozenset({400, 409, 410, 413, 422})
 """Would be given again to the same bytes."""
-OF_THE_MOMENT = frozenset({408, 425, 429})
-"""The receiver has looked at the payload, or at its sender, and will look again."""
-UNREACHED = frozenset({502, 504})
-"""Of a proxy that does not reach the receiver."""
+LATER = frozenset({408, 425, 429})
+"""Say "later", and nothing of the settings on either side, as other 4xx do."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -94,9 +93,8 @@ class Blame(enum.Enum):
 
     NOTHING = "nothing"
     PAYLOAD = "payload"
-    MOMENT = "moment"
     EITHER = "either"
-    """Of the payload or of the receiver: it is asked for something else."""
+    """Of the payload or of the receiver: what else passes meanwhile tells."""
     RECEIVER = "receiver"
 
 
@@ -110,17 +108,24 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Door(msgspec.Struct, frozen=True):
-    """Whether the receiver may be sent to. `shut` counts the outcomes in a row that spoke against it."""
+    """Whether the receiver may be sent to. `shut` counts the outcomes in a row that held it back."""
 
     shut: int = 0
     opens_at: float = 0.0
     """On the monotonic clock, so that a wall clock set back cannot keep it shut; one entry is tried from then on."""
     reason: str = ""
+    is_doubted: bool = False
+    """Whether a payload may be to blame: the receiver is given something else."""
 
     @property
     def is_open(self) -> bool:
         """Whether any number of entries may be sent at once."""
-        return self.shut == 0
+        return not self.reason
+
+    @property
+    def repeats_first(self) -> bool:
+        """Whether it is the turn of what was acknowledged last, and not of an entry that waits."""
+        return self.is_doubted and self.shut % 2 == 1
 
 
 def blame(outcome: Outcome) -> Blame:
@@ -136,25 +141,14 @@ def blame(outcome: Outcome) -> Blame:
                 return Blame.NOTHING
             if status in OF_THE_PAYLOAD:
                 return Blame.PAYLOAD
-            if status in OF_THE_MOMENT:
-                return Blame.MOMENT
-            return Blame.RECEIVER if status < 500 or status in UNREACHED else Blame.EITHER
+            return Blame.EITHER if status in LATER or status >= 500 else Blame.RECEIVER
         case _:
             assert_never(outcome)
 
 
-def is_of_the_signer(outcome: Outcome) -> bool:
-    """Return whether the outcome may be of this stream alone: the receiver, or a proxy, was reached and refuses."""
-    return isinstance(outcome, Answered) and outcome.http_status not in UNREACHED and blame(outcome) is Blame.RECEIVER
-
-
-def is_well(outcome: Outcome) -> bool:
-    """Return whether a receiver that answers so to something else than the payload that failed is well.
-
-    >>> [is_well(each) for each in (Answered(200), Answered(429), Answered(503), Unknown("cut off"))]
-    [True, True, False, False]
-    """
-    return isinstance(outcome, Answered) and outcome.http_status < 500
+def is_refusal(outcome: Outcome) -> bool:
+    """Return whether the receiver was reached and refuses us, or this stream alone, whatever the payload."""
+    return isinstance(outcome, Answered) and blame(outcome) is Blame.RECEIVER
 
 
 def decide(
@@ -163,33 +157,29 @@ def decide(
     now: float,
     policy: RetryPolicy,
     rng: Random,
-    refusals: int | None = None,
+    failures: int = 0,
     *,
-    was_well: bool = True,
+    others_pass: bool = True,
 ) -> Decision:
-    """Decide what becomes of an entry whose attempt number `attempts` (from 1) ended so.
+    """Decide what becomes of an entry whose attempt number `attempts` (from 1) ended so, after `failures` in a row.
 
-    With `refusals`, of those before in a row, its stream alone is held back. `was_well` says that the receiver has
-    answered something else since this stream's attempt before, which failed too.
+    `others_pass` says that another entry was delivered since the failure before.
     """
     reason = describe(outcome)
+    wait_s = backoff_s(failures, policy, rng)
     match blame(outcome):
         case Blame.NOTHING:
             return Decision(EntryState.DELIVERED, attempts, now, reason)
         case Blame.PAYLOAD:
             return Decision(EntryState.ABANDONED, attempts, now, reason)
         case Blame.RECEIVER:
-            wait_s = 0.0 if refusals is None else backoff_s(refusals, policy, rng)
             return Decision(EntryState.PENDING, attempts - 1, now + wait_s, reason)
-        case Blame.MOMENT | Blame.EITHER as found:
-            if found is Blame.EITHER and not was_well:
-                attempts -= 1
-            elif attempts >= policy.attempts:
+        case Blame.EITHER:
+            if others_pass and attempts >= policy.attempts:
                 return Decision(EntryState.ABANDONED, attempts, now, reason)
-            wait_s = backoff_s(max(0, attempts - 1), policy, rng)
             if isinstance(outcome, Answered) and outcome.retry_after_s is not None:
                 wait_s = max(wait_s, min(outcome.retry_after_s, RETRY_AFTER_MAX_S))
-            return Decision(EntryState.PENDING, attempts, now + wait_s, reason)
+            return Decision(EntryState.PENDING, attempts if others_pass else attempts - 1, now + wait_s, reason)
         case unhandled:
             assert_never(unhandled)
 
@@ -199,17 +189,22 @@ def after(door: Door, outcome: Outcome, now: float, policy: RetryPolicy, rng: Ra
     match blame(outcome):
         case Blame.NOTHING | Blame.PAYLOAD:
             return Door()
-        case Blame.MOMENT | Blame.EITHER:
-            return door if door.is_open else msgspec.structs.replace(door, opens_at=now)
+        case Blame.EITHER if door.is_open:
+            return Door(opens_at=now, reason=describe(outcome), is_doubted=True)
+        case Blame.EITHER:
+            return msgspec.structs.replace(shut(door, outcome, now, policy, rng), is_doubted=True)
         case Blame.RECEIVER:
-            return shut(door, outcome, now, policy, rng)
+            is_doubted = door.is_doubted and not is_refusal(outcome)
+            return msgspec.structs.replace(shut(door, outcome, now, policy, rng), is_doubted=is_doubted)
         case unhandled:
             assert_never(unhandled)
 
 
 def shut(door: Door, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random) -> Door:
-    """Return the door after an outcome that speaks against the receiver."""
-    return Door(door.shut + 1, now + backoff_s(door.shut, policy, rng), describe(outcome))
+    """Return the door after an outcome that speaks against the receiver; one under way as it shut adds none."""
+    if now < door.opens_at:
+        return door
+    return Door(door.shut + 1, now + backoff_s(door.shut, policy, rng), describe(outcome), door.is_doubted)
 
 
 def backoff_s(failures: int, policy: RetryPolicy, rng: Random) -> float:
@@ -230,11 +225,20 @@ def describe(outcome: Outcome) -> str:
         case Answered():
             return f"the receiver answered {outcome.http_status}"
         case Unreachable():
-            return f"receiver unreachable: {outcome.reason}"
+            return shortened(f"receiver unreachable: {outcome.reason}")
         case Unknown():
-            return f"outcome unknown: {outcome.reason}"
+            return shortened(f"outcome unknown: {outcome.reason}")
         case _:
             assert_never(outcome)
+
+
+def shortened(reason: str) -> str:
+    """Return a reason that may quote the receiver, REASON_MAX characters at most: it is kept with each entry, and sent.
+
+    >>> len(shortened("x" * 300)), shortened("a portal")
+    (200, 'a portal')
+    """
+    return reason if len(reason) <= REASON_MAX else reason[: REASON_MAX - 1] + "…"
 
 
 def log_status(outcome: Outcome) -> str:

@@ -139,11 +139,20 @@ async def test_a_hint_wakes_it_and_without_one_it_looks_again_by_itself(
 async def test_a_failing_receiver_gets_ten_attempts_on_the_emitters_own_clock(
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
 ) -> None:
-    receiver.next_outcome = lambda attempt: Answered(503)
+    """Another stream goes on meanwhile, so that the payload is to blame."""
+    fails = {"memory", "gap"}
+    receiver.next_outcome = lambda attempt: (
+        Answered(503) if json.loads(receiver.sent[attempt - 1].body).get("kind") in fails else Answered(200)
+    )
     queue(ledger, 1)
     async with emitting(ledger, receiver) as ref:
-        await trio.sleep(6_000)
-        ours = [place for place, signed in enumerate(receiver.sent) if json.loads(signed.body)["kind"] == "memory"]
+        for block in range(600):
+            scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=1, block=block, uid=5, round_ts=block)
+            write(ledger, partial(records.enqueue, signer=SIGNER.hotkey, payload=scores, now=TrioClock().now()))
+            ref.tell(OutboxGrew())
+            await trio.sleep(10)
+        kinds = [json.loads(signed.body).get("kind") for signed in receiver.sent]
+        ours = [place for place, kind in enumerate(kinds) if kind == "memory"]
         times = [receiver.times[place] for place in ours]
         waits = [later - earlier for earlier, later in itertools.pairwise(times)]
         assert len(ours) == 11, "the first one counts only once the receiver was found well since"
@@ -151,13 +160,12 @@ async def test_a_failing_receiver_gets_ten_attempts_on_the_emitters_own_clock(
         assert all(waits[place] < waits[place + 1] for place in range(1, 5))
         assert max(waits) <= 300.2
         assert len({receiver.sent[place].body for place in ours}) == 1
-        assert states(ledger) == ["abandoned", "discarded"], "the gap marker was given up as well"
-        assert log_of(ledger) == ["http_503"] * 21
-        counted = receiver.metrics.registry.get_sample_value
-        assert counted("engram_relay_sends_total", {"outcome": "http_503"}) == 21
-        assert counted("engram_relay_failures_in_a_row") == 21
+        failed = kinds.count("memory") + kinds.count("gap")
+        assert [state for state in states(ledger) if state != "delivered"] == ["abandoned", "pending"]
+        assert log_of(ledger).count("http_503") == failed
+        assert receiver.metrics.registry.get_sample_value("engram_relay_sends_total", {"outcome": "http_503"}) == failed
         found = await status(ref)
-        assert (found.dlq_abandoned, found.total_failed, found.failures_in_a_row) == (1, 21, 21)
+        assert (found.dlq_abandoned, found.total_failed) == (1, failed)
 
 
 async def test_an_unreachable_receiver_uses_up_no_attempt_and_all_is_sent_when_it_is_back(
@@ -194,7 +202,7 @@ async def test_a_refusal_of_the_payload_parks_it_at_once_behind_a_signed_gap_mar
         assert is_signed(sent[1])
 
 
-@pytest.mark.parametrize("status_code", [301, 401, 402, 403, 404, 502, 504])
+@pytest.mark.parametrize("status_code", [301, 401, 402, 403, 404])
 async def test_a_receiver_that_refuses_us_is_held_back_and_nothing_is_parked(
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock, status_code: int
 ) -> None:
@@ -215,24 +223,20 @@ async def test_a_receiver_that_refuses_us_is_held_back_and_nothing_is_parked(
         assert receiver.metrics.registry.get_sample_value("engram_relay_held_back") == 0
 
 
-@pytest.mark.parametrize(("attempts", "said"), [(10, "relay entry abandoned"), (9, "will be repeated")])
-async def test_a_last_attempt_that_the_end_of_the_process_interrupts_is_told_as_parked(
+async def test_an_attempt_that_the_end_of_the_process_interrupts_is_repeated_and_uses_up_none(
     ledger: InlineLedger,
     receiver: ReceiverDouble,
     autojump_clock: trio.testing.MockClock,
     capsys: pytest.CaptureFixture[str],
-    attempts: int,
-    said: str,
 ) -> None:
     queue(ledger, 1)
-    at_once = relay_outbox.update().values(state="sending", attempts=attempts, signed=b"{}", signed_hash="ab")
+    at_once = relay_outbox.update().values(state="sending", attempts=10, signed=b"{}", signed_hash="ab")
     write(ledger, lambda c: c.execute(at_once))
     async with emitting(ledger, receiver):
         await trio.sleep(0.1)
-        assert states(ledger)[0] == ("abandoned" if attempts == 10 else "pending")
-    logged = capsys.readouterr().out
-    assert said in logged
-    assert ("will be repeated" in logged) is (attempts < 10)
+        assert states(ledger) == ["pending"]
+        assert write(ledger, lambda c: c.scalar(select(relay_outbox.c.attempts))) == 9
+    assert "will be repeated" in capsys.readouterr().out
 
 
 async def test_a_refused_key_does_not_hold_up_the_streams_of_others(

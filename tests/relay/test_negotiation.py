@@ -7,13 +7,13 @@ import trio
 from engram.http.client import HttpClient
 from engram.ledger import InlineLedger, open_inline
 from engram.relay import MinerScore, NodeMemory, memory_payload, records, scores_payload
-from engram.relay.model import Answered, GapPayload, MemoryPayload, Unknown, Unreachable
+from engram.relay.model import Answered, Entry, GapPayload, MemoryPayload, Unknown, Unreachable
 from engram.relay.negotiation import ORIGINAL, Fitted, NotKnown, Terms, fitted, not_taken
 from engram.relay.receiver import Receiver
 from engram.relay.records import dlq_retry, enqueue
 from engram.relay.rules import anchor_payload, output_hash, ranking_payload, stable_nodes
 from tests.fakes.responder import Answer, Asked, Responder
-from tests.relay.samples import KEYPAIR, NOW, SIGNER, queue
+from tests.relay.samples import KEYPAIR, KEYRING, NOW, SIGNER, queue
 from tests.relay.test_actor import ReceiverDouble, emitting, states, status
 from tests.relay.test_roots import root
 
@@ -68,7 +68,25 @@ def test_memory_leaves_without_its_roots_where_the_receiver_knows_none() -> None
 
 def test_the_operator_is_told_what_is_taken() -> None:
     assert not_taken("gap", ORIGINAL).endswith("only memory (engram-v1), scores (engram-v1)")
-    assert not_taken("gap", Terms({})).endswith("only nothing")
+    assert len(not_taken("gap", Terms({"x" * 30_000: ("y",)}))) == 200
+
+
+def test_a_backlog_that_is_not_taken_is_parked_a_part_at_a_time(ledger: InlineLedger) -> None:
+    queue(ledger, *range(150))
+    unsent: list[Entry] = []
+
+    def claim() -> list[Entry]:
+        unsent.clear()
+        terms = Terms({"ranking": ("engram-v2",)})
+        return ledger.write_now(
+            lambda c: records.claim(c, NOW + 1, KEYRING.sign, room=8, terms=terms, unsent=unsent.append)
+        )
+
+    passes = []
+    while not claim() and unsent:
+        passes.append(len(unsent))
+    assert passes == [100, 100, 100], "150 payloads, and a marker of each"
+    assert states(ledger) == ["abandoned"] * 150 + ["discarded"] * 150
 
 
 @pytest.mark.parametrize(
@@ -76,6 +94,8 @@ def test_the_operator_is_told_what_is_taken() -> None:
     [
         (200, b'{"schemas":[{"kind":"scores","versions":["engram-v1"]}]}', Terms({"scores": ["engram-v1"]})),
         (200, b"<html>", None),
+        (200, b'{"schemas":[]}', None),
+        (200, b'{"schemas":[{"kind":"scores","versions":[]}]}', None),
         (200, b"x" * 70_000, None),
         (404, b"", NotKnown(Answered(404))),
         (405, b"", NotKnown(Answered(405))),
@@ -84,7 +104,7 @@ def test_the_operator_is_told_what_is_taken() -> None:
         (503, b"", NotKnown(Answered(503))),
         (503, b"x" * 70_000, NotKnown(Answered(503))),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 async def test_a_receiver_is_asked_what_it_takes(
     status_code: int, body: bytes, expected: Terms | NotKnown | None, nursery: trio.Nursery

@@ -13,12 +13,13 @@ from engram.relay.canonical import canonical_json
 from engram.relay.model import Answered, EntryState, MinerScore, NodeMemory, Outcome, SignedRoot, Unknown, Unreachable
 from engram.relay.rules import (
     Blame,
+    Door,
     RetryPolicy,
+    after,
     backoff_s,
     blame,
     decide,
     describe,
-    is_well,
     log_status,
     memory_of,
     memory_payload,
@@ -134,24 +135,33 @@ def test_what_becomes_of_an_entry(attempts: int, outcome: Outcome, state: EntryS
     assert decision.next_attempt_at >= 100.0
 
 
-@pytest.mark.parametrize("outcome", [Answered(500), Answered(503), Answered(599), Unknown("closed")])
-def test_what_may_be_the_receivers_fault_uses_up_no_attempt_before_it_was_found_well(outcome: Outcome) -> None:
+MAYBE = [*(Answered(code) for code in (408, 425, 429, 500, 502, 503, 504, 599)), Unknown("closed")]
+
+
+@pytest.mark.parametrize("outcome", MAYBE)
+def test_what_may_be_the_receivers_fault_uses_up_an_attempt_only_where_others_pass_meanwhile(outcome: Outcome) -> None:
     assert blame(outcome) is Blame.EITHER
     for attempts in (1, 10):
-        decision = decide(attempts, outcome, 100.0, POLICY, Random(1), was_well=False)
+        decision = decide(attempts, outcome, 100.0, POLICY, Random(1), others_pass=False)
         assert (decision.state, decision.attempts) == (EntryState.PENDING, attempts - 1)
         assert decision.next_attempt_at >= 110.0
-    assert decide(10, outcome, 100.0, POLICY, Random(1), was_well=True).state is EntryState.ABANDONED
-    assert decide(10, Answered(429), 100.0, POLICY, Random(1), was_well=False).state is EntryState.ABANDONED
+    assert decide(10, outcome, 100.0, POLICY, Random(1), others_pass=True).state is EntryState.ABANDONED
 
 
-@pytest.mark.parametrize(
-    ("outcome", "expected"),
-    [(Answered(200), True), (Answered(404), True), (Answered(429), True), (Answered(499), True)]
-    + [(each, False) for each in (Answered(500), Answered(502), Answered(503), Unknown("x"), Unreachable("x"))],
-)
-def test_a_receiver_is_well_that_answers_something_else_with_less_than_500(outcome: Outcome, expected: bool) -> None:
-    assert is_well(outcome) is expected
+@pytest.mark.parametrize("outcome", MAYBE)
+def test_a_receiver_in_doubt_gets_something_else_at_once_and_is_held_back_when_that_fails_too(outcome: Outcome) -> None:
+    doubted = after(Door(), outcome, 100.0, POLICY, Random(1))
+    assert (doubted.is_open, doubted.is_doubted, doubted.shut, doubted.opens_at) == (False, True, 0, 100.0)
+    held = after(doubted, outcome, 100.1, POLICY, Random(1))
+    assert (held.is_doubted, held.shut) == (True, 1)
+    assert (doubted.repeats_first, held.repeats_first) == (False, True)
+    assert 110.0 <= held.opens_at <= 112.1
+    assert after(held, outcome, 100.2, POLICY, Random(1)) == held, "it was under way"
+    assert after(held, outcome, 120.0, POLICY, Random(1)).shut == 2
+    assert after(held, Unreachable("down"), 120.0, POLICY, Random(1)).is_doubted
+    assert not after(held, Answered(403), 120.0, POLICY, Random(1)).is_doubted, "no payload is to blame for that"
+    for well in (Answered(200), Answered(422)):
+        assert after(held, well, 101.0, POLICY, Random(1)) == Door()
 
 
 def test_an_unreachable_receiver_never_uses_up_an_attempt() -> None:
@@ -207,6 +217,13 @@ def test_what_the_receiver_asks_for_is_waited_for_within_an_hour(asked_s: float,
 )
 def test_outcomes_are_told_apart_in_the_log(outcome: Outcome, word: str, text: str) -> None:
     assert (log_status(outcome), describe(outcome)) == (word, text)
+
+
+@pytest.mark.parametrize("outcome", [Unreachable("x" * 1_000), Unknown("x" * 1_000)])
+def test_a_reason_that_quotes_the_receiver_is_kept_short(outcome: Outcome) -> None:
+    decision = decide(1, outcome, 0.0, POLICY, Random(1))
+    assert len(decision.reason) == 200
+    assert decision.reason.endswith("x…")
 
 
 def test_nodes_with_roots_make_a_payload_of_the_second_schema_and_each_part_of_a_root_is_hashed() -> None:

@@ -12,7 +12,7 @@ from engram.relay.records import statements
 from engram.relay.records.rows import entry_of, move
 from engram.relay.records.signatures import forget_signatures, may_sign_entry, signer_of
 from engram.relay.records.streams import COUNTER_OF, add, change, count, left, stream_of
-from engram.relay.rules import Decision, gap_payload, kind_of, log_status
+from engram.relay.rules import GAP, Decision, gap_payload, kind_of, log_status
 from engram.relay.signer import Signed
 from engram.relay.tables import relay_log, relay_outbox, relay_streams
 
@@ -24,8 +24,8 @@ LOG_KEPT_S = 30 * 86_400.0
 OVER = (EntryState.DELIVERED, EntryState.DISCARDED, EntryState.WITHDRAWN)
 """States of entries that are purged in time."""
 PURGED_AT_ONCE = 10_000
-_GAP = "gap"
-"""The only kind that is ever discarded: it says of another payload that it is missing, and that one is parked."""
+UNSENT_AT_ONCE = 100
+"""A backlog that the receiver takes in no form holds up no other write for long."""
 
 
 def enqueue(
@@ -88,15 +88,18 @@ def claim(
     signed once: its second attempt sends the same bytes. One whose signature would be the second for its block and
     source, over another hash, is withdrawn instead; one whose signer (ss58) `sign` does not have is parked. With
     `terms`, what is signed is the form that the receiver takes; a payload that it takes in no form is parked, whoever
-    has signed it. `unsent` is called with each entry that was withdrawn, parked or discarded here.
+    has signed it. `unsent` is called with each entry that was withdrawn, parked or discarded here: UNSENT_AT_ONCE at
+    most, so that less may be returned than is due.
     """
     claimed: list[Entry] = []
-    while len(claimed) < room:
-        found = due(connection, now, room - len(claimed))
+    gone = 0
+    while len(claimed) < room and gone < UNSENT_AT_ONCE:
+        found = due(connection, now, min(room - len(claimed), UNSENT_AT_ONCE - gone))
         entries = [_taken(connection, entry, now, sign, terms, unsent) for entry in found if may_leave(entry)]
         claimed += [entry for entry in entries if entry is not None]
         if None not in entries:  # one that was withdrawn or parked has another behind it
             break
+        gone += entries.count(None)
     return claimed
 
 
@@ -156,7 +159,7 @@ def settle(connection: Connection, entry: Entry, outcome: Outcome, decision: Dec
     False, and nothing is written, when the entry is no longer `sending`.
     """
     state = decision.state
-    if state is EntryState.ABANDONED and entry.kind == _GAP:
+    if state is EntryState.ABANDONED and entry.kind == GAP:
         state = EntryState.DISCARDED
     decided = msgspec.structs.replace(
         entry,
@@ -204,7 +207,7 @@ def withdraw(connection: Connection, entry: Entry, reason: str, now: float) -> E
 
 def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) -> Entry:
     """Park an entry that was never sent, behind a gap marker, and return it; a marker is discarded."""
-    state = EntryState.DISCARDED if entry.kind == _GAP else EntryState.ABANDONED
+    state = EntryState.DISCARDED if entry.kind == GAP else EntryState.ABANDONED
     parked = msgspec.structs.replace(entry, state=state, last_reason=reason, updated_at=now)
     move(connection, parked, EntryState.PENDING)
     if state is EntryState.DISCARDED:
@@ -259,6 +262,15 @@ def purge(connection: Connection, now: float, log_kept_s: float = LOG_KEPT_S) ->
     return max(gone.rowcount, gone_lines.rowcount)
 
 
+def last_delivered(connection: Connection) -> Signed | None:
+    """Return what was delivered last, as it was sent; None where nothing was, or all of it is purged."""
+    columns = relay_outbox.c.signed, relay_outbox.c.signed_hash
+    delivered = one_of(relay_outbox.c.state, OVER), relay_outbox.c.state == EntryState.DELIVERED  # the first: its index
+    query = select(*columns).where(*delivered).order_by(relay_outbox.c.updated_at.desc(), relay_outbox.c.id.desc())
+    found = connection.execute(query.limit(1)).first()
+    return None if found is None else Signed(found.signed, found.signed_hash)
+
+
 def head(connection: Connection, stream_id: int, states: Iterable[EntryState]) -> Entry | None:
     """Return the first entry of a stream that is in one of the states."""
     rows = [statements.HEAD.first(connection, {"stream": stream_id, "state": str(state)}) for state in states]
@@ -271,7 +283,7 @@ def _mark_gap(connection: Connection, entry: Entry, reason: str, now: float) -> 
     netuid = connection.scalar(select(relay_streams.c.netuid).where(relay_streams.c.id == entry.stream_id)) or 0
     marker = gap_payload(entry, netuid, reason, now)
     values = {
-        "kind": _GAP,
+        "kind": GAP,
         "nonce": marker.nonce,
         "output_hash": marker.output_hash,
         "block": marker.block,
