@@ -8,6 +8,7 @@ import msgspec
 
 from actors import Backoff, ChildSpec, Intensity, Job, SupervisorSpec
 from config.model import Settings
+from engram.chain.epochs import epoch_at
 from engram.chain.read.endpoints import open_endpoints
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
@@ -95,6 +96,7 @@ def tree(p: Shared, keypair: Keypair, open_paid: OpenPaid | None = None) -> Supe
         is_registered=lambda netuid, key: is_registered(subnets, netuid, key),
         finalized=lambda netuid: None if views is None else finalized_of(subnets, netuid),
         read_head=None if views is None else views.head,
+        epoch_at=lambda netuid, block: epoch_index(subnets, netuid, block),
         judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
     )
     operators = p.listener("ops", p.settings.ops.host, p.settings.ops.port)
@@ -162,6 +164,12 @@ def finalized_of(subnets: Subnets, netuid: int) -> int:
     """Return the finalized block at which a subnet was read last; 0 while it was not."""
     metagraph = subnets.get(netuid)
     return 0 if metagraph is None else metagraph.block
+
+
+def epoch_index(subnets: Subnets, netuid: int, block: int) -> int | None:
+    """Return the number of the epoch of a block; None while the subnet was not read."""
+    metagraph = subnets.get(netuid)
+    return None if metagraph is None else epoch_at(metagraph, block).index
 
 
 def agents_of(p: Shared) -> Agents:

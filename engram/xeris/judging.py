@@ -77,6 +77,11 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     count: int
 
+    @property
+    def own(self) -> list[str]:
+        """The leaves of the stream, in their order."""
+        return self.leaves[self.first : self.first + self.count]
+
 
 FREE: Final = frozenset({"gap", "anchor"})
 """Kinds that say something of other payloads, and cost nothing."""

@@ -18,7 +18,7 @@ from engram.relay.schemas import TAKEN
 from engram.xeris import anchoring, judging, records, submissions
 from engram.xeris.anchoring import ReadsRoot
 from engram.xeris.intelligence import Arrivals
-from engram.xeris.judging import Known, Refused, Submission
+from engram.xeris.judging import Anchor, Known, Refused, Submission
 from engram.xeris.permits import ReadsPermits
 from engram.xeris.prices import UsePaid
 from engram.xeris.submissions import Claims, claims_of
@@ -59,6 +59,7 @@ class XerisReceiver:
         is_registered: Callable[[int, PublicKey], bool] = lambda netuid, key: True,
         finalized: Callable[[int], int | None] = lambda netuid: None,
         read_head: Callable[[], Awaitable[int]] | None = None,
+        epoch_at: Callable[[int, int], int | None] | None = None,
     ) -> None:
         """Take how roots are read on the chain (None: anchors wait), how permits of a block that was missed are
         (None: its payloads wait), and `judged`, which is called with `accepted`, `repeated`, or the code of a refusal.
@@ -67,8 +68,10 @@ class XerisReceiver:
         uses one of its signer's submissions by `use_paid`; without it they cost nothing. `is_registered` says of
         (netuid, key) whether the key can commit roots there, as far as is known. `finalized` is the newest finalized
         block of a subnet that was read lately (None: the chain is not read), `read_head` reads the chain's own where a
-        payload is of a later one.
+        payload is of a later one. `epoch_at` says of (netuid, block) which epoch an anchor's commitment was in (None
+        while the subnet was not read); without it that is what the anchor says.
         """
+        self._epoch_at = epoch_at
         self._read_root = read_root
         self._read_permits = read_permits
         self._limiter = limiter
@@ -131,7 +134,7 @@ class XerisReceiver:
             if submission.anchor is None:
                 return self._kept(connection, submission, claims)
             self._judge(connection, submission)  # the chain is read for none but what may be taken
-            return None
+            return self._held(connection, submission, claims)
 
         try:
             if (found := await self._ledger.write(take)) is not None:
@@ -203,18 +206,36 @@ class XerisReceiver:
     def _kept(self, connection: Connection, submission: Submission, claims: Claims) -> Taken:
         """Judge a new payload as things stand in this transaction, and keep it."""
         self._judge(connection, submission)
+        if (held := self._held(connection, submission, claims)) is not None:
+            return held
         at = self._clock.now()
         use = self._use_paid
         if use is not None and submission.is_paid_for and not use(connection, submission.signer, at):
             raise Refused("payment_required", "this key has no submission left: buy some at POST /credits")
         acknowledgement = self._acknowledge(submission, at)
         if submission.anchor is not None:
-            anchoring.keep(connection, submission, at)
+            anchoring.keep(connection, submission, at, self._epoch_of(submission, submission.anchor))
         is_anchored = submission.kind in ANCHORED_KINDS
         cannot = is_anchored and not self._is_registered(submission.netuid, submission.signer)
         records.accept(connection, submission, acknowledgement, at, anchoring.CANNOT if cannot else 0)
         submissions.note(connection, claims, "accepted", at)
         return Taken(acknowledgement, repeated=False)
+
+    def _held(self, connection: Connection, submission: Submission, claims: Claims) -> Taken | None:
+        """Acknowledge an anchor that says nothing new, of which nothing more is kept; None for all else."""
+        if submission.anchor is None or not anchoring.is_held(connection, submission):
+            return None
+        at = self._clock.now()
+        submissions.note(connection, claims, "repeated", at)
+        return Taken(self._acknowledge(submission, at), repeated=True)
+
+    def _epoch_of(self, submission: Submission, anchor: Anchor) -> int:
+        if self._epoch_at is None:
+            return anchor.epoch
+        epoch = self._epoch_at(submission.netuid, submission.block)
+        if epoch is None:
+            raise Refused("commitment_unknown", f"subnet {submission.netuid} was not read yet: send it later")
+        return epoch
 
     def _acknowledge(self, submission: Submission, at: float) -> bytes:
         received_ms = int(at * 1000)

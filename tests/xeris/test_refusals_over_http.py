@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import func, select
 
 from config.model import HttpSettings
 from engram.clock import ManualClock, SeededIds
@@ -19,6 +20,7 @@ from engram.telemetry.metrics import Metrics
 from engram.xeris import records, submissions
 from engram.xeris.app import xeris_app
 from engram.xeris.receiver import XerisReceiver
+from engram.xeris.tables import anchors
 from tests.http.harness import serving
 from tests.miner.nodes import NODE
 from tests.relay.test_roots import root
@@ -37,6 +39,8 @@ class Receiving:
     def __init__(self) -> None:
         self.ledger = open_inline()
         self.roots: dict[int, bytes] = {}
+        self.epochs: dict[int, int] = {}
+        self.is_read = True
         self.http = HttpClient()
         self.url = ""
         clock = ManualClock(NOW)
@@ -49,6 +53,7 @@ class Receiving:
             quorum=2,
             keep_s=86_400.0,
             read_root=self._root,
+            epoch_at=lambda netuid, block: self.epochs.get(block, 7) if self.is_read else None,
         )
         self.app = xeris_app(receiver, self.ledger, settings=SETTINGS, clock=clock, ids=SeededIds(1), metrics=Metrics())
         self._permit(BLOCK - 1, STRANGER)
@@ -275,3 +280,32 @@ def anchored(leaf: str) -> dict[str, Any]:
     document = anchor() | fields
     names = ("anchored", "epoch", "root", "leaves", "first", "count")
     return resigned(document | {"output_hash": output_hash(stable_anchor(**{name: document[name] for name in names}))})
+
+
+def again(document: dict[str, Any], milliseconds: int, **changed: Any) -> dict[str, Any]:
+    """The anchor under another nonce."""
+    return resigned(document | {"nonce": f"{BLOCK}:anchor.scores:{milliseconds}"} | changed)
+
+
+async def test_an_anchor_under_other_milliseconds_is_acknowledged_and_not_kept_again(at: Receiving) -> None:
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    at.roots[BLOCK] = bytes.fromhex(document["root"])
+    assert await at.send(document) == (200, "")
+    at.roots.clear()
+    for milliseconds in range(2, 5):
+        assert await at.send(again(document, milliseconds)) == (200, "")
+    assert (at.kept, at.verdicts) == (2, ["repeated"] * 3 + ["accepted"] * 2)
+    assert at.ledger.read_now(lambda c: c.scalar(select(func.count()).select_from(anchors))) == 1
+
+
+async def test_the_epoch_of_an_anchor_is_that_of_its_block_whatever_it_says(at: Receiving) -> None:
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    at.roots[BLOCK] = bytes.fromhex(document["root"])
+    at.is_read = False
+    assert await at.send(document) == (425, "commitment_unknown")
+    at.is_read, at.epochs = True, {BLOCK: 4}
+    assert await at.send(document) == (200, "")
+    assert document["epoch"] == 7
+    assert at.ledger.read_now(lambda c: c.scalar(select(anchors.c.epoch))) == 4
