@@ -57,7 +57,9 @@ class _Root(msgspec.Struct, frozen=True):
 
 
 ReadsRoot = Callable[[int, PublicKey, int], Awaitable[bytes | None]]
-"""(netuid, hotkey, block) -> the root that the hotkey's commitment has at that finalized block; None when it has none.
+"""(netuid, hotkey, block) -> the root that the hotkey committed in that finalized block; None when it committed none.
+
+The chain takes commitments of registered hotkeys alone: whoever has committed in a block was registered there.
 
 Raises Refused (`commitment_unknown`) while the block cannot be read.
 """
@@ -69,7 +71,9 @@ def chain_root(views: ChainViews) -> ReadsRoot:
     async def read(netuid: int, hotkey: PublicKey, block: int) -> bytes | None:
         async def at_block(view: View) -> _Root:
             held = await read_fields(view, netuid, hotkey)
-            return _Root(None if held is None else rules.root_in([octets_of(field) for field in held.fields]))
+            if held is None or held.block != block:
+                return _Root(None)
+            return _Root(rules.root_in([octets_of(field) for field in held.fields]))
 
         async def still_there(head: View) -> _Root | None:
             # What was committed in that very block and still stands needs no state of the past.
@@ -85,14 +89,14 @@ def chain_root(views: ChainViews) -> ReadsRoot:
 
 
 async def require_committed(submission: Submission, read: ReadsRoot) -> None:
-    """Check that the root of an anchor stood on the chain at its block. Raises Refused."""
+    """Check that the root of an anchor was committed in its block. Raises Refused."""
     anchor = submission.anchor
     if anchor is None:
         return
     committed = await read(submission.netuid, submission.signer, submission.block)
     if committed is None or committed.hex() != anchor.root:
         held = "no root" if committed is None else f"root {committed.hex()}"
-        raise Refused("commitment_other", f"at block {submission.block} the signer had committed {held}")
+        raise Refused("commitment_other", f"in block {submission.block} the signer committed {held}")
 
 
 def is_held(connection: Connection, submission: Submission) -> bool:
@@ -109,12 +113,22 @@ def is_held(connection: Connection, submission: Submission) -> bool:
     return all(_UNMARKED.values(connection, about | {"output_hash": leaf}) is None for leaf in anchor.own)
 
 
-def keep(connection: Connection, submission: Submission, at: float, epoch: int) -> int:
-    """Mark the payloads that an anchor names; returns how many leaves. Raises Refused when one is not held.
+def require_leaves(connection: Connection, submission: Submission) -> None:
+    """Check that the outputs which an anchor names were accepted from its signer. Raises Refused.
 
-    `epoch` is that of the commitment. An output of a later block that has the same hash waits for a root of its own: it
-    is not older than this one.
+    An output of a later block that has the same hash waits for a root of its own: it is not older than this one.
     """
+    anchor = submission.anchor
+    assert anchor is not None
+    about = _about(submission, anchor)
+    missing = {leaf for leaf in anchor.own if _HELD.values(connection, about | {"output_hash": leaf}) is None}
+    if missing:
+        text = f"{len(missing)} leaves were not accepted from this signer, the first {min(missing)}"
+        raise Refused("anchor_leaves", text)
+
+
+def keep(connection: Connection, submission: Submission, at: float, epoch: int) -> int:
+    """Mark the payloads that an anchor names, which are held; returns how many leaves. `epoch` is the commitment's."""
     anchor = submission.anchor
     assert anchor is not None
     made = connection.execute(
@@ -129,18 +143,11 @@ def keep(connection: Connection, submission: Submission, at: float, epoch: int) 
             at=at,
         )
     )
-    about = _about(submission, anchor)
-    mark = about | {"marked_by": int(made.inserted_primary_key[0])}  # type: ignore[index]
-    missing = set[str]()
-    for place, leaf in enumerate(anchor.own, anchor.first):
-        of_leaf = {"output_hash": leaf}
-        if not _MARK.change(connection, mark | of_leaf | {"place": place}) and not _HELD.values(
-            connection, about | of_leaf
-        ):
-            missing.add(leaf)
-    if missing:
-        text = f"{len(missing)} leaves were not accepted from this signer, the first {min(missing)}"
-        raise Refused("anchor_leaves", text)
+    mark = _about(submission, anchor) | {"marked_by": int(made.inserted_primary_key[0])}  # type: ignore[index]
+    _MARK.apply_each(
+        connection,
+        [mark | {"output_hash": leaf, "place": place} for place, leaf in enumerate(anchor.own, anchor.first)],
+    )
     return anchor.count
 
 

@@ -140,24 +140,34 @@ class XerisReceiver:
             if (found := await self._ledger.write(take)) is not None:
                 return found
         except Refused as refused:
-            await self._learn(submission, refused)
-            await self._ledger.read(lambda c: self._judge(c, submission))
+            permits = await self._learn(submission, refused)
+            await self._ledger.read(lambda c: self._judge(c, submission, permits))
         if submission.anchor is not None:
             await self._require_committed(submission)
         return await self._ledger.write(keep)
 
-    async def _learn(self, submission: Submission, refused: Refused) -> None:
-        """Read on the chain what was not known of a payload. Raises `refused` where it cannot be, or is of no use."""
-        netuid, block = submission.netuid, submission.block
+    async def _learn(self, submission: Submission, refused: Refused) -> frozenset[PublicKey] | None:
+        """Read on the chain what was not known of a payload; return the permits at its block where those were read.
+
+        Raises `refused` where it cannot be, or is of no use. Permits are read for keys that are registered, or held one
+        at the nearest block that is known, and recorded for those that had one: anybody can sign payloads of any block.
+        """
+        netuid, block, signer = submission.netuid, submission.block, submission.signer
         if refused.code == "not_final" and self._read_head is not None:
             self._head = max(self._head, await self._read_head())
-            return
+            return None
         if refused.code != "permits_unknown" or self._read_permits is None:
             raise refused
+        if not self._is_registered(netuid, signer):
+            around = await self._ledger.read(lambda c: records.held_around(c, netuid, block))
+            if signer not in around:
+                raise refused
         holders = await self._read_permits(netuid, block)
         if holders is None:
             raise refused
-        await self._ledger.write(lambda c: records.note_permits_of(c, netuid, block, holders))
+        if signer in holders:
+            await self._ledger.write(lambda c: records.note_permits_of(c, netuid, block, holders))
+        return holders
 
     async def _require_committed(self, submission: Submission) -> None:
         if self._read_root is None:
@@ -188,20 +198,27 @@ class XerisReceiver:
         if self._limiter is not None and (wait_s := self._limiter.take(submission.signer)) > 0:
             raise Refused("too_many", f"this key submits too many payloads: send it again in {wait_s:.0f} s")
 
-    def _judge(self, connection: Connection, submission: Submission) -> None:
+    def _judge(
+        self, connection: Connection, submission: Submission, permits: frozenset[PublicKey] | None = None
+    ) -> None:
+        """Return when the payload is to be accepted; without `permits` by those that were recorded. Raises Refused."""
         held = records.stored(connection, submission)
+        if permits is None:
+            permits = records.permits_at(connection, submission.netuid, submission.block)
         judging.judge(
             submission,
             Known(
                 same_nonce=None if held is None else held[0],
                 signed_before=records.signed_before(connection, submission),
-                permits=records.permits_at(connection, submission.netuid, submission.block),
+                permits=permits,
                 gateways=self._gateways,
                 quorum=self.quorum,
                 netuids=self._netuids,
                 finalized=None if (read := self._finalized(submission.netuid)) is None else max(read, self._head),
             ),
         )
+        if submission.anchor is not None:
+            anchoring.require_leaves(connection, submission)
 
     def _kept(self, connection: Connection, submission: Submission, claims: Claims) -> Taken:
         """Judge a new payload as things stand in this transaction, and keep it."""

@@ -71,6 +71,13 @@ _PERMITS = Prepared(
     .limit(literal_column("1"))
     .offset(literal_column("0"))
 )
+_AFTER = Prepared(
+    select(permits.c.holders)
+    .where(permits.c.netuid == bindparam("netuid"), permits.c.block > bindparam("block"))
+    .order_by(permits.c.block)
+    .limit(literal_column("1"))
+    .offset(literal_column("0"))
+)
 
 
 _WHOLE = (accepted.c.document, accepted.c.acknowledgement)
@@ -334,8 +341,18 @@ def permits_at(connection: Connection, netuid: int, block: int) -> frozenset[Pub
     row = _PERMITS.values(connection, {"netuid": netuid, "block": block})
     if row is None or block > row[0]:
         return None
-    keys: bytes = row[1]
-    return frozenset(keys[place : place + KEY_BYTES] for place in range(0, len(keys), KEY_BYTES))
+    return _keys_of(row[1])
+
+
+def held_around(connection: Connection, netuid: int, block: int) -> frozenset[PublicKey]:
+    """Return who held a permit at the nearest blocks, before a block and after it, of which that was recorded."""
+    about = {"netuid": netuid, "block": block}
+    before, after = _PERMITS.values(connection, about), _AFTER.values(connection, about)
+    return _keys_of(before[1] if before else b"") | _keys_of(after[0] if after else b"")
+
+
+def _keys_of(joined: bytes) -> frozenset[PublicKey]:
+    return frozenset(joined[place : place + KEY_BYTES] for place in range(0, len(joined), KEY_BYTES))
 
 
 def _head(row: RowMapping) -> dict[str, Any]:

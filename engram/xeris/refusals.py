@@ -38,7 +38,7 @@ REFUSALS: Final = (
     Refusal("anchor_root", 422, "is an anchor whose root is not that of its leaves"),
     Refusal("anchor_leaves", 422, "is an anchor of outputs that were not accepted from its signer"),
     Refusal("commitment_unknown", 425, "is an anchor whose commitment cannot be read on the chain (yet)"),
-    Refusal("commitment_other", 422, "is an anchor, and its signer had committed another root, or none, at its block"),
+    Refusal("commitment_other", 422, "is an anchor, and its signer committed another root, or none, in its block"),
     Refusal("quorum", 422, "is signed by fewer than `xeris.quorum` validators"),
 )
 STATUS: Final = {each.code: each.status for each in REFUSALS}

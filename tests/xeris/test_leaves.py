@@ -35,7 +35,7 @@ def test_an_anchor_of_an_output_that_is_only_of_a_later_block_is_refused() -> No
     found, ledger = read(anchor(anchored="memory")), open_inline()
     ledger.write_now(lambda c: keep(c, found.block + 1, 10))
     with pytest.raises(Refused) as refused:
-        ledger.write_now(lambda c: anchoring.keep(c, found, NOW, 7))
+        ledger.write_now(lambda c: anchoring.require_leaves(c, found))
     assert refused.value.code == "anchor_leaves"
     ledger.close()
 
@@ -87,6 +87,7 @@ def test_an_anchor_costs_the_ledger_s_writer_the_same_however_much_its_signer_ha
             leaves = [f"{number:064x}" for number in (*range(start, start + LEAVES), 1)]
             of_leaves = msgspec.structs.replace(whole, leaves=leaves, first=0, count=len(leaves))
             one = msgspec.structs.replace(found, anchor=of_leaves)
+            anchoring.require_leaves(connection, one)
             assert anchoring.keep(connection, one, NOW, 7) == LEAVES + 1
 
         costs.append(instructions(ledger, work))

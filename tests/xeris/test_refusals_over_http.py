@@ -241,15 +241,19 @@ async def test_an_anchor_whose_root_is_not_that_of_its_leaves_is_refused(at: Rec
 
 
 async def test_an_anchor_of_a_root_that_was_never_committed_is_refused(at: Receiving) -> None:
-    assert await at.send(anchor()) == (422, "commitment_other")
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    assert await at.send(document) == (422, "commitment_other")
     at.roots[BLOCK] = bytes(32)
-    assert await at.send(anchor()) == (422, "commitment_other")
+    assert await at.send(document) == (422, "commitment_other")
 
 
 async def test_an_anchor_of_a_root_that_stood_at_another_block_is_refused(at: Receiving) -> None:
     """Stale: its root was replaced, at the block that it names."""
-    at.roots = {BLOCK - 1: bytes.fromhex(anchor()["root"]), BLOCK: bytes([7]) * 32}
-    assert await at.send(anchor()) == (422, "commitment_other")
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    at.roots = {BLOCK - 1: bytes.fromhex(document["root"]), BLOCK: bytes([7]) * 32}
+    assert await at.send(document) == (422, "commitment_other")
 
 
 async def test_an_anchor_of_leaves_that_were_not_accepted_from_its_signer_is_refused(at: Receiving) -> None:
