@@ -211,6 +211,7 @@ class XerisReceiver:
                 same_nonce=None if held is None else held[0],
                 signed_before=records.signed_before(connection, submission),
                 permits=permits,
+                gaps=records.gaps_of(connection, submission) if submission.kind == "gap" else 0,
                 gateways=self._gateways,
                 quorum=self.quorum,
                 netuids=self._netuids,

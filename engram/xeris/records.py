@@ -50,6 +50,14 @@ _ACCEPTED = Prepared(
         accepted.c.signed_hash == bindparam("signed_hash"), accepted.c.signer == bindparam("signer")
     )
 )
+_GAPS = Prepared(
+    select(func.count()).where(
+        accepted.c.signer == bindparam("signer"),
+        accepted.c.netuid == bindparam("netuid"),
+        accepted.c.kind == literal_column("'gap'"),
+        accepted.c.block == bindparam("block"),
+    )
+)
 _OTHER = Prepared(
     select(signatures.c.output_hash).where(
         signatures.c.signer == bindparam("signer"),
@@ -147,6 +155,13 @@ def signed_before(connection: Connection, submission: Submission) -> str | None:
         if other is not None:
             return str(other[0])
     return None
+
+
+def gaps_of(connection: Connection, submission: Submission) -> int:
+    """Return how many gap markers of a payload's signer were accepted of its subnet and block."""
+    about = {"signer": submission.signer, "netuid": submission.netuid, "block": submission.block}
+    row = _GAPS.values(connection, about)
+    return 0 if row is None else int(row[0])
 
 
 def _source(submission: Submission) -> str:

@@ -30,6 +30,7 @@ REFUSALS: Final = (
     Refusal("subnet", 403, "is of a subnet that is none of `xeris.netuids`"),
     Refusal("nonce_used", 409, "came with a nonce that another payload had"),
     Refusal("equivocation", 409, "is a second output of one block by one of its signers"),
+    Refusal("gaps", 422, "is a gap marker, and its signer has had 256 of its block accepted"),
     Refusal("unknown_gateway", 403, "is of memory, and its signer is none of `xeris.gateways`"),
     Refusal("not_final", 425, "is of a gateway, and of a block above the chain's finalized head (yet)"),
     Refusal("root", 422, "is of memory, and a node did not sign the root that it names"),
