@@ -1,6 +1,7 @@
 """Takes one submission: checks, keeps and acknowledges it, in one transaction."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, final
 
 import msgspec
@@ -90,6 +91,8 @@ class XerisReceiver:
         self.taken = taken
         """The versions of each kind that are taken."""
         self._judged = judged
+        self._at_work = set[tuple[PublicKey, str]]()
+        """Signer and signed_hash of what waits for the chain."""
         self._head = 0
         """The newest finalized block that `read_head` has seen."""
         self.arrivals = Arrivals()
@@ -136,15 +139,31 @@ class XerisReceiver:
             self._judge(connection, submission)  # the chain is read for none but what may be taken
             return self._held(connection, submission, claims)
 
+        unknown = None
         try:
             if (found := await self._ledger.write(take)) is not None:
                 return found
         except Refused as refused:
-            permits = await self._learn(submission, refused)
-            await self._ledger.read(lambda c: self._judge(c, submission, permits))
-        if submission.anchor is not None:
-            await self._require_committed(submission)
-        return await self._ledger.write(keep)
+            unknown = refused
+        with self._working_on(submission):
+            if unknown is not None:
+                permits = await self._learn(submission, unknown)
+                await self._ledger.read(lambda c: self._judge(c, submission, permits))
+            if submission.anchor is not None:
+                await self._require_committed(submission)
+            return await self._ledger.write(keep)
+
+    @contextmanager
+    def _working_on(self, submission: Submission) -> Iterator[None]:
+        """Do what takes longer than the ledger, once at a time for a payload. Raises Refused."""
+        work = (submission.signer, submission.signed_hash)
+        if work in self._at_work:
+            raise Refused("at_work", "this payload is being worked on: send it again later")
+        self._at_work.add(work)
+        try:
+            yield
+        finally:
+            self._at_work.discard(work)
 
     async def _learn(self, submission: Submission, refused: Refused) -> frozenset[PublicKey] | None:
         """Read on the chain what was not known of a payload; return the permits at its block where those were read.

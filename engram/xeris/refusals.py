@@ -34,6 +34,7 @@ REFUSALS: Final = (
     Refusal("unknown_gateway", 403, "is of memory, and its signer is none of `xeris.gateways`"),
     Refusal("not_final", 425, "is of a gateway, and of a block above the chain's finalized head (yet)"),
     Refusal("root", 422, "is of memory, and a node did not sign the root that it names"),
+    Refusal("at_work", 425, "came a moment ago, and the chain is still being read for it"),
     Refusal("permits_unknown", 425, "is of a block whose permits were not recorded and cannot be read (yet)"),
     Refusal("no_permit", 422, "is signed by a key that held no validator permit at its block"),
     Refusal("anchor_root", 422, "is an anchor whose root is not that of its leaves"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from sqlalchemy import func, select
 
 from config.model import HttpSettings
@@ -18,7 +19,7 @@ from engram.relay.model import Ranked
 from engram.relay.rules import output_hash, stable_anchor, stable_ranking
 from engram.telemetry.metrics import Metrics
 from engram.xeris import records, submissions
-from engram.xeris.app import xeris_app
+from engram.xeris.app import MAX_BODY_BYTES, xeris_app
 from engram.xeris.receiver import XerisReceiver
 from engram.xeris.tables import anchors
 from tests.http.harness import serving
@@ -41,6 +42,9 @@ class Receiving:
         self.roots: dict[int, bytes] = {}
         self.epochs: dict[int, int] = {}
         self.is_read = True
+        self.reads: list[int] = []
+        self.reading, self.go_on = trio.Event(), trio.Event()
+        self.go_on.set()
         self.http = HttpClient()
         self.url = ""
         clock = ManualClock(NOW)
@@ -60,6 +64,9 @@ class Receiving:
         self._permit(BLOCK, ONE, TWO)
 
     async def _root(self, netuid: int, hotkey: PublicKey, block: int) -> bytes | None:
+        self.reads.append(block)
+        self.reading.set()
+        await self.go_on.wait()
         return self.roots.get(block)
 
     def _permit(self, block: int, *keys: Keypair) -> None:
@@ -313,3 +320,44 @@ async def test_the_epoch_of_an_anchor_is_that_of_its_block_whatever_it_says(at: 
     assert await at.send(document) == (200, "")
     assert document["epoch"] == 7
     assert at.ledger.read_now(lambda c: c.scalar(select(anchors.c.epoch))) == 4
+
+
+async def test_repeats_that_come_at_once_are_kept_once_and_all_are_taken(at: Receiving) -> None:
+    answers = list[tuple[int, str]]()
+
+    async def send() -> None:
+        answers.append(await at.send(KINDS["scores"]))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(send)
+    assert answers == [(200, "")] * 6
+    assert (at.kept, sorted(at.verdicts)) == (1, ["accepted"] + ["repeated"] * 5)
+
+
+async def test_a_repeat_that_comes_while_the_chain_is_read_for_the_first_is_told_to_come_later(at: Receiving) -> None:
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    at.roots[BLOCK] = bytes.fromhex(document["root"])
+    at.go_on = trio.Event()
+    first = list[tuple[int, str]]()
+
+    async def send() -> None:
+        first.append(await at.send(document))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await at.reading.wait()
+        assert await at.send(document) == (425, "at_work")
+        assert await at.send(KINDS["scores"]) == (200, ""), "nothing else waits"
+        at.go_on.set()
+    assert first == [(200, "")]
+    assert await at.send(document) == (200, "")
+    assert (at.reads, at.kept) == ([BLOCK], 2)
+
+
+async def test_a_body_beyond_a_million_bytes_is_refused_before_it_is_read(at: Receiving) -> None:
+    largest = MAX_BODY_BYTES - len(json.dumps(scores() | {"more": ""}).encode())
+    assert await at.send(scores() | {"more": "x" * largest}) == (422, "signature"), "of this size it is read"
+    assert await at.send(scores() | {"more": "x" * (largest + 1)}) == (413, "body_too_large")
+    assert (at.kept, at.verdicts) == (0, ["signature"])
