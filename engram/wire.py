@@ -62,9 +62,11 @@ def require_unique_names(content: bytes) -> None:
 
 
 def _unique(pairs: list[tuple[str, object]]) -> None:
-    if len({name for name, _ in pairs}) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)[:40]!r} is there twice")
+    seen = set[str]()
+    for name, _ in pairs:
+        if name in seen:
+            raise ValueError(f"the name {name[:40]!r} is there twice")
+        seen.add(name)
 
 
 @overload

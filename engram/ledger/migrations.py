@@ -185,6 +185,10 @@ def _identities_move_by_a_code(connection: Connection) -> None:
     _script(connection, "identity_transfers.sql")
 
 
+def _leaves_are_found_by_their_hashes(connection: Connection) -> None:
+    _script(connection, "xeris_leaves.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -213,4 +217,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _validators_co_sign_rankings,
     _open_rows_are_found_by_owner,
     _identities_move_by_a_code,
+    _leaves_are_found_by_their_hashes,
 )

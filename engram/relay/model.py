@@ -141,7 +141,7 @@ class GapPayload(msgspec.Struct, frozen=True, kw_only=True):
     block: int
     round_ts: float
     """Unix seconds at which it was parked."""
-    output_hash: str
+    output_hash: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     """Of the payload that is missing."""
     nonce: str
     parked: str

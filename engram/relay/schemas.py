@@ -83,6 +83,10 @@ _ROOTS: Final = {
     "else": {"properties": {"nodes": {"additionalProperties": {"required": ["root"]}}}},
 }
 """Nodes have a root, or null for one, in engram-v2 alone."""
+_OF_KIND: Final[Mapping[str, Mapping[str, object]]] = MappingProxyType(
+    {"memory": _ROOTS, "gap": {"additionalProperties": False}}
+)
+"""A gap marker is signed by one key and costs nothing: it carries nothing that others learn from."""
 
 
 def _schema(kind: str, payload: type[msgspec.Struct]) -> dict[str, Any]:
@@ -108,7 +112,7 @@ def _schema(kind: str, payload: type[msgspec.Struct]) -> dict[str, Any]:
     named = ["schema_version"] if kind == "scores" else ["schema_version", "kind"]
     described["required"] = [*named, *described.get("required", []), *_SIGNED]
     definitions = found["$defs"] | signed["$defs"]
-    of_kind = _ROOTS if kind == "memory" else {}
+    of_kind = _OF_KIND.get(kind, {})
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **described, **of_kind, "$defs": definitions}
 
 

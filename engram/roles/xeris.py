@@ -8,6 +8,7 @@ import msgspec
 
 from actors import Backoff, ChildSpec, Intensity, Job, SupervisorSpec
 from config.model import Settings
+from engram.chain.epochs import epoch_at
 from engram.chain.read.endpoints import open_endpoints
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
@@ -69,9 +70,10 @@ def tree(p: Shared, keypair: Keypair, open_paid: OpenPaid | None = None) -> Supe
     subnets = Subnets(p.clock, at.netuids, chain.stall_after_s)
     nodes = open_endpoints(chain, p.http, p.clock)
     archive = msgspec.structs.replace(chain, endpoints=at.archive_endpoints)
-    views = None
-    if chain.source != "recorded":
-        views = ChainViews(nodes, open_endpoints(archive, p.http, p.clock) if at.archive_endpoints else ())
+    others = open_endpoints(archive, p.http, p.clock) if at.archive_endpoints else ()
+    # Each has room of its own, so that what one reads keeps none of the others from reading.
+    permits, roots, heads = (ChainViews(nodes, others) for _ in range(3))
+    reads = chain.source != "recorded"
     keep_s, per_key = at.keep_days * DAY_S, p.settings.http.requests_per_minute_per_hotkey
     listener = p.listener("xeris", at.host, at.port)
     paid = None if open_paid is None else open_paid(p, listener)
@@ -83,8 +85,8 @@ def tree(p: Shared, keypair: Keypair, open_paid: OpenPaid | None = None) -> Supe
         netuids=at.netuids,
         quorum=at.quorum,
         keep_s=keep_s,
-        read_root=None if views is None else chain_root(views),
-        read_permits=None if views is None else chain_permits(views, at.netuids),
+        read_root=chain_root(roots) if reads else None,
+        read_permits=chain_permits(permits, at.netuids) if reads else None,
         limiter=Limiter(per_key, burst_of(per_key), p.clock.monotonic),
         taken={
             kind: kept
@@ -93,8 +95,9 @@ def tree(p: Shared, keypair: Keypair, open_paid: OpenPaid | None = None) -> Supe
         },
         use_paid=None if paid is None else paid.use,
         is_registered=lambda netuid, key: is_registered(subnets, netuid, key),
-        finalized=lambda netuid: None if views is None else finalized_of(subnets, netuid),
-        read_head=None if views is None else views.head,
+        finalized=lambda netuid: finalized_of(subnets, netuid) if reads else None,
+        read_head=heads.head if reads else None,
+        epoch_at=lambda netuid, block: epoch_index(subnets, netuid, block),
         judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
     )
     operators = p.listener("ops", p.settings.ops.host, p.settings.ops.port)
@@ -162,6 +165,12 @@ def finalized_of(subnets: Subnets, netuid: int) -> int:
     """Return the finalized block at which a subnet was read last; 0 while it was not."""
     metagraph = subnets.get(netuid)
     return 0 if metagraph is None else metagraph.block
+
+
+def epoch_index(subnets: Subnets, netuid: int, block: int) -> int | None:
+    """Return the number of the epoch of a block; None while the subnet was not read."""
+    metagraph = subnets.get(netuid)
+    return None if metagraph is None else epoch_at(metagraph, block).index
 
 
 def agents_of(p: Shared) -> Agents:

@@ -7,17 +7,18 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, literal_column, select, update
+from sqlalchemy import Connection, Integer, bindparam, delete, func, insert, literal_column, select, update
 
 from engram import wire
 from engram.api.xeris import Inclusion
 from engram.chain.read.view import View
 from engram.chain.registry.commitment_fields import octets_of, read_fields
 from engram.hotkeys import PublicKey, ss58
+from engram.ledger import Prepared
 from engram.relay.anchoring import rules
 from engram.relay.rules import ANCHORED_KINDS
 from engram.xeris.chain_views import ChainViews, NotReadable
-from engram.xeris.judging import Refused, Submission
+from engram.xeris.judging import Anchor, Refused, Submission
 from engram.xeris.tables import accepted, anchors
 
 LATE: Final = 1
@@ -26,13 +27,39 @@ PURGED_AT_ONCE: Final = 200
 CANNOT: Final = 2
 """`overdue` of one whose signer is not registered on the subnet, and can commit no root."""
 
+_ZERO: Final = literal_column("0", Integer)
+_ONE: Final = literal_column("1", Integer)
+_LEAF: Final = (
+    (accepted.c.signer == bindparam("signer"))
+    & (accepted.c.netuid == bindparam("netuid"))
+    & (accepted.c.kind == bindparam("kind"))
+    & (accepted.c.output_hash == bindparam("output_hash"))
+    & (accepted.c.block + _ZERO <= bindparam("until_block"))  # a sum, lest SQLite takes the index by blocks
+)
+_HELD: Final = Prepared(select(accepted.c.id).where(_LEAF).limit(_ONE).offset(_ZERO))
+_IS_UNMARKED: Final = _LEAF & accepted.c.anchor_id.is_(None)
+_UNMARKED: Final = Prepared(select(accepted.c.id).where(_IS_UNMARKED).limit(_ONE).offset(_ZERO))
+_MARK: Final = Prepared(
+    update(accepted).where(_IS_UNMARKED).values(anchor_id=bindparam("marked_by"), leaf=bindparam("place"))
+)
+_ROOT: Final = Prepared(
+    select(anchors.c.block).where(
+        anchors.c.signer == bindparam("signer"),
+        anchors.c.netuid == bindparam("netuid"),
+        anchors.c.kind == bindparam("kind"),
+        anchors.c.root == bindparam("root"),
+    )
+)
+
 
 class _Root(msgspec.Struct, frozen=True):
     root: bytes | None
 
 
 ReadsRoot = Callable[[int, PublicKey, int], Awaitable[bytes | None]]
-"""(netuid, hotkey, block) -> the root that the hotkey's commitment has at that finalized block; None when it has none.
+"""(netuid, hotkey, block) -> the root that the hotkey committed in that finalized block; None when it committed none.
+
+The chain takes commitments of registered hotkeys alone: whoever has committed in a block was registered there.
 
 Raises Refused (`commitment_unknown`) while the block cannot be read.
 """
@@ -44,7 +71,9 @@ def chain_root(views: ChainViews) -> ReadsRoot:
     async def read(netuid: int, hotkey: PublicKey, block: int) -> bytes | None:
         async def at_block(view: View) -> _Root:
             held = await read_fields(view, netuid, hotkey)
-            return _Root(None if held is None else rules.root_in([octets_of(field) for field in held.fields]))
+            if held is None or held.block != block:
+                return _Root(None)
+            return _Root(rules.root_in([octets_of(field) for field in held.fields]))
 
         async def still_there(head: View) -> _Root | None:
             # What was committed in that very block and still stands needs no state of the past.
@@ -60,53 +89,75 @@ def chain_root(views: ChainViews) -> ReadsRoot:
 
 
 async def require_committed(submission: Submission, read: ReadsRoot) -> None:
-    """Check that the root of an anchor stood on the chain at its block. Raises Refused."""
+    """Check that the root of an anchor was committed in its block. Raises Refused."""
     anchor = submission.anchor
     if anchor is None:
         return
     committed = await read(submission.netuid, submission.signer, submission.block)
     if committed is None or committed.hex() != anchor.root:
         held = "no root" if committed is None else f"root {committed.hex()}"
-        raise Refused("commitment_other", f"at block {submission.block} the signer had committed {held}")
+        raise Refused("commitment_other", f"in block {submission.block} the signer committed {held}")
 
 
-def keep(connection: Connection, submission: Submission, at: float) -> int:
-    """Mark the payloads that an anchor names; returns how many leaves. Raises Refused when one is not held.
+def is_held(connection: Connection, submission: Submission) -> bool:
+    """Return whether an anchor says nothing new: its root is held, of its block, or with all of its outputs marked.
+
+    Nodes at rest give one root in epoch after epoch, each time with new outputs under it.
+    """
+    anchor = submission.anchor
+    assert anchor is not None
+    about = _about(submission, anchor)
+    held = {row[0] for row in _ROOT.rows(connection, about | {"root": bytes.fromhex(anchor.root)})}
+    if not held or submission.block in held:
+        return bool(held)
+    return all(_UNMARKED.values(connection, about | {"output_hash": leaf}) is None for leaf in anchor.own)
+
+
+def require_leaves(connection: Connection, submission: Submission) -> None:
+    """Check that the outputs which an anchor names were accepted from its signer. Raises Refused.
 
     An output of a later block that has the same hash waits for a root of its own: it is not older than this one.
     """
     anchor = submission.anchor
     assert anchor is not None
-    own = range(anchor.first, anchor.first + anchor.count)
-    mine = (
-        (accepted.c.signer == submission.signer)
-        & (accepted.c.netuid == submission.netuid)
-        & (accepted.c.kind == anchor.anchored)
-        & (accepted.c.block <= submission.block)
-    )
-    wanted = {anchor.leaves[place] for place in own}
-    query = select(accepted.c.output_hash).where(mine, accepted.c.output_hash.in_(sorted(wanted)))
-    missing = sorted(wanted - set(connection.scalars(query)))
+    about = _about(submission, anchor)
+    missing = {leaf for leaf in anchor.own if _HELD.values(connection, about | {"output_hash": leaf}) is None}
     if missing:
-        text = f"{len(missing)} leaves were not accepted from this signer, the first {missing[0]}"
+        text = f"{len(missing)} leaves were not accepted from this signer, the first {min(missing)}"
         raise Refused("anchor_leaves", text)
+
+
+def keep(connection: Connection, submission: Submission, at: float, epoch: int) -> int:
+    """Mark the payloads that an anchor names, which are held; returns how many leaves. `epoch` is the commitment's."""
+    anchor = submission.anchor
+    assert anchor is not None
     made = connection.execute(
         insert(anchors).values(
             netuid=submission.netuid,
             signer=submission.signer,
             kind=anchor.anchored,
-            epoch=anchor.epoch,
+            epoch=epoch,
             block=submission.block,
             root=bytes.fromhex(anchor.root),
             leaves=msgspec.json.encode(anchor.leaves).decode(),
             at=at,
         )
     )
-    anchor_id = int(made.inserted_primary_key[0])  # type: ignore[index]
-    for place in own:
-        leaf = mine & (accepted.c.output_hash == anchor.leaves[place]) & accepted.c.anchor_id.is_(None)
-        connection.execute(update(accepted).where(leaf).values(anchor_id=anchor_id, leaf=place))
-    return len(own)
+    mark = _about(submission, anchor) | {"marked_by": int(made.inserted_primary_key[0])}  # type: ignore[index]
+    _MARK.apply_each(
+        connection,
+        [mark | {"output_hash": leaf, "place": place} for place, leaf in enumerate(anchor.own, anchor.first)],
+    )
+    return anchor.count
+
+
+def _about(submission: Submission, anchor: Anchor) -> dict[str, object]:
+    return {
+        "signer": submission.signer,
+        "netuid": submission.netuid,
+        "kind": anchor.anchored,
+        "until_block": submission.block,
+    }
 
 
 def inclusion(connection: Connection, anchor_id: int, leaf: int) -> Inclusion | None:

@@ -30,7 +30,7 @@ class NotReadable(Exception):
 
 @final
 class ChainViews:
-    """Reads single blocks."""
+    """Reads single blocks, READS_AT_ONCE at a time: one of these for each thing that is read."""
 
     def __init__(self, nodes: Sequence[ChainEndpoint], archive: Sequence[ChainEndpoint] = ()) -> None:
         self._sources = [source for source in (nodes, archive) if source]

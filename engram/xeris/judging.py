@@ -1,5 +1,6 @@
 """Whether a payload is accepted: every check in the order of the table in refusals.py, each with one code. No I/O."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -24,12 +25,18 @@ from engram.relay.rules import (
     stable_ranking,
     stable_scores,
 )
-from engram.relay.schemas import TAKEN
+from engram.relay.schemas import SCHEMAS, TAKEN
 from engram.xeris.refusals import STATUS
 
 SKEW_S: Final = 120.0
 NONCE_MOST: Final = 256
 """Characters."""
+GAP_BYTES: Final = 4_096
+"""Of a gap marker, as it comes."""
+GAPS_MOST: Final = 256
+"""Gap markers of one signer, subnet and block."""
+_OF_GAPS: Final = frozenset(SCHEMAS["gap"]["properties"])
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Refused(Exception):
@@ -76,6 +83,11 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
     leaves: list[str]
     first: int
     count: int
+
+    @property
+    def own(self) -> list[str]:
+        """The leaves of the stream, in their order."""
+        return self.leaves[self.first : self.first + self.count]
 
 
 FREE: Final = frozenset({"gap", "anchor"})
@@ -127,6 +139,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     quorum: int
     netuids: Collection[int]
     """The subnets that are served."""
+    gaps: int = 0
+    """Gap markers of its signer that were accepted of its subnet and block."""
     finalized: int | None = None
     """The newest finalized block; None where the chain is not read."""
 
@@ -143,6 +157,8 @@ def read(body: bytes, now: float, keep_s: float, taken: Mapping[str, Collection[
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("schema", f"not a payload of the relay: {error}") from None
     _require_schema(found, taken)
+    if found.kind == "gap":
+        _require_gap(found, document, len(body))
     if found.round_ts > now + SKEW_S:
         raise Refused("from_the_future", f"round_ts is {found.round_ts - now:.0f} s ahead of this clock: send it later")
     if found.round_ts < now - keep_s:
@@ -203,6 +219,15 @@ def _require_schema(found: _Signed, taken: Mapping[str, Collection[str]]) -> Non
         signed = node.root.root_hex if isinstance(node.root, SignedRoot) else None
         if found.schema_version != SCHEMA_VERSION and node.root_hex != signed:
             raise Refused("schema", f"root_hex of node {name[:60]} is not that of its root")
+
+
+def _require_gap(found: _Signed, document: Mapping[str, Any], size: int) -> None:
+    if size > GAP_BYTES:
+        raise Refused("schema", f"a gap marker has at most {GAP_BYTES} bytes, not {size}")
+    if foreign := sorted(document.keys() - _OF_GAPS):
+        raise Refused("schema", f"a gap marker has no {foreign[0][:40]!r}")
+    if not _HASH.fullmatch(found.output_hash):
+        raise Refused("schema", f"output_hash {found.output_hash[:80]!r} is not 64 hex digits")
 
 
 def _stable(found: _Signed) -> bytes | None:
@@ -280,6 +305,8 @@ def judge(submission: Submission, known: Known) -> None:
         raise Refused("nonce_used", f"nonce {submission.nonce} came with another payload before")
     if known.signed_before is not None and known.signed_before != submission.output_hash:
         raise Refused("equivocation", f"another output of block {submission.block} was signed by one of its signers")
+    if submission.kind == "gap" and known.gaps >= GAPS_MOST:
+        raise Refused("gaps", f"{known.gaps} gap markers of block {submission.block} were accepted from this signer")
     if submission.kind == "memory" or (submission.kind in ("gap", "anchor") and submission.signer in known.gateways):
         if submission.signer not in known.gateways:
             address = ss58.encode(submission.signer)
@@ -288,6 +315,8 @@ def judge(submission: Submission, known: Known) -> None:
             text = f"block {submission.block} is above the finalized head {known.finalized}: send it later"
             raise Refused("not_final", text)
         return
+    if submission.kind == "anchor":
+        return  # whoever has committed its root was registered, and may have lost the permit since its outputs
     if known.permits is None:
         raise Refused(
             "permits_unknown", f"who held a permit at block {submission.block} is not known yet: send it later"

@@ -1,6 +1,7 @@
 """Takes one submission: checks, keeps and acknowledges it, in one transaction."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Final, final
 
 import msgspec
@@ -18,7 +19,7 @@ from engram.relay.schemas import TAKEN
 from engram.xeris import anchoring, judging, records, submissions
 from engram.xeris.anchoring import ReadsRoot
 from engram.xeris.intelligence import Arrivals
-from engram.xeris.judging import Known, Refused, Submission
+from engram.xeris.judging import Anchor, Known, Refused, Submission
 from engram.xeris.permits import ReadsPermits
 from engram.xeris.prices import UsePaid
 from engram.xeris.submissions import Claims, claims_of
@@ -59,6 +60,7 @@ class XerisReceiver:
         is_registered: Callable[[int, PublicKey], bool] = lambda netuid, key: True,
         finalized: Callable[[int], int | None] = lambda netuid: None,
         read_head: Callable[[], Awaitable[int]] | None = None,
+        epoch_at: Callable[[int, int], int | None] | None = None,
     ) -> None:
         """Take how roots are read on the chain (None: anchors wait), how permits of a block that was missed are
         (None: its payloads wait), and `judged`, which is called with `accepted`, `repeated`, or the code of a refusal.
@@ -67,8 +69,10 @@ class XerisReceiver:
         uses one of its signer's submissions by `use_paid`; without it they cost nothing. `is_registered` says of
         (netuid, key) whether the key can commit roots there, as far as is known. `finalized` is the newest finalized
         block of a subnet that was read lately (None: the chain is not read), `read_head` reads the chain's own where a
-        payload is of a later one.
+        payload is of a later one. `epoch_at` says of (netuid, block) which epoch an anchor's commitment was in (None
+        while the subnet was not read); without it that is what the anchor says.
         """
+        self._epoch_at = epoch_at
         self._read_root = read_root
         self._read_permits = read_permits
         self._limiter = limiter
@@ -87,6 +91,8 @@ class XerisReceiver:
         self.taken = taken
         """The versions of each kind that are taken."""
         self._judged = judged
+        self._at_work = set[tuple[PublicKey, str]]()
+        """Signer and signed_hash of what waits for the chain."""
         self._head = 0
         """The newest finalized block that `read_head` has seen."""
         self.arrivals = Arrivals()
@@ -131,30 +137,56 @@ class XerisReceiver:
             if submission.anchor is None:
                 return self._kept(connection, submission, claims)
             self._judge(connection, submission)  # the chain is read for none but what may be taken
-            return None
+            return self._held(connection, submission, claims)
 
+        unknown = None
         try:
             if (found := await self._ledger.write(take)) is not None:
                 return found
         except Refused as refused:
-            await self._learn(submission, refused)
-            await self._ledger.read(lambda c: self._judge(c, submission))
-        if submission.anchor is not None:
-            await self._require_committed(submission)
-        return await self._ledger.write(keep)
+            unknown = refused
+        with self._working_on(submission):
+            if unknown is not None:
+                permits = await self._learn(submission, unknown)
+                await self._ledger.read(lambda c: self._judge(c, submission, permits))
+            if submission.anchor is not None:
+                await self._require_committed(submission)
+            return await self._ledger.write(keep)
 
-    async def _learn(self, submission: Submission, refused: Refused) -> None:
-        """Read on the chain what was not known of a payload. Raises `refused` where it cannot be, or is of no use."""
-        netuid, block = submission.netuid, submission.block
+    @contextmanager
+    def _working_on(self, submission: Submission) -> Iterator[None]:
+        """Do what takes longer than the ledger, once at a time for a payload. Raises Refused."""
+        work = (submission.signer, submission.signed_hash)
+        if work in self._at_work:
+            raise Refused("at_work", "this payload is being worked on: send it again later")
+        self._at_work.add(work)
+        try:
+            yield
+        finally:
+            self._at_work.discard(work)
+
+    async def _learn(self, submission: Submission, refused: Refused) -> frozenset[PublicKey] | None:
+        """Read on the chain what was not known of a payload; return the permits at its block where those were read.
+
+        Raises `refused` where it cannot be, or is of no use. Permits are read for keys that are registered, or held one
+        at the nearest block that is known, and recorded for those that had one: anybody can sign payloads of any block.
+        """
+        netuid, block, signer = submission.netuid, submission.block, submission.signer
         if refused.code == "not_final" and self._read_head is not None:
             self._head = max(self._head, await self._read_head())
-            return
+            return None
         if refused.code != "permits_unknown" or self._read_permits is None:
             raise refused
+        if not self._is_registered(netuid, signer):
+            around = await self._ledger.read(lambda c: records.held_around(c, netuid, block))
+            if signer not in around:
+                raise refused
         holders = await self._read_permits(netuid, block)
         if holders is None:
             raise refused
-        await self._ledger.write(lambda c: records.note_permits_of(c, netuid, block, holders))
+        if signer in holders:
+            await self._ledger.write(lambda c: records.note_permits_of(c, netuid, block, holders))
+        return holders
 
     async def _require_committed(self, submission: Submission) -> None:
         if self._read_root is None:
@@ -185,36 +217,62 @@ class XerisReceiver:
         if self._limiter is not None and (wait_s := self._limiter.take(submission.signer)) > 0:
             raise Refused("too_many", f"this key submits too many payloads: send it again in {wait_s:.0f} s")
 
-    def _judge(self, connection: Connection, submission: Submission) -> None:
+    def _judge(
+        self, connection: Connection, submission: Submission, permits: frozenset[PublicKey] | None = None
+    ) -> None:
+        """Return when the payload is to be accepted; without `permits` by those that were recorded. Raises Refused."""
         held = records.stored(connection, submission)
+        if permits is None:
+            permits = records.permits_at(connection, submission.netuid, submission.block)
         judging.judge(
             submission,
             Known(
                 same_nonce=None if held is None else held[0],
                 signed_before=records.signed_before(connection, submission),
-                permits=records.permits_at(connection, submission.netuid, submission.block),
+                permits=permits,
+                gaps=records.gaps_of(connection, submission) if submission.kind == "gap" else 0,
                 gateways=self._gateways,
                 quorum=self.quorum,
                 netuids=self._netuids,
                 finalized=None if (read := self._finalized(submission.netuid)) is None else max(read, self._head),
             ),
         )
+        if submission.anchor is not None:
+            anchoring.require_leaves(connection, submission)
 
     def _kept(self, connection: Connection, submission: Submission, claims: Claims) -> Taken:
         """Judge a new payload as things stand in this transaction, and keep it."""
         self._judge(connection, submission)
+        if (held := self._held(connection, submission, claims)) is not None:
+            return held
         at = self._clock.now()
         use = self._use_paid
         if use is not None and submission.is_paid_for and not use(connection, submission.signer, at):
             raise Refused("payment_required", "this key has no submission left: buy some at POST /credits")
         acknowledgement = self._acknowledge(submission, at)
         if submission.anchor is not None:
-            anchoring.keep(connection, submission, at)
+            anchoring.keep(connection, submission, at, self._epoch_of(submission, submission.anchor))
         is_anchored = submission.kind in ANCHORED_KINDS
         cannot = is_anchored and not self._is_registered(submission.netuid, submission.signer)
         records.accept(connection, submission, acknowledgement, at, anchoring.CANNOT if cannot else 0)
         submissions.note(connection, claims, "accepted", at)
         return Taken(acknowledgement, repeated=False)
+
+    def _held(self, connection: Connection, submission: Submission, claims: Claims) -> Taken | None:
+        """Acknowledge an anchor that says nothing new, of which nothing more is kept; None for all else."""
+        if submission.anchor is None or not anchoring.is_held(connection, submission):
+            return None
+        at = self._clock.now()
+        submissions.note(connection, claims, "repeated", at)
+        return Taken(self._acknowledge(submission, at), repeated=True)
+
+    def _epoch_of(self, submission: Submission, anchor: Anchor) -> int:
+        if self._epoch_at is None:
+            return anchor.epoch
+        epoch = self._epoch_at(submission.netuid, submission.block)
+        if epoch is None:
+            raise Refused("commitment_unknown", f"subnet {submission.netuid} was not read yet: send it later")
+        return epoch
 
     def _acknowledge(self, submission: Submission, at: float) -> bytes:
         received_ms = int(at * 1000)

@@ -50,6 +50,14 @@ _ACCEPTED = Prepared(
         accepted.c.signed_hash == bindparam("signed_hash"), accepted.c.signer == bindparam("signer")
     )
 )
+_GAPS = Prepared(
+    select(func.count()).where(
+        accepted.c.signer == bindparam("signer"),
+        accepted.c.netuid == bindparam("netuid"),
+        accepted.c.kind == literal_column("'gap'"),
+        accepted.c.block == bindparam("block"),
+    )
+)
 _OTHER = Prepared(
     select(signatures.c.output_hash).where(
         signatures.c.signer == bindparam("signer"),
@@ -68,6 +76,13 @@ _PERMITS = Prepared(
     select(permits.c.until_block, permits.c.holders)
     .where(permits.c.netuid == bindparam("netuid"), permits.c.block <= bindparam("block"))
     .order_by(permits.c.block.desc())
+    .limit(literal_column("1"))
+    .offset(literal_column("0"))
+)
+_AFTER = Prepared(
+    select(permits.c.holders)
+    .where(permits.c.netuid == bindparam("netuid"), permits.c.block > bindparam("block"))
+    .order_by(permits.c.block)
     .limit(literal_column("1"))
     .offset(literal_column("0"))
 )
@@ -140,6 +155,13 @@ def signed_before(connection: Connection, submission: Submission) -> str | None:
         if other is not None:
             return str(other[0])
     return None
+
+
+def gaps_of(connection: Connection, submission: Submission) -> int:
+    """Return how many gap markers of a payload's signer were accepted of its subnet and block."""
+    about = {"signer": submission.signer, "netuid": submission.netuid, "block": submission.block}
+    row = _GAPS.values(connection, about)
+    return 0 if row is None else int(row[0])
 
 
 def _source(submission: Submission) -> str:
@@ -334,8 +356,18 @@ def permits_at(connection: Connection, netuid: int, block: int) -> frozenset[Pub
     row = _PERMITS.values(connection, {"netuid": netuid, "block": block})
     if row is None or block > row[0]:
         return None
-    keys: bytes = row[1]
-    return frozenset(keys[place : place + KEY_BYTES] for place in range(0, len(keys), KEY_BYTES))
+    return _keys_of(row[1])
+
+
+def held_around(connection: Connection, netuid: int, block: int) -> frozenset[PublicKey]:
+    """Return who held a permit at the nearest blocks, before a block and after it, of which that was recorded."""
+    about = {"netuid": netuid, "block": block}
+    before, after = _PERMITS.values(connection, about), _AFTER.values(connection, about)
+    return _keys_of(before[1] if before else b"") | _keys_of(after[0] if after else b"")
+
+
+def _keys_of(joined: bytes) -> frozenset[PublicKey]:
+    return frozenset(joined[place : place + KEY_BYTES] for place in range(0, len(joined), KEY_BYTES))
 
 
 def _head(row: RowMapping) -> dict[str, Any]:

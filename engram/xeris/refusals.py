@@ -30,15 +30,17 @@ REFUSALS: Final = (
     Refusal("subnet", 403, "is of a subnet that is none of `xeris.netuids`"),
     Refusal("nonce_used", 409, "came with a nonce that another payload had"),
     Refusal("equivocation", 409, "is a second output of one block by one of its signers"),
+    Refusal("gaps", 422, "is a gap marker, and its signer has had 256 of its block accepted"),
     Refusal("unknown_gateway", 403, "is of memory, and its signer is none of `xeris.gateways`"),
     Refusal("not_final", 425, "is of a gateway, and of a block above the chain's finalized head (yet)"),
     Refusal("root", 422, "is of memory, and a node did not sign the root that it names"),
+    Refusal("at_work", 425, "came a moment ago, and the chain is still being read for it"),
     Refusal("permits_unknown", 425, "is of a block whose permits were not recorded and cannot be read (yet)"),
     Refusal("no_permit", 422, "is signed by a key that held no validator permit at its block"),
     Refusal("anchor_root", 422, "is an anchor whose root is not that of its leaves"),
     Refusal("anchor_leaves", 422, "is an anchor of outputs that were not accepted from its signer"),
     Refusal("commitment_unknown", 425, "is an anchor whose commitment cannot be read on the chain (yet)"),
-    Refusal("commitment_other", 422, "is an anchor, and its signer had committed another root, or none, at its block"),
+    Refusal("commitment_other", 422, "is an anchor, and its signer committed another root, or none, in its block"),
     Refusal("quorum", 422, "is signed by fewer than `xeris.quorum` validators"),
 )
 STATUS: Final = {each.code: each.status for each in REFUSALS}

@@ -32,6 +32,14 @@ Index("ix_xeris_accepted_newest", accepted.c.netuid, accepted.c.kind, accepted.c
 Index("ix_xeris_accepted_signer", accepted.c.signer, accepted.c.netuid, accepted.c.kind, accepted.c.block)
 Index("ix_xeris_accepted_received", accepted.c.received_at)
 Index("ix_xeris_accepted_hash", accepted.c.signed_hash)
+Index(
+    "ix_xeris_accepted_output",
+    accepted.c.signer,
+    accepted.c.netuid,
+    accepted.c.kind,
+    accepted.c.output_hash,
+    accepted.c.anchor_id,
+)
 
 submissions = Table(
     "xeris_submissions",
@@ -75,6 +83,7 @@ anchors = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_xeris_anchors_at", anchors.c.at)
+Index("ix_xeris_anchors_root", anchors.c.signer, anchors.c.netuid, anchors.c.kind, anchors.c.root)
 
 signatures = Table(
     "xeris_signatures",

@@ -66,7 +66,7 @@ def test_a_ledger_of_the_version_before_becomes_what_a_new_one_is(tmp_path: Path
 def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) -> None:
     open_inline(tmp_path / "new").close()
     before, after = made(former(tmp_path / "former")), made(tmp_path / "new")
-    assert len(MIGRATIONS) == 27
+    assert len(MIGRATIONS) == 28
     assert {name for name in before.keys() | after if before.get(name) != after.get(name)} == {
         "payments",
         "nodes",
@@ -117,6 +117,7 @@ def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) 
         "ix_xeris_accepted_newest",
         "xeris_accepted",
         "ix_xeris_accepted_hash",
+        "ix_xeris_accepted_output",
         "xeris_submissions",
         "ix_xeris_submissions_at",
         "payment_credits",
@@ -133,6 +134,7 @@ def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) 
         "ix_relay_anchors_state",
         "xeris_anchors",
         "ix_xeris_anchors_at",
+        "ix_xeris_anchors_root",
         "ix_xeris_accepted_unanchored",
         "ix_xeris_accepted_overdue",
         "ix_xeris_signatures_at",

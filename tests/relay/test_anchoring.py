@@ -280,19 +280,49 @@ async def test_the_chain_is_not_read_for_the_anchors_of_strangers(
     await bench.take(body)
 
     async def unread(*_: Any) -> bytes | None:
-        raise AssertionError("the chain is not read for who held no permit")
+        raise AssertionError("the chain is not read for who has had nothing accepted")
 
     monkeypatch.setattr(bench.receiver, "_read_root", unread)
     other = Keypair.from_seed(bytes([50]) * 32)
     stranger = json.dumps(resigned(json.loads(body) | {"validator_hotkey": other.ss58}, other)).encode()
     with pytest.raises(Refused) as refused:
         await bench.receiver.take(stranger)
-    assert refused.value.code == "no_permit"
+    assert refused.value.code == "anchor_leaves"
     bench.receiver._limiter = Limiter(1, 1, lambda: 0.0)
-    for code in ("no_permit", "too_many"):
+    for code in ("anchor_leaves", "too_many"):
         with pytest.raises(Refused) as refused:
             await bench.receiver.take(stranger)
         assert refused.value.code == code
+
+
+async def test_what_was_accepted_is_anchored_also_when_its_signer_has_lost_the_permit_meanwhile(
+    autojump_clock: MockClock,
+) -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.deliver(1)
+    assert await bench.committing.look() is Decision.COMMIT
+    (body,) = bench.anchors()
+    block = json.loads(body)["block"]
+    await bench.received.write(lambda c: records.note_permits(c, NETUID, block, [], 360))
+    await bench.receiver.take(body)
+    (found,) = await bench.received.read(lambda c: records.page(c, NETUID, "scores", 10, 10**6)[0])
+    assert found.anchor_id is not None
+
+
+async def test_an_anchor_names_the_block_of_its_commitment_and_none_after_it(autojump_clock: MockClock) -> None:
+    bench = Bench()
+    await bench.start()
+    await bench.deliver(1)
+    assert await bench.committing.look() is Decision.COMMIT
+    (body,) = bench.anchors()
+    bench.chain.seal()
+    document = json.loads(body)
+    later = document["block"] + 1
+    changed = resigned(document | {"block": later, "nonce": f"{later}:anchor.scores:7"}, OWN)
+    with pytest.raises(Refused) as refused:
+        await bench.receiver.take(json.dumps(changed).encode())
+    assert refused.value.code == "commitment_other"
 
 
 async def test_what_is_not_anchored_is_found_by_its_index_however_much_is_kept(autojump_clock: MockClock) -> None:

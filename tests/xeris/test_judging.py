@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -348,3 +349,11 @@ def test_a_name_that_is_there_twice_is_refused_since_the_signature_covers_one_of
     with pytest.raises(Refused, match=f"the name '{name[1:-1]}' is there twice") as refused:
         judging.read(twice.encode(), NOW, keep_s=86_400.0)
     assert refused.value.code == "schema"
+
+
+def test_what_anybody_may_send_is_searched_for_repeated_names_in_one_pass() -> None:
+    names = "".join(f'"{number:x}": 1, ' for number in range(40_000))
+    began = time.thread_time()
+    with pytest.raises(Refused, match="the name 'z' is there twice"):
+        judging.read(f'{{{names}"z": 1, "z": 2}}'.encode(), NOW, keep_s=86_400.0)
+    assert time.thread_time() - began < 2.0, "some hundredths of a second; a search for each name takes many seconds"

@@ -37,7 +37,7 @@ def gap(number: int) -> bytes:
         netuid=450,
         block=number,
         round_ts=time.time(),
-        output_hash="ab",
+        output_hash="ab" * 32,
         nonce=f"{number}:x:1:gap",
         parked="memory",
         reason="",

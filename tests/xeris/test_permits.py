@@ -4,13 +4,16 @@ from functools import partial
 
 import pytest
 import trio
+from sqlalchemy import delete, func, select
 from trio.testing import MockClock
 
 from engram.chain.errors import CallRefused
 from engram.chain.read.node import Json, RpcCall
 from engram.chain.read.view import View
+from engram.xeris import records
 from engram.xeris.chain_views import READS_AT_ONCE, ChainViews, NotReadable
 from engram.xeris.permits import chain_permits
+from engram.xeris.tables import permits
 from tests.fakes.living_chain import NETUID, LivingChain
 from tests.xeris.test_judging import ONE, STRANGER, TWO, resigned, scores
 from tests.xeris.test_receiver import Bench, bench
@@ -115,3 +118,32 @@ async def test_the_finalized_head_is_that_of_the_chain_and_nothing_while_no_endp
     chain.seal()
     assert await views.head() > before > 0
     assert await ChainViews([]).head() == 0
+
+
+async def test_the_chain_is_read_for_keys_that_are_known_and_recorded_for_those_that_held_a_permit(
+    bench: Bench,
+) -> None:
+    asked: list[int] = []
+
+    async def read(netuid: int, block: int) -> frozenset[bytes] | None:
+        asked.append(block)
+        return frozenset({ONE.public_key})
+
+    def rows() -> int:
+        return bench.ledger.read_now(lambda c: c.scalar(select(func.count()).select_from(permits))) or 0
+
+    registered = set[bytes]()
+    bench.receiver._read_permits = read
+    bench.receiver._is_registered = lambda netuid, key: key in registered
+    assert (await bench.post(scores(STRANGER)))[1]["code"] == "permits_unknown"
+    assert (asked, rows()) == ([], 0), "a key that nobody knows"
+    registered.add(STRANGER.public_key)
+    assert (await bench.post(scores(STRANGER)))[1]["code"] == "no_permit"
+    assert (asked, rows()) == ([1_000], 0), "a registered one that held no permit"
+    for around in (900, 1_100):
+        await bench.ledger.write(lambda c: c.execute(delete(permits)))
+        await bench.permit(around, ONE)
+        assert (await bench.post(scores(TWO)))[1]["code"] == "permits_unknown"
+        assert await bench.ledger.read(lambda c: records.held_around(c, 450, 1_000)) == {ONE.public_key}
+    assert (await bench.post(scores()))[0] == 200
+    assert (asked, rows()) == ([1_000] * 2, 2), "not registered by now; its permits are known of a block near"

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
+from sqlalchemy import func, select
 
 from config.model import HttpSettings
 from engram.clock import ManualClock, SeededIds
@@ -17,8 +19,9 @@ from engram.relay.model import Ranked
 from engram.relay.rules import output_hash, stable_anchor, stable_ranking
 from engram.telemetry.metrics import Metrics
 from engram.xeris import records, submissions
-from engram.xeris.app import xeris_app
+from engram.xeris.app import MAX_BODY_BYTES, xeris_app
 from engram.xeris.receiver import XerisReceiver
+from engram.xeris.tables import anchors
 from tests.http.harness import serving
 from tests.miner.nodes import NODE
 from tests.relay.test_roots import root
@@ -37,6 +40,11 @@ class Receiving:
     def __init__(self) -> None:
         self.ledger = open_inline()
         self.roots: dict[int, bytes] = {}
+        self.epochs: dict[int, int] = {}
+        self.is_read = True
+        self.reads: list[int] = []
+        self.reading, self.go_on = trio.Event(), trio.Event()
+        self.go_on.set()
         self.http = HttpClient()
         self.url = ""
         clock = ManualClock(NOW)
@@ -49,12 +57,16 @@ class Receiving:
             quorum=2,
             keep_s=86_400.0,
             read_root=self._root,
+            epoch_at=lambda netuid, block: self.epochs.get(block, 7) if self.is_read else None,
         )
         self.app = xeris_app(receiver, self.ledger, settings=SETTINGS, clock=clock, ids=SeededIds(1), metrics=Metrics())
         self._permit(BLOCK - 1, STRANGER)
         self._permit(BLOCK, ONE, TWO)
 
     async def _root(self, netuid: int, hotkey: PublicKey, block: int) -> bytes | None:
+        self.reads.append(block)
+        self.reading.set()
+        await self.go_on.wait()
         return self.roots.get(block)
 
     def _permit(self, block: int, *keys: Keypair) -> None:
@@ -236,15 +248,19 @@ async def test_an_anchor_whose_root_is_not_that_of_its_leaves_is_refused(at: Rec
 
 
 async def test_an_anchor_of_a_root_that_was_never_committed_is_refused(at: Receiving) -> None:
-    assert await at.send(anchor()) == (422, "commitment_other")
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    assert await at.send(document) == (422, "commitment_other")
     at.roots[BLOCK] = bytes(32)
-    assert await at.send(anchor()) == (422, "commitment_other")
+    assert await at.send(document) == (422, "commitment_other")
 
 
 async def test_an_anchor_of_a_root_that_stood_at_another_block_is_refused(at: Receiving) -> None:
     """Stale: its root was replaced, at the block that it names."""
-    at.roots = {BLOCK - 1: bytes.fromhex(anchor()["root"]), BLOCK: bytes([7]) * 32}
-    assert await at.send(anchor()) == (422, "commitment_other")
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    at.roots = {BLOCK - 1: bytes.fromhex(document["root"]), BLOCK: bytes([7]) * 32}
+    assert await at.send(document) == (422, "commitment_other")
 
 
 async def test_an_anchor_of_leaves_that_were_not_accepted_from_its_signer_is_refused(at: Receiving) -> None:
@@ -275,3 +291,73 @@ def anchored(leaf: str) -> dict[str, Any]:
     document = anchor() | fields
     names = ("anchored", "epoch", "root", "leaves", "first", "count")
     return resigned(document | {"output_hash": output_hash(stable_anchor(**{name: document[name] for name in names}))})
+
+
+def again(document: dict[str, Any], milliseconds: int, **changed: Any) -> dict[str, Any]:
+    """The anchor under another nonce."""
+    return resigned(document | {"nonce": f"{BLOCK}:anchor.scores:{milliseconds}"} | changed)
+
+
+async def test_an_anchor_under_other_milliseconds_is_acknowledged_and_not_kept_again(at: Receiving) -> None:
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    at.roots[BLOCK] = bytes.fromhex(document["root"])
+    assert await at.send(document) == (200, "")
+    at.roots.clear()
+    for milliseconds in range(2, 5):
+        assert await at.send(again(document, milliseconds)) == (200, "")
+    assert (at.kept, at.verdicts) == (2, ["repeated"] * 3 + ["accepted"] * 2)
+    assert at.ledger.read_now(lambda c: c.scalar(select(func.count()).select_from(anchors))) == 1
+
+
+async def test_the_epoch_of_an_anchor_is_that_of_its_block_whatever_it_says(at: Receiving) -> None:
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    at.roots[BLOCK] = bytes.fromhex(document["root"])
+    at.is_read = False
+    assert await at.send(document) == (425, "commitment_unknown")
+    at.is_read, at.epochs = True, {BLOCK: 4}
+    assert await at.send(document) == (200, "")
+    assert document["epoch"] == 7
+    assert at.ledger.read_now(lambda c: c.scalar(select(anchors.c.epoch))) == 4
+
+
+async def test_repeats_that_come_at_once_are_kept_once_and_all_are_taken(at: Receiving) -> None:
+    answers = list[tuple[int, str]]()
+
+    async def send() -> None:
+        answers.append(await at.send(KINDS["scores"]))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(send)
+    assert answers == [(200, "")] * 6
+    assert (at.kept, sorted(at.verdicts)) == (1, ["accepted"] + ["repeated"] * 5)
+
+
+async def test_a_repeat_that_comes_while_the_chain_is_read_for_the_first_is_told_to_come_later(at: Receiving) -> None:
+    await at.send(KINDS["scores"])
+    document = anchored(KINDS["scores"]["output_hash"])
+    at.roots[BLOCK] = bytes.fromhex(document["root"])
+    at.go_on = trio.Event()
+    first = list[tuple[int, str]]()
+
+    async def send() -> None:
+        first.append(await at.send(document))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await at.reading.wait()
+        assert await at.send(document) == (425, "at_work")
+        assert await at.send(KINDS["scores"]) == (200, ""), "nothing else waits"
+        at.go_on.set()
+    assert first == [(200, "")]
+    assert await at.send(document) == (200, "")
+    assert (at.reads, at.kept) == ([BLOCK], 2)
+
+
+async def test_a_body_beyond_a_million_bytes_is_refused_before_it_is_read(at: Receiving) -> None:
+    largest = MAX_BODY_BYTES - len(json.dumps(scores() | {"more": ""}).encode())
+    assert await at.send(scores() | {"more": "x" * largest}) == (422, "signature"), "of this size it is read"
+    assert await at.send(scores() | {"more": "x" * (largest + 1)}) == (413, "body_too_large")
+    assert (at.kept, at.verdicts) == (0, ["signature"])

@@ -1,6 +1,7 @@
 """The published schemas and the receiver say the same of a payload's shape, for each kind and field."""
 
 import copy
+import json
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from engram.relay import PayloadSigner
 from engram.relay.model import GapPayload
 from engram.relay.rules import output_hash, stable_anchor
 from engram.relay.schemas import SCHEMAS, TAKEN
+from engram.xeris import judging
+from engram.xeris.judging import GAP_BYTES, GAPS_MOST
 from tests.relay.test_roots import root
 from tests.xeris.test_judging import NOW, ONE, TWO, anchor, code, cosignature, memory, ranking, resigned, rooted, scores
 from tests.xeris.test_receiver import Bench, bench
@@ -40,7 +43,13 @@ SIGNED: Final = ("validator_hotkey", "signature", "signed_hash")
 
 def gap() -> dict[str, Any]:
     marker = GapPayload(
-        netuid=450, block=7, round_ts=NOW, output_hash="ab", nonce="7:x:1:gap", parked="memory", reason="it was refused"
+        netuid=450,
+        block=7,
+        round_ts=NOW,
+        output_hash="ab" * 32,
+        nonce="7:x:1:gap",
+        parked="memory",
+        reason="it was refused",
     )
     found: dict[str, Any] = msgspec.json.decode(PayloadSigner.of(ONE).sign(msgspec.json.encode(marker)).body)
     return found
@@ -133,6 +142,37 @@ def test_the_schema_and_the_receiver_refuse_the_same_shapes(name: str) -> None:
             wrong.append(f"{what}: the schema {'takes' if is_of_schema else 'refuses'} it, the receiver says {found}")
     assert wrong == []
     assert refused > len(VALUES), "the schema refuses something at all"
+
+
+@pytest.mark.parametrize("field", ["scores", "nodes", "ranking", "leaves", "tool", "anything"])
+def test_a_gap_marker_with_a_field_of_another_kind_is_none(field: str) -> None:
+    values = {"scores": scores()["scores"], "nodes": memory()["nodes"], "ranking": ranking()["ranking"], "tool": TOOL}
+    document = resigned(gap() | {field: values.get(field, [])})
+    assert not jsonschema.Draft202012Validator(SCHEMAS["gap"]).is_valid(document)
+    assert code(document) == "schema"
+
+
+@pytest.mark.parametrize("output_hash", ["ab", "AB" * 32, "zz" * 32, "ab" * 32 + "\n"])
+def test_a_gap_marker_names_a_hash(output_hash: str) -> None:
+    assert code(resigned(gap() | {"output_hash": output_hash})) == "schema"
+
+
+def test_a_gap_marker_is_small_and_one_of_few_of_its_block() -> None:
+    spare = GAP_BYTES - len(json.dumps(gap()))
+    longest = gap()["reason"] + "x" * spare
+    assert code(resigned(gap() | {"reason": longest})) == "accepted"
+    assert code(resigned(gap() | {"reason": longest + "x"})) == "schema"
+    assert code(gap(), gaps=GAPS_MOST - 1) == "accepted"
+    assert code(gap(), gaps=GAPS_MOST) == "gaps"
+
+
+async def test_the_gap_markers_of_a_signer_and_block_are_counted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judging, "GAPS_MOST", 2)
+    for number in range(2):
+        assert (await bench.post(resigned(gap() | {"nonce": f"7:x{number}:1:gap"})))[0] == 200
+    status, refused = await bench.post(resigned(gap() | {"nonce": "7:y:1:gap"}))
+    assert (status, refused["code"]) == (422, "gaps")
+    assert (await bench.post(resigned(gap() | {"block": 8, "nonce": "8:y:1:gap"})))[0] == 200, "of another block"
 
 
 @pytest.mark.parametrize("kind", TAKEN)

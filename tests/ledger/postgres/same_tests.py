@@ -26,6 +26,7 @@ OF_SQLITE = {
     "test_what_has_run_out_is_found_and_an_extension_adds_its_seconds_once": "the same",
     "test_many_rows_are_written_and_read_by_one_statement_each": "reads beside the ledger",
     "test_an_error_names_no_value_and_undoes_its_own_transaction_alone": "SQLite's group",
+    "test_an_anchor_costs_the_ledger_s_writer_the_same": "counts SQLite's instructions",
     "test_a_disk_that_refuses_is_the_ledgers_refusal": "a pragma",
 }
 """Parts of the names of tests, with the reason."""

@@ -20,6 +20,7 @@ FILES = (
     "tests/relay/test_signers.py",
     "tests/facilitator/test_service.py",
     "tests/worker/test_jobs.py",
+    "tests/xeris/test_leaves.py",
 )
 
 
