@@ -220,7 +220,7 @@ class Life:
 
 
 POINTS = ("round:opened", "round:answered", "round:asked", "plant:before", "plant:after")
-ROUND_COMMITS, WEIGHTS_COMMITS = 56, 10
+ROUND_COMMITS, WEIGHTS_COMMITS = 52, 10
 """Of a life without a kill."""
 MODES = ("plain", "timelocked", "timelocked, LastUpdate at the reveal", "hash")
 OF_ROUNDS = [
@@ -257,6 +257,21 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[int, fl
     world.ledger.close()
     assert len({tuple(each.values()) for each in life.expected.values()}) == ROUNDS + 1
     return life.expected
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_life_without_a_kill_has_as_many_moments_as_there_are_kills(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(gardening, "FAMILIES", 1)
+    world, reaper = World(mode, tmp_path), Reaper(None)
+    monkeypatch.setattr(kill_points, "point", reaper.point)
+    await Life(world, reaper, "whole").live(ROUNDS)
+    assert reaper.passed["round commit"] == ROUND_COMMITS
+    of_weights = {what: number for at_mode, (what, number, _) in OF_WEIGHTS if at_mode == mode}  # the last of each
+    assert {what: reaper.passed[what] for what in of_weights} == of_weights
+    assert all(reaper.passed[name] >= 2 for name in POINTS)
+    world.ledger.close()
 
 
 @pytest.mark.parametrize(("mode", "at"), CASES)
