@@ -120,6 +120,10 @@ class Rounds:
         """Draft and embed what is planted until the next round. Raises EmbeddingFailed."""
         await self._gardener.draft(await self._miners(metagraph), await self._next_id())
 
+    async def rest(self, metagraph: Metagraph) -> None:
+        """Hold no rounds for now: nothing is drafted, and what is planted is deleted when its time is over."""
+        self._gardener.rest(await self._miners(metagraph))
+
     async def hold(self, metagraph: Metagraph) -> Round:
         """Hold one round from beginning to end. Raises EmbeddingFailed before anything is opened."""
         miners = await self._miners(metagraph)
