@@ -21,7 +21,7 @@ _log = structlog.get_logger("engram.validator")
 
 @final
 class RoundsJob:
-    """Scores while this validator's hotkey is registered and permitted, or in a dry run; tends what is planted anyway."""
+    """Scores while this validator is registered and permitted, or in a dry run; tends what is planted anyway."""
 
     def __init__(
         self,

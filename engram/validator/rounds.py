@@ -223,7 +223,8 @@ class Rounds:
             operators = {each.hotkey: each.coldkey for each in results}
             answers = asking_records.answers_of(connection, opened.id)
             offers = round_records.offers(connection, opened.id)
-            why = round_rules.why_void(answers, offers, operators)
+            void = round_records.abandoned(connection, terms.netuid, opened.id, round_rules.CLOCK_WINDOW)
+            why = round_rules.why_void(answers, offers, operators, void)
             state, scored, held = RoundState.ABANDONED, NOTHING_SCORED, miner_records.all_known(connection)
             if not why:
                 proved_at = round_records.proved_at(connection, opened.id)
