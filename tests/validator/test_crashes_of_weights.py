@@ -127,10 +127,12 @@ class World:
 class Life:
     """One process, from its start to its end."""
 
-    def __init__(self, world: World, reaper: Reaper, boot: str) -> None:
+    def __init__(self, world: World, reaper: Reaper, boot: str, seed: int = 1) -> None:
         self.world, self.reaper, self.boot = world, reaper, boot
         miners = [world.steady, world.varying]
-        self.bench = Bench(world.ledger, miners, own=VALIDATOR, boot=boot, planted=10, challenges=1, queries=2)
+        self.bench = Bench(
+            world.ledger, miners, own=VALIDATOR, boot=boot, planted=10, challenges=1, queries=2, seed=seed
+        )
         self.bench.client._http = Network(miners)  # type: ignore[assignment]
         self.setter = Setter(world.ledger, world.chain, world.folder, boot=boot)
         self.expected: dict[int, dict[int, float]] = {}
@@ -293,7 +295,7 @@ async def test_a_kill_changes_no_weights_and_no_epoch_has_two(
         pass
     assert reaper.dead, f"{at} never came"
     monkeypatch.setattr(kill_points, "point", lambda name: None)
-    second = Life(world, Reaper(None), "second")
+    second = Life(world, Reaper(None), "second", seed=2)  # no key of a signer comes twice
     second.bench.clock.advance(first.bench.clock.now() - second.bench.clock.now())
     await second.live(ROUNDS)
     assert_as_without_a_kill(world, await second.setter.sent(), expected)
