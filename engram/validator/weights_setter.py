@@ -331,6 +331,8 @@ class WeightsSetter:
     async def _note(self, metagraph: Metagraph | None, verdict: Due, detail: str) -> None:
         ports, own = self._ports, self._ports.keypair.public_key
         neuron = None if metagraph is None else metagraph.neuron(own)
+        former = await ports.ledger.read(lambda c: weight_records.last_look(c, ports.netuid, own))
+        detail = rules.with_membership(verdict, detail, rules.membership(verdict, rules.membership_of(former)))
         look = Look(
             netuid=ports.netuid,
             verdict=str(verdict),
@@ -340,7 +342,6 @@ class WeightsSetter:
             uid=None if neuron is None else neuron.uid,
             at=ports.clock.now(),
         )
-        former = await ports.ledger.read(lambda c: weight_records.last_look(c, ports.netuid, own))
         if former is None or (former.verdict, former.warnings) != (look.verdict, look.warnings):
             _log.info("weights_due", verdict=look.verdict, detail=detail, hotkey=ss58.encode(own))
             for warning in look.warnings:

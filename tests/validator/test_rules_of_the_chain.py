@@ -14,6 +14,7 @@ from engram.chain.submit import commit_marks
 from engram.chain.submit.hashed_weights import HashedCommit
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.submit_extrinsic import InclusionWait
+from engram.chain.sync.subnets import Subnets
 from engram.validator import relaying
 from engram.validator.due import Due
 from engram.validator.model import SentState
@@ -194,20 +195,33 @@ async def test_no_permit_and_no_registration_are_states_and_it_goes_on_looking(t
         await at.score({1: 1.0})
         metagraph = at.subnets.get(NETUID)
         assert metagraph is not None
-        recorded = at.chain.metagraphs["0xc201"]
+        recorded, own = at.chain.metagraphs["0xc201"], VALIDATOR.public_key
         permits = [each.validator_permit for each in metagraph.neurons]
         if lost == "permit":
             ruled(at).rules["validator_permit"] = [False, *permits[1:]]
         else:
-            own = VALIDATOR.public_key
             at.chain.metagraphs["0xc201"] = lambda scale: scale.replace(own, bytes(range(32)))
         expected = Due.NO_PERMIT if lost == "permit" else Due.NOT_REGISTERED
-        assert await at.look() is expected
-        assert (await at.noted()).verdict == str(expected)
+        new, gone = ("not yet permitted", "permit lost") if lost == "permit" else ("never registered", "deregistered")
+        for detail in (new, new):
+            assert await at.look() is expected
+            assert (await at.noted()).verdict == str(expected)
+            assert (await at.noted()).detail == detail
         assert submissions(at) == 0
         ruled(at).rules.pop("validator_permit", None)
         at.chain.metagraphs["0xc201"] = recorded
         assert await at.look() is Due.SET
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, subnets=Subnets(at.clock, (NETUID,), 60.0))
+        assert await at.setter.look() is Due.CHAIN_STALE, "as at each start"
+        assert (await at.noted()).detail == "last known: permitted"
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, subnets=at.subnets)
+        if lost == "permit":
+            ruled(at).rules["validator_permit"] = [False, *permits[1:]]
+        else:
+            at.chain.metagraphs["0xc201"] = lambda scale: scale.replace(own, bytes(range(32)))
+        for _ in range(2):
+            assert await at.look() is expected
+            assert (await at.noted()).detail == gone
 
 
 async def test_weights_that_the_chain_refuses_are_tried_again_after_ten_blocks_and_say_why(tmp_path: Path) -> None:
