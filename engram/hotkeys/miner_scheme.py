@@ -88,12 +88,12 @@ def sign_body(keypair: Keypair, endpoint: str, fields: Mapping[str, JsonValue], 
 
 
 def signed_body(keypair: Keypair, endpoint: str, fields: Mapping[str, JsonValue], now_ms: int) -> bytes:
-    """Return the bytes of the body that `sign_body` describes, for callers who sign thousands of vectors.
+    """Return the body that `sign_body` describes as the SDK sends it, for callers who sign thousands of vectors.
 
     `fields` must hold none of the signing fields. Raises ValueError and MalformedJson as `sign_body`.
     """
-    text = canonical(dict(fields))
-    digest = hashlib.sha256(text).hexdigest()
+    text = msgspec.json.encode(fields)
+    digest = hashlib.sha256(canonical(dict(fields))).hexdigest()
     signature = keypair.sign(f"{now_ms}:{endpoint}:{digest}".encode()).hex()
     signing = f'"hotkey":"{keypair.ss58}","nonce":{now_ms},"signature":"0x{signature}"}}'
     return text[:-1] + (b"," if len(text) > 2 else b"") + signing.encode("ascii")

@@ -30,6 +30,7 @@ _NO_TRAILERS: Final = _OURS | {
     "host",
     "proxy-authorization",
 }
+_DEFAULTS: Final = {"user-agent": "engram", "accept": "*/*", "accept-encoding": "identity"}
 CHUNKED: Final = -1
 """The length of a body whose size is not known."""
 
@@ -85,18 +86,20 @@ def head(
 ) -> bytes:
     """Return the head of a request, to its empty line; `length` is the body's, None without one. Raises NotSent.
 
-    The caller's headers override ours, except those for framing and for the connection.
+    The caller's headers override ours and come first, in their order, except those for framing and for the connection.
     """
     if _METHOD.fullmatch(method) is None or method == "CONNECT":
         raise NotSent(f"not a method that can be sent: {method[:50]!r}")
-    lines = {"host": target.authority, "user-agent": "engram", "accept": "*/*", "accept-encoding": "identity"}
-    if is_json:
-        lines["content-type"] = "application/json"
+    lines = {"host": target.authority}
     for name, value in (headers or {}).items():
         if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
             raise NotSent(f"a header cannot be written on the wire: {name[:50]!r}")
         if (lower := name.lower()) not in _OURS:
             lines[lower] = value
+    for name, value in _DEFAULTS.items():
+        lines.setdefault(name, value)
+    if is_json:
+        lines.setdefault("content-type", "application/json")
     if length is not None:
         if length == CHUNKED:
             lines["transfer-encoding"] = "chunked"

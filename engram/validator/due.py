@@ -29,7 +29,7 @@ from engram.chain.epochs import Epoch
 from engram.chain.model import Metagraph, SubnetParameters
 from engram.chain.submit.weights import WEIGHT_MAX
 from engram.validator import scoring
-from engram.validator.model import Sent
+from engram.validator.model import Look, Sent
 
 OUR_VERSION: Final = 1
 """The weights_version up to which this version of Engram knows how to score."""
@@ -56,6 +56,53 @@ class Due(StrEnum):
     REFUSED = "refused"
     RATE_LIMITED = "rate_limited"
     DUE = "due"
+
+
+class Membership(StrEnum):
+    """Whether this validator may set weights, by its looks at the chain so far: the detail of those that say no."""
+
+    NEVER_REGISTERED = "never registered"
+    DEREGISTERED = "deregistered"
+    NOT_YET_PERMITTED = "not yet permitted"
+    PERMIT_LOST = "permit lost"
+    PERMITTED = "permitted"
+
+
+_LAST_KNOWN: Final = "last known: "
+
+
+def membership(verdict: Due, former: Membership | None) -> Membership | None:
+    """Return the membership after a look; `former` is that before it, None where nothing is known of it."""
+    match verdict:
+        case Due.CHAIN_STALE:
+            return former
+        case Due.NOT_REGISTERED:
+            is_new = former is None or former is Membership.NEVER_REGISTERED
+            return Membership.NEVER_REGISTERED if is_new else Membership.DEREGISTERED
+        case Due.NO_PERMIT:
+            had_it = former is Membership.PERMITTED or former is Membership.PERMIT_LOST
+            return Membership.PERMIT_LOST if had_it else Membership.NOT_YET_PERMITTED
+        case _:
+            return Membership.PERMITTED
+
+
+def membership_of(look: Look | None) -> Membership | None:
+    """Return the membership that a look has found; None where it does not say."""
+    if look is None:
+        return None
+    if look.verdict not in (Due.CHAIN_STALE, Due.NOT_REGISTERED, Due.NO_PERMIT):
+        return Membership.PERMITTED
+    word = look.detail.rpartition(_LAST_KNOWN)[2]
+    return Membership(word) if word in set(Membership) else None
+
+
+def with_membership(verdict: Due, detail: str, found: Membership | None) -> str:
+    """Return the detail of a look with its membership, where the verdict leaves it open; see membership_of."""
+    if verdict in (Due.NOT_REGISTERED, Due.NO_PERMIT) and found is not None:
+        return found
+    if verdict is Due.CHAIN_STALE and found is not None:
+        return f"{detail}; {_LAST_KNOWN}{found}" if detail else f"{_LAST_KNOWN}{found}"
+    return detail
 
 
 class Known(msgspec.Struct, frozen=True, kw_only=True):

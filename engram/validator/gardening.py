@@ -1,6 +1,7 @@
 """Plants at the miners: drafts records of a round, gives them vectors, and has them sent when each is due."""
 
 from collections.abc import Collection, Sequence
+from math import inf
 from pathlib import Path
 from typing import Final, final
 
@@ -39,7 +40,7 @@ _log = structlog.get_logger("engram.validator")
 
 @final
 class Gardener:
-    """Plants at the miners of the newest list that `tend` was given."""
+    """Plants at the miners of the newest list that `draft` or `rest` was given."""
 
     def __init__(self, garden: Garden) -> None:
         self._garden = garden
@@ -48,22 +49,32 @@ class Gardener:
         self._registered: frozenset[bytes] = frozenset()
         self._seeds: list[Entry] | None = None
         self._habits = Habits()
+        self._round_s = inf
 
     async def draft(self, miners: Sequence[Miner], round_id: int) -> None:
         """Draft the records of a round for every miner that may be asked and has none of this round yet.
 
         Raises EmbeddingFailed, GroundTruthInvalid.
         """
+        self._meet(miners)
+        self._round_s = inf
         if self._seeds is None and self._garden.ground_truth:
             self._seeds = await trio.to_thread.run_sync(read_file, Path(self._garden.ground_truth))
-        self._urls = {each.hotkey: each.url for each in miners if each.url is not None}
-        self._registered = frozenset(each.hotkey for each in miners)
         able = [each for each in miners if each.url is not None]
         self._habits = Habits(lengths=await self._lengths(able))
         for start in range(0, len(able), DRAFTED_AT_ONCE):
             batch, at = able[start : start + DRAFTED_AT_ONCE], self._garden.clock.now()
             await self._garden.ledger.write(lambda c, b=batch, t=at: self._draft(c, b, round_id, t))  # type: ignore[misc]
         await self.embed()
+
+    def rest(self, miners: Sequence[Miner]) -> None:
+        """Take it that no rounds are held until the next draft: time stands in for them, so that records end."""
+        self._meet(miners)
+        self._round_s = self._garden.round_s
+
+    def _meet(self, miners: Sequence[Miner]) -> None:
+        self._urls = {each.hotkey: each.url for each in miners if each.url is not None}
+        self._registered = frozenset(each.hotkey for each in miners)
 
     async def _lengths(self, miners: Sequence[Miner]) -> tuple[int, ...]:
         """Return the lengths of records to plant; miners of one coldkey have one say."""
@@ -178,4 +189,4 @@ class Gardener:
 
     async def tend_once(self) -> None:
         """Send and delete what is due now."""
-        await self._tender.tend(self._urls, self._registered)
+        await self._tender.tend(self._urls, self._registered, self._round_s)

@@ -7,6 +7,7 @@ import structlog
 import trio
 
 from actors import Context
+from engram.chain.model import Metagraph
 from engram.chain.sync.subnets import Subnets
 from engram.validator.errors import EmbeddingFailed, GroundTruthInvalid
 from engram.validator.gardening import Gardener
@@ -20,7 +21,7 @@ _log = structlog.get_logger("engram.validator")
 
 @final
 class RoundsJob:
-    """Scores while this validator's hotkey is registered and permitted, or in a dry run."""
+    """Scores while this validator is registered and permitted, or in a dry run; tends what is planted anyway."""
 
     def __init__(
         self,
@@ -50,19 +51,24 @@ class RoundsJob:
         async with trio.open_nursery() as nursery:
             tending = False
             while True:
-                if not await self._prepared():
-                    await trio.sleep(RETRY_S if tending else FIRST_LOOK_S)
+                metagraph = self._subnets.get(self._netuid)
+                if metagraph is None:
+                    await trio.sleep(FIRST_LOOK_S)
                     continue
+                prepared = await self._prepared(metagraph)
                 if not tending:  # not before it knows the miners: records of unknown ones would count as lost
                     nursery.start_soon(self._gardener.tend)
                     tending = True
+                if not prepared:
+                    await trio.sleep(RETRY_S)
+                    continue
                 await trio.sleep(self._round_s * self._rng.uniform(0.9, 1.1))
                 await self._held()
 
-    async def _prepared(self) -> bool:
-        metagraph = self._subnets.get(self._netuid)
-        neuron = None if metagraph is None else metagraph.neuron(self._hotkey)
-        if metagraph is None or neuron is None or not (neuron.validator_permit or self._dry_run):
+    async def _prepared(self, metagraph: Metagraph) -> bool:
+        neuron = metagraph.neuron(self._hotkey)
+        if neuron is None or not (neuron.validator_permit or self._dry_run):
+            await self._rounds.rest(metagraph)
             return False
         try:
             await self._rounds.prepare(metagraph)

@@ -16,7 +16,7 @@ from engram.api import node as api
 from engram.api.node_model import Deleted, Found, Ingested, Listing, Possession, StorageProof, known
 from engram.api.route import Route
 from engram.clock import Clock
-from engram.hotkeys import Keypair, PublicKey, certificates, ss58
+from engram.hotkeys import Keypair, PublicKey, certificates, content_digest, ss58
 from engram.hotkeys.certificates import CertificateRefused
 from engram.hotkeys.miner_scheme import SIGNED_FOR, signed_body
 from engram.hotkeys.python_json import JsonObject
@@ -41,9 +41,14 @@ AHEAD_MS: Final = 20_000
 SIGNED_AT_ONCE: Final = 4
 """Requests that are signed in one pass of the loop: some 0.4 ms each with their sending, and all may be ready."""
 _READ_OF_A_REFUSAL: Final = 1_000
-_JSON: Final = {"Content-Type": "application/json"}
-_CHECKS: Final = {**_JSON, certificates.HEADER: "1"}
-"""Of challenges alone, which only validators send: everything else looks as clients of the original do."""
+_AS_THE_SDK: Final = {
+    "accept": "*/*",
+    "accept-encoding": "gzip, deflate",
+    "user-agent": "engram-sdk",
+    certificates.HEADER: "1",
+    "content-type": "application/json",
+}
+"""Headers of every request: those of customers' (engram/sdk/transport.py), or they would tell what is planted."""
 REGISTERED_ONLY: Final = (401, 403)
 """A miner's answers to a key that it does not admit."""
 
@@ -98,10 +103,14 @@ class MinerClient:
         self._turn = trio.CapacityLimiter(SIGNED_AT_ONCE)
 
     async def ingest(self, url: str, signer: Keypair, text: str, vector: bytes) -> MinerReply:
-        """Store a record as the original's clients do. `answered` only when the miner gives the CID that it has."""
+        """Store a record as the SDK does of a client that embeds, so that the CID is ours.
+
+        `answered` only when the miner gives that CID. Miners of the original keep no text but that of the metadata.
+        """
         fields: JsonObject = {
-            "raw_embedding": list(struct.unpack(f"<{len(vector) // 4}f", vector)),
             "metadata": {"text": text},
+            "text": text,
+            "raw_embedding": list(struct.unpack(f"<{len(vector) // 4}f", vector)),
         }
         reply, answer = await self._post(url, api.INGEST, signer, fields)
         if answer is None:
@@ -205,7 +214,7 @@ class MinerClient:
                 method,
                 url,
                 content=body,
-                headers=_CHECKS if route is api.CHALLENGE else _JSON,
+                headers=_AS_THE_SDK | content_digest.lines_of(body),
                 connect_s=min(3.0, self._timeout_s),
                 read_s=self._timeout_s,
                 total_s=self._timeout_s,

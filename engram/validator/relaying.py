@@ -44,12 +44,14 @@ def ranking(sent: Sent, last: Round, hotkey: bytes, metagraph: Metagraph) -> Ran
 
 
 def audit(sent: Sent) -> str | None:
-    """Return what is noted beside scores whose weights are not on the chain; None where they are."""
+    """Return what is noted beside scores whose weights are not, or may not be, on the chain; None where they are."""
     match sent.state:
         case SentState.REFUSED:
             return f"the chain has refused the weights of epoch {sent.epoch}: {sent.reason}"
         case SentState.LOST:
             return f"the weights of epoch {sent.epoch} were never included: {sent.reason}"
+        case SentState.UNKNOWN:
+            return f"it is not known whether the chain took the weights of epoch {sent.epoch}: {sent.reason}"
         case _:
             return None
 

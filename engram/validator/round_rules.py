@@ -86,6 +86,9 @@ def groups(results: Sequence[Result], proved_at: Collection[tuple[bytes, str]]) 
 
 VOID_FROM: Final = 3
 """Miners at least of which none gave an answer, before the fault is held to be the validator's own."""
+CLOCK_WINDOW: Final = 24
+VOID_MOST: Final = 6
+"""Abandoned rounds of the newest CLOCK_WINDOW from which on no operators are believed that say our clock is out."""
 _SILENT: Final = frozenset({Outcome.UNREACHABLE, Outcome.REFUSED, Outcome.UNTIMELY, Outcome.LATE})
 _UNHEARD: Final = frozenset({Outcome.UNREACHABLE, Outcome.LATE, Outcome.UNASKED})
 _HEARD: Final = frozenset({Outcome.ANSWERED, Outcome.LEGACY})
@@ -95,8 +98,10 @@ def why_void(
     answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]],
     offers: Mapping[bytes, Offers],
     operators: Mapping[bytes, bytes],
+    void_before: int = 0,
 ) -> str:
     """Return why a round says nothing of its miners; empty when it counts. `operators` are the miners' coldkeys.
+    `void_before` of the CLOCK_WINDOW rounds before it were abandoned.
 
     Not one of them answered, or took a record: that is our own network, address or clock. Scored, it would slash every
     miner of the subnet for a day. Nonsense is no answer: one miner that sends it would have all the others slashed. The
@@ -104,10 +109,12 @@ def why_void(
     says as much as that they are refused.
 
     Or most operators refuse our requests for their time: that is our clock, whatever one that does not look at it says.
+    But only for VOID_MOST rounds: else they could keep every round from being scored, for ever.
     """
     found = {hotkey: {answer.outcome for _, answer in each} for hotkey, each in answers.items() if each}
     untimely = {hotkey for hotkey, outcomes in found.items() if Outcome.UNTIMELY in outcomes}
-    if _is_most({hotkey for hotkey, outcomes in found.items() if outcomes - _UNHEARD}, untimely, operators):
+    heard_of = {hotkey for hotkey, outcomes in found.items() if outcomes - _UNHEARD}
+    if void_before < VOID_MOST and _is_most(heard_of, untimely, operators):
         return "most operators refuse our requests for their time: look at our clock"
     silent = {hotkey for hotkey, outcomes in found.items() if outcomes <= _SILENT}
     heard = any(outcomes & _HEARD for outcomes in found.values())

@@ -120,6 +120,10 @@ class Rounds:
         """Draft and embed what is planted until the next round. Raises EmbeddingFailed."""
         await self._gardener.draft(await self._miners(metagraph), await self._next_id())
 
+    async def rest(self, metagraph: Metagraph) -> None:
+        """Hold no rounds for now: nothing is drafted, and what is planted is deleted when its time is over."""
+        self._gardener.rest(await self._miners(metagraph))
+
     async def hold(self, metagraph: Metagraph) -> Round:
         """Hold one round from beginning to end. Raises EmbeddingFailed before anything is opened."""
         miners = await self._miners(metagraph)
@@ -219,7 +223,8 @@ class Rounds:
             operators = {each.hotkey: each.coldkey for each in results}
             answers = asking_records.answers_of(connection, opened.id)
             offers = round_records.offers(connection, opened.id)
-            why = round_rules.why_void(answers, offers, operators)
+            void = round_records.abandoned(connection, terms.netuid, opened.id, round_rules.CLOCK_WINDOW)
+            why = round_rules.why_void(answers, offers, operators, void)
             state, scored, held = RoundState.ABANDONED, NOTHING_SCORED, miner_records.all_known(connection)
             if not why:
                 proved_at = round_records.proved_at(connection, opened.id)

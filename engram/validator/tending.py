@@ -5,6 +5,7 @@ crash it is sent (or deleted) again. Both may be repeated: a CID is what the rec
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from math import inf
 from typing import Any, Final, final
 
 import trio
@@ -41,15 +42,16 @@ class Tender:
     def __init__(self, garden: Garden) -> None:
         self._garden = garden
 
-    async def tend(self, urls: Mapping[bytes, str], registered: Collection[bytes]) -> None:
+    async def tend(self, urls: Mapping[bytes, str], registered: Collection[bytes], round_s: float = inf) -> None:
         """Send and delete what is due now, at the miners' `urls`; `registered` are the hotkeys of all miners.
 
-        It takes no miner longer than TEND_S and the answer that is waited for then.
+        It takes no miner longer than TEND_S and the answer that is waited for then. Where no rounds are held, each
+        `round_s` counts as one.
         """
         garden = self._garden
         now, furthest_s = garden.clock.now(), 2 * garden.round_s + 2.0 ** (ATTEMPTS + 1)
         due = await garden.ledger.read(lambda c: plant_records.due_plants(c, now, AT_ONCE, furthest_s))
-        over = await garden.ledger.read(lambda c: plant_records.outlived(c, now, AT_ONCE))
+        over = await garden.ledger.read(lambda c: plant_records.outlived(c, now, AT_ONCE, round_s))
         async with trio.open_nursery() as nursery:
             turns = Turns(nursery, garden.concurrency)
             for miner, plants in _by_miner(due).items():

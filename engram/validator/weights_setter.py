@@ -59,6 +59,7 @@ _NOT_SENT: Final = (SubmitRefused, RefusedInBlock, WeightsRejected, WeightsInval
 _COMMIT: Final = "commit "
 """How the reason of an intent begins whose weights are committed; the commit's mark follows."""
 _MARK_DIGITS: Final = 64
+_LEFT_UNKNOWN: Final = "an epoch has been run since: the chain may have revealed it, or never had it"
 _VERDICTS: Final = {
     SentState.SET: Due.SET,
     SentState.REFUSED: Due.REFUSED,
@@ -280,12 +281,16 @@ class WeightsSetter:
         """Settle weights that were committed, once the chain holds their commit, or certainly never will."""
         ports, mark = self._ports, _mark(sent)
         latest = sent.block + ERA_BLOCKS
-        if not mark or metagraph.block > latest + _reveal_blocks(metagraph):
-            return  # by then it has been revealed, or dropped, or never was
+        if not mark:
+            return
+        if metagraph.block > latest + _reveal_blocks(metagraph):
+            await self._leave_unknown(sent)  # by then it has been revealed, or dropped, or never was
+            return
         try:
             view = await open_view(ports.nodes)
             found = await commit_marks.find_commit(view, ports.netuid, mark)
-            is_lost = found is None and view.head.number > latest and await self._is_of_this_epoch(sent, view)
+            is_over = found is None and view.head.number > latest
+            is_lost = is_over and await self._is_of_this_epoch(sent, view)
         except ChainError as error:
             _log.warning("commit_not_looked_for", reason=str(error))
             return
@@ -295,6 +300,26 @@ class WeightsSetter:
             await self._finish(sent, SentState.SET, reason, await self._round_of(sent), at)
         elif is_lost:
             await self._finish(sent, SentState.LOST, _not_included_by(view.head.number), await self._round_of(sent))
+        elif is_over:
+            await self._leave_unknown(sent)
+
+    async def _leave_unknown(self, sent: Sent) -> None:
+        """Hand the scores of weights over, once, of which nobody will learn whether the chain took them."""
+        ports = self._ports
+        last = await self._round_of(sent)
+        if last is None or (sent.reason or "").endswith(_LEFT_UNKNOWN):
+            return
+        kept = f"{_COMMIT}{_mark(sent)}: {_LEFT_UNKNOWN}"
+        unknown = msgspec.structs.replace(sent, state=SentState.UNKNOWN, reason=_LEFT_UNKNOWN)
+
+        def settle(connection: Connection) -> bool:
+            settled = weight_records.settle_weights(connection, sent.id, SentState.UNKNOWN, kept)
+            if settled:
+                ports.settled(connection, unknown, last)
+            return settled
+
+        if await ports.ledger.write(settle):
+            _log.error("weights", state="unknown", epoch=sent.epoch, uids=len(sent.weights), reason=_LEFT_UNKNOWN)
 
     async def _is_of_this_epoch(self, sent: Sent, view: View) -> bool:
         """Return whether the chain has run no epoch since weights were sent, and so has revealed none of them."""
@@ -331,6 +356,8 @@ class WeightsSetter:
     async def _note(self, metagraph: Metagraph | None, verdict: Due, detail: str) -> None:
         ports, own = self._ports, self._ports.keypair.public_key
         neuron = None if metagraph is None else metagraph.neuron(own)
+        former = await ports.ledger.read(lambda c: weight_records.last_look(c, ports.netuid, own))
+        detail = rules.with_membership(verdict, detail, rules.membership(verdict, rules.membership_of(former)))
         look = Look(
             netuid=ports.netuid,
             verdict=str(verdict),
@@ -340,7 +367,6 @@ class WeightsSetter:
             uid=None if neuron is None else neuron.uid,
             at=ports.clock.now(),
         )
-        former = await ports.ledger.read(lambda c: weight_records.last_look(c, ports.netuid, own))
         if former is None or (former.verdict, former.warnings) != (look.verdict, look.warnings):
             _log.info("weights_due", verdict=look.verdict, detail=detail, hotkey=ss58.encode(own))
             for warning in look.warnings:

@@ -1,6 +1,6 @@
 """A network in memory between a validator and its miners, for virtual time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,14 +20,16 @@ class Network:
         self.hanging: set[Keeps] = set()
         self.reached: dict[Keeps, float] = {}
 
-    async def request(self, method: str, url: str, *, content: bytes, total_s: float, **_: Any) -> Response:
+    async def request(
+        self, method: str, url: str, *, content: bytes, headers: Mapping[str, str], total_s: float, **_: Any
+    ) -> Response:
         parts = urlsplit(url)
         miner = self.miners[f"http://{parts.netloc}"]
         if miner in self.hanging:
             await trio.sleep(total_s)
             raise Interrupted("no answer")
         self.reached.setdefault(miner, trio.current_time())
-        answer = await miner.answer(Asked(method, parts.path, {}, content))
+        answer = await miner.answer(Asked(method, parts.path, dict(headers), content))
         assert answer is not None
         status, headers, body = answer
         assert isinstance(body, bytes)

@@ -4,14 +4,17 @@ from typing import Any
 
 import pytest
 import structlog
+from trio.testing import MockClock
 
+from engram.ledger import open_inline
 from engram.validator.model import Answer, Kind, Offers, Outcome, RoundState
 from engram.validator.records import standings as miner_records
-from engram.validator.round_rules import counted, why_void
+from engram.validator.round_rules import VOID_MOST, counted, why_void
 from engram.validator.standing import Standing
 from tests.fakes.responder import Answer as HttpAnswer
 from tests.fakes.responder import Asked
 from tests.validator.benches import Bench, key, over
+from tests.validator.networks import Network
 from tests.validator.toy_miners import Keeps
 
 ORIGINALS = "Nonce 1 is outside the ±30s replay window. Check that your system clock is synchronised."
@@ -107,6 +110,29 @@ async def test_a_miner_that_says_so_alone_refuses_records() -> None:
         assert (await standing_of(bench, 2)).ema == pytest.approx(1.0, abs=0.03)
 
 
+async def test_operators_that_say_so_for_ever_keep_no_score_as_it_is(autojump_clock: MockClock) -> None:
+    """One stored, and stops; most operators help it by refusing every question for its time."""
+    keeper, stopped = (Keeps(key(number), url=f"http://127.0.0.1:{number}") for number in (1, 2))
+    helpers = [Checks(key(number), url=f"http://127.0.0.1:{number}") for number in (3, 4, 5)]
+    miners = [keeper, stopped, *helpers]
+    bench = Bench(open_inline(), miners, planted=8)
+    bench.client._http = Network(miners)  # type: ignore[assignment]
+    for _ in range(3):
+        await bench.hold()
+    for miner in helpers:
+        miner.refusing = frozenset({"QuerySynapse", "ChallengeSynapse"})
+    states = []
+    for _ in range(30):
+        stopped.records.clear()
+        states.append((await bench.hold()).state)
+    assert states[:6] == [RoundState.ABANDONED] * 6
+    assert states[6:24] == [RoundState.CLOSED] * 18
+    weights = await bench.weights()
+    assert weights[keeper.keypair.public_key] > 0.9
+    assert all(weights[miner.keypair.public_key] < 0.1 for miner in (stopped, *helpers))
+    bench.ledger.close()
+
+
 def brought(*outcomes: Outcome) -> list[tuple[Kind, Answer]]:
     return [(Kind.QUERY, Answer(question_id=number, outcome=outcome)) for number, outcome in enumerate(outcomes)]
 
@@ -132,7 +158,8 @@ def test_our_clock_is_out_when_most_operators_and_three_at_least_say_so(
 ) -> None:
     found = {bytes([number]): each for number, each in enumerate(answers)}
     operators = {hotkey: b"one" if number < same_operator else hotkey for number, hotkey in enumerate(found)}
-    assert bool(why_void(found, {}, operators)) is void
+    assert bool(why_void(found, {}, operators, VOID_MOST - 1)) is void
+    assert not why_void(found, {}, operators, VOID_MOST)
 
 
 def test_what_is_refused_for_its_time_counts_unless_most_refuse_it() -> None:

@@ -31,7 +31,22 @@ async def run(bench: Bench, rounds: int) -> None:
         await bench.hold()
 
 
-CASES = [(moment, commit) for commit in range(1, 54) for moment in ("before", "after")]
+COMMITS = 49
+"""Of a life without a crash."""
+CASES = [(moment, commit) for commit in range(1, COMMITS + 1) for moment in ("before", "after")]
+
+
+async def test_a_life_without_a_crash_has_as_many_commits_as_there_are_crashes() -> None:
+    async with over([Keeps(key(1))], planted=8) as bench:
+        count = 0
+
+        def note() -> None:
+            nonlocal count
+            count += 1
+
+        bench.ledger.before_commit = note
+        await run(bench, ROUNDS)
+        assert count == COMMITS
 
 
 @pytest.mark.parametrize(("moment", "commit"), sample("validator-crashes", CASES, 10))
@@ -58,12 +73,12 @@ async def test_a_crash_around_a_commit_changes_no_score_and_plants_nothing_twice
         except* Killed:
             died = True
         bench.ledger.before_commit = bench.ledger.after_commit = None
-        if died:
-            again = Bench(bench.ledger, [miner], planted=8, seed=2)
-            again.clock.advance(bench.clock.now() - again.clock.now())
-            again.block = bench.block
-            await run(again, ROUNDS)
-            await again.http.aclose()
+        assert died, f"commit {commit} never came"
+        again = Bench(bench.ledger, [miner], planted=8, seed=2)
+        again.clock.advance(bench.clock.now() - again.clock.now())
+        again.block = bench.block
+        await run(again, ROUNDS)
+        await again.http.aclose()
         known = await bench.ledger.read(lambda c: miner_records.known(c, key(1).public_key))
         assert known is not None
         assert known.standing.ema == pytest.approx(1.0, abs=0.03)

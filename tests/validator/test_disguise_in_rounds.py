@@ -33,6 +33,18 @@ EACH = 3
 WORDS = ("harbor", "ledger", "tulip", "radio", "seven", "copper", "lantern", "winter", "marble", "fjord", "onion")
 
 
+SDK_SIGNING = {"hotkey": "", "nonce": 0, "signature": ""}
+SDK_HEADERS = (
+    "accept: */*",
+    "accept-encoding: gzip, deflate",
+    "user-agent: engram-sdk",
+    "x-engram-certificate: 1",
+    "content-type: application/json",
+)
+"""Of a customer's requests; test_wire_form.py holds these against the SDK's own."""
+SDK_FORM = ("metadata", "text", "raw_embedding", *SDK_SIGNING, *SDK_HEADERS)
+
+
 class Seen(msgspec.Struct, frozen=True):
     """What a miner sees of a record, and what it should not be able to tell."""
 
@@ -40,6 +52,8 @@ class Seen(msgspec.Struct, frozen=True):
     signer: str
     length: int
     model: str
+    form: tuple[str, ...]
+    """Fields of the body and headers of the request, in their order."""
     at: float
     round: int
     planted: bool
@@ -55,8 +69,13 @@ class Watches(Keeps):
         self.now: Callable[[], float] = lambda: 0.0
         self.round = 0
         self.customers: set[str] = set()
+        self.headers: tuple[str, ...] = SDK_HEADERS
+        """Of the request that is being answered."""
 
     async def answer(self, asked: Any) -> Any:
+        self.headers = tuple(f"{name.lower()}: {value}" for name, value in asked.headers.items() if "igest" not in name)
+        if "Content-Digest" not in asked.headers:
+            self.headers += ("no digest",)
         if asked.target == "/list":
             body = msgspec.json.decode(asked.body)
             texts = self.texts[body["offset"] :][: body["limit"]]
@@ -76,7 +95,8 @@ class Watches(Keeps):
         self.texts.append(text)
         model = body.get("model_version", "v1")
         planted = signer not in self.customers
-        self.seen.append(Seen(answer["cid"], signer, len(text), model, self.now(), self.round, planted))
+        form = (*body, *(SDK_HEADERS if not planted else self.headers))
+        self.seen.append(Seen(answer["cid"], signer, len(text), model, form, self.now(), self.round, planted))
         return answer
 
 
@@ -147,7 +167,8 @@ class Town:
             for customer in crowd:
                 for _, text in customer.notes(self.rng, now):
                     values = list(np.frombuffer(hash_vector(text, DIMENSION), "<f4").astype(float))
-                    miner.ingest({"raw_embedding": values, "metadata": {"text": text}}, customer.name)
+                    body = {"metadata": {"text": text}, "text": text, "raw_embedding": values} | SDK_SIGNING
+                    miner.ingest(body, customer.name)
             self.crowds[miner] = [each for each in crowd if each.left]
 
     @staticmethod
@@ -170,7 +191,7 @@ def in_order(seen: Sequence[Seen]) -> list[Seen]:
 
 
 def features(seen: Sequence[Seen]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Length, time of the round, age and records of the signer, its rate and that of all, and the model."""
+    """Length, time of the round, age and records of the signer, its rate and that of all, the model and the form."""
     first: dict[str, float] = {}
     count: dict[str, int] = {}
     last: dict[str, float] = {}
@@ -188,6 +209,7 @@ def features(seen: Sequence[Seen]) -> np.ndarray[Any, np.dtype[np.float64]]:
             count[each.signer] / (age + 60.0),
             math.log1p(each.at - before),
             float(each.model == "v1"),
+            float(each.form == SDK_FORM),
         )
         last[each.signer] = before = each.at
         rows.append(row)

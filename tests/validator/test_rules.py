@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from engram.chain.epochs import Epoch, current_epoch, epoch_at, epoch_of
 from engram.chain.submit.weights import upscale
 from engram.validator import agreement, due, peers, planting, round_rules, scoring, standing
-from engram.validator.due import Due, Known
-from engram.validator.model import Answer, Kind, Offers, Outcome, Question, Sent, SentState
+from engram.validator.due import Due, Known, Membership, membership, membership_of, with_membership
+from engram.validator.model import Answer, Kind, Look, Offers, Outcome, Question, Sent, SentState
 from engram.validator.planting import Candidate, Habits, Signing
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
@@ -500,3 +500,38 @@ def test_a_round_is_void_when_none_of_several_miners_gave_any_answer(
     offered = {key(100 + number).public_key: each for number, each in enumerate(offers)}
     operators = {hotkey: hotkey for hotkey in (*by_hotkey, *offered)}
     assert bool(round_rules.why_void(by_hotkey, offered, operators)) is void
+
+
+M = Membership
+
+
+@pytest.mark.parametrize(
+    ("verdict", "detail", "former", "found", "shown"),
+    [
+        (Due.NO_PERMIT, "", None, M.NOT_YET_PERMITTED, "not yet permitted"),
+        (Due.NO_PERMIT, "", M.DEREGISTERED, M.NOT_YET_PERMITTED, "not yet permitted"),
+        (Due.NO_PERMIT, "", M.PERMITTED, M.PERMIT_LOST, "permit lost"),
+        (Due.NO_PERMIT, "", M.PERMIT_LOST, M.PERMIT_LOST, "permit lost"),
+        (Due.NOT_REGISTERED, "", None, M.NEVER_REGISTERED, "never registered"),
+        (Due.NOT_REGISTERED, "", M.NEVER_REGISTERED, M.NEVER_REGISTERED, "never registered"),
+        (Due.NOT_REGISTERED, "", M.NOT_YET_PERMITTED, M.DEREGISTERED, "deregistered"),
+        (Due.NOT_REGISTERED, "", M.DEREGISTERED, M.DEREGISTERED, "deregistered"),
+        (Due.CHAIN_STALE, "", None, None, ""),
+        (Due.CHAIN_STALE, "", M.PERMIT_LOST, M.PERMIT_LOST, "last known: permit lost"),
+        (Due.CHAIN_STALE, "no answer", M.PERMITTED, M.PERMITTED, "no answer; last known: permitted"),
+        (Due.REFUSED, "too soon", M.PERMIT_LOST, M.PERMITTED, "too soon"),
+    ],
+)
+def test_a_look_tells_what_was_lost_from_what_never_was(
+    verdict: Due, detail: str, former: Membership | None, found: Membership | None, shown: str
+) -> None:
+    assert membership(verdict, former) is found
+    assert with_membership(verdict, detail, found) == shown
+    look = Look(netuid=1, verdict=str(verdict), detail=shown, warnings=[], block=None, uid=None, at=0.0)
+    assert membership_of(look) is found
+
+
+def test_a_look_from_before_memberships_were_noted_says_nothing_of_it() -> None:
+    assert membership_of(None) is None
+    look = Look(netuid=1, verdict="no_permit", detail="", warnings=[], block=None, uid=None, at=0.0)
+    assert membership_of(look) is None

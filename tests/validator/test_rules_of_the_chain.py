@@ -14,6 +14,7 @@ from engram.chain.submit import commit_marks
 from engram.chain.submit.hashed_weights import HashedCommit
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.submit_extrinsic import InclusionWait
+from engram.chain.sync.subnets import Subnets
 from engram.validator import relaying
 from engram.validator.due import Due
 from engram.validator.model import SentState
@@ -26,6 +27,8 @@ from tests.validator.setters import SUBTENSOR, RuledChain, Setter, setting
 pytestmark = pytest.mark.rules
 
 TEMPO = 10
+TIMELOCKED_BLOCKS = 450
+"""More than two epochs of 200 blocks: whatever was committed has been revealed, or dropped."""
 
 
 def ruled(at: Setter) -> RuledChain:
@@ -194,20 +197,33 @@ async def test_no_permit_and_no_registration_are_states_and_it_goes_on_looking(t
         await at.score({1: 1.0})
         metagraph = at.subnets.get(NETUID)
         assert metagraph is not None
-        recorded = at.chain.metagraphs["0xc201"]
+        recorded, own = at.chain.metagraphs["0xc201"], VALIDATOR.public_key
         permits = [each.validator_permit for each in metagraph.neurons]
         if lost == "permit":
             ruled(at).rules["validator_permit"] = [False, *permits[1:]]
         else:
-            own = VALIDATOR.public_key
             at.chain.metagraphs["0xc201"] = lambda scale: scale.replace(own, bytes(range(32)))
         expected = Due.NO_PERMIT if lost == "permit" else Due.NOT_REGISTERED
-        assert await at.look() is expected
-        assert (await at.noted()).verdict == str(expected)
+        new, gone = ("not yet permitted", "permit lost") if lost == "permit" else ("never registered", "deregistered")
+        for detail in (new, new):
+            assert await at.look() is expected
+            assert (await at.noted()).verdict == str(expected)
+            assert (await at.noted()).detail == detail
         assert submissions(at) == 0
         ruled(at).rules.pop("validator_permit", None)
         at.chain.metagraphs["0xc201"] = recorded
         assert await at.look() is Due.SET
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, subnets=Subnets(at.clock, (NETUID,), 60.0))
+        assert await at.setter.look() is Due.CHAIN_STALE, "as at each start"
+        assert (await at.noted()).detail == "last known: permitted"
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, subnets=at.subnets)
+        if lost == "permit":
+            ruled(at).rules["validator_permit"] = [False, *permits[1:]]
+        else:
+            at.chain.metagraphs["0xc201"] = lambda scale: scale.replace(own, bytes(range(32)))
+        for _ in range(2):
+            assert await at.look() is expected
+            assert (await at.noted()).detail == gone
 
 
 async def test_weights_that_the_chain_refuses_are_tried_again_after_ten_blocks_and_say_why(tmp_path: Path) -> None:
@@ -347,7 +363,34 @@ async def test_a_commit_that_an_epoch_s_end_may_have_revealed_stays_unknown(tmp_
         seal(at, ERA_BLOCKS)
         await at.look()
         assert (await at.sent())[-1].state is SentState.UNKNOWN
-        assert {each.epoch for each in at.settled} <= {sent.epoch + 1}
+        relayed = [each for each in at.settled if each.epoch == sent.epoch]
+        assert [each.state for each in relayed] == [SentState.UNKNOWN], "its scores are relayed"
+        noted = relaying.audit(relayed[0])
+        assert noted is not None
+        assert noted.startswith(f"it is not known whether the chain took the weights of epoch {sent.epoch}: ")
+        for blocks in (1, TIMELOCKED_BLOCKS):
+            seal(at, blocks)
+            await at.look()
+        assert [each.epoch for each in at.settled].count(sent.epoch) == 1, "once"
+        assert (await at.sent())[-1].state is SentState.UNKNOWN
+
+
+async def test_a_commit_whose_reveal_is_long_over_when_the_validator_comes_back_is_relayed_as_unknown(
+    tmp_path: Path,
+) -> None:
+    async with setting(tmp_path, lambda: RuledChain(tempo=200, last_step=1_100)) as at:
+        ruled(at).timelocked()
+        await at.score({1: 1.0})
+        impatient = Sender([at.chain], waiting=InclusionWait(0.001, 0.05))
+        at.setter._ports = msgspec.structs.replace(at.setter._ports, sender=impatient)
+        at.chain.drop_submissions = True
+        assert await at.look() is Due.UNSETTLED
+        (sent,) = await at.sent()
+        seal(at, ERA_BLOCKS + TIMELOCKED_BLOCKS)
+        for _ in range(2):
+            await at.look()
+        relayed = [each.state for each in at.settled if each.epoch == sent.epoch]
+        assert relayed == [SentState.UNKNOWN]
 
 
 async def test_all_weights_whose_outcome_is_open_are_looked_for_not_the_newest_alone(

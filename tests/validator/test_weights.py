@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from config.model import ValidatorSettings
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.validator.due import Due
@@ -161,3 +162,7 @@ async def test_a_miner_on_the_blacklist_gets_no_weight_whatever_its_average(tmp_
         await at.score({1: 1.0, 2: 0.5})
         assert await at.look() is Due.SET
         assert at.weights() == {2: 65_535}
+
+
+def test_a_validator_sends_nothing_to_the_chain_until_it_is_told_to() -> None:
+    assert ValidatorSettings().dry_run is True

@@ -1,6 +1,7 @@
 """Planted records, their matters and signers in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Any, Final
 
 import msgspec
@@ -147,22 +148,31 @@ def due_plants(connection: Connection, now: float, limit: int, furthest_s: float
     return _first_of_each(connection, unsent & is_due, planted.c.plant_at, limit)
 
 
-def outlived(connection: Connection, now: float, limit: int) -> list[Plant]:
+def outlived(connection: Connection, now: float, limit: int, round_s: float = inf) -> list[Plant]:
     """Return records that are to be deleted now, at most `limit` of each miner.
 
     Their rounds are over, or the miner may have stored what it was not known to have taken. What could not be deleted
-    is due again after a time that grows with the attempts, to an hour.
+    is due again after a time that grows with the attempts, to an hour. Each `round_s` since the newest round ended
+    counts as another round.
     """
     held = one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING))
-    newest = select(func.coalesce(func.max(rounds.c.id), 0)).where(rounds.c.state != str(RoundState.OPEN))
+    newest = _rounds_over(connection, now, round_s)
     is_unsure = one_of(planted.c.state, (PlantState.REFUSED,)) & planted.c.vector.is_not(None)
-    chosen = (held & (planted.c.delete_round <= newest.scalar_subquery())) | (
+    chosen = (held & (planted.c.delete_round <= newest)) | (
         is_unsure & (planted.c.family_id != SEEDS) & (planted.c.attempts < DELETIONS)
     )
     tried = planted.c.attempts
     wait_s = case((tried >= _WAITED_LONGEST, _LONGEST_WAIT_S), else_=tried * tried)
     is_due = (planted.c.updated_at + wait_s <= now) | (planted.c.updated_at > now)
     return _first_of_each(connection, chosen & is_due, planted.c.id, limit)
+
+
+def _rounds_over(connection: Connection, now: float, round_s: float) -> int:
+    """Return the newest round that has ended, and those that would have by now."""
+    ended = select(func.max(rounds.c.id), func.max(rounds.c.closed_at)).where(rounds.c.state != str(RoundState.OPEN))
+    newest, closed_at = connection.execute(ended).one()
+    since = connection.scalar(select(func.min(planted.c.plant_at))) if closed_at is None else closed_at
+    return (newest or 0) + (0 if since is None else max(0, int((now - since) / round_s)))
 
 
 def _first_of_each(

@@ -92,6 +92,13 @@ def last_round(connection: Connection, netuid: int, state: RoundState | None = N
     return None if row is None else _round(row)
 
 
+def abandoned(connection: Connection, netuid: int, before: int, newest: int) -> int:
+    """Return how many of the `newest` rounds before a round were abandoned."""
+    ids = select(rounds.c.state).where(rounds.c.netuid == netuid, rounds.c.id < before)
+    states = connection.execute(ids.order_by(rounds.c.id.desc()).limit(newest)).scalars()
+    return sum(state == str(RoundState.ABANDONED) for state in states)
+
+
 def closed_near(connection: Connection, netuid: int, block: int, blocks: int, limit: int) -> list[Round]:
     """Return the closed rounds of at most `blocks` blocks before or after a block: the newest `limit` of them."""
     near = (
