@@ -320,6 +320,28 @@ def test_three_minutes_between_the_offer_and_the_tap_settle_and_another_clock_me
     browser.do("close", "slow hands")
 
 
+def test_a_clock_that_is_set_while_the_sheet_is_open_is_compared_before_anything_is_signed(
+    gateway: GatewayProcess, browser: Browser
+) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "set meanwhile", "clockOffMs": 0})
+    browser.do("create")
+    browser.do("go", "start")
+    browser.do("click", "Review and pay")
+    browser.do("enabled", "Pay $0.10")
+    before = browser.do("payments")
+    browser.do("evaluate", SET_AND_PAY)
+    browser.do("sees", "Nothing was signed yet: tap once more")
+    assert browser.do("payments") == before
+    browser.do("enabled", "Pay $0.10")
+    browser.do("click", "Pay $0.10")
+    browser.do("status", "active")
+    browser.do("close", "set meanwhile")
+
+
+SET_AND_PAY = """(() => { window.clockOffMs -= 600_000;
+  [...document.querySelectorAll('dialog button')].find((each) => each.textContent.trim() === 'Pay $0.10').click(); })()"""
+
+
 def test_more_time_is_bought_for_a_node_that_runs(gateway: GatewayProcess, browser: Browser) -> None:
     browser.do("open", {"url": gateway.url, "profile": "longer"})
     browser.do("create")

@@ -165,6 +165,7 @@ export const de: Strings = {
     again: "Mit derselben Zahlung noch einmal",
     blocked: "Eine andere Zahlung ist noch offen. Solange ihr Ausgang nicht feststeht, wird keine zweite unterschrieben.",
     turnLost: "Ein anderes Fenster hat übernommen, während die Wallet gefragt wurde. Die Unterschrift wurde verworfen und nichts gesendet.",
+    clockSet: "Die Uhr dieses Geräts wurde inzwischen gestellt, darum wurde das Angebot neu geholt. Noch ist nichts unterschrieben: tippe noch einmal.",
     moved: "Bisher wurde dieses Gateway an eine andere Adresse bezahlt. Frag den Betreiber auf einem anderen Weg als dieser App, ob sie geändert wurde.",
     acceptMoved: "Ja: an die neue Adresse zahlen",
     differs: (field, expected, found) =>

@@ -163,6 +163,7 @@ export const en = {
     again: "Try again with the same payment",
     blocked: "Another payment is still open. Until its outcome is known, no second one is signed.",
     turnLost: "Another window took over while the wallet was asked. The signature was thrown away, and nothing was sent.",
+    clockSet: "This device's clock was set meanwhile, so that the offer was asked for again. Nothing was signed yet: tap once more.",
     moved: "This gateway was paid at another address until now. Ask the operator, by another way than this app, whether it was changed.",
     acceptMoved: "It was: pay the new address",
     differs: (field: string, expected: string, found: string) =>
