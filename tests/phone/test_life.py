@@ -76,13 +76,17 @@ def test_words_that_are_wrong_are_named(gateway: GatewayProcess, browser: Browse
         browser.do("sees", said)
 
 
+SHOWN_CODE = "document.querySelector('dialog .mono').textContent"
+
+
 def test_a_one_time_code_brings_the_identity_to_another_device_once(gateway: GatewayProcess, browser: Browser) -> None:
     browser.do("open", {"url": gateway.url, "profile": "has it"})
     words = browser.do("create")
     browser.do("go", "wallet")
     browser.do("click", "Show a one-time code")
     browser.do("sees", "Works once")
-    code = browser.do("evaluate", "document.querySelector('dialog .mono').textContent")
+    code = browser.do("evaluate", SHOWN_CODE)
+    browser.do("click", "Close")
     for profile, typed, said in (
         ("mistyped", code[:-1], "That is no code"),
         ("gets it", code.lower().replace("-", " "), "Your nodes"),
@@ -94,6 +98,20 @@ def test_a_one_time_code_brings_the_identity_to_another_device_once(gateway: Gat
         browser.do("fill", {"label": "One-time code", "text": typed})
         browser.do("click", "Open it")
         browser.do("sees", said)
+    browser.do("turn", "has it")
+    browser.do("sees", "Another device has taken this identity")  # on whatever screen
+    browser.do("click", "Close")
+    browser.do("gone", "Another device has taken this identity")
+    browser.do("click", "Show a one-time code")
+    browser.do("sees", "Works once")
+    newer = browser.do("evaluate", SHOWN_CODE)
+    browser.do("turn", "too late")
+    browser.do("fill", {"label": "One-time code", "text": newer})
+    browser.do("click", "Open it")
+    browser.do("sees", "Your nodes")
+    browser.do("turn", "has it")
+    browser.do("sees", "Another device has taken this identity")  # in the code's sheet
+    browser.do("enabled", "Make another code")
     browser.do("turn", "gets it")
     browser.do("go", "wallet")
     browser.do("click", "Show the words")

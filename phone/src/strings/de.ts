@@ -104,6 +104,8 @@ export const de: Strings = {
     making: "Der Code wird gemacht…",
     ends: (left) => `Gilt einmal, noch ${left}.`,
     over: "Dieser Code gilt nicht mehr.",
+    taken: "Ein anderes Gerät hat diese Identität übernommen. Gehört es nicht dir, überweise dein Geld und stoppe deine Nodes: es hat deine Schlüssel.",
+    replaced: "Ein neuerer Code ist an die Stelle von diesem getreten.",
     again: "Neuen Code machen",
     warning: "Wer diesen Code eintippt, hat deine Identität und dein Geld. Zeig ihn niemandem.",
   },

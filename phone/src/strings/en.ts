@@ -102,6 +102,8 @@ export const en = {
     making: "Making the code…",
     ends: (left: string) => `Works once, for another ${left}.`,
     over: "This code is over.",
+    taken: "Another device has taken this identity. If it is none of yours, move your money and stop your nodes: it has your keys.",
+    replaced: "A newer code took the place of this one.",
     again: "Make another code",
     warning: "Whoever types this code has your identity and your money. Show it to nobody.",
   },
