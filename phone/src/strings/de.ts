@@ -325,6 +325,7 @@ export const de: Strings = {
     who: "Notizen liegen in privaten Namensräumen deines Schlüssels. Was hier verschlüsselt wird, bleibt es auch im Export: Diese App öffnet es, und `engram` mit deinem Schlüssel.",
     proof: (count, number, age) => (count === 1 ? `1 Notiz, unversehrt, geprüft ${age}` : `${number} Notizen, unversehrt, geprüft ${age}`),
     proofBad: (held, checked) => `Nur ${held} von ${checked} Stichproben ließen sich beweisen. Sichere, was geht.`,
+    proofFewer: (kept, known) => `Der Node steht für ${kept} Notizen ein; dieses Gerät weiß von ${known}. Sichere, was geht.`,
     goneElsewhere: "Ich habe sie auf einem anderen Gerät gelöscht",
     proving: "Beweise des Knotens werden geprüft…",
     tooLong: (most) => `Höchstens ${most} Zeichen.`,

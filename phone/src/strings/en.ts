@@ -323,6 +323,7 @@ export const en = {
     who: "Notes are in private namespaces of your key. What is encrypted here stays so in the export: this app, and `engram` with your key, can open it.",
     proof: (count: number, number: string, age: string) => (count === 1 ? `1 note, intact, checked ${age}` : `${number} notes, intact, checked ${age}`),
     proofBad: (held: number, checked: number) => `Only ${held} of ${checked} sampled notes could be proven. Export what you can.`,
+    proofFewer: (kept: string, known: string) => `The node vouches for ${kept} notes; this device knows of ${known}. Export what you can.`,
     goneElsewhere: "I deleted them on another device",
     proving: "Checking the node's proofs…",
     tooLong: (most: string) => `At most ${most} characters.`,
