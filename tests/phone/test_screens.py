@@ -220,6 +220,11 @@ def test_what_is_seldom_seen_is_as_it_was_looked_at(tmp_path: Path, theme: str) 
         browser.do("sees", "Another gateway answers here")
         look("changed")
         browser.do("close", "changed")
+        port = gateway.url.rpartition(":")[2]
+        browser.do("open", page | {"url": f"http://shop.example:{port}", "profile": "plain http"})
+        browser.do("sees", "This address is not encrypted")
+        look("insecure")
+        browser.do("close", "plain http")
         browser.do("open", {"url": gateway.ops_url, "path": "/", "theme": theme, "profile": "operator"})
         browser.do("sees", "payment_verifier")
         browser.do("sees", "live")
@@ -271,10 +276,22 @@ def test_a_notice_that_comes_unasked_moves_nothing_and_hides_nothing(tmp_path: P
         assert browser.do("axe") == []
         browser.do("evaluate", "scrollTo(0, document.documentElement.scrollHeight)")
         assert browser.do("evaluate", CLEAR_OF_THE_NOTICE)
+        browser.do("offline", False)
+        browser.do("gone", "No connection to the gateway")
+        browser.do("go", "start")
+        browser.do("sees", "Standard")
+        browser.do("settle")
+        before = browser.do("layout")["shift"]
+        browser.do("offline", True)
+        browser.do("evaluate", WAKE)
+        browser.do("sees", "No connection to the gateway")
+        layout = browser.do("layout")
+        assert layout["shift"] - before <= MOST_SHIFT, layout["moved"]
+        assert browser.do("evaluate", CLEAR_OF_THE_NOTICE)  # the sum and its button, which stay at the lower end
 
 
 CLEAR_OF_THE_NOTICE = """document.querySelector('main').lastElementChild.getBoundingClientRect().bottom
-  <= document.querySelector('.notices').getBoundingClientRect().top"""
+  <= document.querySelector('.notices').lastElementChild.getBoundingClientRect().top"""
 
 
 def test_axe_is_at_work(tmp_path: Path) -> None:
