@@ -357,7 +357,8 @@ def test_a_clock_that_is_set_while_the_sheet_is_open_is_compared_before_anything
 
 
 SET_AND_PAY = """(() => { window.clockOffMs -= 600_000;
-  [...document.querySelectorAll('dialog button')].find((each) => each.textContent.trim() === 'Pay $0.10').click(); })()"""
+  const buttons = [...document.querySelectorAll('dialog button')];
+  buttons.find((each) => each.textContent.trim() === 'Pay $0.10').click(); })()"""
 
 
 def test_more_time_is_bought_for_a_node_that_runs(gateway: GatewayProcess, browser: Browser) -> None:

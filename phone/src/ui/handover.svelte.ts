@@ -2,7 +2,6 @@
 
 import { Failure } from "../core/failures";
 import type { OpenIdentity } from "../core/identity";
-import { makeCode, Passage } from "../core/transfer";
 import type { Shop } from "./shop.svelte";
 
 export type HandoverState = "none" | "waiting" | "taken" | "replaced" | "over";
@@ -34,6 +33,7 @@ export class Handover {
 
   /** Leave an identity under a new code, which takes the place of the one before, and return the code. Throws Failure. */
   async make(open: OpenIdentity, name: string, checked: boolean): Promise<string> {
+    const { makeCode, Passage } = await import("../core/transfer"); // with scrypt, which the first screen does without
     const code = makeCode();
     const passage = await Passage.of(code);
     const sealed = await passage.seal({ secret: open.secret(), name, checked });
