@@ -37,6 +37,7 @@ from engram.api.gateway_model import (
     TermsAnswer,
     TicketAnswer,
     TiersAnswer,
+    TransferAnswer,
 )
 from engram.api.route import Method, NoBody, Parameter, Response, Route
 
@@ -377,6 +378,26 @@ LEAVE_IDENTITY: Final = Route(
     request_example={"id": examples.TRANSFER, "sealed": "3q2+7w=="},
     callers=HOTKEY,
 )
+SHOW_TRANSFER: Final = Route(
+    "showTransfer",
+    "GET",
+    "/transfers",
+    "Whether the identity that you left last was taken",
+    NoBody,
+    Response(
+        200,
+        "It waits, was taken, or is over.",
+        TransferAnswer,
+        {"id": examples.TRANSFER, "taken": True, "expires_at": 1763680600.0},
+    ),
+    (
+        _UNSIGNED,
+        _error(404, "None was left, or it was long ago.", "no_transfer", "You left no identity here."),
+        *_COMMON,
+    ),
+    "identities",
+    callers=HOTKEY,
+)
 TAKE_IDENTITY: Final = Route(
     "takeIdentity",
     "POST",
@@ -424,7 +445,7 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     *(READ_NODE, POST_NODE, DELETE_NODE),
     *(MAKE_ORDER, SHOW_ORDER, PAY_ORDER),
     *(SHOW_BALANCE, GIVE_PLAY_MONEY),
-    *(LEAVE_IDENTITY, TAKE_IDENTITY),
+    *(LEAVE_IDENTITY, SHOW_TRANSFER, TAKE_IDENTITY),
 )
 
 _INTRODUCTION: Final = (

@@ -401,6 +401,14 @@ class LeftIdentityAnswer(msgspec.Struct, frozen=True):
     expires_at: Annotated[float, Meta(description="Unix seconds; it is dropped then.")]
 
 
+class TransferAnswer(msgspec.Struct, frozen=True):
+    """What became of the identity that was left last."""
+
+    id: TransferId
+    taken: Annotated[bool, Meta(description="Whether somebody with the code has it.")]
+    expires_at: Annotated[float, Meta(description="Unix seconds; it is forgotten some time after that.")]
+
+
 class TakeIdentityBody(msgspec.Struct, frozen=True):
     """The body of POST /transfers/take."""
 

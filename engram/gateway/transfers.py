@@ -1,5 +1,5 @@
 """An identity on its way from one device to another: POST /transfers keeps it for a while, POST /transfers/take
-gives it out once.
+gives it out once, GET /transfers says to whoever left it whether it was.
 
 What is kept was encrypted on the device, under a key that follows from a code of 80 bits (scrypt); its id follows from
 the same code. Whoever has the code takes it, the gateway included; the gateway has it not.
@@ -7,7 +7,7 @@ the same code. Whoever has the code takes it, the gateway included; the gateway 
 
 from typing import Final
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from engram.api import gateway as api
 from engram.api.call import Call
@@ -16,7 +16,9 @@ from engram.api.gateway_model import (
     LeftIdentityAnswer,
     TakeIdentityBody,
     TakenIdentityAnswer,
+    TransferAnswer,
 )
+from engram.api.route import NoBody
 from engram.api.serving import Endpoints
 from engram.gateway.caller import Caller
 from engram.gateway.services import Services
@@ -29,6 +31,8 @@ MOST_AT_ONCE: Final = 5_000
 """Kept by a ledger, of all hotkeys; each takes about 2 kB."""
 _DROPPED_AT_ONCE: Final = 100
 _OF = identity_transfers.c
+_TAKEN: Final = b""
+"""In the place of what was taken: whoever left it is told so until its time is over."""
 
 
 def bind_transfers(endpoints: Endpoints[Caller], services: Services) -> None:
@@ -48,6 +52,13 @@ def bind_transfers(endpoints: Endpoints[Caller], services: Services) -> None:
             )
         return LeftIdentityAnswer(expires_at=now + LIFETIME_S)
 
+    async def show(call: Call[NoBody, Caller]) -> TransferAnswer:
+        mine = select(_OF.id, _OF.sealed, _OF.expires_at).where(_OF.controller == call.caller.public_key)
+        found = await services.ledger.read(lambda connection: connection.execute(mine).first())
+        if found is None:
+            raise ApiError(404, "no_transfer", "You left no identity here, or its time is over.")
+        return TransferAnswer(id=found.id.hex(), taken=found.sealed == _TAKEN, expires_at=found.expires_at)
+
     async def take(call: Call[TakeIdentityBody, Caller]) -> TakenIdentityAnswer:
         # As for pay links: whoever takes it has no key yet that could sign.
         if TIMESTAMP_MS.match(timestamp := call.header("x-timestamp") or ""):
@@ -63,6 +74,7 @@ def bind_transfers(endpoints: Endpoints[Caller], services: Services) -> None:
         return TakenIdentityAnswer(sealed=sealed.decode("ascii"))
 
     endpoints.bind(api.LEAVE_IDENTITY, leave)
+    endpoints.bind(api.SHOW_TRANSFER, show)
     endpoints.bind(api.TAKE_IDENTITY, take)
 
 
@@ -80,6 +92,8 @@ def _keep(connection: Connection, row: dict[str, object], now_s: float) -> bool:
 
 def _take(connection: Connection, wanted: bytes, now_s: float) -> bytes | None:
     """Return what waits under an id, which is used up by that; None for nothing, or what is over."""
-    statement = delete(identity_transfers).where(_OF.id == wanted).returning(_OF.sealed, _OF.expires_at)
-    found = connection.execute(statement).first()
-    return None if found is None or found.expires_at <= now_s else bytes(found.sealed)
+    waits = (_OF.id == wanted) & (_OF.sealed != _TAKEN) & (_OF.expires_at > now_s)
+    sealed = connection.execute(select(_OF.sealed).where(waits)).scalar_one_or_none()
+    # Of two gateways on one ledger that read it at once, the update lets one pass.
+    taking = update(identity_transfers).where(waits).values(sealed=_TAKEN)
+    return bytes(sealed) if sealed is not None and connection.execute(taking).rowcount == 1 else None

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 
-import { count, drop, learn, MOST_KNOWN, sample, since } from "../src/core/known";
+import { count, drop, learn, MOST_KNOWN, only, sample, since } from "../src/core/known";
 
 const hidden = { cid: "a", secret: true };
 const read = { cid: "a", secret: false };
@@ -16,6 +16,11 @@ test("a memory that began again holds nothing of what was known", () => {
   const known = learn(since(undefined, null), [hidden]);
   expect(count(since(known, 1_700_000_000))).toBe(0);
   expect(count(since(known, null))).toBe(1);
+});
+
+test("of what is known stays what is listed as the same kind of note", () => {
+  const known = learn(since(undefined, null), [hidden, read, { cid: "b", secret: true }]);
+  expect(only(known, [hidden, { cid: "b", secret: false }])).toEqual({ emptiedAt: null, secret: ["a"], open: [] });
 });
 
 test("no more is kept than there is room for", () => {

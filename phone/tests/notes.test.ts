@@ -87,6 +87,61 @@ describe("encrypted notes", () => {
   });
 });
 
+describe("a node that is compared with what is known of it", () => {
+  const NOW_S = 1_700_000_000;
+  const { cid, root, shown } = vectors.proofs.find((each) => !each.cid.endsWith("0000"))!;
+  const note = { cid, secret: true };
+  const known = (secret: string[], open: string[] = []) => ({ emptiedAt: null, secret, open });
+
+  /** A node that proves the one note, and counts what it is told to; `sign` is its key. */
+  async function node(count: unknown, sign: Signer = other, open: unknown = count): Promise<{ memory: Memory; asked: string[] }> {
+    const asked: string[] = [];
+    const gateway = new Gateway("http://x", new Clock(), async (_url, init) => {
+      const { cid: about, namespace } = JSON.parse(String(init.body)) as { cid: string; namespace: string };
+      asked.push(`${namespace} ${about === cid ? "note" : "none"}`);
+      const counted = namespace === "phone" ? open : count;
+      const text = `engram-commitment:keyed-1:${namespace}:${root}:${String(counted)}:${NOW_S * 1000}`;
+      const proof = JSON.stringify(about === cid ? shown : { key: "" });
+      const body = utf8(JSON.stringify({ root_hex: root, count: counted, signed: text, signature: hex(sign.sign(utf8(text))), proof }));
+      const stamp = (init.headers as Record<string, string>)["X-Timestamp"];
+      const vouched = hex(other.sign(utf8(`engram-gateway:200:${stamp}:${hex(await sha256(body))}`)));
+      return new Response(body, { status: 200, headers: { "X-Gateway-Hotkey": other.address, "X-Gateway-Sig": vouched } });
+    });
+    gateway.hotkey = other.address;
+    return { memory: new Memory(gateway, signer, "s", other.address), asked };
+  }
+
+  test("is believed when it proves what is sampled and counts what is known, or more", async () => {
+    for (const count of [1, 7]) {
+      const { memory } = await node(count);
+      expect(await memory.audit(known([cid]), [note], NOW_S)).toEqual({ missing: [], fewer: 0 });
+    }
+  });
+
+  test("is found out when its signed root counts less, though every sampled note is proven", async () => {
+    const { memory } = await node(2);
+    expect(await memory.audit(known([cid, "b", "c", "d"]), [note], NOW_S)).toEqual({ missing: [], fewer: 2 });
+  });
+
+  test("counts the notes of which none was sampled too, and is asked for no kind that it holds none of", async () => {
+    const { memory, asked } = await node(1, other, 0);
+    expect(await memory.audit(known([cid], ["e", "f"]), [note], NOW_S)).toEqual({ missing: [], fewer: 2 });
+    expect(asked).toEqual(["phone_private note", "phone none"]);
+    expect(await memory.audit(known([cid]), [note], NOW_S)).toEqual({ missing: [], fewer: 0 });
+    expect(asked.at(-1)).toBe("phone_private note");
+  });
+
+  test.each([["a count that is none", "many"], ["a count below nothing", -3], ["a broken count", 1.5]])("is not believed for %s", async (_, count) => {
+    const { memory } = await node(count);
+    expect((await memory.audit(known([cid, "b"]), [note], NOW_S)).fewer).toBe(2);
+  });
+
+  test("is not believed with a root of another key", async () => {
+    const { memory } = await node(9, signer);
+    expect(await memory.audit(known([cid], ["e"]), [note], NOW_S)).toEqual({ missing: [note], fewer: 2 });
+  });
+});
+
 describe("an export", () => {
   const record = (fields: object) => JSON.stringify({ kind: "record", cid: "v1::a", namespace: "phone", metadata: { text: "x" }, embedding_b64: "AAAA", text: "x", ...fields });
   const END = '{"kind":"end"}';

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 
+import { ClockSet } from "../src/core/clock";
 import type { Payer } from "../src/core/spending";
 import { Purchases, StillOpen, TurnLost } from "../src/ui/purchases.svelte";
 import { Sessions } from "../src/ui/sessions.svelte";
@@ -124,6 +125,33 @@ test("between the tap and the wallet nothing is waited for", async () => {
   task = false;
   await expect(paid).rejects.toThrow("declined");
   expect(asked).toBe(true);
+});
+
+test.each([
+  ["set back by ten minutes", -600_000, 0],
+  ["set ahead by a day", 86_400_000, 0],
+  ["right after a sleep that no other clock has counted", 600_000, 600_000],
+])("by a clock that was %s since the offer nothing is signed before it is compared again", async (_, byMs, truth) => {
+  const real = { ms: 1_700_000_000_000, offMs: 0 };
+  const { shop, paid } = await standIn(
+    (init) => {
+      if (paying(init)) return LOST();
+      const skewMs = Number((init.headers as Record<string, string>)["X-Timestamp"]) - real.ms;
+      return Math.abs(skewMs) > 60_000 ? { status: 401, body: { code: "stale", clock_skew_ms: skewMs } } : offerOf();
+    },
+    () => real.ms + real.offMs,
+    () => 5_000,
+  );
+  const devices = { loaded: true, pending: false, refresh: async () => undefined };
+  const purchases = new Purchases(new MemoryStore(), shop, () => wallet.open, () => undefined, devices, () => true);
+  const offer = await purchases.offer(ORDER, SHOWN);
+  real.ms += truth;
+  real.offMs += byMs - truth;
+  await expect(purchases.pay(ORDER, offer)).rejects.toBeInstanceOf(ClockSet);
+  expect(paid).toEqual([]);
+  const made = await purchases.pay(ORDER, await purchases.offer(ORDER, SHOWN));
+  expect(Number(made.authorization.validBefore)).toBe(real.ms / 1000 + 300);
+  expect(paid).toHaveLength(1);
 });
 
 test("no word about the clock lets a refused authorization go that could still be used", async () => {

@@ -56,10 +56,10 @@ export interface Reply {
 }
 
 /** A gateway whose `reply` is asked for each request, and which signs what it says. */
-export async function standIn(reply: (init: RequestInit, path: string) => Reply | Promise<Reply>, device: () => number = Date.now): Promise<{ shop: Shop; gateway: Gateway; paid: string[]; key: Signer }> {
+export async function standIn(reply: (init: RequestInit, path: string) => Reply | Promise<Reply>, device: () => number = Date.now, steady: () => number = () => performance.now()): Promise<{ shop: Shop; gateway: Gateway; paid: string[]; key: Signer }> {
   const key = await signerOf(entropyOf(make()));
   const paid: string[] = [];
-  const clock = new Clock(device);
+  const clock = new Clock(device, steady);
   const gateway = new Gateway("https://gateway.example", clock, async (url, init) => {
     const headers = init.headers as Record<string, string>;
     const payment = headers["PAYMENT-SIGNATURE"];

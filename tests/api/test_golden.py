@@ -37,7 +37,13 @@ DELIBERATE = {
     "/paths//balances/{address}/faucet": "play money for trying things out",
     **{
         f"/components/schemas/{name}": "an identity moves to another device"
-        for name in ("LeaveIdentityBody", "LeftIdentityAnswer", "TakeIdentityBody", "TakenIdentityAnswer")
+        for name in (
+            "LeaveIdentityBody",
+            "LeftIdentityAnswer",
+            "TakeIdentityBody",
+            "TakenIdentityAnswer",
+            "TransferAnswer",
+        )
     },
     **{f"/paths//transfers{path}": "an identity moves to another device" for path in ("", "/take")},
     **{

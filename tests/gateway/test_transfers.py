@@ -28,6 +28,24 @@ async def test_an_identity_is_taken_once_by_whoever_has_the_code() -> None:
         assert_error(await take(gateway), 404, code="no_transfer")
 
 
+async def test_whoever_left_an_identity_is_told_whether_it_was_taken() -> None:
+    async with running_gateway() as gateway:
+        assert_error(await gateway.ask("GET", "/transfers"), 404, code="no_transfer")
+        expires_at = (await gateway.ask("POST", "/transfers", BODY)).json()["expires_at"]
+        waiting = {"id": BODY["id"], "taken": False, "expires_at": expires_at}
+        assert (await gateway.ask("GET", "/transfers")).json() == waiting
+        assert_error(await gateway.ask("GET", "/transfers", keypair=OTHER), 404, code="no_transfer")
+        await take(gateway)
+        assert (await gateway.ask("GET", "/transfers")).json() == waiting | {"taken": True}
+        newer = BODY | {"id": "60" * 16}
+        expires_at = (await gateway.ask("POST", "/transfers", newer)).json()["expires_at"]
+        waiting = {"id": newer["id"], "taken": False, "expires_at": expires_at}
+        assert (await gateway.ask("GET", "/transfers")).json() == waiting
+        gateway.clock.advance(transfers.LIFETIME_S)
+        assert_error(await take(gateway, newer["id"]), 404, code="no_transfer")
+        assert (await gateway.ask("GET", "/transfers")).json()["taken"] is False
+
+
 async def test_a_code_is_over_after_its_time_and_a_newer_one_takes_its_place() -> None:
     async with running_gateway() as gateway:
         await gateway.ask("POST", "/transfers", BODY)

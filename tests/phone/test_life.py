@@ -76,13 +76,17 @@ def test_words_that_are_wrong_are_named(gateway: GatewayProcess, browser: Browse
         browser.do("sees", said)
 
 
+SHOWN_CODE = "document.querySelector('dialog .mono').textContent"
+
+
 def test_a_one_time_code_brings_the_identity_to_another_device_once(gateway: GatewayProcess, browser: Browser) -> None:
     browser.do("open", {"url": gateway.url, "profile": "has it"})
     words = browser.do("create")
     browser.do("go", "wallet")
     browser.do("click", "Show a one-time code")
     browser.do("sees", "Works once")
-    code = browser.do("evaluate", "document.querySelector('dialog .mono').textContent")
+    code = browser.do("evaluate", SHOWN_CODE)
+    browser.do("click", "Close")
     for profile, typed, said in (
         ("mistyped", code[:-1], "That is no code"),
         ("gets it", code.lower().replace("-", " "), "Your nodes"),
@@ -94,6 +98,20 @@ def test_a_one_time_code_brings_the_identity_to_another_device_once(gateway: Gat
         browser.do("fill", {"label": "One-time code", "text": typed})
         browser.do("click", "Open it")
         browser.do("sees", said)
+    browser.do("turn", "has it")
+    browser.do("sees", "Another device has taken this identity")  # on whatever screen
+    browser.do("click", "Close")
+    browser.do("gone", "Another device has taken this identity")
+    browser.do("click", "Show a one-time code")
+    browser.do("sees", "Works once")
+    newer = browser.do("evaluate", SHOWN_CODE)
+    browser.do("turn", "too late")
+    browser.do("fill", {"label": "One-time code", "text": newer})
+    browser.do("click", "Open it")
+    browser.do("sees", "Your nodes")
+    browser.do("turn", "has it")
+    browser.do("sees", "Another device has taken this identity")  # in the code's sheet
+    browser.do("enabled", "Make another code")
     browser.do("turn", "gets it")
     browser.do("go", "wallet")
     browser.do("click", "Show the words")
@@ -318,6 +336,29 @@ def test_three_minutes_between_the_offer_and_the_tap_settle_and_another_clock_me
     browser.do("click", "Pay $0.10")
     browser.do("status", "active")
     browser.do("close", "slow hands")
+
+
+def test_a_clock_that_is_set_while_the_sheet_is_open_is_compared_before_anything_is_signed(
+    gateway: GatewayProcess, browser: Browser
+) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "set meanwhile", "clockOffMs": 0})
+    browser.do("create")
+    browser.do("go", "start")
+    browser.do("click", "Review and pay")
+    browser.do("enabled", "Pay $0.10")
+    before = browser.do("payments")
+    browser.do("evaluate", SET_AND_PAY)
+    browser.do("sees", "Nothing was signed yet: tap once more")
+    assert browser.do("payments") == before
+    browser.do("enabled", "Pay $0.10")
+    browser.do("click", "Pay $0.10")
+    browser.do("status", "active")
+    browser.do("close", "set meanwhile")
+
+
+SET_AND_PAY = """(() => { window.clockOffMs -= 600_000;
+  const buttons = [...document.querySelectorAll('dialog button')];
+  buttons.find((each) => each.textContent.trim() === 'Pay $0.10').click(); })()"""
 
 
 def test_more_time_is_bought_for_a_node_that_runs(gateway: GatewayProcess, browser: Browser) -> None:

@@ -4,12 +4,35 @@
 export const TOLERATED_MS = 60_000;
 /** No clock is mended by more: an authorization's validity follows it. */
 export const MOST_MS = 48 * 3_600_000;
+/** Less than this between two clocks is drift, or the time that reading them takes. */
+const SET_MS = 5_000;
+
+/** The device's clock was set since it was compared with the gateway's: it is compared again before anything is paid. */
+export class ClockSet extends Error {}
 
 export class Clock {
   /** Milliseconds to add to the device's time. */
   offsetMs = 0;
+  /** By how much the device's time was ahead of one that nobody sets, when it was compared with the gateway's. */
+  #aheadMs: number;
 
-  constructor(private readonly device: () => number = Date.now) {}
+  /** `steady` counts milliseconds, and may stand still while the device sleeps. */
+  constructor(
+    private readonly device: () => number = Date.now,
+    private readonly steady: () => number = () => performance.now(),
+  ) {
+    this.#aheadMs = device() - steady();
+  }
+
+  /** The gateway took a request for one of now. */
+  compared(): void {
+    this.#aheadMs = this.device() - this.steady();
+  }
+
+  /** Whether the device's clock was set, or the device slept, since it was compared. */
+  get wasSet(): boolean {
+    return Math.abs(this.device() - this.steady() - this.#aheadMs) > SET_MS;
+  }
 
   nowMs(): number {
     return Math.round(this.device() + this.offsetMs);

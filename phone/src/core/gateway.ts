@@ -58,10 +58,10 @@ export class Gateway {
     const first = await this.once(signer, method, path, body, extra);
     const skew = (first.body as { clock_skew_ms?: unknown } | null)?.clock_skew_ms;
     // What is signed for a payment follows this clock, so that only the gateway itself may set it.
-    if (first.status === 401 && first.signed && typeof skew === "number" && this.clock.mend(skew)) {
-      return this.once(signer, method, path, body, extra);
-    }
-    return first;
+    const mended = first.status === 401 && first.signed && typeof skew === "number" && this.clock.mend(skew);
+    const answer = mended ? await this.once(signer, method, path, body, extra) : first;
+    if (answer.signed && answer.status !== 401) this.clock.compared();
+    return answer;
   }
 
   /** Post without an identity, for what whoever has a link may do; the answer is signed all the same. Throws Failure. */

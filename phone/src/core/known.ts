@@ -33,6 +33,14 @@ export function drop(known: Known, notes: readonly KnownNote[]): Known {
   });
 }
 
+/** Those that are also among some others. */
+export function only(known: Known, others: readonly KnownNote[]): Known {
+  return changed(known, (kind, ids) => {
+    const there = new Set(of(others, kind));
+    return ids.filter((cid) => there.has(cid));
+  });
+}
+
 export function count(known: Known): number {
   return known.secret.length + known.open.length;
 }

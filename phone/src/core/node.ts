@@ -5,7 +5,7 @@ import { hex, sha256, utf8 } from "./bytes";
 import { Failure } from "./failures";
 import { bounded, MOST_BYTES, refusal, type Gateway } from "./gateway";
 import type { Signer } from "./keys";
-import type { KnownNote } from "./known";
+import type { Known, KnownNote } from "./known";
 import { FIELD, fits, NotesCipher, notesKey, NotesVectors, packed, PRIVATE_NAMESPACE } from "./notes";
 import { holds, rootIsSigned, type Root, type ShownProof } from "./proof";
 import type { ExportedRecord } from "./restore";
@@ -30,6 +30,14 @@ export interface Note {
   /** Encrypted on the phone. */
   secret: boolean;
   score?: number;
+}
+
+/** What a node does not vouch for of what is known of it. */
+export interface Audit {
+  /** Of the sampled notes. */
+  missing: KnownNote[];
+  /** How many notes less than are known its signed roots count. */
+  fewer: number;
 }
 
 export type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
@@ -112,16 +120,24 @@ export class Memory {
     return result?.deleted === true;
   }
 
-  /** Those of some notes that the node does not prove to hold, by proofs against a root that it signed. Throws Failure. */
-  async unproven(some: readonly KnownNote[], nowS: number): Promise<KnownNote[]> {
-    const missing: KnownNote[] = [];
-    for (const note of some) {
-      const { cid, secret } = note;
-      const proved = (await this.post("prove-memory", { cid }, secret)) as Root & { proof?: string };
-      const vouched = this.nodeHotkey !== null && rootIsSigned(proved, named(secret), this.nodeHotkey, this.sessionId, nowS);
-      if (!vouched || !(await holds(shownIn(proved.proof), cid, proved.root_hex))) missing.push(note);
+  /** Compare a node with what is known of it: it has to prove some of the notes by roots that it signed, and the roots
+   * have to count all of them. Throws Failure. */
+  async audit(known: Known, some: readonly KnownNote[], nowS: number): Promise<Audit> {
+    const audit: Audit = { missing: [], fewer: 0 };
+    for (const secret of [true, false]) {
+      const all = (secret ? known.secret : known.open).length;
+      if (all === 0) continue;
+      const asked = some.filter((note) => note.secret === secret).map(({ cid }) => cid);
+      let counted = all;
+      for (const cid of asked.length > 0 ? asked : [NO_NOTE]) {
+        const proved = (await this.post("prove-memory", { cid }, secret)) as Root & { proof?: string };
+        const vouched = this.nodeHotkey !== null && rootIsSigned(proved, named(secret), this.nodeHotkey, this.sessionId, nowS);
+        counted = Math.min(counted, vouched && Number.isSafeInteger(proved.count) ? Math.max(0, proved.count) : 0);
+        if (cid !== NO_NOTE && !(vouched && (await holds(shownIn(proved.proof), cid, proved.root_hex)))) audit.missing.push({ cid, secret });
+      }
+      audit.fewer += all - counted;
     }
-    return missing;
+    return audit;
   }
 
   /** Whether the root of the encrypted notes is signed by this session's node, lately. Throws Failure. */

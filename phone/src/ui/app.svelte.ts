@@ -4,6 +4,7 @@ import { takeTurn, type Turn } from "../core/locks";
 import { open, type Purchase } from "../core/purchase";
 import { open as openStore, type Store } from "../core/store";
 import { isUsed, Reload } from "../core/reload";
+import { Handover } from "./handover.svelte";
 import { Links } from "./links.svelte";
 import { Purchases } from "./purchases.svelte";
 import { Sessions } from "./sessions.svelte";
@@ -38,6 +39,7 @@ class App {
   purchases!: Purchases;
   sessions!: Sessions;
   links!: Links;
+  handover!: Handover;
   #turn: Turn | null = null;
   #reload = new Reload(() => location.reload(), () => isUsed(document));
   #ticks = 0;
@@ -64,6 +66,7 @@ class App {
     this.sessions = new Sessions(this.store, this.shop);
     this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase), this.sessions, () => this.mine);
     this.links = new Links(this.store, this.shop, () => this.wallet.open, (sessionId) => this.#paidByLink(sessionId));
+    this.handover = new Handover(this.shop, () => this.wallet.open);
     await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin(), this.links.begin()]);
     this.#turn = takeTurn((mine) => void this.#signs(mine));
     setTimeout(() => (this.elsewhere = !this.mine), TURN_MS);
@@ -185,8 +188,9 @@ class App {
     this.#ticks += 1;
     if (this.mine && this.wallet.open) void this.purchases.work();
     if (this.wallet.open) void this.links.work();
+    void this.handover.work();
     const away = this.shop.reachable !== "yes";
-    if (this.#ticks % (away ? 3 : POLL_TICKS) !== 0) return;
+    if (this.#ticks % (away || this.shop.clock.wasSet ? 3 : POLL_TICKS) !== 0) return;
     if (away) await this.shop.refresh();
     if (this.wallet.open && this.shop.reachable === "yes") await this.sessions.refresh();
   }

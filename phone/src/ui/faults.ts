@@ -1,5 +1,6 @@
 // What a person reads of something that went wrong: what it was, and what to do next.
 
+import { ClockSet } from "../core/clock";
 import { Failure } from "../core/failures";
 import { OfferDiffers } from "../core/offer";
 import { moment, money } from "../core/format";
@@ -11,6 +12,7 @@ import { texts } from "./words.svelte";
 export function said(error: unknown, t: Strings, language: string): string {
   if (error instanceof StillOpen) return t.pay.blocked;
   if (error instanceof TurnLost) return t.pay.turnLost;
+  if (error instanceof ClockSet) return t.pay.clockSet;
   if (error instanceof OfferDiffers) {
     const shown = (text: string): string => (error.field === "amount" && /^\d+$/.test(text) ? "$" + money(BigInt(text), language) : text);
     return t.pay.differs(t.pay.fields[error.field] ?? error.field, shown(error.expected), shown(error.found));

@@ -1,6 +1,7 @@
 // The payment of somebody's pay link, by a wallet of this browser: written down before it is sent, sent again until its
 // outcome is known. It needs no identity.
 
+import { ClockSet } from "../core/clock";
 import { Failure } from "../core/failures";
 import { timeOf, type PayLink } from "../core/link";
 import { check, OfferDiffers, type Offer } from "../core/offer";
@@ -45,14 +46,17 @@ export class LinkPayment {
     const known = network ? this.shop.recipientOn(network.name) : undefined;
     if (known !== undefined && known.toLowerCase() !== recipient.toLowerCase()) throw new OfferDiffers("recipient", known, recipient);
     this.#offS = timeOf(this.link, answer.dateS, Date.now() / 1000) - Date.now() / 1000;
+    this.shop.clock.compared();
     if (answer.status === 402 && network) return check(answer.body, { network: network.name, amount, recipient });
     const { code, error } = (answer.body ?? {}) as { code?: unknown; error?: unknown };
     throw new Failure("refused", String(code ?? `http_${answer.status}`), String(error ?? "").slice(0, 300), { status: answer.status });
   }
 
-  /** Sign for the offer, write that down, and send it. Throws StillOpen, WalletError. */
+  /** Sign for the offer, write that down, and send it. Throws StillOpen, WalletError, and ClockSet where the offer has
+   * to be asked for again. */
   async pay(offer: Offer, payer: Payer): Promise<void> {
     if (this.purchase && this.#stands(this.purchase)) throw new StillOpen(this.purchase);
+    if (this.shop.clock.wasSet) throw new ClockSet("the device's clock was set");
     const order = { path: PATH, body: this.#body, tier: this.link.tier, hours: this.link.hours };
     const purchase = await signedPurchase(order, offer, payer, this.#buyer, this.now, this.#deviceS);
     if (!(await this.store.putUnless<Purchase>("purchases", purchase.id, purchase, (each) => this.#stands(each)))) {

@@ -1,6 +1,7 @@
 // Purchases: written down before they are sent, sent again until their outcome is known.
 
 import { base64, hex, random, utf8 } from "../core/bytes";
+import { ClockSet } from "../core/clock";
 import { Failure } from "../core/failures";
 import type { OpenIdentity } from "../core/identity";
 import { check, type Offer, type Shown } from "../core/offer";
@@ -141,11 +142,12 @@ export class Purchases {
 
   /** Sign for an offer that was confirmed, write that down, and send it. Nothing is waited for before a given `payer` is
    * asked: wallets and passkeys answer only in the task of a tap. A signature that came after another window
-   * paid or took over is thrown away. Throws StillOpen, TurnLost. */
+   * paid or took over is thrown away. Throws StillOpen, TurnLost, and ClockSet where the offer has to be asked for again. */
   async pay(order: Order, offer: Offer, payer?: Payer): Promise<Purchase> {
     const identity = this.#require();
     const standing = this.blocking(identity.address);
     if (standing || !this.#devices.loaded || this.#devices.pending) throw new StillOpen(standing);
+    if (this.#shop.clock.wasSet) throw new ClockSet("the device's clock was set");
     const purchase = await signedPurchase(order, offer, payer ?? (await identity.spending()), identity.address, ...this.#times);
     if (!this.#mine()) throw new TurnLost("another window signs now");
     if (!(await this.#store.putUnless<Purchase>("purchases", purchase.id, purchase, (each) => this.#stands(each, identity.address)))) {
