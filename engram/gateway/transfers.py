@@ -57,7 +57,9 @@ def bind_transfers(endpoints: Endpoints[Caller], services: Services) -> None:
         found = await services.ledger.read(lambda connection: connection.execute(mine).first())
         if found is None:
             raise ApiError(404, "no_transfer", "You left no identity here, or its time is over.")
-        return TransferAnswer(id=found.id.hex(), taken=found.sealed == _TAKEN, expires_at=found.expires_at)
+        return TransferAnswer(
+            id=bytes(found.id).hex(), taken=bytes(found.sealed) == _TAKEN, expires_at=found.expires_at
+        )
 
     async def take(call: Call[TakeIdentityBody, Caller]) -> TakenIdentityAnswer:
         # As for pay links: whoever takes it has no key yet that could sign.
