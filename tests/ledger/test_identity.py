@@ -15,8 +15,8 @@ KIB = 1024
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MiB of its own."""
-    with shared.small_disk(tmp_path, "1m") as place:
+    """A disk of 2 MiB of its own."""
+    with shared.small_disk(tmp_path, "2m") as place:
         yield place
 
 
@@ -37,9 +37,9 @@ def test_a_ledger_of_another_environment_is_refused(tmp_path: Path) -> None:
 def test_a_first_start_on_a_disk_that_is_full_says_so_wherever_the_space_ends(small_disk: Path) -> None:
     """Bug: between the migrations and the claim of the environment SQLAlchemy's error came out, with a traceback."""
     refused: set[str] = set()
-    for free_kib in range(0, 1000, 8):
+    for free_kib in range(0, 2000, 16):
         folder, ballast = small_disk / "data", small_disk / "ballast"
-        ballast.write_bytes(bytes((KIB - free_kib) * KIB) if free_kib else b"")
+        ballast.write_bytes(bytes((2 * KIB - free_kib) * KIB) if free_kib else b"")
         if not free_kib:
             with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
                 while file.write(bytes(4 * KIB)):
@@ -55,7 +55,7 @@ def test_a_first_start_on_a_disk_that_is_full_says_so_wherever_the_space_ends(sm
         for left in (*folder.glob("*"), ballast):
             os.unlink(left)
     else:
-        pytest.fail("a ledger did not fit on a disk of 1,000 KiB")
+        pytest.fail("a ledger did not fit on a disk of 2,000 KiB")
     assert refused == {" cannot be opened", " cannot be written"}
 
 
