@@ -52,6 +52,7 @@ def test_one_authorization_sent_200_times_to_two_gateways_buys_once(
     assert balance(gateways[1].ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
 
 
+@pytest.mark.nightly
 def test_a_hotkey_has_three_live_sessions_over_two_gateways_and_each_node_a_port_of_its_own(
     gateways: list[GatewayProcess], address: str
 ) -> None:
