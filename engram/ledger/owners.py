@@ -16,13 +16,14 @@ ALONE: Final = 0
 
 def me(connection: Connection) -> int:
     """Return the epoch that this process owns rows by; see engram.ledger.postgres.lease."""
-    return int(connection.info.get(OWNER, ALONE))
+    return int(memory(connection).get(OWNER, ALONE))
 
 
 def memory(connection: Connection) -> dict[str, Any]:
     """Return what this process remembers of a shared ledger for as long as it runs, whatever its connections do.
 
-    Its writer and its readers share it, each in a thread of its own.
+    Its writer and its readers share it, each in a thread of its own; a reader that connected before the process had an
+    epoch knows it from then on.
     """
     found: dict[str, Any] = connection.info.setdefault(MEMORY, {})
     return found

@@ -50,6 +50,9 @@ WATCHED_AT_ONCE: Final = 2
 """Chain lookups for given-up payments: anyone can create these for free, and chain nodes are metered."""
 QUEUED: Final = 1_024
 """Payments that wait for a child; those beyond are found by the next reading."""
+LOOK_AGAIN_S: Final = 1.0
+"""How often a buyer's payment is looked at that this process does not work on: another gateway of the ledger decides
+it, and nobody tells us."""
 FOLLOW_UP_S: Final = 0.05
 """How long a payment's last child may still take to be gone when its next one is wanted."""
 REPLAY_KEYS_KEPT_S: Final = 3_600.0
@@ -174,9 +177,11 @@ class PaymentVerifier(Actor[VerifierMessage]):
         try:
             if fresh:
                 await self._start(payment.id, payment)
-            else:  # it may have been decided before we began to wait
-                await self._look(payment.id, waiter)
             with trio.move_on_at(deadline):
+                while not fresh and not waiter.decided.is_set():
+                    await self._look(payment.id, waiter)
+                    with trio.move_on_after(LOOK_AGAIN_S):
+                        await waiter.decided.wait()
                 await waiter.decided.wait()
             if waiter.payment is None:
                 await self._look(payment.id, waiter)

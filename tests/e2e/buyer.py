@@ -38,9 +38,9 @@ class Buyer:
         self.payment = {"PAYMENT-SIGNATURE": header}
         return answer
 
-    def pay(self, url: str, *, timeout: float = 15.0) -> Answer:
+    def pay(self, url: str, *, timeout: float = 15.0, ahead_ms: int = 0) -> Answer:
         """Send the paid order: the same payment each time, a fresh request signature."""
-        return self.post(url, "/sessions", self.payment, timeout=timeout)
+        return self.post(url, "/sessions", self.payment, timeout=timeout, ahead_ms=ahead_ms)
 
     def get(self, url: str, session_id: str) -> Answer:
         return self.send(url, "GET", f"/sessions/{session_id}", b"")
@@ -62,8 +62,17 @@ class Buyer:
             assert time.monotonic() < deadline, f"wanted {statuses}, still {answer}"
             time.sleep(0.1)
 
-    def post(self, url: str, path: str, headers: Mapping[str, str] | None = None, *, timeout: float = 15.0) -> Answer:
-        return self.send(url, "POST", path, json.dumps(self.order).encode(), headers, timeout=timeout)
+    def post(
+        self,
+        url: str,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float = 15.0,
+        ahead_ms: int = 0,
+    ) -> Answer:
+        body = json.dumps(self.order).encode()
+        return self.send(url, "POST", path, body, headers, timeout=timeout, ahead_ms=ahead_ms)
 
     def send(
         self,

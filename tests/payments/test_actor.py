@@ -76,6 +76,41 @@ async def test_fifty_racing_posts_of_one_payment_buy_one_session(autojump_clock:
         assert (shop.facilitator.transfers, shop.facilitator.settlements, len(shop.payments())) == (1, 1, 1)
 
 
+async def test_a_payment_that_another_gateway_of_the_ledger_decides_is_answered_soon(autojump_clock: MockClock) -> None:
+    ledger = open_inline()
+    reservation = builders.reservation()
+
+    def advance(event: PaymentEvent) -> None:
+        advanced = ledger.write_now(
+            lambda connection: records.advance(connection, reservation.payment.id, event, builders.instant())
+        )
+        assert advanced is not None
+
+    ledger.write_now(lambda connection: reservations.reserve(connection, reservation))
+    advance(PaymentEvent.VERIFIED)
+    advance(PaymentEvent.UNCLEAR)
+    unknown = ledger.read_now(lambda connection: records.get(connection, reservation.payment.id))
+    assert unknown is not None
+    ledger.write_now(lambda connection: records.look_again(connection, unknown, None))  # not for this process to do
+    async with open_shop(ledger) as shop:
+        answers: list[object] = []
+
+        async def buy() -> None:
+            purchase = shop.purchase()
+            answers.append(await shop.buy(with_order(purchase, request_hash=reservation.payment.request_hash)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(buy)
+            await trio.sleep(3.0)
+            assert answers == []
+            advance(PaymentEvent.SETTLED)
+            decided = trio.current_time()
+        assert isinstance(answers[0], Bought)
+        assert trio.current_time() - decided <= 1.0
+        assert shop.facilitator.settlements == 0, "this process did nothing for it"
+    ledger.close()
+
+
 async def test_racing_requests_of_others_with_one_payment_are_conflicts(autojump_clock: MockClock) -> None:
     async with open_shop() as shop:
         answers: list[object] = []

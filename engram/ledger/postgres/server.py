@@ -66,6 +66,7 @@ class PostgresServer:
                 self.lease = Lease.register(
                     link, self._name, socket.gethostname(), self._address, self._ttl_s, self._folder
                 )
+                self._memory[OWNER] = self.lease.epoch
         except BaseException:
             link.close()
             raise
@@ -100,10 +101,7 @@ class PostgresServer:
         return link
 
     def _connect_reader(self) -> Link:
-        link = Link(self._url, {**SETTINGS, "lock_timeout": lock_ms(self._ttl_s)})
-        if self.lease is not None:
-            link.handle.info[OWNER] = self.lease.epoch
-        return self._remembering(link)
+        return self._remembering(Link(self._url, {**SETTINGS, "lock_timeout": lock_ms(self._ttl_s)}))
 
     def _remembering(self, link: Link) -> Link:
         link.handle.info[MEMORY] = self._memory

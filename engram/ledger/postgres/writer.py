@@ -25,7 +25,6 @@ from engram.ledger.postgres import lease as leases
 from engram.ledger.postgres.group import MAX_GROUP, CommitLost, Fenced, GroupCommit, settled
 from engram.ledger.postgres.lease import Lease
 from engram.ledger.postgres.link import Link
-from engram.ledger.sql import OWNER
 
 RECONNECT_S: Final = 0.2
 SETTLE_S: Final = 600.0
@@ -160,8 +159,6 @@ class PostgresWriter(CommitThread[Connection]):
                 self._link = None
             self._link = self._connect()
             _log.info("ledger_connected")
-        if self._lease is not None:
-            self._link.handle.info[OWNER] = self._lease.epoch
         return self._link
 
     def _settle(self, lost: CommitLost) -> bool | None:

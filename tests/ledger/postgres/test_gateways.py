@@ -303,6 +303,20 @@ def test_a_gateway_that_is_stopped_before_all_of_a_group_was_sent_is_ended_by_an
     other._close()
 
 
+def test_a_reader_that_connected_before_the_lease_knows_what_is_its_own_from_then_on(url: str) -> None:
+    """It took no session for its own: which of the readers looked decided whether a paid node was started."""
+    PostgresServer(url).open_inline().close()
+    server = PostgresServer(url)
+    readers = server.open_readers(1)
+    assert readers.read_now(owners.me, 5.0) == owners.ALONE
+    writer = server.open_writer(lambda e: None, lambda g: None)
+    assert server.lease is not None
+    assert readers.read_now(owners.me, 5.0) == server.lease.epoch
+    assert writer._commit([owners.me])[0].value == server.lease.epoch
+    readers.close()
+    writer._close()
+
+
 def renewed(writers: Sequence[PostgresWriter], for_s: float) -> None:
     """Each renews its lease in turns, as an idle writer does."""
     until = time.monotonic() + for_s
