@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import trio
 
-from bench.purchase import FACILITATOR, start
+from bench.purchase import FACILITATOR, gateway_command, start
 from bench.support import memories
 from bench.support.http_load import Lane
 from bench.support.http_peers import STREAMED
@@ -182,7 +182,7 @@ def gateway(stack: ExitStack, figures: dict[str, Any]) -> None:
     (folder / "gateway").mkdir()
     facilitator, told = start([*FACILITATOR, "--data-dir", str(folder / "facilitator"), "--ready-fd"])
     stack.callback(end, facilitator)
-    process, said = start(["-m", "bench.purchase", "--serve", told["facilitator_url"], str(folder / "gateway")])
+    process, said = start(gateway_command(told["facilitator_url"], folder / "gateway"))
     stack.callback(end, process)
     port, pids = int(said["gateway_url"].rpartition(":")[2]), [process.pid]
     keypair = Keypair.generate()
