@@ -84,7 +84,7 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
     """Whether answers about private data are padded, in size and in time."""
 
     hot: bool = False
-    """Whether requests bypass Quart and go straight to the handler."""
+    """Whether requests go straight to the handler, past a framework that the surface may have."""
     probe: bool = False
     """Whether it is answered before rate limits and without a log line, for load balancers."""
     max_values: int = 1_024

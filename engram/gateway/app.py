@@ -23,12 +23,13 @@ from engram.gateway.transfers import bind_transfers
 from engram.hotkeys.gateway_scheme import AUTH_HEADERS
 from engram.http.app import App, new_app
 from engram.http.authority import authority_check
+from engram.http.quart_app import new_quart_app
 from engram.http.router import Router
 
 
 def gateway_app(services: Services) -> App:
     """Return the public application. Callers are identified by signed headers alone, never by a body or query."""
-    app = new_app(
+    app = new_quart_app(
         "gateway",
         settings=services.settings.http,
         clock=services.clock,

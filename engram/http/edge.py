@@ -128,9 +128,11 @@ class Edge:
             await self._answer(scope, current, receive, answering)
         except ApiError as error:
             await _send_error(error, current, answering)
-        except Exception:  # noqa: BLE001 -- the seam of a surface: whatever it throws becomes a 500 with its request id
-            _log.exception("request_failed", method=scope["method"], path=scope["path"])
-            await _send_error(ApiError(500, "internal", "internal error; quote the request id"), current, answering)
+        except Exception as error:  # noqa: BLE001 -- the seam of a surface: what it throws is a 500 with a request id
+            if (refused := _refusal_within(error)) is None:
+                _log.exception("request_failed", method=scope["method"], path=scope["path"])
+                refused = ApiError(500, "internal", "internal error; quote the request id")
+            await _send_error(refused, current, answering)
         finally:
             if current.held_bytes:
                 self._body_room.leave(bucket_of(current.client), current.held_bytes)
@@ -277,6 +279,13 @@ def refuse_encoded(headers: HeaderLines) -> None:
             f"a body with Content-Encoding {shown!r} is not taken: send it as it is",
             (("Accept-Encoding", "identity"),),
         )
+
+
+def _refusal_within(error: Exception) -> ApiError | None:
+    """Return the refusal that alone ended a nursery, None for any other exception."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error if isinstance(error, ApiError) else None
 
 
 async def _send_error(error: ApiError, current: exchange.Exchange, send: exchange.Answering) -> None:

@@ -1,7 +1,21 @@
 """Errors of HTTP: error answers of our surfaces, and failures of our own requests."""
 
 from collections.abc import Iterable, Mapping
-from typing import final
+from typing import Final, final
+
+CODES: Final = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_timeout",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+"""The codes of refusals before any handler."""
+TEXTS: Final = {
+    404: "there is nothing at this path",
+    405: "this path does not take this method",
+}
 
 
 @final

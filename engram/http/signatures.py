@@ -14,10 +14,9 @@ checked: after a 429 the request must be signed again.
 """
 
 from collections.abc import Callable, Collection
-from typing import Any, Final, TypeAlias, cast, final
+from typing import Final, TypeAlias, final
 
 import trio
-from quart import request
 
 from engram.clock import Clock
 from engram.hotkeys import AuthError, PublicKey, SignedRequest, Verifier
@@ -120,12 +119,6 @@ def demand_signatures(app: App, verifier: Verifier, clock: Clock, *, unsigned: C
             inner, choose, clock=clock, surface=app.surface, metrics=app.metrics, use=app.limit_hotkey
         )
     )
-
-
-def signed_request() -> SignedRequest:
-    """Return the signer of the current request; only within a Quart request on a path that requires a signature."""
-    scope: Any = request.scope
-    return cast(SignedRequest, scope[KEY])
 
 
 def refusal(error: AuthError) -> ApiError:

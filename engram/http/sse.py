@@ -81,7 +81,7 @@ class EventStream(Stream):
 
 
 def event_stream(produce: Producer, *, heartbeat_s: float = HEARTBEAT_S) -> EventStream:
-    """Return the answer that sends what `produce` sends. Quart's request is not available inside `produce`."""
+    """Return the answer that sends what `produce` sends. A framework's request is not available inside `produce`."""
     return EventStream(produce, heartbeat_s)
 
 

@@ -1,9 +1,10 @@
-"""A row and its handler, served through Quart and past it: nothing but the way differs."""
+"""A row and its handler, served through Quart, past it and without it: nothing but the way differs."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
+import trio
 
 from engram.api.call import Call, Reply, Surface, encoded
 from engram.api.route import NoBody, Parameter, Response, Route
@@ -13,9 +14,11 @@ from engram.http.errors import ApiError
 from engram.http.request import Answer, Stream
 from engram.http.router import Router
 from engram.http.sse import EventSink, event_stream
-from tests.http.harness import make_app
+from tests.http.asgi_client import AsgiClient
+from tests.http.harness import make_app, make_plain_app
 
-WAYS = pytest.mark.parametrize("hot", [False, True], ids=["quart", "hot"])
+Way = Literal["quart", "hot", "plain"]
+WAYS = pytest.mark.parametrize("way", ["quart", "hot", "plain"])
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -66,9 +69,9 @@ def rows(hot: bool) -> dict[str, Route[Any, Any]]:
     return {each.id: each for each in made}
 
 
-def app_of(hot: bool) -> App:
-    app = make_app()
-    endpoints, table = Endpoints(Router(app), House()), rows(hot)
+def app_of(way: Way) -> App:
+    app = make_plain_app() if way == "plain" else make_app()
+    endpoints, table = Endpoints(Router(app), House()), rows(way == "hot")
 
     async def buy(call: Call[Order, str]) -> Reply[Sold]:
         return Reply(Sold(call.request.hours, call.path("name"), call.caller), (("X-More", "1"),))
@@ -120,28 +123,29 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str], bytes]] = {
 }
 
 
-async def answered(hot: bool, asked: tuple[str, str, dict[str, str], bytes]) -> tuple[int, dict[str, str], bytes]:
+async def answered(way: Way, asked: tuple[str, str, dict[str, str], bytes]) -> tuple[int, dict[str, str], bytes]:
     method, path, headers, body = asked
-    client: Any = app_of(hot).test_client()
+    client: Any = AsgiClient(app_of(way))
     answer = await client.open(path, method=method, headers=headers, data=body)
     return answer.status_code, {name.lower(): value for name, value in answer.headers}, await answer.get_data()
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_both_ways_give_the_same_answer(name: str) -> None:
-    assert await answered(True, REQUESTS[name]) == await answered(False, REQUESTS[name])
+@pytest.mark.parametrize("way", ["hot", "plain"])
+async def test_all_ways_give_the_same_answer(way: Way, name: str) -> None:
+    assert await answered(way, REQUESTS[name]) == await answered("quart", REQUESTS[name])
 
 
 @WAYS
-async def test_a_reply_has_the_rows_status_and_its_own_headers(hot: bool) -> None:
-    status, headers, body = await answered(hot, REQUESTS["bought"])
+async def test_a_reply_has_the_rows_status_and_its_own_headers(way: Way) -> None:
+    status, headers, body = await answered(way, REQUESTS["bought"])
     assert (status, headers["x-more"], headers["x-marked"]) == (202, "1", "yes")
     assert msgspec.json.decode(body) == {"hours": 2.0, "to": "x", "by": "ann"}
 
 
 @WAYS
-async def test_a_stranger_is_refused_before_the_body_is_looked_at(hot: bool) -> None:
-    status, headers, body = await answered(hot, REQUESTS["by a stranger"])
+async def test_a_stranger_is_refused_before_the_body_is_looked_at(way: Way) -> None:
+    status, headers, body = await answered(way, REQUESTS["by a stranger"])
     refused = msgspec.json.decode(body)
     assert (status, refused["code"], refused["error"]) == (401, "stranger", "Who are you?")
     assert headers["x-marked"] == "yes"  # errors are finished as well
@@ -158,8 +162,8 @@ async def test_a_stranger_is_refused_before_the_body_is_looked_at(hot: bool) -> 
         ("another type", 422, "invalid"),
     ],
 )
-async def test_a_body_that_is_no_request_is_refused(hot: bool, name: str, status: int, code: str) -> None:
-    told, _, body = await answered(hot, REQUESTS[name])
+async def test_a_body_that_is_no_request_is_refused(way: Way, name: str, status: int, code: str) -> None:
+    told, _, body = await answered(way, REQUESTS[name])
     assert (told, msgspec.json.decode(body)["code"]) == (status, code)
 
 
@@ -168,28 +172,28 @@ async def test_a_body_that_is_no_request_is_refused(hot: bool, name: str, status
     ("name", "to"),
     [("shown", "a b"), ("one segment", "all"), ("with slashes", "a/b/c")],
 )
-async def test_names_of_the_path_are_what_was_sent(hot: bool, name: str, to: str) -> None:
-    _, _, body = await answered(hot, REQUESTS[name])
+async def test_names_of_the_path_are_what_was_sent(way: Way, name: str, to: str) -> None:
+    _, _, body = await answered(way, REQUESTS[name])
     assert msgspec.json.decode(body)["to"] == to
 
 
 @WAYS
-async def test_an_answer_is_kept_as_long_as_its_row_says(hot: bool) -> None:
-    _, kept, body = await answered(hot, REQUESTS["shown"])
-    _, not_kept, _ = await answered(hot, REQUESTS["bought"])
+async def test_an_answer_is_kept_as_long_as_its_row_says(way: Way) -> None:
+    _, kept, body = await answered(way, REQUESTS["shown"])
+    _, not_kept, _ = await answered(way, REQUESTS["bought"])
     assert (kept["cache-control"], not_kept["cache-control"]) == ("max-age=6", "no-store")
     assert msgspec.json.decode(body)["by"] == "y"  # the first of two
 
 
 @WAYS
-async def test_a_broken_rule_is_answered_in_the_rows_form(hot: bool) -> None:
-    status, _, body = await answered(hot, REQUESTS["a broken rule"])
+async def test_a_broken_rule_is_answered_in_the_rows_form(way: Way) -> None:
+    status, _, body = await answered(way, REQUESTS["a broken rule"])
     assert (status, msgspec.json.decode(body)) == (200, {"hours": 0, "error": "'gone'"})
 
 
 @WAYS
-async def test_a_stream_is_sent_as_it_is(hot: bool) -> None:
-    status, headers, body = await answered(hot, REQUESTS["a stream"])
+async def test_a_stream_is_sent_as_it_is(way: Way) -> None:
+    status, headers, body = await answered(way, REQUESTS["a stream"])
     assert (status, headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     assert b"data: one\n" in body
     assert "x-marked" not in headers
@@ -210,3 +214,21 @@ def test_a_row_without_a_handler_and_one_with_two_are_refused() -> None:
 
 def test_a_row_gives_clients_its_path_with_quoted_names() -> None:
     assert rows(hot=False)["show"].url(name="a/b c") == "/orders/a%2Fb%20c"
+
+
+@WAYS
+async def test_a_refusal_that_alone_ended_a_nursery_is_the_answer(way: Way) -> None:
+    app = make_plain_app() if way == "plain" else make_app()
+
+    async def full() -> None:
+        raise ApiError(409, "full", "there is no room")
+
+    async def crowd(_: Call[NoBody, str]) -> Sold:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(full)
+        raise AssertionError
+
+    row: Route[Any, Any] = Route("crowd", "GET", "/crowd", "", NoBody, Response(200, "", Sold), hot=way == "hot")
+    Endpoints(Router(app), House()).bind(row, crowd)
+    answer = await AsgiClient(app).get("/crowd")
+    assert (answer.status_code, (await answer.get_json())["code"]) == (409, "full")

@@ -13,6 +13,7 @@ from engram.relay.model import Answered, Outcome
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.rules import decide
 from tests.gateway.surface import running_gateway
+from tests.http.asgi_client import AsgiClient
 from tests.relay.samples import KEYRING, NOW, payload, queue
 
 
@@ -62,7 +63,7 @@ async def test_an_emitter_that_is_down_is_no_error_of_the_server() -> None:
         return None
 
     async with running_gateway() as gateway:
-        client = ops_app(gateway.services, nothing, nothing, relay).test_client()
+        client = AsgiClient(ops_app(gateway.services, nothing, nothing, relay))
         answer = await client.get("/relay/status")
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
         assert (await answer.get_json())["code"] == "unavailable"

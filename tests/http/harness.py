@@ -11,15 +11,21 @@ from config.model import HttpSettings
 from engram.clock import ManualClock, SeededIds
 from engram.http.app import App, new_app
 from engram.http.listener import serve
+from engram.http.quart_app import QuartApp, new_quart_app
 from engram.http.sockets import Address
 from engram.telemetry.metrics import Metrics
 
 SETTINGS = HttpSettings(requests_per_minute_per_ip=0, requests_per_minute_per_hotkey=0)
 
 
-def make_app(settings: HttpSettings = SETTINGS, clock: ManualClock | None = None, name: str = "test") -> App:
-    """An application with the routes that the tests of this folder call."""
-    return new_app(name, settings=settings, clock=clock or ManualClock(), ids=SeededIds(), metrics=Metrics())
+def make_app(settings: HttpSettings = SETTINGS, clock: ManualClock | None = None, name: str = "test") -> QuartApp:
+    """An application in which the tests of this folder put routes."""
+    return new_quart_app(name, settings=settings, clock=clock or ManualClock(), ids=SeededIds(), metrics=Metrics())
+
+
+def make_plain_app(settings: HttpSettings = SETTINGS) -> App:
+    """The same without a framework."""
+    return new_app("test", settings=settings, clock=ManualClock(), ids=SeededIds(), metrics=Metrics())
 
 
 class Running:

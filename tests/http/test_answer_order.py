@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import trio
 
-from engram.http.app import App
+from engram.http.quart_app import QuartApp
 from tests.http.harness import Raw, Running, connect, get, make_app, post, serving
 from tests.http.test_server import routed, settings
 from tests.sampling import NIGHTLY, SEED
@@ -17,7 +17,7 @@ LAST = "Connection: close"
 
 
 @pytest.fixture
-def app() -> App:
+def app() -> QuartApp:
     app = routed(make_app())
 
     @app.post("/later")
@@ -55,7 +55,7 @@ BEHIND = {
 @pytest.mark.parametrize("behind", BEHIND)
 @pytest.mark.parametrize("together", [True, False])
 async def test_what_follows_the_last_request_is_neither_answered_nor_ahead_of_its_answer(
-    app: App, behind: str, together: bool
+    app: QuartApp, behind: str, together: bool
 ) -> None:
     """The money of a paid request moved, and its client read 400."""
     async with serving(app) as running, connect(running) as client, trio.open_nursery() as nursery:
@@ -74,7 +74,7 @@ async def test_what_follows_the_last_request_is_neither_answered_nor_ahead_of_it
     assert received.endswith(b"\r\n\r\nanswered")
 
 
-async def test_a_refusal_of_a_pipelined_request_waits_for_the_answers_before_it(app: App) -> None:
+async def test_a_refusal_of_a_pipelined_request_waits_for_the_answers_before_it(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.send(post(b"{}", "/later") + get("/hello") + GARBAGE)
         await app.config["entered"].wait()
@@ -86,7 +86,7 @@ async def test_a_refusal_of_a_pipelined_request_waits_for_the_answers_before_it(
 
 
 @pytest.mark.parametrize("lines", [1, 2, 50])
-async def test_blank_lines_ahead_of_a_request_are_ignored(app: App, lines: int) -> None:
+async def test_blank_lines_ahead_of_a_request_are_ignored(app: QuartApp, lines: int) -> None:
     """As old clients send one behind a body; RFC 9112, section 2.2."""
     blank = b"\r\n" * lines
     async with serving(app) as running, connect(running) as client:
@@ -99,7 +99,7 @@ async def test_blank_lines_ahead_of_a_request_are_ignored(app: App, lines: int) 
         assert await client.closed_within(3)
 
 
-async def test_blank_lines_do_not_keep_an_idle_connection(app: App) -> None:
+async def test_blank_lines_do_not_keep_an_idle_connection(app: QuartApp) -> None:
     async with serving(app, settings(idle_timeout_s=0.3)) as running, connect(running) as client:
         closed = trio.Event()
 
@@ -118,7 +118,7 @@ async def test_blank_lines_do_not_keep_an_idle_connection(app: App) -> None:
 
 
 @pytest.mark.parametrize("ahead", [b"\n", b"\r", b" \r\n", b"\t", b"\0", b"\r\r\n"], ids=ascii)
-async def test_other_space_ahead_of_a_request_is_refused(app: App, ahead: bytes) -> None:
+async def test_other_space_ahead_of_a_request_is_refused(app: QuartApp, ahead: bytes) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.send(ahead + get("/hello"))
         assert statuses(await everything(client)) == [400]
@@ -193,7 +193,7 @@ async def converse(running: Running, pieces: Sequence[bytes], rng: random.Random
 
 
 @pytest.mark.parametrize("block", range(200 if NIGHTLY else 4))
-async def test_pipelined_requests_cut_anywhere_are_answered_in_order(app: App, block: int) -> None:
+async def test_pipelined_requests_cut_anywhere_are_answered_in_order(app: QuartApp, block: int) -> None:
     rng = random.Random(f"{SEED} answer order {block}")
     async with serving(app) as running:
         for _ in range(50):

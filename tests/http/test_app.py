@@ -13,10 +13,10 @@ from structlog.testing import capture_logs
 from config.model import HttpSettings
 from engram.clock import ManualClock
 from engram.http import exchange
-from engram.http.app import App
 from engram.http.asgi import HeaderLines
 from engram.http.cors import EXPOSED
 from engram.http.errors import ApiError
+from engram.http.quart_app import QuartApp
 from tests.http.harness import SETTINGS, connect, get, make_app, serving
 
 
@@ -24,7 +24,7 @@ def settings(**changes: object) -> HttpSettings:
     return msgspec.structs.replace(SETTINGS, **changes)
 
 
-def routed(app: App) -> App:
+def routed(app: QuartApp) -> QuartApp:
     @app.get("/hello/<name>")
     async def hello(name: str) -> dict[str, str]:
         return {"hello": name, "request_id": exchange.request_id(), "client": exchange.current().client}
@@ -61,11 +61,11 @@ def routed(app: App) -> App:
 
 
 @pytest.fixture
-def app() -> App:
+def app() -> QuartApp:
     return routed(make_app())
 
 
-async def test_every_answer_bears_a_request_id_that_the_handler_knows(app: App) -> None:
+async def test_every_answer_bears_a_request_id_that_the_handler_knows(app: QuartApp) -> None:
     client = app.test_client()
     answer = await client.get("/hello/you")
     assert (await answer.get_json())["request_id"] == answer.headers["X-Request-Id"]
@@ -76,13 +76,13 @@ async def test_every_answer_bears_a_request_id_that_the_handler_knows(app: App) 
 @pytest.mark.parametrize(
     ("sent", "kept"), [("abcd-1234.x_Y", True), ("short", False), ("a b c d e f g h", False), ("x" * 65, False)]
 )
-async def test_a_callers_own_request_id_is_kept_when_it_is_harmless(app: App, sent: str, kept: bool) -> None:
+async def test_a_callers_own_request_id_is_kept_when_it_is_harmless(app: QuartApp, sent: str, kept: bool) -> None:
     answer = await app.test_client().get("/hello/you", headers={"X-Request-Id": sent})
     assert (answer.headers["X-Request-Id"] == sent) is kept
 
 
 @pytest.mark.parametrize("path", ["/refuse", "/grouped"])
-async def test_a_refusal_is_json_with_its_code_headers_and_extras(app: App, path: str) -> None:
+async def test_a_refusal_is_json_with_its_code_headers_and_extras(app: QuartApp, path: str) -> None:
     answer = await app.test_client().get(path)
     assert (answer.status_code, answer.headers["X-Payment-Network"]) == (402, "base")
     assert await answer.get_json() == {
@@ -94,7 +94,7 @@ async def test_a_refusal_is_json_with_its_code_headers_and_extras(app: App, path
 
 
 @pytest.mark.parametrize("path", ["/broken", "/broken-group"])
-async def test_what_nobody_expected_is_a_500_that_tells_its_id_and_nothing_else(app: App, path: str) -> None:
+async def test_what_nobody_expected_is_a_500_that_tells_its_id_and_nothing_else(app: QuartApp, path: str) -> None:
     with capture_logs() as events:
         answer = await app.test_client().get(path)
     body = await answer.get_json()
@@ -124,7 +124,7 @@ async def test_what_nobody_expected_is_a_500_that_tells_its_id_and_nothing_else(
     ],
 )
 async def test_what_a_client_gets_wrong_is_json_and_never_a_500(
-    app: App, method: str, path: str, body: bytes, status: int, code: str | None
+    app: QuartApp, method: str, path: str, body: bytes, status: int, code: str | None
 ) -> None:
     call = getattr(app.test_client(), method.lower())
     answer = await call(path, data=body or None, headers={"Content-Type": "application/json"})
@@ -145,19 +145,19 @@ async def test_what_a_client_gets_wrong_is_json_and_never_a_500(
         ("/hello/%252f", 200),
     ],
 )
-async def test_a_path_has_one_reading(app: App, path: str, status: int) -> None:
+async def test_a_path_has_one_reading(app: QuartApp, path: str, status: int) -> None:
     async with serving(app) as running, connect(running) as client:
         answer = await client.ask(get(path))
         assert answer.status == status
         assert "location" not in answer.headers
 
 
-async def test_a_method_that_is_not_taken_names_those_that_are(app: App) -> None:
+async def test_a_method_that_is_not_taken_names_those_that_are(app: QuartApp) -> None:
     answer = await app.test_client().delete("/json")
     assert answer.headers["Allow"] == "POST"
 
 
-async def test_the_raw_body_is_at_hand(app: App) -> None:
+async def test_the_raw_body_is_at_hand(app: QuartApp) -> None:
     answer = await app.test_client().post("/json", data=b'{"a": 1}', headers={"Content-Type": "application/json"})
     assert await answer.get_json() == {"got": {"a": 1}, "raw": '{"a": 1}'}
 
@@ -254,7 +254,7 @@ async def test_any_origin_may_be_allowed_without_credentials() -> None:
     assert "Access-Control-Allow-Credentials" not in answer.headers
 
 
-async def test_requests_are_counted_by_route_and_never_by_path(app: App) -> None:
+async def test_requests_are_counted_by_route_and_never_by_path(app: QuartApp) -> None:
     client = app.test_client()
     for path in ("/hello/a", "/hello/b", "/secret-path", "/health"):
         await client.get(path)
@@ -268,7 +268,7 @@ async def test_requests_are_counted_by_route_and_never_by_path(app: App) -> None
     assert "secret-path" not in text
 
 
-async def test_each_request_is_one_log_line_and_health_checks_are_none(app: App) -> None:
+async def test_each_request_is_one_log_line_and_health_checks_are_none(app: QuartApp) -> None:
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as events:
         answer = await app.test_client().get("/hello/you")
         await app.test_client().get("/health")
@@ -279,10 +279,10 @@ async def test_each_request_is_one_log_line_and_health_checks_are_none(app: App)
 
 async def test_a_surface_may_take_larger_bodies_than_the_others() -> None:
     from engram.clock import SeededIds
-    from engram.http.app import new_app
+    from engram.http.quart_app import new_quart_app
     from engram.telemetry.metrics import Metrics
 
-    app = new_app(
+    app = new_quart_app(
         "miner", settings=SETTINGS, clock=ManualClock(), ids=SeededIds(), metrics=Metrics(), max_body_bytes=1_000_000
     )
 
@@ -294,7 +294,7 @@ async def test_a_surface_may_take_larger_bodies_than_the_others() -> None:
     assert (await app.test_client().post("/echo", data=b"x" * 1_000_001)).status_code == 413
 
 
-async def test_streamed_and_file_answers_pass_unchanged(app: App) -> None:
+async def test_streamed_and_file_answers_pass_unchanged(app: QuartApp) -> None:
     @app.get("/streamed")
     async def streamed() -> Response:
         async def parts() -> AsyncIterator[bytes]:
@@ -311,7 +311,7 @@ async def test_streamed_and_file_answers_pass_unchanged(app: App) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "identity, GZIP", "x" * 500])
-async def test_a_compressed_body_is_refused_and_never_read_as_what_it_is_not(app: App, coding: str) -> None:
+async def test_a_compressed_body_is_refused_and_never_read_as_what_it_is_not(app: QuartApp, coding: str) -> None:
     answer = await app.test_client().post("/json", data=b"{}", headers={"Content-Encoding": coding})
     body = await answer.get_json()
     assert (answer.status_code, body["code"]) == (415, "unsupported_encoding")
@@ -320,7 +320,7 @@ async def test_a_compressed_body_is_refused_and_never_read_as_what_it_is_not(app
 
 
 @pytest.mark.parametrize("coding", ["identity", "Identity", "", " , identity"])
-async def test_a_body_that_is_as_it_is_is_taken(app: App, coding: str) -> None:
+async def test_a_body_that_is_as_it_is_is_taken(app: QuartApp, coding: str) -> None:
     headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
     assert (await app.test_client().post("/json", data=b"{}", headers=headers)).status_code == 200
     assert (await app.test_client().get("/hello/you", headers={"Content-Encoding": "gzip"})).status_code == 200

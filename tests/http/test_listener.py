@@ -4,13 +4,13 @@ import pytest
 import trio
 
 from actors import ChildSpec, StartFailed, SupervisorSpec, open_system
-from engram.http.app import App
 from engram.http.listener import Listener
+from engram.http.quart_app import QuartApp
 from engram.http.sockets import Address
 from tests.http.harness import SETTINGS, Raw, get, make_app
 
 
-def slow_app() -> App:
+def slow_app() -> QuartApp:
     app = make_app()
     app.config["entered"], app.config["released"] = trio.Event(), trio.Event()
 
@@ -23,7 +23,7 @@ def slow_app() -> App:
     return app
 
 
-def tree(app: App, port: int = 0) -> SupervisorSpec:
+def tree(app: QuartApp, port: int = 0) -> SupervisorSpec:
     listener = Listener("127.0.0.1", port, SETTINGS, 2.0)
     return SupervisorSpec("root", [ChildSpec("http", lambda: listener.job(lambda: app), shutdown=3.0)])
 

@@ -12,9 +12,9 @@ from quart import request
 from structlog.testing import capture_logs
 
 from config.model import HttpSettings
-from engram.http.app import App
 from engram.http.asgi import HeaderLines
 from engram.http.parser import Event, Parser
+from engram.http.quart_app import QuartApp
 from engram.http.sockets import Address
 from engram.telemetry import logs
 from tests.http.harness import SETTINGS, connect, get, make_app, post, serving
@@ -31,11 +31,11 @@ async def body() -> bytes:
 
 
 @pytest.fixture
-def app() -> App:
+def app() -> QuartApp:
     return routed(make_app())
 
 
-def routed(app: App) -> App:
+def routed(app: QuartApp) -> QuartApp:
     @app.get("/hello")
     async def hello() -> dict[str, str]:
         return {"hello": "world"}
@@ -79,7 +79,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     return stream
 
 
-async def test_the_line_of_a_request_is_written_soon_though_nothing_else_happens(app: App, log: Log) -> None:
+async def test_the_line_of_a_request_is_written_soon_though_nothing_else_happens(app: QuartApp, log: Log) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.ask(get("/hello"))
         with trio.fail_after(5):
@@ -87,7 +87,7 @@ async def test_the_line_of_a_request_is_written_soon_though_nothing_else_happens
     assert json.loads(log.getvalue())["path"] == "/hello"
 
 
-async def test_the_line_of_a_request_is_written_soon_while_another_holds_up_the_end(app: App, log: Log) -> None:
+async def test_the_line_of_a_request_is_written_soon_while_another_holds_up_the_end(app: QuartApp, log: Log) -> None:
     async with serving(app, drain_s=60) as running, connect(running) as slow, connect(running) as client:
         await slow.send(get("/slow"))
         await app.config["entered"].wait()
@@ -98,7 +98,7 @@ async def test_the_line_of_a_request_is_written_soon_while_another_holds_up_the_
         assert not running.stopped.is_set()
 
 
-async def test_many_requests_share_one_connection(app: App) -> None:
+async def test_many_requests_share_one_connection(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         for index in range(20):
             assert (await client.ask(get("/hello"))).json() == {"hello": "world"}
@@ -106,7 +106,7 @@ async def test_many_requests_share_one_connection(app: App) -> None:
             assert (await client.ask(get("/health"))).json() == {"status": "ok"}
 
 
-async def test_pipelined_requests_are_answered_in_order(app: App) -> None:
+async def test_pipelined_requests_are_answered_in_order(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.send(get("/hello") + post(b"one") + get("/health") + post(b"two"))
         bodies = [(await client.read(method)).body for method in ("GET", "POST", "GET", "POST")]
@@ -114,7 +114,7 @@ async def test_pipelined_requests_are_answered_in_order(app: App) -> None:
 
 
 @pytest.mark.parametrize("path", ["/hello", "/health", "/nothing"])
-async def test_connection_close_closes_at_once(app: App, path: str) -> None:
+async def test_connection_close_closes_at_once(app: QuartApp, path: str) -> None:
     """hypercorn under quart-trio never closes: its last steps are cancelled with the request."""
     async with serving(app) as running, connect(running) as client:
         answer = await client.ask(get(path, "Connection: close"))
@@ -122,7 +122,7 @@ async def test_connection_close_closes_at_once(app: App, path: str) -> None:
         assert await client.closed_within(2)
 
 
-async def test_an_http_1_0_connection_closes_at_once(app: App) -> None:
+async def test_an_http_1_0_connection_closes_at_once(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.send(b"GET /hello HTTP/1.0\r\nHost: test\r\n\r\n")
         assert b"world" in await client.read_until(b"}")
@@ -163,7 +163,7 @@ async def test_headers_that_drip_do_not_hold_a_connection(monkeypatch: pytest.Mo
         assert not dripping.cancelled_caught
 
 
-async def test_an_idle_connection_does_not_hold_up_the_shutdown(app: App) -> None:
+async def test_an_idle_connection_does_not_hold_up_the_shutdown(app: QuartApp) -> None:
     async with serving(app, drain_s=5) as running, connect(running) as idle, connect(running) as used:
         await used.ask(get("/hello"))
         await idle.ask(get("/health"))
@@ -172,7 +172,7 @@ async def test_an_idle_connection_does_not_hold_up_the_shutdown(app: App) -> Non
             await running.stopped.wait()
 
 
-async def test_a_connection_that_was_opened_just_before_the_shutdown_is_answered(app: App) -> None:
+async def test_a_connection_that_was_opened_just_before_the_shutdown_is_answered(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as fresh:
         running.stop_requested.set()
         await trio.testing.wait_all_tasks_blocked()
@@ -183,7 +183,7 @@ async def test_a_connection_that_was_opened_just_before_the_shutdown_is_answered
             await running.stopped.wait()
 
 
-async def test_a_running_request_finishes_and_no_new_one_is_taken_while_draining(app: App) -> None:
+async def test_a_running_request_finishes_and_no_new_one_is_taken_while_draining(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as busy, connect(running) as idle:
         await idle.ask(get("/hello"))
         await busy.send(get("/slow"))
@@ -201,7 +201,7 @@ async def test_a_running_request_finishes_and_no_new_one_is_taken_while_draining
             await running.stopped.wait()
 
 
-async def test_what_does_not_finish_within_the_drain_time_is_cut(app: App) -> None:
+async def test_what_does_not_finish_within_the_drain_time_is_cut(app: QuartApp) -> None:
     async with serving(app, drain_s=0.2) as running, connect(running) as busy:
         await busy.send(get("/slow"))
         await app.config["entered"].wait()
@@ -211,7 +211,7 @@ async def test_what_does_not_finish_within_the_drain_time_is_cut(app: App) -> No
         assert await busy.closed_within(2)
 
 
-async def test_a_connection_beyond_the_bound_is_told_so_while_all_others_have_requests_under_way(app: App) -> None:
+async def test_a_connection_beyond_the_bound_is_told_so_while_all_others_have_requests_under_way(app: QuartApp) -> None:
     async with serving(app, settings(max_connections=2)) as running:
         async with connect(running) as first, connect(running) as second:
             for busy in (first, second):
@@ -245,7 +245,7 @@ async def test_a_page_may_read_that_there_was_no_room_where_every_page_may_call(
         assert (await busy.read()).status == 200
 
 
-async def test_under_pressure_the_connection_that_has_idled_longest_makes_room(app: App) -> None:
+async def test_under_pressure_the_connection_that_has_idled_longest_makes_room(app: QuartApp) -> None:
     async with (
         serving(app, settings(max_connections=3)) as running,
         connect(running) as older,
@@ -263,7 +263,7 @@ async def test_under_pressure_the_connection_that_has_idled_longest_makes_room(a
             assert (await busy.read()).status == 200
 
 
-async def test_half_a_head_does_not_save_a_connection_under_pressure(app: App) -> None:
+async def test_half_a_head_does_not_save_a_connection_under_pressure(app: QuartApp) -> None:
     async with serving(app, settings(max_connections=1)) as running, connect(running) as dripping:
         await dripping.send(b"GET /hello HTTP/1.1\r\nHost:")
         await trio.testing.wait_all_tasks_blocked(0.05)
@@ -272,7 +272,7 @@ async def test_half_a_head_does_not_save_a_connection_under_pressure(app: App) -
         assert await dripping.closed_within(2)
 
 
-async def test_a_request_that_is_just_arriving_is_not_lost_to_the_pressure(app: App) -> None:
+async def test_a_request_that_is_just_arriving_is_not_lost_to_the_pressure(app: QuartApp) -> None:
     async with serving(app, settings(max_connections=2)) as running:
         for _ in range(20):
             async with connect(running) as first, connect(running) as second:
@@ -284,7 +284,7 @@ async def test_a_request_that_is_just_arriving_is_not_lost_to_the_pressure(app: 
                 assert await second.closed_within(2)
 
 
-async def test_a_client_that_leaves_does_not_stop_what_it_began(app: App) -> None:
+async def test_a_client_that_leaves_does_not_stop_what_it_began(app: QuartApp) -> None:
     finished = trio.Event()
 
     @app.post("/work")
@@ -302,14 +302,16 @@ async def test_a_client_that_leaves_does_not_stop_what_it_began(app: App) -> Non
             await finished.wait()
 
 
-async def test_a_client_that_sends_its_end_first_still_gets_its_answer(app: App) -> None:
+async def test_a_client_that_sends_its_end_first_still_gets_its_answer(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.send(post(b"half closed"))
         await client.stream.send_eof()
         assert (await client.read("POST")).body == b"half closed"
 
 
-async def test_a_client_that_reads_nothing_cannot_hold_the_server(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_reads_nothing_cannot_hold_the_server(
+    app: QuartApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("engram.http.listener._SEND_S", 0.2)
 
     @app.get("/big")
@@ -324,7 +326,7 @@ async def test_a_client_that_reads_nothing_cannot_hold_the_server(app: App, monk
             await running.stopped.wait()
 
 
-async def test_a_client_that_reads_nothing_does_not_outlast_the_drain_time(app: App) -> None:
+async def test_a_client_that_reads_nothing_does_not_outlast_the_drain_time(app: QuartApp) -> None:
     @app.get("/big")
     async def big() -> bytes:
         return bytes(30_000_000)
@@ -347,7 +349,9 @@ async def test_a_body_dripping_too_slowly_is_answered_408() -> None:
         assert await client.closed_within(2)
 
 
-async def test_a_body_of_tiny_chunks_gives_other_tasks_their_turns(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_of_tiny_chunks_gives_other_tasks_their_turns(
+    app: QuartApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     taken: list[int] = [0]
     following = Parser.next
 
@@ -417,7 +421,7 @@ async def test_bodies_beyond_what_is_held_at_once_are_answered_503_and_small_one
         assert (await holding[0].read("POST")).status == 200
 
 
-async def test_a_body_that_is_too_long_is_not_asked_for(app: App) -> None:
+async def test_a_body_that_is_too_long_is_not_asked_for(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         head = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
         await client.send(head)
@@ -426,7 +430,7 @@ async def test_a_body_that_is_too_long_is_not_asked_for(app: App) -> None:
         assert b"100 Continue" not in received
 
 
-async def test_a_body_that_fits_is_asked_for(app: App) -> None:
+async def test_a_body_that_fits_is_asked_for(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
         assert (await client.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
@@ -434,7 +438,7 @@ async def test_a_body_that_fits_is_asked_for(app: App) -> None:
         assert (await client.read_until(b"hello")).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_body_that_ends_early_is_no_request(app: App) -> None:
+async def test_a_body_that_ends_early_is_no_request(app: QuartApp) -> None:
     called: list[bytes] = []
 
     @app.post("/count")
@@ -449,7 +453,7 @@ async def test_a_body_that_ends_early_is_no_request(app: App) -> None:
         assert called == []
 
 
-async def test_an_answer_waits_for_the_whole_body(app: App) -> None:
+async def test_an_answer_waits_for_the_whole_body(app: QuartApp) -> None:
     """Answering first hung kept-alive connections of browsers."""
     async with serving(app) as running, connect(running) as client:
         await client.send(b"POST /nothing HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhalf,")
@@ -493,7 +497,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-async def test_what_two_servers_could_read_differently_is_refused_and_cut(app: App, case: str) -> None:
+async def test_what_two_servers_could_read_differently_is_refused_and_cut(app: QuartApp, case: str) -> None:
     data, status = REFUSED[case]
     async with serving(app) as running, connect(running) as client:
         await client.send(data + get("/hello", "X-Smuggled: 1"))
@@ -509,12 +513,12 @@ async def test_what_two_servers_could_read_differently_is_refused_and_cut(app: A
 @pytest.mark.parametrize(
     "host", ["a", "a.example:9000", "127.0.0.1:80", "[::1]:9000", "a_b.example.", "xn--bcher-kva.example"]
 )
-async def test_hosts_of_every_form_are_served(app: App, host: str) -> None:
+async def test_hosts_of_every_form_are_served(app: QuartApp, host: str) -> None:
     async with serving(app) as running, connect(running) as client:
         assert (await client.ask(get("/hello").replace(b"Host: test", b"Host: " + host.encode()))).status == 200
 
 
-async def test_refusals_are_counted_by_their_code(app: App) -> None:
+async def test_refusals_are_counted_by_their_code(app: QuartApp) -> None:
     async with serving(app) as running:
         for data in (
             b"BAD\r\n\r\n",
@@ -529,7 +533,7 @@ async def test_refusals_are_counted_by_their_code(app: App) -> None:
     assert 'engram_http_refused_total{code="no_upgrade",surface="test"} 2.0' in text
 
 
-async def test_a_refusal_has_a_request_id_that_the_log_knows(app: App) -> None:
+async def test_a_refusal_has_a_request_id_that_the_log_knows(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         with capture_logs() as events:
             await client.send(get("/hello", "Upgrade: h2c"))
@@ -541,14 +545,14 @@ async def test_a_refusal_has_a_request_id_that_the_log_knows(app: App) -> None:
     assert (told["code"], told["status"], told["client"], told["surface"]) == ("no_upgrade", 400, "127.0.0.1", "test")
 
 
-async def test_headers_of_a_surfaces_own_scheme_are_taken_once(app: App) -> None:
+async def test_headers_of_a_surfaces_own_scheme_are_taken_once(app: QuartApp) -> None:
     app.single_headers = (b"x-sig",)
     async with serving(app) as running, connect(running) as client:
         answer = await client.ask(get("/hello", "X-Sig: a", "x-sig: b"))
         assert (answer.status, answer.code) == (400, "duplicate_header")
 
 
-async def test_an_application_that_breaks_takes_only_its_own_connection_with_it(app: App) -> None:
+async def test_an_application_that_breaks_takes_only_its_own_connection_with_it(app: QuartApp) -> None:
     @app.get("/broken")
     async def broken() -> tuple[str, int, dict[str, str]]:
         return "x", 200, {"Bad Header": "y"}
@@ -561,7 +565,7 @@ async def test_an_application_that_breaks_takes_only_its_own_connection_with_it(
             assert (await client.ask(get("/hello"))).status == 200
 
 
-async def test_a_whole_answer_leaves_in_one_write(app: App) -> None:
+async def test_a_whole_answer_leaves_in_one_write(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.send(get("/hello"))
         received = await client.stream.receive_some(65_536)
@@ -569,14 +573,14 @@ async def test_a_whole_answer_leaves_in_one_write(app: App) -> None:
         assert bytes(received).endswith(b'{"hello":"world"}\n')
 
 
-async def test_head_has_the_length_and_no_body(app: App) -> None:
+async def test_head_has_the_length_and_no_body(app: QuartApp) -> None:
     async with serving(app) as running, connect(running) as client:
         for path in ("/hello", "/health"):
             answer = await client.ask(get(path).replace(b"GET", b"HEAD"), "HEAD")
             assert (answer.status, answer.body) == (200, b"")
 
 
-async def test_a_hundred_clients_are_served_at_once(app: App) -> None:
+async def test_a_hundred_clients_are_served_at_once(app: QuartApp) -> None:
     async with serving(app) as running:
 
         async def one(index: int) -> None:
@@ -589,7 +593,7 @@ async def test_a_hundred_clients_are_served_at_once(app: App) -> None:
                 nursery.start_soon(one, index)
 
 
-async def test_a_port_in_use_cannot_be_served(app: App) -> None:
+async def test_a_port_in_use_cannot_be_served(app: QuartApp) -> None:
     async with serving(app) as running:
         with pytest.raises(OSError, match="in use"):
             await trio.open_tcp_listeners(running.port, host="127.0.0.1")

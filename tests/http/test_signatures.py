@@ -4,17 +4,18 @@ import base64
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 import trio
+from quart import request
 
 from config.model import HttpSettings
 from engram.clock import ManualClock
-from engram.hotkeys import Keypair, ReplayStore, Scheme, Verifier, epistula, profiles, sign_headers, ss58
+from engram.hotkeys import Keypair, ReplayStore, Scheme, SignedRequest, Verifier, epistula, profiles, sign_headers, ss58
 from engram.http.asgi import Message, Scope
-from engram.http.signatures import SignatureGate, demand_signatures, signed_request
+from engram.http.signatures import KEY, SignatureGate, demand_signatures
 from engram.telemetry.metrics import Metrics
 from tests.hotkeys.vectors import BY_ID, OTHERS, VECTORS, senders
 from tests.http.harness import SETTINGS, Answer, Raw, connect, get, make_app, serving
@@ -40,6 +41,12 @@ class Guarded(msgspec.Struct):
         lines = [f"{name}: {value}" for name, value in headers]
         head = "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", *lines, "", ""])
         return await self.raw.ask(head.encode("latin-1") + body, method)
+
+
+def signed_request() -> SignedRequest:
+    """The signer of the request that Quart answers now."""
+    scope: Any = request.scope
+    return cast(SignedRequest, scope[KEY])
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from engram.http.asgi import Receive, Send
 from engram.http.request import Request, Stream
 from engram.http.router import Router
 from engram.http.sse import EventSink, event_stream, render
-from tests.http.harness import SETTINGS, Raw, connect, get, make_app, serving
+from tests.http.harness import SETTINGS, Raw, connect, get, make_app, make_plain_app, serving
 
 
 @pytest.fixture
@@ -15,9 +15,10 @@ def ended() -> trio.Event:
     return trio.Event()
 
 
-@pytest.fixture(params=[False, True], ids=["quart", "hot"])
+@pytest.fixture(params=["quart", "hot", "plain"])
 def app(ended: trio.Event, request: pytest.FixtureRequest) -> App:
-    return with_streams(make_app(), ended, hot=request.param)
+    made = make_plain_app() if request.param == "plain" else make_app()
+    return with_streams(made, ended, hot=request.param == "hot")
 
 
 def with_streams(app: App, ended: trio.Event, heartbeat_s: float = 15.0, *, hot: bool = False) -> App:

@@ -11,7 +11,6 @@ import pytest
 import trio
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from quart import typing as quart_typing
 
 from config.model import HttpSettings
 from engram.api import node
@@ -23,6 +22,7 @@ from engram.miner.app import make_app
 from engram.miner.ops import ops_app
 from engram.miner.service import Service
 from tests.hotkeys.test_authority import SPELLINGS
+from tests.http.asgi_client import AsgiClient
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import CONTROLLER, STAMPS, STRANGER, encoded, in_namespace, serving, signed
 from tests.miner.operations import OPERATIONS, Operation
@@ -59,11 +59,10 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 @pytest.fixture
-def client(service: Service) -> quart_typing.TestClientProtocol:
+def client(service: Service) -> AsgiClient:
     limits = HttpSettings(requests_per_minute_per_ip=0)
-    return make_app(
-        service, settings=limits, clock=SystemClock(), ids=SeededIds(1), metrics=service.metrics
-    ).test_client()
+    app = make_app(service, settings=limits, clock=SystemClock(), ids=SeededIds(1), metrics=service.metrics)
+    return AsgiClient(app)
 
 
 def test_the_table_names_what_the_document_describes_and_no_more() -> None:
@@ -76,7 +75,7 @@ def test_the_table_names_what_the_document_describes_and_no_more() -> None:
 
 
 async def answered(
-    client: quart_typing.TestClientProtocol, method: str, path: str, body: object = None, query: str = ""
+    client: AsgiClient, method: str, path: str, body: object = None, query: str = ""
 ) -> tuple[int, dict[str, Any]]:
     data = encoded(body) if isinstance(body, dict) else body
     framing = {"Content-Length": str(len(data))} if isinstance(data, bytes) else {}
@@ -104,7 +103,7 @@ async def answered(
     ids=lambda fields: "+".join(fields),
 )
 async def test_what_cannot_be_obeyed_is_refused_by_its_name(
-    client: quart_typing.TestClientProtocol, service: Service, fields: dict[str, Any]
+    client: AsgiClient, service: Service, fields: dict[str, Any]
 ) -> None:
     for path, content in (("/IngestSynapse", {"text": "secret"}), ("/IngestBatch", {"items": [{"text": "secret"}]})):
         status, told = await answered(client, "post", path, {**content, **fields})
@@ -121,7 +120,7 @@ async def test_what_cannot_be_obeyed_is_refused_by_its_name(
     ids=["same", "other", "key", "signed"],
 )
 async def test_an_item_of_a_batch_asks_for_nothing_of_its_own_and_then_none_is_stored(
-    client: quart_typing.TestClientProtocol, service: Service, name: dict[str, str], fields: dict[str, Any]
+    client: AsgiClient, service: Service, name: dict[str, str], fields: dict[str, Any]
 ) -> None:
     items = [{"text": "first"}, {"text": "second", **fields}]
     status, told = await answered(client, "post", "/IngestBatch", {"items": items, **name})
@@ -131,7 +130,7 @@ async def test_an_item_of_a_batch_asks_for_nothing_of_its_own_and_then_none_is_s
 
 
 async def test_a_query_beside_a_body_and_a_body_beside_a_query_ask_for_nothing(
-    client: quart_typing.TestClientProtocol, service: Service
+    client: AsgiClient, service: Service
 ) -> None:
     _, told = await answered(client, "post", "/IngestSynapse", {"text": LURE})
     asked = urlencode({"namespace": "notes", "namespace_key": KEY})
@@ -149,14 +148,12 @@ async def test_a_query_beside_a_body_and_a_body_beside_a_query_ask_for_nothing(
 
 @pytest.mark.parametrize("query", ["namespace=&namespace=notes&namespace_key=" + KEY, "namespace&Namespace=notes"])
 @pytest.mark.parametrize("path", ["/commitment", "/retrieve/v1::ab", "/chat-history/u", "/conversations/u"])
-async def test_a_parameter_of_authority_comes_once(
-    client: quart_typing.TestClientProtocol, path: str, query: str
-) -> None:
+async def test_a_parameter_of_authority_comes_once(client: AsgiClient, path: str, query: str) -> None:
     status, told = await answered(client, "get", path, query=query)
     assert (status, told["code"]) == (400, "misplaced_field")
 
 
-async def test_what_asks_for_nothing_is_no_contradiction(client: quart_typing.TestClientProtocol) -> None:
+async def test_what_asks_for_nothing_is_no_contradiction(client: AsgiClient) -> None:
     for empty in ({"namespace": None, "namespace_key": None}, {"namespace": "", "namespace_key": ""}, {"owner": None}):
         status, told = await answered(client, "post", "/IngestSynapse", {"text": "a", "cid_override": "x", **empty})
         assert (status, told["error"]) == (200, None)
@@ -164,7 +161,7 @@ async def test_what_asks_for_nothing_is_no_contradiction(client: quart_typing.Te
 
 @pytest.mark.parametrize("inner", [{"namespace": "notes"}, {"isPrivate": True}, {"Namespace_Key": KEY}])
 async def test_what_asks_for_privacy_within_another_field_is_refused(
-    client: quart_typing.TestClientProtocol, service: Service, inner: dict[str, Any]
+    client: AsgiClient, service: Service, inner: dict[str, Any]
 ) -> None:
     (name,) = inner
     for field, value in (("synapse", inner), ("items", [{"text": "b", **inner}]), ("options", [inner])):
@@ -175,7 +172,7 @@ async def test_what_asks_for_privacy_within_another_field_is_refused(
     assert service.store.count().public == service.store.count().private == 0
 
 
-async def test_what_a_client_names_for_itself_may_have_any_name(client: quart_typing.TestClientProtocol) -> None:
+async def test_what_a_client_names_for_itself_may_have_any_name(client: AsgiClient) -> None:
     metadata = {"namespace": "notes", "private": True, "owner": "me"}
     _, stored = await answered(client, "post", "/IngestSynapse", {"text": "a", "metadata": metadata})
     status, told = await answered(client, "post", "/list", {"filter": {"namespace": "notes"}})
@@ -189,7 +186,7 @@ async def test_what_a_client_names_for_itself_may_have_any_name(client: quart_ty
 
 
 @pytest.mark.parametrize("header", ["Namespace", "X-Namespace", "X-Engram-Namespace", "X-Namespace-Key"])
-async def test_no_header_asks_for_a_namespace(client: quart_typing.TestClientProtocol, header: str) -> None:
+async def test_no_header_asks_for_a_namespace(client: AsgiClient, header: str) -> None:
     for path in ("/IngestSynapse", "/list", "/DeleteBatch"):
         answer = await client.post(path, data=encoded({"text": "a"}), headers={header: "notes"})
         assert (answer.status_code, (await answer.get_json())["code"]) == (400, "misplaced_field"), path
@@ -198,7 +195,7 @@ async def test_no_header_asks_for_a_namespace(client: quart_typing.TestClientPro
 
 
 async def test_a_body_of_more_fields_than_any_operation_has_is_refused_unread(
-    client: quart_typing.TestClientProtocol, service: Service
+    client: AsgiClient, service: Service
 ) -> None:
     many = {f"k{number}": 1 for number in range(authority.MOST_FIELDS + 1)}
     for path, body in (
@@ -215,7 +212,7 @@ async def test_a_body_of_more_fields_than_any_operation_has_is_refused_unread(
 
 
 async def test_a_request_to_the_operator_names_no_more_than_it_means(service: Service) -> None:
-    operator = ops_app(service, clock=SystemClock(), ids=SeededIds(2), metrics=service.metrics).test_client()
+    operator = AsgiClient(ops_app(service, clock=SystemClock(), ids=SeededIds(2), metrics=service.metrics))
     status, told = await answered(operator, "post", "/namespace", {"action": "list", "owner": "me"})
     assert (status, told["field"]) == (400, "owner")
 
@@ -288,7 +285,7 @@ def made(operation: Operation, ask: Ask, number: int, lure: str) -> tuple[object
 
 
 async def test_nothing_is_stored_or_shown_under_less_privacy_than_any_field_asks_for(
-    client: quart_typing.TestClientProtocol, service: Service
+    client: AsgiClient, service: Service
 ) -> None:
     _, told = await answered(client, "post", "/IngestSynapse", {"metadata": {"lure": LURE}, "raw_embedding": UP})
     lure, numbers = told["cid"], iter(range(10**9))
@@ -373,7 +370,7 @@ async def test_a_signature_for_one_operation_is_good_for_no_other(tmp_path: Path
             if sent_to.method == "get":
                 query = urlencode({name: value for name, value in body.items() if name not in in_path})
             sent = None if sent_to.method == "get" else body
-            status, told = await answered(app.test_client(), sent_to.method, path, sent, query)
+            status, told = await answered(AsgiClient(app), sent_to.method, path, sent, query)
             assert (status == 401) == (sent_to is not made_for), (sent_to.id, told)
 
 

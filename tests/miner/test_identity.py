@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from quart import typing as quart_typing
 
 from config.model import HttpSettings
 from engram.api.node_model import Introduced
@@ -24,6 +23,7 @@ from engram.nodes.agreement import PROTOCOL, NodeSecrets
 from engram.sdk.errors import Impostor
 from engram.sdk.node_calls import NodeCalls
 from engram.sdk.transport import Answer
+from tests.http.asgi_client import AsgiClient
 from tests.miner.nodes import CONTROLLER, NODE, STRANGER, encoded, serving
 
 NOW = 1_800_000_000
@@ -42,7 +42,7 @@ class Foreign:
             ids=SeededIds(1),
             metrics=service.metrics,
         )
-        self.client: quart_typing.TestClientProtocol = app.test_client()
+        self.client: AsgiClient = AsgiClient(app)
 
     async def introduced(self, nonce: bytes = bytes(32)) -> Introduced:
         answer = await self.client.get("/identity", query_string={"nonce_hex": nonce.hex()})

@@ -14,13 +14,13 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from quart import typing as quart_typing
 
 from config.model import HttpSettings
 from engram.clock import SeededIds, SystemClock
 from engram.hotkeys import Keypair, miner_scheme
 from engram.memory.proof import proofs
 from engram.miner.app import make_app
+from tests.http.asgi_client import AsgiClient
 from tests.memory.stores import DIMENSION
 from tests.miner import endpoints
 from tests.miner.nodes import STRANGER, serving
@@ -29,16 +29,14 @@ EMBEDDING = [0.25] + [0.0] * (DIMENSION - 1)
 
 
 @pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[quart_typing.TestClientProtocol]:
+async def client(tmp_path: Path) -> AsyncIterator[AsgiClient]:
     async with serving(tmp_path, tenants="anyone") as service:
         settings = HttpSettings(requests_per_minute_per_ip=0)
         app = make_app(service, settings=settings, clock=SystemClock(), ids=SeededIds(4), metrics=service.metrics)
-        yield app.test_client()
+        yield AsgiClient(app)
 
 
-async def post(
-    client: quart_typing.TestClientProtocol, endpoint: str, body: dict[str, Any]
-) -> tuple[int, dict[str, Any]]:
+async def post(client: AsgiClient, endpoint: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     answer = await client.post(f"/{endpoint}", data=json.dumps(body), headers={"Content-Type": "application/json"})
     return answer.status_code, await answer.get_json()
 
@@ -47,7 +45,7 @@ def signed(keypair: Keypair, endpoint: str, body: dict[str, Any]) -> dict[str, A
     return dict(miner_scheme.sign_body(keypair, endpoint, body, time.time_ns() // 10**6))
 
 
-async def test_the_python_client_without_a_key(client: quart_typing.TestClientProtocol) -> None:
+async def test_the_python_client_without_a_key(client: AsgiClient) -> None:
     status, stored = await post(client, "IngestSynapse", {"text": "a note", "metadata": {"text": "a note", "n": 1}})
     assert (status, stored["error"], stored["cid"][:4], len(stored["cid"])) == (200, None, "v1::", 68)
     status, found = await post(client, "QuerySynapse", {"query_text": "a note", "top_k": 10})
@@ -68,7 +66,7 @@ async def test_the_python_client_without_a_key(client: quart_typing.TestClientPr
 
 
 async def test_what_breaks_a_rule_reaches_the_python_clients_own_errors(
-    client: quart_typing.TestClientProtocol,
+    client: AsgiClient,
 ) -> None:
     for body in ({}, {"text": ""}, {"text": "x" * 9_000}, {"raw_embedding": [0.1, 0.2]}):
         status, answer = await post(client, "IngestSynapse", body)
@@ -77,7 +75,7 @@ async def test_what_breaks_a_rule_reaches_the_python_clients_own_errors(
     assert (status, answer["results"], bool(answer["error"])) == (200, [], True)
 
 
-async def test_the_python_client_in_a_namespace_of_its_key(client: quart_typing.TestClientProtocol) -> None:
+async def test_the_python_client_in_a_namespace_of_its_key(client: AsgiClient) -> None:
     def named() -> dict[str, Any]:  # the clients sign anew for every request
         return dict(miner_scheme.sign_namespace(STRANGER, "my_notes", time.time_ns() // 10**6))
 
@@ -94,7 +92,7 @@ async def test_the_python_client_in_a_namespace_of_its_key(client: quart_typing.
     assert (await post(client, "list", {}))[1]["count"] == 0
 
 
-async def test_the_typescript_clients_with_a_namespace_key(client: quart_typing.TestClientProtocol) -> None:
+async def test_the_typescript_clients_with_a_namespace_key(client: AsgiClient) -> None:
     named = {"namespace": "my_ns", "namespace_key": "0123456789abcdef"}
     _, stored = await post(client, "IngestSynapse", {"text": "hello", "metadata": {}, **named})
     assert stored["error"] is None
@@ -102,7 +100,7 @@ async def test_the_typescript_clients_with_a_namespace_key(client: quart_typing.
     assert [hit["cid"] for hit in found["results"]] == [stored["cid"]]
 
 
-async def test_the_validator_seeds_challenges_and_repairs(client: quart_typing.TestClientProtocol) -> None:
+async def test_the_validator_seeds_challenges_and_repairs(client: AsgiClient) -> None:
     sent = {"raw_embedding": EMBEDDING, "metadata": {}, "model_version": "v1", "cid_override": "v1::" + "0" * 64}
     _, stored = await post(client, "IngestSynapse", signed(STRANGER, "IngestSynapse", sent))
     nonce, asked_by = "11" * 32, STRANGER.public_key

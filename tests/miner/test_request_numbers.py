@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 from urllib.parse import urlencode
 
 import pytest
-from quart import typing as quart_typing
 
 from config.model import HttpSettings
 from engram.clock import SeededIds, SystemClock
@@ -15,6 +14,7 @@ from engram.hotkeys import miner_scheme
 from engram.miner import namespace_keys
 from engram.miner.app import make_app
 from engram.miner.service import Service
+from tests.http.asgi_client import AsgiClient
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import CONTROLLER, STAMPS, encoded, serving, signed
 from tests.miner.operations import OPERATIONS, Operation, Schema
@@ -100,10 +100,10 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 @pytest.fixture
-def client(service: Service) -> quart_typing.TestClientProtocol:
+def client(service: Service) -> AsgiClient:
     limits = HttpSettings(requests_per_minute_per_ip=0)
     app = make_app(service, settings=limits, clock=SystemClock(), ids=SeededIds(1), metrics=service.metrics)
-    return app.test_client()
+    return AsgiClient(app)
 
 
 def raw(body: dict[str, Any], literal: str) -> bytes:
@@ -128,7 +128,7 @@ def as_sent(operation: Operation, body: dict[str, Any], literal: str, way: str) 
 
 @pytest.mark.parametrize("operation", TAKING, ids=lambda operation: operation.id)
 async def test_a_number_in_a_request_is_right_or_refused_whatever_its_form(
-    client: quart_typing.TestClientProtocol, operation: Operation
+    client: AsgiClient, operation: Operation
 ) -> None:
     first = await client.post("/IngestSynapse", data=encoded({"raw_embedding": UP, "metadata": {"number": 7}}))
     made = list(bodies(operation, strictly(await first.get_data())["cid"]))
@@ -146,7 +146,7 @@ async def test_a_number_in_a_request_is_right_or_refused_whatever_its_form(
 
 
 async def test_a_number_in_the_query_of_a_get_is_right_or_refused_whatever_its_form(
-    client: quart_typing.TestClientProtocol,
+    client: AsgiClient,
 ) -> None:
     named = [(operation, name) for operation in OPERATIONS for name in operation.query]
     each = [(operation, name, literal) for operation, name in named for literal in LITERALS]

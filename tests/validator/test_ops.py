@@ -8,6 +8,7 @@ from engram.ledger import open_inline
 from engram.relay import RelayStatus, records
 from engram.telemetry.metrics import Metrics
 from engram.validator.ops import ops_app
+from tests.http.asgi_client import AsgiClient
 from tests.relay.samples import NOW, queue
 from tests.validator.benches import NETUID, key
 
@@ -30,7 +31,7 @@ async def test_it_shows_how_the_relay_stands_and_what_waits_and_was_delivered() 
         ids=SeededIds(1),
         metrics=metrics,
     )
-    client = app.test_client()
+    client = AsgiClient(app)
     shown = await (await client.get("/relay/status")).get_json()
     assert (shown["outbox_pending"], shown["failures_in_a_row"]) == (2, 7)
     answer = await client.get("/metrics")
@@ -57,6 +58,6 @@ async def test_an_emitter_that_is_down_is_no_error_of_the_server() -> None:
         ids=SeededIds(1),
         metrics=Metrics(),
     )
-    answer = await app.test_client().get("/relay/status")
+    answer = await AsgiClient(app).get("/relay/status")
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     ledger.close()

@@ -25,6 +25,7 @@ from engram.miner.service import Service
 from engram.validator import scoring, standing
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
+from tests.http.asgi_client import AsgiClient
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import NodeProcess, serving
 
@@ -171,7 +172,7 @@ async def called(service: Service, endpoint: str, **body: Any) -> dict[str, Any]
     settings = HttpSettings(requests_per_minute_per_ip=0)
     app = make_app(service, settings=settings, clock=SystemClock(), ids=SeededIds(4), metrics=service.metrics)
     sent = signed(endpoint, body, time.time_ns() // 10**6)
-    answer = await app.test_client().post(f"/{endpoint}", data=json.dumps(sent))
+    answer = await AsgiClient(app).post(f"/{endpoint}", data=json.dumps(sent))
     assert answer.status_code == 200
     found: dict[str, Any] = await answer.get_json()
     return found

@@ -25,6 +25,7 @@ from engram.mcp.tokens import Claims
 from engram.xeris.agent_handlers import Agents
 from engram.xeris.agents import catalog
 from engram.xeris.app import xeris_app
+from tests.http.asgi_client import AsgiClient
 from tests.http.harness import Running, serving
 from tests.mcp.toys import NEW, call, request
 from tests.xeris.test_judging import NOW, ONE, STRANGER, memory, scores
@@ -65,7 +66,7 @@ class Receiver(Bench):
             metrics=self.metrics,
             agents=Agents(catalog(self.ledger, (450,)), policy, RevocationFile(self.revoked)),
         )
-        self.client = self.app.test_client()
+        self.client = AsgiClient(self.app)
         self.http = HttpClient()
         self.running: Running
 

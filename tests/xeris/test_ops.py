@@ -5,6 +5,7 @@ from engram.chain.sync.subnets import Subnets
 from engram.clock import SeededIds
 from engram.xeris import anchoring
 from engram.xeris.ops import ops_app
+from tests.http.asgi_client import AsgiClient
 from tests.xeris.test_judging import ONE, scores
 from tests.xeris.test_receiver import OWN, Bench, bench
 
@@ -23,11 +24,11 @@ async def test_it_shows_what_is_kept_and_what_is_overdue(bench: Bench) -> None:
         ids=SeededIds(1),
         metrics=bench.metrics,
     )
-    client = app.test_client()
+    client = AsgiClient(app)
 
     async def unanchored() -> str:
         answer = await client.get("/metrics")
-        text = await answer.get_data(as_text=True)
+        text: str = await answer.get_data(as_text=True)
         (line,) = [line for line in text.splitlines() if line.startswith('engram_xeris_unanchored{kind="scores"}')]
         return line.rpartition(" ")[2]
 
@@ -49,7 +50,7 @@ async def test_it_shows_how_old_the_newest_payload_is(bench: Bench) -> None:
         ids=SeededIds(1),
         metrics=bench.metrics,
     )
-    client = app.test_client()
+    client = AsgiClient(app)
     bench.clock.advance(7)
     assert (await client.get("/metrics")).status_code == 200
     age = bench.metrics.registry.get_sample_value("engram_xeris_newest_age_seconds")

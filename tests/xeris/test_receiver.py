@@ -29,6 +29,7 @@ from engram.telemetry.metrics import Metrics
 from engram.xeris import records
 from engram.xeris.app import xeris_app
 from engram.xeris.receiver import XerisReceiver
+from tests.http.asgi_client import AsgiClient
 from tests.http.harness import serving
 from tests.relay.samples import payload
 from tests.relay.test_roots import root
@@ -64,7 +65,7 @@ class Bench:
             ids=SeededIds(1),
             metrics=self.metrics,
         )
-        self.client = self.app.test_client()
+        self.client = AsgiClient(self.app)
 
     async def permit(self, block: int, *keys: Keypair) -> None:
         held = [key.public_key for key in keys]
