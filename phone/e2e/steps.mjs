@@ -1,13 +1,15 @@
 // What a person does in the app, and what a test looks at. Each step takes the driver's state and its argument.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { dirname } from "node:path";
+import { basename, dirname, join } from "node:path";
 
 import pixelmatch from "pixelmatch";
 import { PNG } from "pngjs";
 
 const WAIT_MS = 20_000;
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const required = createRequire(import.meta.url).resolve;
+const AXE = readFileSync(required("axe-core/axe.min.js"), "utf8");
+const FONT = readFileSync(required("@fontsource-variable/inter/files/inter-latin-wght-normal.woff2")).toString("base64");
 
 /** Wait until a function that may take its time is true in the page; `waitForFunction` takes any promise for true. */
 async function until(page, holds) {
@@ -17,8 +19,9 @@ async function until(page, holds) {
   }
 }
 
-/** Open the app in a profile of its own (or one that is open already), at a size and in a theme. */
-export async function open(state, { url, profile = "one", as = profile, width = 390, height = 844, theme = "light", clockOffMs = null, init = "", route = "", path = "/app/", wallet = null }) {
+/** Open the app in a profile of its own (or one that is open already), at a size and in a theme. `font`: the font is there
+ * before anything is shown; where it comes late a page does without it until it is loaded again (font-display). */
+export async function open(state, { url, profile = "one", as = profile, font = false, width = 390, height = 844, theme = "light", clockOffMs = null, init = "", route = "", path = "/app/", wallet = null }) {
   let context = state.pages[profile]?.context;
   if (!context) {
     context = await state.browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: "reduce", locale: "en-US", timezoneId: "UTC", acceptDownloads: true });
@@ -31,6 +34,12 @@ export async function open(state, { url, profile = "one", as = profile, width = 
       }, clockOffMs);
     }
     if (init) await context.addInitScript(init);
+    if (font) {
+      await context.addInitScript((encoded) => {
+        const content = Uint8Array.from(atob(encoded), (each) => each.charCodeAt(0));
+        document.fonts.add(new FontFace("Inter", content, { weight: "100 900" }));
+      }, FONT);
+    }
     if (wallet) await bring(state, context, wallet);
   }
   const page = await context.newPage();
@@ -346,8 +355,9 @@ async function still(page) {
   });
 }
 
-/** Compare the page with a picture; `write` makes it. Return the share of pixels that differ, null for no picture. */
-export async function compare(state, { path, write = false }) {
+/** Compare the page with a picture; `write` makes it, `keep` is the folder for a page that differs by more than `most`, and
+ * what differs. Return the share of pixels that differ, null for no picture. */
+export async function compare(state, { path, keep, most, write = false }) {
   const { page } = state;
   await page.evaluate(() => document.fonts.ready);
   await still(page);
@@ -361,7 +371,12 @@ export async function compare(state, { path, write = false }) {
   if (now.width !== before.width || now.height !== before.height) return 1;
   const difference = new PNG({ width: now.width, height: now.height });
   const differing = pixelmatch(now.data, before.data, difference.data, now.width, now.height, { threshold: 0.2 });
-  return differing / (now.width * now.height);
+  const share = differing / (now.width * now.height);
+  if (share > most) {
+    writeFileSync(join(keep, basename(path)), shot);
+    writeFileSync(join(keep, `differs-${basename(path)}`), PNG.sync.write(difference));
+  }
+  return share;
 }
 
 /** Give the page an authenticator that keeps passkeys with secrets (PRF). */

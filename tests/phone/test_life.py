@@ -76,6 +76,25 @@ def test_words_that_are_wrong_are_named(gateway: GatewayProcess, browser: Browse
         browser.do("sees", said)
 
 
+FIRST_ANSWER_HANGS = """const fetched = window.fetch;
+let held = false;
+window.fetch = (url, ...rest) => {
+  if (held || !String(url).endsWith('/identity')) return fetched(url, ...rest);
+  held = true;
+  return new Promise(() => undefined);
+};"""
+
+
+def test_what_happens_before_the_gateway_first_answers_is_not_missed(gateway: GatewayProcess, browser: Browser) -> None:
+    browser.do("open", {"url": gateway.url, "profile": "first answer", "init": FIRST_ANSWER_HANGS})
+    browser.do("create")
+    rename = "look => ({ ...look, name: 'Renamed shop' })"
+    browser.do("lie", {"method": "GET", "path": "/app/config.json", "seed": "00" * 32, "change": rename})
+    browser.do("evaluate", "document.dispatchEvent(new Event('visibilitychange'))")
+    browser.do("sees", "Renamed shop")
+    browser.do("close", "first answer")
+
+
 SHOWN_CODE = "document.querySelector('dialog .mono').textContent"
 
 

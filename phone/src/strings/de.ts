@@ -162,7 +162,7 @@ export const de: Strings = {
     pending: "Zahlung abgeschickt, die Bestätigung steht aus. Nichts zu tun: Du kannst die App schließen.",
     unknown: "Das Gateway hat nicht geantwortet. Die Zahlung kann angekommen sein; die App sieht nach, bis es feststeht.",
     refused: "Die Zahlung wurde abgelehnt. Es wurde nichts abgebucht.",
-    refusedStill: (until) => `Die abgelehnte Zahlung gilt noch bis ${until}. Versuch es mit ihr noch einmal, oder warte so lange mit einer neuen.`,
+    refusedStill: (until) => `Sie gilt noch bis ${until}: Versuch es mit ihr noch einmal, oder warte so lange mit einer neuen.`,
     closed: "Jetzt nicht. Es wurde nichts abgebucht.",
     again: "Mit derselben Zahlung noch einmal",
     blocked: "Eine andere Zahlung ist noch offen. Solange ihr Ausgang nicht feststeht, wird keine zweite unterschrieben.",

@@ -160,7 +160,7 @@ export const en = {
     pending: "Payment sent, waiting for its confirmation. Nothing to do: you can close the app.",
     unknown: "The gateway has not answered. The payment may have arrived; the app keeps looking until it is known.",
     refused: "The payment was refused. Nothing was charged.",
-    refusedStill: (until: string) => `The refused payment can still be used until ${until}. Try again with it, or wait until then to make another.`,
+    refusedStill: (until: string) => `It can still be used until ${until}: try again with it, or wait until then to make another.`,
     closed: "Not now. Nothing was charged.",
     again: "Try again with the same payment",
     blocked: "Another payment is still open. Until its outcome is known, no second one is signed.",

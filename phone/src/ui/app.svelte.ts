@@ -70,7 +70,7 @@ class App {
     await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin(), this.links.begin()]);
     this.#turn = takeTurn((mine) => void this.#signs(mine));
     setTimeout(() => (this.elsewhere = !this.mine), TURN_MS);
-    await this.enter();
+    // Before the gateway is asked, which may take its time: what happens meanwhile is not missed.
     setInterval(() => void this.#tick(), TICK_MS);
     const wake = () => void this.#woken();
     document.addEventListener("visibilitychange", wake);
@@ -79,6 +79,7 @@ class App {
       event.preventDefault();
       this.installable = event as unknown as { prompt(): Promise<unknown> };
     });
+    await this.enter();
   }
 
   /** Show what fits the wallet: welcome, locked or open. */
@@ -190,9 +191,10 @@ class App {
     if (this.wallet.open) void this.links.work();
     void this.handover.work();
     const away = this.shop.reachable !== "yes";
-    if (this.#ticks % (away || this.shop.clock.wasSet ? 3 : POLL_TICKS) !== 0) return;
-    if (away) await this.shop.refresh();
-    if (this.wallet.open && this.shop.reachable === "yes") await this.sessions.refresh();
+    const turn = this.#ticks % (away || this.shop.clock.wasSet ? 3 : POLL_TICKS) === 0;
+    if (this.shop.due) await this.shop.refresh();
+    const reached = this.shop.reachable === "yes";
+    if (this.wallet.open && reached && (turn || away)) await this.sessions.refresh();
   }
 
   async #woken(): Promise<void> {

@@ -47,6 +47,10 @@ export class Sessions {
   #shop: Shop;
   #following = new Map<string, AbortController>();
   #identity: OpenIdentity | null = null;
+  /** Numbers what is asked and what is heard, as they come. */
+  #order = 0;
+  /** The number of what each session is shown by: an answer does not put back what came after it was asked for. */
+  #shownBy = new Map<string, number>();
 
   constructor(store: Store, shop: Shop) {
     this.#store = store;
@@ -67,6 +71,7 @@ export class Sessions {
   async refresh(): Promise<void> {
     const identity = this.#identity;
     if (!identity || this.#shop.gateway.hotkey === null) return;
+    const asked = ++this.#order;
     try {
       const { sessions, open_payments: unsettled } = await this.#shop.gateway.get<{ sessions: Session[]; open_payments?: unknown }>(
         identity.signer,
@@ -74,9 +79,12 @@ export class Sessions {
         `/sessions/hotkey/${identity.address}`,
       );
       this.#shop.noted(null);
+      if (identity !== this.#identity) return; // another one was opened meanwhile
       const now = this.#shop.clock.nowS();
-      const over = sessions.filter((session) => this.#hasEnded(session));
-      this.all = sessions.map((session) => this.#seen(session, now));
+      const later = this.all.filter(({ session }) => this.#isLater(session, asked));
+      const listed = sessions.filter((session) => !this.#isLater(session, asked));
+      const over = listed.filter((session) => this.#hasEnded(session));
+      this.#show([...later, ...listed.map((session) => this.#seen(session, now, asked))]);
       this.unsettled = Array.isArray(unsettled) ? unsettled.map(String) : [];
       this.loaded = true;
       await this.#remember();
@@ -102,13 +110,12 @@ export class Sessions {
     return !this.live[seen.session.session_id] && now - seen.seenAt > POLL_S;
   }
 
-  /** Take a session that came with another answer. */
-  async take(session: Session): Promise<void> {
+  /** Take a session that was heard of, or that came with an answer. */
+  async #take(session: Session, asked = ++this.#order): Promise<void> {
+    if (this.#isLater(session, asked)) return;
     const over = this.#hasEnded(session);
-    const seen = this.#seen(session, this.#shop.clock.nowS());
-    this.all = [seen, ...this.all.filter((each) => each.session.session_id !== session.session_id)].sort(
-      (a, b) => b.session.created_at - a.session.created_at,
-    );
+    const seen = this.#seen(session, this.#shop.clock.nowS(), asked);
+    this.#show([seen, ...this.all.filter((each) => each.session.session_id !== session.session_id)]);
     await this.#remember();
     if (over) await this.#over(session);
     if (!ended(session)) this.#follow(session.session_id);
@@ -135,14 +142,14 @@ export class Sessions {
     const identity = this.#identity;
     if (!identity) return;
     const body = JSON.stringify({ emptied_at: emptiedAt });
-    await this.take(await this.#shop.gateway.get<Session>(identity.signer, "POST", `/sessions/${sessionId}/restored`, body));
+    await this.#ask(identity, "POST", `/sessions/${sessionId}/restored`, body);
   }
 
   /** Read one session. Throws Failure. */
   async read(sessionId: string): Promise<void> {
     const identity = this.#identity;
     if (!identity) return;
-    await this.take(await this.#shop.gateway.get<Session>(identity.signer, "GET", `/sessions/${sessionId}`));
+    await this.#ask(identity, "GET", `/sessions/${sessionId}`);
   }
 
   /** Read what became of a payment and its refunds. Never throws. */
@@ -151,6 +158,7 @@ export class Sessions {
     if (!identity || !paymentId) return;
     try {
       const payment = await this.#shop.gateway.get<Payment>(identity.signer, "GET", `/payments/${paymentId}`);
+      if (identity !== this.#identity) return;
       this.payments = { ...this.payments, [paymentId]: payment };
       await this.#store.put("seen", `payments ${identity.address}`, this.payments);
     } catch (error) {
@@ -180,6 +188,7 @@ export class Sessions {
   stop(): void {
     for (const following of this.#following.values()) following.abort();
     this.#following.clear();
+    this.#shownBy.clear();
     this.all = [];
     this.unsettled = [];
     this.loaded = false;
@@ -209,7 +218,7 @@ export class Sessions {
     if (event.name === "state" && data.session?.session_id === sessionId) {
       const what = data.details?.event ?? data.what;
       if (what && data.at) this.#note(sessionId, what, data.at);
-      await this.take(data.session);
+      await this.#take(data.session);
     } else if (event.name === "stats" && data.stats) {
       const seen = this.find(sessionId);
       if (!seen) return;
@@ -265,7 +274,22 @@ export class Sessions {
     }
   }
 
-  #seen(session: Session, now: number): SeenSession {
+  async #ask(identity: OpenIdentity, method: string, path: string, body?: string): Promise<void> {
+    const asked = ++this.#order;
+    const session = await this.#shop.gateway.get<Session>(identity.signer, method, path, body);
+    if (identity === this.#identity) await this.#take(session, asked);
+  }
+
+  #isLater(session: Session, asked: number): boolean {
+    return (this.#shownBy.get(session.session_id) ?? 0) > asked;
+  }
+
+  #show(all: SeenSession[]): void {
+    this.all = all.sort((a, b) => b.session.created_at - a.session.created_at);
+  }
+
+  #seen(session: Session, now: number, asked: number): SeenSession {
+    this.#shownBy.set(session.session_id, asked);
     const age = session.stats_age_s ?? 0;
     return { session, seenAt: now, statsSeenAt: now - age, steps: this.find(session.session_id)?.steps ?? [] };
   }

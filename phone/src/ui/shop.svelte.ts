@@ -22,6 +22,11 @@ interface Shelf {
   seenAt: number;
 }
 
+/** How long prices and terms are shown before they are read again, and how soon after a reading that failed. */
+const SHELF_MS = 300_000;
+const AGAIN_MS = 3_000;
+const REFUSED_MS = 30_000;
+
 export interface Look {
   name: string;
   accent: string;
@@ -42,8 +47,18 @@ export class Shop {
   look = $state.raw<Look>({ name: "Engram", accent: "", network: "" });
   clockOffMs = $state(0);
   #store: Store;
+  /** How many readings were begun; the newest of them alone is believed. */
+  #begun = 0;
+  #newest: Promise<void> = Promise.resolve();
+  /** When the last reading ended, by the steady clock; Infinity while one is under way. */
+  #readAt = -Infinity;
+  #wait = 0;
 
-  constructor(store: Store, origin: string) {
+  constructor(
+    store: Store,
+    origin: string,
+    private readonly steady: () => number = () => performance.now(),
+  ) {
     this.#store = store;
     this.gateway = new Gateway(origin, this.clock);
   }
@@ -60,13 +75,31 @@ export class Shop {
     this.clockOffMs = this.clock.offsetMs;
   }
 
-  /** Ask for the gateway's key, prices and terms. Never throws; `reachable` says how it went. */
+  /** Ask for the gateway's key, prices and terms. Never throws; `reachable` says how it went. Of readings that overlap
+   * the one begun last counts, and all of them end with it. */
   async refresh(): Promise<void> {
+    this.#newest = this.#read(++this.#begun);
+    for (let waited: Promise<void> | null = null; waited !== this.#newest; ) {
+      waited = this.#newest;
+      await waited;
+    }
+  }
+
+  /** Whether it is time to read again: what is shown is old, or its last reading failed, however other requests went. */
+  get due(): boolean {
+    return this.steady() - this.#readAt >= (this.reachable === "yes" ? this.#wait : AGAIN_MS);
+  }
+
+  async #read(number: number): Promise<void> {
+    const overtaken = (): boolean => number !== this.#begun;
+    this.#readAt = Infinity;
+    let wait = SHELF_MS;
     try {
       const [identity, look] = await Promise.all([
         this.gateway.open<Identity>("/identity"),
         this.gateway.open<Look>("/app/config.json"),
       ]);
+      if (overtaken()) return;
       await this.#meet(identity);
       this.#wear(look);
       await this.#store.put("seen", "look", look);
@@ -75,13 +108,18 @@ export class Shop {
         this.gateway.open<Nodes>("/nodes"),
         this.gateway.open<Terms>("/terms"),
       ]);
+      if (overtaken()) return;
       const shelf = { tiers: sold(tiers), nodes, terms, seenAt: Date.now() / 1000 };
       this.#show(shelf);
       await this.#store.put("seen", "shelf", shelf);
       this.reachable = "yes";
     } catch (error) {
+      if (overtaken()) return;
       this.noted(error);
+      const refused = error instanceof Failure && error.kind !== "unreachable";
+      wait = refused ? Math.max(REFUSED_MS, (error.retryAfterS ?? 0) * 1_000) : AGAIN_MS;
     }
+    if (!overtaken()) [this.#readAt, this.#wait] = [this.steady(), wait];
   }
 
   /** Take note of how a request went. */
@@ -166,8 +204,8 @@ export class Shop {
 
   #wear(look: Look): void {
     this.look = look;
-    const color = /^#[0-9a-fA-F]{6}$/.test(look.accent) ? look.accent : "";
-    if (color) document.documentElement.style.setProperty("--accent", color);
+    const color = /^#[0-9a-fA-F]{6}$/.test(look.accent) ? look.accent : ""; // "" takes an earlier one away
+    document.documentElement.style.setProperty("--accent", color);
   }
 }
 
