@@ -234,8 +234,8 @@ BEFORE_IT_LEFT = ["quorum:proposed", "ask:before:1", "ask:after:1", "begin:4", "
 
 @pytest.mark.parametrize("point", sample("quorum turns", BEFORE_IT_LEFT, 1))
 async def test_when_a_proposer_is_killed_the_next_one_s_output_leaves_in_its_turn(point: str, tmp_path: Path) -> None:
-    """The killed one comes back when it is its turn again, to an epoch that is settled: its own leaves as well only if it
-    had the signatures before, since the word of another that the epoch is settled can suppress nothing."""
+    """The killed one comes back in a later turn, to an epoch that is settled: its own leaves as well only if it had the
+    signatures before, since the word of another that the epoch is settled can suppress nothing."""
     turn = tmp_path / "turn"
     async with Three(tmp_path, quorum=2) as validators:
         await validators.start(PROPOSER, point)
