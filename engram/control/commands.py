@@ -115,6 +115,12 @@ class RetryDeadLetter(Command[Done], frozen=True, tag="retry_dead_letter"):
     id: RowId | None = None
 
 
+class ParkEntry(Command[Done], frozen=True, tag="park_entry"):
+    """Make a dead letter of an entry of the relay that waits."""
+
+    id: RowId
+
+
 class DiscardDeadLetter(Command[Done], frozen=True, tag="discard_dead_letter"):
     """Give a dead letter up."""
 
@@ -153,6 +159,7 @@ AnyCommand: TypeAlias = (
     | ShowDeadLetter
     | RetryDeadLetter
     | DiscardDeadLetter
+    | ParkEntry
     | ListNodeKeys
     | AddNodeKey
     | RetireNodeKey

@@ -109,6 +109,7 @@ class GatewayOperations:
                 | commands.ShowDeadLetter()
                 | commands.RetryDeadLetter()
                 | commands.DiscardDeadLetter()
+                | commands.ParkEntry()
             ):
                 return await self._dead_letters.carry_out(command)
             case commands.ListNodeKeys():

@@ -12,16 +12,21 @@ from engram.control import commands, rows
 from engram.control.errors import CommandRefused
 from engram.control.model import BackupMade, DeadLetterDetail, DeadLetterRow, Done
 from engram.ledger import LEDGER_FILE, Ledger, LedgerError, backup
-from engram.relay import NoSuchEntry, NotAbandoned, records
+from engram.relay import NoSuchEntry, NotAbandoned, NotWaiting, records
 
 DeadLetterCommand = (
-    commands.ListDeadLetters | commands.ShowDeadLetter | commands.RetryDeadLetter | commands.DiscardDeadLetter
+    commands.ListDeadLetters
+    | commands.ShowDeadLetter
+    | commands.RetryDeadLetter
+    | commands.DiscardDeadLetter
+    | commands.ParkEntry
 )
 DEAD_LETTER_COMMANDS: Final = (
     commands.ListDeadLetters,
     commands.ShowDeadLetter,
     commands.RetryDeadLetter,
     commands.DiscardDeadLetter,
+    commands.ParkEntry,
 )
 
 
@@ -50,6 +55,9 @@ class DeadLetters:
             case commands.DiscardDeadLetter(id=entry_id):
                 await self._write(lambda c: records.dlq_discard(c, entry_id, now))
                 return Done(True, f"{entry_id} discarded")
+            case commands.ParkEntry(id=waiting_id):
+                await self._write(lambda c: records.dlq_park(c, waiting_id, now))
+                return Done(True, f"{waiting_id} parked")
             case _:
                 assert_never(command)
 
@@ -75,7 +83,7 @@ class DeadLetters:
             await self._ledger.write(transaction)
         except NoSuchEntry as error:
             raise CommandRefused("not_found", str(error)) from None
-        except NotAbandoned as error:
+        except (NotAbandoned, NotWaiting) as error:
             raise CommandRefused("conflict", str(error)) from None
         self._changed()
 

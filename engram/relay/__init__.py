@@ -1,6 +1,6 @@
 """The relay: carries what is learned of subnet and nodes to another network, at least once, in order, signed."""
 
-from engram.relay.errors import NoSuchEntry, NotAbandoned, RelayError
+from engram.relay.errors import NoSuchEntry, NotAbandoned, NotWaiting, RelayError
 from engram.relay.model import (
     Entry,
     EntryState,
@@ -25,6 +25,7 @@ __all__ = [
     "NoSuchEntry",
     "NodeMemory",
     "NotAbandoned",
+    "NotWaiting",
     "Payload",
     "PayloadSigner",
     "RelayError",

@@ -53,6 +53,10 @@ TERMS_KEPT_S = 3_600.0
 """For so long what a receiver takes is not asked again, unless it refuses a payload."""
 TERMS_AGAIN_S = 60.0
 REFUSALS_COME_FROM: Final = "relay.url, relay.original_receiver and the receiver's own settings"
+REPEATS_MOST = 6
+"""Of what was acknowledged, after a failure: their number varies, for receivers whose servers take turns."""
+SET_BACK_S = 1.0
+"""A wall clock that went back by less is let be."""
 ALERT_AFTER = 3
 """Failures in a row from which on each is logged as an error."""
 
@@ -143,6 +147,8 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         """Streams that are refused while others are not: why, and their names."""
         self._stopping = False
         self._failures_in_a_row = 0
+        self._wall_ahead_s = ports.clock.now() - ports.clock.monotonic()
+        """Of the monotonic clock, in seconds."""
 
     async def on_start(self, context: Context) -> None:
         self._context = context
@@ -192,6 +198,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._context.start_soon(self._purge_for_ever)
         while not self._stopping:
             self._grew = trio.Event()
+            await self._follow_the_wall()
             if (wait_s := self._shut_s()) > 0:
                 await trio.sleep(wait_s)  # what came next would meet the same closed door: hints change nothing
                 continue
@@ -215,6 +222,14 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                 await self._repeat(receiver, repeated)
             elif len(entries) < room:
                 await self._wait_for_work(due_at)
+
+    async def _follow_the_wall(self) -> None:
+        """Bring forward what waits where the wall clock was set back, by as much; streams wait by it."""
+        ahead_s = self._clock.now() - self._clock.monotonic()
+        back_s, self._wall_ahead_s = self._wall_ahead_s - ahead_s, ahead_s
+        if back_s > SET_BACK_S:
+            log.warning("relay wall clock was set back", seconds=round(back_s))
+            await self._ledger.write(lambda c: records.bring_forward(c, back_s))
 
     def _shut_s(self) -> float:
         """Seconds until the next entry may be tried; 0 when it may be now."""
@@ -264,10 +279,15 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         return False
 
     async def _repeat(self, receiver: Submits, acknowledged: Signed) -> None:
-        """Give a doubted receiver again what it has acknowledged, which changes nothing, to learn how it is."""
+        """Give a doubted receiver again what it has acknowledged, which changes nothing, to learn how it is.
+
+        Others pass only where all of several repeats do; their number is random. Were one given each time, the dead one
+        of two servers that take turns would meet every attempt, and the other one every repeat.
+        """
         outcome = await receiver.submit(acknowledged)
         if blame(outcome) is Blame.NOTHING:
-            self._passed += 1
+            more = [await receiver.submit(acknowledged) for _ in range(self._rng.randrange(REPEATS_MOST))]
+            self._passed += all(blame(each) is Blame.NOTHING for each in more)
             self._hold_back(Door(), outcome)
             return
         self._count_failure()
@@ -337,6 +357,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         def settle(connection: Connection) -> list[tuple[Entry, Decision]]:
             if heir:
                 records.adopt(connection, heir)
+            records.end_long_waits(connection, now, self._policy.backoff_max_s)
             return records.interrupted(connection, lambda entry, outcome: self._decide(entry, outcome, now), now)
 
         if found := await self._ledger.write(settle):

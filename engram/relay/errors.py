@@ -20,6 +20,14 @@ class NoSuchEntry(RelayError):
         self.entry_id = entry_id
 
 
+class NotWaiting(RelayError):
+    """Only an entry that waits, and is not being sent, can be parked."""
+
+    def __init__(self, entry_id: int, state: str) -> None:
+        hint = "try again in a moment" if state == "sending" else "nothing to do"
+        super().__init__(f"entry {entry_id} is {state}, not pending: {hint}")
+
+
 class NotAbandoned(RelayError):
     """Only a dead letter can be retried or discarded."""
 

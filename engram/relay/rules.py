@@ -22,9 +22,11 @@ before. So an outage parks nothing, however it shows, and a payload that alone b
 
 A receiver that is doubted or held back is tried with one thing at a time: when it is doubted, at once with another
 entry; after each further failure, or a refusal, after 10 s, 20 s, … 300 s. While it is doubted, each second time, and
-where no entry is due, it is given again what it has acknowledged last, which changes nothing; 2xx counts as another one
-that passed. Where it does not repeat its answers, or has acknowledged nothing yet, and takes nothing else, it cannot be
-told from one that is down: what failed waits, is tried on, and each failure is logged.
+where no entry is due, it is given again what it has acknowledged last, which changes nothing: one to six times, by
+chance, and 2xx each time counts as another one that passed. By chance, since behind one address servers may take turns:
+with one repeat for each attempt, the dead one of two would meet every attempt. Where it does not repeat its answers, or
+has acknowledged nothing yet, and takes nothing else, it cannot be told from one that is down: what failed waits, is
+tried on, and each failure is logged.
 
 A refusal of one key, or of one kind, does not hold up what the receiver takes: where the last answer to another stream
 was none of those, that stream alone waits. 409 means that the nonce came with another hash before; "still being worked
@@ -32,7 +34,8 @@ on" is 425. A gap marker takes the place of a parked entry, signed, so that the 
 is given up only where it is refused itself, or where its kind is not taken: its failures use up no attempts. The
 receiver tells repeats by the idempotency key, so an entry whose outcome is unknown is sent again, the same bytes.
 
-`engram relay dlq retry` puts a parked entry back into its place, before all that waits.
+`engram relay dlq retry` puts a parked entry back into its place, before all that waits; `engram relay dlq park` parks
+one that waits, where nothing tells whether it is to blame.
 """
 
 import enum

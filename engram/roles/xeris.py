@@ -72,7 +72,7 @@ def tree(p: Shared, keypair: Keypair, open_paid: OpenPaid | None = None) -> Supe
     archive = msgspec.structs.replace(chain, endpoints=at.archive_endpoints)
     others = open_endpoints(archive, p.http, p.clock) if at.archive_endpoints else ()
     # Each has room of its own, so that what one reads keeps none of the others from reading.
-    permits, roots, heads = (ChainViews(nodes, others) for _ in range(3))
+    permits, strangers, roots, heads = (ChainViews(nodes, others) for _ in range(4))
     reads = chain.source != "recorded"
     keep_s, per_key = at.keep_days * DAY_S, p.settings.http.requests_per_minute_per_hotkey
     listener = p.listener("xeris", at.host, at.port)
@@ -87,6 +87,7 @@ def tree(p: Shared, keypair: Keypair, open_paid: OpenPaid | None = None) -> Supe
         keep_s=keep_s,
         read_root=chain_root(roots) if reads else None,
         read_permits=chain_permits(permits, at.netuids) if reads else None,
+        read_permits_for_others=chain_permits(strangers, at.netuids) if reads else None,
         limiter=Limiter(per_key, burst_of(per_key), p.clock.monotonic),
         taken={
             kind: kept

@@ -54,6 +54,7 @@ class XerisReceiver:
         taken: Mapping[str, Collection[str]] = TAKEN,
         read_root: ReadsRoot | None = None,
         read_permits: ReadsPermits | None = None,
+        read_permits_for_others: ReadsPermits | None = None,
         limiter: Limiter | None = None,
         judged: Callable[[str], None] = lambda code: None,
         use_paid: UsePaid | None = None,
@@ -64,6 +65,8 @@ class XerisReceiver:
     ) -> None:
         """Take how roots are read on the chain (None: anchors wait), how permits of a block that was missed are
         (None: its payloads wait), and `judged`, which is called with `accepted`, `repeated`, or the code of a refusal.
+        `read_permits_for_others` reads them for keys that held none at the nearest blocks that are known, so that these
+        leave those that did what room there is; None: the same one.
 
         `limiter` bounds how many new payloads a key may submit; only the ledger's writer uses it. Each accepted payload
         uses one of its signer's submissions by `use_paid`; without it they cost nothing. `is_registered` says of
@@ -75,6 +78,7 @@ class XerisReceiver:
         self._epoch_at = epoch_at
         self._read_root = read_root
         self._read_permits = read_permits
+        self._read_permits_for_others = read_permits_for_others
         self._limiter = limiter
         self._ledger = ledger
         self._keypair = keypair
@@ -93,6 +97,8 @@ class XerisReceiver:
         self._judged = judged
         self._at_work = set[tuple[PublicKey, str]]()
         """Signer and signed_hash of what waits for the chain."""
+        self._reads_permits_for = set[PublicKey]()
+        """Signers for which permits are being read."""
         self._head = 0
         """The newest finalized block that `read_head` has seen."""
         self.arrivals = Arrivals()
@@ -169,7 +175,8 @@ class XerisReceiver:
         """Read on the chain what was not known of a payload; return the permits at its block where those were read.
 
         Raises `refused` where it cannot be, or is of no use. Permits are read for keys that are registered, or held one
-        at the nearest block that is known, and recorded for those that had one: anybody can sign payloads of any block.
+        at the nearest block that is known, for one block at a time of each, and recorded for those that had one: anyone
+        can sign payloads of any block.
         """
         netuid, block, signer = submission.netuid, submission.block, submission.signer
         if refused.code == "not_final" and self._read_head is not None:
@@ -177,11 +184,18 @@ class XerisReceiver:
             return None
         if refused.code != "permits_unknown" or self._read_permits is None:
             raise refused
-        if not self._is_registered(netuid, signer):
-            around = await self._ledger.read(lambda c: records.held_around(c, netuid, block))
-            if signer not in around:
+        read = self._read_permits
+        if signer not in await self._ledger.read(lambda c: records.held_around(c, netuid, block)):
+            if not self._is_registered(netuid, signer):
                 raise refused
-        holders = await self._read_permits(netuid, block)
+            read = self._read_permits_for_others or read
+        if signer in self._reads_permits_for:
+            raise Refused("at_work", "another block is being read for this key: send it again later")
+        self._reads_permits_for.add(signer)
+        try:
+            holders = await read(netuid, block)
+        finally:
+            self._reads_permits_for.discard(signer)
         if holders is None:
             raise refused
         if signer in holders:

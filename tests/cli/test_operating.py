@@ -21,6 +21,7 @@ from engram.control.commands import (
     ListPayments,
     ListSessions,
     NoteRefund,
+    ParkEntry,
     RetireNodeKey,
     RetryDeadLetter,
     SetSelling,
@@ -184,6 +185,7 @@ def test_a_session_is_shown_with_history_and_payments(data: Path, run: Run) -> N
         (["relay", "dlq", "retry", "7"], RetryDeadLetter(id=7), "will be sent again"),
         (["relay", "dlq", "retry", "--all"], RetryDeadLetter(id=None), "will be sent again"),
         (["relay", "dlq", "discard", "7"], DiscardDeadLetter(id=7), "7 is discarded"),
+        (["relay", "dlq", "park", "7"], ParkEntry(id=7), "7 is parked"),
         (["hotkeys", "pool", "retire", "5Node"], RetireNodeKey(hotkey="5Node"), "5Node is retired"),
     ],
 )

@@ -47,6 +47,10 @@ async def test_dead_letters_of_a_validator_are_listed_retried_and_discarded(
         await ask(cmd.DiscardDeadLetter(id=1))
     with pytest.raises(CommandRefused, match="99"):
         await ask(cmd.ShowDeadLetter(id=99))
+    assert (await ask(cmd.ParkEntry(id=1))).message == "1 parked"
+    assert [(each.kind, each.id) for each in ledger.write_now(records.heads)] == [("gap", 2)]
+    with pytest.raises(CommandRefused, match="1 is abandoned, not pending"):
+        await ask(cmd.ParkEntry(id=1))
     made = await ask(cmd.BackupLedger(path=str(tmp_path / "copy")))
     assert Path(made.path).stat().st_size == made.bytes
     with pytest.raises(CommandRefused, match="no gateway runs in this process: it takes engram relay dlq"):

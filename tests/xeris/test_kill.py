@@ -23,7 +23,8 @@ from tests.xeris.test_judging import NOW, ONE, TWO, scores
 from tests.xeris.test_refusals_over_http import BLOCK, anchored
 from tests.xeris.xeris_process import XerisProcess
 
-# Commits of a receiver that starts on a folder that it has used before: three of its own, one for each submission.
+# Commits of a receiver that starts on a folder that it has used before: three of its own, one for each submission. The
+# first two points are passed first as the ledger is opened, and meet a receiver there.
 POINTS = [f"{where}:{number}" for number in range(1, 7) for where in ("begin", "commit")]
 
 
@@ -64,6 +65,21 @@ async def test_a_receiver_that_is_killed_accepts_each_payload_once(
     assert len(seen) == len({block for block, _ in seen}) == len(found), "no two hashes for one block"
     sent.close()
     taken.close()
+
+
+async def test_the_kills_of_a_receiver_are_all_commits_that_there_are(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    receiver = XerisProcess(tmp_path / "xeris", KEYPAIR.ss58)
+    request.addfinalizer(receiver.kill)
+    await trio.to_thread.run_sync(receiver.start)
+    receiver.kill()
+    trace = tmp_path / "trace"
+    await trio.to_thread.run_sync(receiver.spawn, "", str(trace))
+    assert await forked.run(lambda: emit(tmp_path / "sent.sqlite3", f"{receiver.url}/payloads", 3)) == 0
+    receiver.kill()
+    passed = [line for line in trace.read_text().splitlines() if line.partition(":")[0] in ("begin", "commit")]
+    assert passed == [*POINTS[:4], *POINTS], "opening the ledger is two commits, and they are counted apart"
 
 
 BUNDLE = scores(cosigners=(TWO,))

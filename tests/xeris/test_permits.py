@@ -1,5 +1,6 @@
 """Permits of blocks that the receiver missed: read from the chain, else from an endpoint that keeps every state."""
 
+from collections import Counter
 from functools import partial
 
 import pytest
@@ -10,9 +11,10 @@ from trio.testing import MockClock
 from engram.chain.errors import CallRefused
 from engram.chain.read.node import Json, RpcCall
 from engram.chain.read.view import View
+from engram.hotkeys import Keypair
 from engram.xeris import records
 from engram.xeris.chain_views import READS_AT_ONCE, ChainViews, NotReadable
-from engram.xeris.permits import chain_permits
+from engram.xeris.permits import ReadsPermits, chain_permits
 from engram.xeris.tables import permits
 from tests.fakes.living_chain import NETUID, LivingChain
 from tests.xeris.test_judging import ONE, STRANGER, TWO, resigned, scores
@@ -107,6 +109,50 @@ async def test_scores_of_a_block_that_was_missed_are_judged_by_the_permits_that_
     assert asked == [(450, 1_000)], "read once, recorded, and known from then on"
     later = resigned(scores() | {"block": 1_001, "nonce": "1001:5:1"})
     assert (await bench.post(later))[1]["code"] == "permits_unknown"
+
+
+async def test_registered_keys_that_held_no_permit_take_no_room_from_those_that_did(bench: Bench) -> None:
+    """Anybody can register a key: with eight of them all room would be taken, and a validator be told to wait."""
+    await bench.permit(900, ONE)
+    await bench.permit(1_100, TWO)
+    chain, go_on = LivingChain(), trio.Event()
+    chain.seal_at_look = False
+    of_holders, of_others = ChainViews([chain]), ChainViews([chain])
+
+    def reading(views: ChainViews) -> ReadsPermits:
+        async def read(netuid: int, block: int) -> frozenset[bytes] | None:
+            async def slow(view: View) -> frozenset[bytes]:
+                if views is of_others:
+                    await go_on.wait()
+                return frozenset({ONE.public_key})
+
+            try:
+                return await views.read(BLOCK, slow)
+            except NotReadable:
+                return None
+
+        return read
+
+    bench.receiver._read_permits = reading(of_holders)
+    bench.receiver._read_permits_for_others = reading(of_others)
+    answers = list[str]()
+
+    async def submit(keypair: Keypair, nonce: str) -> None:
+        _, answer = await bench.post(resigned(scores(keypair) | {"nonce": nonce}, keypair))
+        answers.append(answer["code"])
+
+    crowd = [Keypair.from_seed(bytes([100 + number]) * 32) for number in range(8)]
+    async with trio.open_nursery() as nursery:
+        for number, keypair in enumerate(crowd):
+            nursery.start_soon(submit, keypair, f"1000:{number}:1")
+            nursery.start_soon(submit, keypair, f"1000:{number}:2")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert of_others._room.borrowed_tokens == READS_AT_ONCE, "no more, and one of each key"
+        assert Counter(answers) == {"permits_unknown": 8, "at_work": 4}
+        with trio.fail_after(10):
+            assert (await bench.post(scores()))[0] == 200, "its permit at the nearest block is known"
+        go_on.set()
+    assert Counter(answers) == {"permits_unknown": 8, "at_work": 4, "no_permit": 4}
 
 
 async def test_the_finalized_head_is_that_of_the_chain_and_nothing_while_no_endpoint_answers(

@@ -19,10 +19,10 @@ from engram.ledger.inline import InlineLedger
 from engram.relay import PayloadSigner, RetryPolicy
 from engram.relay import records as outbox
 from engram.relay.actor import EmitterPorts, RelayEmitter
-from engram.relay.model import Outcome, Unknown
+from engram.relay.model import Answered, Outcome, Unknown
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
-from engram.relay.rules import output_hash, stable_ranking, stable_scores
+from engram.relay.rules import decide, output_hash, stable_ranking, stable_scores
 from engram.relay.schemas import TAKEN
 from engram.relay.signer import Keyring, Signed
 from engram.telemetry.metrics import Metrics
@@ -316,3 +316,41 @@ async def test_who_names_no_subnet_means_the_first_that_is_served(bench: Bench) 
     assert len((await bench.get("/intelligence"))[1]["items"]) == 1
     bench.receiver.netuid = 12
     assert (await bench.get("/intelligence"))[1]["items"] == []
+
+
+async def test_a_dead_letter_that_is_parked_again_keeps_its_one_marker_and_its_stream_goes_on(bench: Bench) -> None:
+    """After a week the emitter has forgotten the marker and makes another, of the same nonce: the receiver has one."""
+    sent: InlineLedger = open_inline()
+    keyring, day = Keyring(PayloadSigner.of(ONE)), 86_400.0
+
+    async def attempt(at: float, *, breaks: bool = False) -> tuple[str, int]:
+        """The next entry: its kind, and the answer to it."""
+        (entry,) = sent.write_now(lambda c: outbox.claim(c, at, keyring.sign))
+        status = 400 if breaks else (await bench.post(json.loads(entry.signed or b"")))[0]
+        outcome = Answered(status)
+        decided = decide(entry.attempts, outcome, at, RetryPolicy(), Random(1))
+        sent.write_now(lambda c: outbox.settle(c, entry, outcome, decided, at))
+        return entry.kind, status
+
+    def count(state: str) -> int:
+        return sent.read_now(lambda c: outbox.count(c, state))
+
+    for number in (1, 2):
+        sent.write_now(lambda c, n=number: outbox.enqueue(c, payload(n, NOW), NOW, signer=ONE.ss58))  # type: ignore[misc]
+    assert await attempt(NOW, breaks=True) == ("memory", 400)
+    assert await attempt(NOW) == ("gap", 200)
+    sent.write_now(lambda c: outbox.dlq_retry(c, 1, NOW))
+    assert await attempt(NOW, breaks=True) == ("memory", 400)
+    assert await attempt(NOW) == ("memory", 200), "no second marker while the first is known"
+    bench.clock.advance(8 * day)
+    later = bench.clock.now()
+    sent.write_now(lambda c: outbox.purge(c, later))
+    sent.write_now(lambda c: outbox.dlq_retry(c, 1, later))
+    sent.write_now(lambda c: outbox.enqueue(c, payload(3, later), later, signer=ONE.ss58))
+    assert await attempt(later, breaks=True) == ("memory", 400)
+    assert await attempt(later) == ("gap", 409)
+    assert await attempt(later) == ("memory", 200)
+    assert (count("pending"), count("parked"), count("discarded")) == (0, 1, 1)
+    kept = await bench.ledger.read(lambda c: records.page(c, 450, "gap", 10, 10**6))
+    assert len(kept[0]) == 1
+    sent.close()

@@ -66,8 +66,8 @@ class XerisProcess:
     def ledger(self) -> Path:
         return self.folder / "data" / "ledger.sqlite3"
 
-    def spawn(self, kill_at: str = "") -> bool:
-        """Start; True when it says that it is ready, False when it ended before."""
+    def spawn(self, kill_at: str = "", trace: str = "") -> bool:
+        """Start; True when it says that it is ready, False when it ended before. `trace` gets the points it passes."""
         config = self.folder / "xeris.toml"
         text = SETTINGS.format(gateway=self._gateway, more=self._more) + self._besides
         config.write_text(text.replace("port = 0", f"port = {self.port}", 1), encoding="utf-8")
@@ -76,7 +76,7 @@ class XerisProcess:
         command = ["run.py", "xeris", "--profile", "local", "--config", str(config)]
         command += ["--data-dir", str(self.folder / "data"), "--ready-fd", str(write_end)]
         with (self.folder / "log").open("ab") as log:
-            env = {**os.environ, "ENGRAM_TEST_KILL": "1", "ENGRAM_KILL_AT": kill_at}
+            env = {**os.environ, "ENGRAM_TEST_KILL": "1", "ENGRAM_KILL_AT": kill_at, "ENGRAM_KILL_TRACE": trace}
             output = log.fileno()
             self._process = (
                 WarmProgram(command, env=env, stdout=output, stderr=output, pass_fds=(write_end,))

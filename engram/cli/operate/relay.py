@@ -15,7 +15,7 @@ from engram.cli.numbers import whole
 from engram.cli.operate.running import ask, done
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
-from engram.control.commands import DiscardDeadLetter, ListDeadLetters, RetryDeadLetter, ShowDeadLetter
+from engram.control.commands import DiscardDeadLetter, ListDeadLetters, ParkEntry, RetryDeadLetter, ShowDeadLetter
 from engram.control.model import DeadLetterRow
 from engram.relay import records
 from engram.relay.quorum import evidence as refusals
@@ -93,6 +93,7 @@ _BUNDLES = (
 )
 Last = Annotated[int, Parameter(converter=whole, help="How many rows, the newest first.")]
 Number = Annotated[int, Parameter(converter=whole, help="Its id, as `engram relay dlq list` shows it.")]
+Waiting = Annotated[int, Parameter(converter=whole, help="Its id, as `engram relay log` shows it.")]
 _OF_THE_PROCESS = ("not_queued", "held_back", "acknowledged_by")
 _FORMATS = {"created_at": moment, "updated_at": moment, "next_attempt_at": moment}
 
@@ -213,3 +214,9 @@ def retry_letter(
 def discard_letter(number: Number, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Discard an abandoned entry permanently."""
     done(ask(sources, DiscardDeadLetter(id=number)), f"{number} is discarded", json=show.json)
+
+
+@dlq.command(name="park", help_epilogue="Example: `engram relay dlq park 12`")
+def park_entry(number: Waiting, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+    """Park an entry that waits, so that its stream goes on without it; `retry` sends it again."""
+    done(ask(sources, ParkEntry(id=number)), f"{number} is parked", json=show.json)

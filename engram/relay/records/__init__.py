@@ -1,7 +1,7 @@
 """The relay in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
 
 from engram.relay.records.adoption import adopt
-from engram.relay.records.dead_letters import dlq_discard, dlq_list, dlq_retry, dlq_retry_all, dlq_show
+from engram.relay.records.dead_letters import dlq_discard, dlq_list, dlq_park, dlq_retry, dlq_retry_all, dlq_show
 from engram.relay.records.negotiated import has_negotiated, note_negotiated
 from engram.relay.records.outbox import (
     DELIVERED_KEPT_S,
@@ -21,7 +21,7 @@ from engram.relay.records.outbox import (
 )
 from engram.relay.records.reports import failures_in_a_row, heads, log_lines, oldest, status
 from engram.relay.records.signatures import may_sign
-from engram.relay.records.streams import count, count_by_state, stream_name, streams
+from engram.relay.records.streams import bring_forward, count, count_by_state, end_long_waits, stream_name, streams
 
 __all__ = [
     "DELIVERED_KEPT_S",
@@ -29,15 +29,18 @@ __all__ = [
     "OPEN_BOUND",
     "PURGED_AT_ONCE",
     "adopt",
+    "bring_forward",
     "claim",
     "count",
     "count_by_state",
     "dlq_discard",
     "dlq_list",
+    "dlq_park",
     "dlq_retry",
     "dlq_retry_all",
     "dlq_show",
     "due",
+    "end_long_waits",
     "enqueue",
     "failures_in_a_row",
     "has_negotiated",

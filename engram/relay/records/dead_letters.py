@@ -1,15 +1,19 @@
-"""Entries that were abandoned. Only the operator's commands touch them."""
+"""Entries that were abandoned, or are by the operator. Only the operator's commands touch them."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, and_, select
 
 from engram.relay.errors import NotAbandoned
 from engram.relay.model import Entry, EntryState, LogLine
+from engram.relay.records.outbox import park
 from engram.relay.records.rows import entry_by_id, entry_of, line_of, move
 from engram.relay.records.streams import change
 from engram.relay.tables import relay_log, relay_outbox, relay_streams
+
+PARKED_BY_OPERATOR: Final = "parked by the operator"
 
 
 def dlq_list(connection: Connection, limit: int = 100, after_id: int = 0) -> list[Entry]:
@@ -44,6 +48,11 @@ def dlq_retry_all(connection: Connection, now: float) -> Sequence[int]:
     for entry_id in ids:
         _leave_dlq(connection, entry_id, EntryState.PENDING, now)
     return ids
+
+
+def dlq_park(connection: Connection, entry_id: int, now: float) -> None:
+    """Park an entry that waits, behind a gap marker. Raises NoSuchEntry or NotWaiting."""
+    park(connection, entry_by_id(connection, entry_id), PARKED_BY_OPERATOR, now)
 
 
 def dlq_discard(connection: Connection, entry_id: int, now: float) -> None:

@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select
 
 from engram.ledger.sql import one_of
+from engram.relay.errors import NotWaiting
 from engram.relay.model import Enqueued, Entry, EntryState, Outcome, Payload, Unknown
 from engram.relay.negotiation import Fitted, Terms, fitted, not_taken
 from engram.relay.records import statements
@@ -118,7 +119,7 @@ def _taken(
     if terms is not None and entry.attempts == 0 and not is_retried:
         found = fitted(entry.kind, entry.payload, terms)
         if found is None:
-            unsent(_park_unsent(connection, entry, not_taken(entry.kind, terms), now))
+            unsent(park(connection, entry, not_taken(entry.kind, terms), now))
             return None
         form = found
     if not (entry.signed and entry.signed_hash):
@@ -131,7 +132,7 @@ def _taken(
         hotkey = signer_of(connection, entry)
         made = sign(form.payload, hotkey)
         if made is None:
-            unsent(_park_unsent(connection, entry, f"the key of its signer {hotkey} is not in this process", now))
+            unsent(park(connection, entry, f"the key of its signer {hotkey} is not in this process", now))
             return None
         signed = made
     claimed = msgspec.structs.replace(
@@ -205,11 +206,12 @@ def withdraw(connection: Connection, entry: Entry, reason: str, now: float) -> E
     return gone
 
 
-def _park_unsent(connection: Connection, entry: Entry, reason: str, now: float) -> Entry:
-    """Park an entry that was never sent, behind a gap marker, and return it; a marker is discarded."""
+def park(connection: Connection, entry: Entry, reason: str, now: float) -> Entry:
+    """Park an entry that waits, behind a gap marker, and return it; a marker is discarded. Raises NotWaiting."""
     state = EntryState.DISCARDED if entry.kind == GAP else EntryState.ABANDONED
     parked = msgspec.structs.replace(entry, state=state, last_reason=reason, updated_at=now)
-    move(connection, parked, EntryState.PENDING)
+    if not move(connection, parked, EntryState.PENDING):
+        raise NotWaiting(entry.id, entry.state.value)
     if state is EntryState.DISCARDED:
         left(connection, entry, now)
         return parked

@@ -52,6 +52,18 @@ def left(connection: Connection, entry: Entry, now: float, **values: object) -> 
     change(connection, entry.stream_id, next_attempt_at=now, **values)
 
 
+def bring_forward(connection: Connection, seconds: float) -> None:
+    """Let all streams be due sooner by so many seconds."""
+    connection.execute(update(relay_streams).values(next_attempt_at=relay_streams.c.next_attempt_at - seconds))
+
+
+def end_long_waits(connection: Connection, now: float, most_s: float) -> None:
+    """Let streams that would wait longer than `most_s` be due now: the wall clock was set back meanwhile."""
+    connection.execute(
+        update(relay_streams).where(relay_streams.c.next_attempt_at > now + most_s).values(next_attempt_at=now)
+    )
+
+
 def count(connection: Connection, name: str) -> int:
     """Return a counter: one of COUNTER_OF, or the attempts that were `ok` or `failed`."""
     found = statements.COUNT.values(connection, {"name": name})

@@ -35,6 +35,8 @@ from tests.relay.quorum.validators import FIRST_BLOCK, SCORES, WEIGHTS, Subnet, 
 from tests.sampling import sample
 
 PROPOSER, COSIGNER = 0, 1
+NEXT = 1
+"""Whose turn comes after the proposer's."""
 SETTINGS = HttpSettings(requests_per_minute_per_ip=0)
 LOOK_S = 0.05
 NEARLY = {**SCORES, "7": MinerScore(0.91, 120.0, 1.0)}
@@ -80,17 +82,29 @@ def note(seen: Path, signer: Validator, proposed: Proposal) -> None:
         lines.write(f"{signer.keypair.ss58} {proposed.kind} {proposed.block} {proposed.output_hash}\n")
 
 
-async def validate(folder: Path, who: int, ports: list[int], scores: dict[str, MinerScore], trace: str = "") -> None:
-    """One start of a validator. The proposer ends when what it proposed has left, a co-signer when it is killed."""
+async def validate(
+    folder: Path,
+    who: int,
+    ports: list[int],
+    scores: dict[str, MinerScore],
+    trace: str = "",
+    *,
+    quorum: int = 3,
+    ends: int = PROPOSER,
+    looks: int = 1_000,
+) -> None:
+    """One start of a validator, in whose subnet it is the turn that the file `turn` says. Who `ends` does when its own
+    outputs wait no longer or it has looked so often, the others when they are killed."""
     kill_points._trace = trace
     verifier.CLOCKS_AHEAD_MS = 0  # type: ignore[attr-defined]  # of this process: else nobody is heard for the first 3 s
-    subnet = Subnet(3, quorum=3)
+    subnet = Subnet(3, quorum=quorum)
     subnet.clock = SystemClock()  # type: ignore[assignment]  # signatures are told from replays by it
-    subnet.turn_of(PROPOSER)
+    subnet.turn_of(turn_in(folder))
     own = subnet.validators[who] = Validator(subnet, subnet.keys[who], folder)
     weights = WEIGHTS if scores is SCORES else NEARLY_WEIGHTS
-    own.offer(scores)
-    own.offer_ranking(weights)
+    block = FIRST_BLOCK if quorum == 3 else FIRST_BLOCK + who
+    own.offer(scores, block)
+    own.offer_ranking(weights, block)
     judge = own.cosigner.judge
 
     async def judged(caller: bytes, proposal: Proposal) -> tuple[Judged, str | None]:
@@ -111,7 +125,9 @@ async def validate(folder: Path, who: int, ports: list[int], scores: dict[str, M
     running = Running()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: serve(app, "127.0.0.1", ports[who], context=running, settings=SETTINGS))
-        while who != PROPOSER or not all_left(own):
+        while who != ends or not (looks == 0 or all_left(own)):
+            looks -= 1
+            subnet.turn_of(turn_in(folder))
             await own.proposing.look()
             await trio.sleep(LOOK_S)
         nursery.cancel_scope.cancel()
@@ -119,7 +135,13 @@ async def validate(folder: Path, who: int, ports: list[int], scores: dict[str, M
 
 def all_left(proposer: Validator) -> bool:
     kept = proposer.ledger.read_now(lambda c: records.candidates(c, 10))
-    return all(each.state is CandidateState.BUNDLED for each in kept)
+    return all(each.state in (CandidateState.BUNDLED, CandidateState.SETTLED) for each in kept)
+
+
+def turn_in(folder: Path) -> int:
+    """Whose turn it is."""
+    turn = folder / "turn"
+    return int(turn.read_text()) if turn.exists() else PROPOSER
 
 
 async def free_ports(count: int) -> list[int]:
@@ -133,8 +155,9 @@ async def free_ports(count: int) -> list[int]:
 class Three:
     """Three validators as processes of their own, the proposer last. Ends those that run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quorum: int = 3) -> None:
         self._folder = folder
+        self._quorum = quorum
         self._running: dict[int, int] = {}
         self._ports: list[int] = []
 
@@ -146,14 +169,17 @@ class Three:
                 await listening(self._ports[validator])
 
     async def start_one(
-        self, validator: int, scores: dict[str, MinerScore], kill_at: str = "", trace: str = ""
+        self, validator: int, scores: dict[str, MinerScore], kill_at: str = "", trace: str = "", **ends: int
     ) -> None:
-        work = partial(validate, self._folder, validator, self._ports, scores, trace)
+        work = partial(validate, self._folder, validator, self._ports, scores, trace, quorum=self._quorum, **ends)
         self._running[validator] = await forked.start(work, kill_at=kill_at)
 
     async def ended(self, validator: int) -> int:
         """Its exit status, once it has ended."""
         return await forked.ended(self._running.pop(validator))
+
+    def kill(self, validator: int) -> None:
+        forked.kill(self._running.pop(validator))
 
     async def __aenter__(self) -> Self:
         return self
@@ -200,6 +226,47 @@ async def test_a_quorum_of_processes_signs_one_output_of_a_block_and_queues_it_o
         assert sorted(cosigners) == sorted(key.ss58 for key in subnet.keys[1:])
     proposer.ledger.close()
     subnet.close()
+
+
+BEFORE_IT_LEFT = ["quorum:proposed", "ask:before:1", "ask:after:1", "begin:4", "commit:4", "ask:after:3", "commit:8"]
+"""Of a first run: the first five while the scores are collected, the others while the ranking is."""
+
+
+@pytest.mark.parametrize("point", sample("quorum turns", BEFORE_IT_LEFT, 1))
+async def test_when_a_proposer_is_killed_the_next_one_s_output_leaves_in_its_turn(point: str, tmp_path: Path) -> None:
+    """The killed one comes back in a later turn, to an epoch that is settled: its own leaves as well only if it had the
+    signatures before, since the word of another that the epoch is settled can suppress nothing."""
+    turn = tmp_path / "turn"
+    async with Three(tmp_path, quorum=2) as validators:
+        await validators.start(PROPOSER, point)
+        assert await validators.ended(PROPOSER) == forked.KILLED, "the run never came to this point"
+        turn.write_text(str(NEXT))
+        validators.kill(NEXT)
+        await validators.start_one(NEXT, SCORES, ends=NEXT)
+        assert await validators.ended(NEXT) == 0
+        turn.write_text(str(PROPOSER))
+        await validators.start_one(NEXT, SCORES, ends=-1)
+        await validators.start_one(PROPOSER, NEARLY, looks=3)
+        assert await validators.ended(PROPOSER) == 0
+    signed: dict[tuple[str, str, str], set[str]] = defaultdict(set)
+    for line in (tmp_path / "seen").read_text().splitlines():
+        signer, kind, block, output_hash = line.split()
+        signed[signer, kind, block].add(output_hash)
+    assert all(len(outputs) == 1 for outputs in signed.values()), signed
+    left = dict[str, list[int]]()
+    subnet = Subnet(3)
+    for number, keypair in enumerate(subnet.keys):
+        held = Validator(subnet, keypair, tmp_path)
+        for kind in ("scores", "ranking"):
+            rows = select(relay_outbox.c.output_hash).where(relay_outbox.c.kind == kind)
+            queued = held.ledger.read_now(lambda c, q=rows: list(c.scalars(q)))  # type: ignore[misc]
+            left.setdefault(kind, []).extend([number] * len(queued))
+        held.ledger.close()
+    subnet.close()
+    if point in BEFORE_IT_LEFT[5:]:
+        assert left["scores"] == [PROPOSER], "they had left before it was killed"
+        del left["scores"]
+    assert all(found in ([NEXT], [PROPOSER, NEXT]) for found in left.values()), left
 
 
 async def test_the_plan_of_kills_has_every_commit_of_a_run(tmp_path: Path) -> None:
