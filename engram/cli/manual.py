@@ -27,6 +27,7 @@ EXIT_STATUSES: Final = (
 _VARIABLES: Final = (
     ("ENGRAM_ENV", "The profile, where --profile does not name it: local, testnet or mainnet."),
     ("STATE_DIRECTORY", "The data folder, where no setting names it; systemd sets it."),
+    ("ENGRAM_CGROUP_LEAF", "The group that the gateway makes for itself in its unit, before systemd 254."),
     ("ENGRAM_UNPACK_DIR", "Where the one-file form unpacks itself; else a cache folder of the user or the service."),
 )
 _FILES: Final = (

@@ -175,6 +175,7 @@ class LocalBackend:
             port=port,
             memory_bytes=spec.tier.memory_bytes,
             storage_bytes=spec.tier.storage_bytes,
+            cpu_vcpu=spec.tier.cpu_vcpu,
         )
         argv = [*self._settings.command, "--config", str(folder / node_folder.LAUNCH_FILE)]
         environment = {**self._settings.environment, "OMP_NUM_THREADS": str(spec.tier.cpu_vcpu)}
@@ -188,7 +189,7 @@ class LocalBackend:
             if started.process is None:
                 processes.reap(pid)
             elif self._groups is not None:
-                self._groups.confine(spec.token, pid, spec.tier.memory_bytes, spec.tier.cpu_vcpu)
+                self._groups.confine(spec.token, [pid], spec.tier.memory_bytes, spec.tier.cpu_vcpu)
             node_folder.write_node(folder, started)
             return started
 
@@ -252,7 +253,10 @@ class LocalBackend:
         async with self._finding:
             if again or not self._found:
                 with _disk():
-                    for tracked in await trio.to_thread.run_sync(self._search):
+                    found = await trio.to_thread.run_sync(self._search)
+                    if self._groups is not None and not self._found:
+                        await trio.to_thread.run_sync(self._confine_again, self._groups, found)
+                    for tracked in found:
                         known = self._nodes.get(tracked.file.token)
                         if known is None or (self._is_alive(tracked) and not self._is_alive(known)):
                             self._nodes[tracked.file.token] = tracked
@@ -280,6 +284,17 @@ class LocalBackend:
                 node_folder.write_node(entry, file)
             found = (*found, _Tracked(file, entry))
         return found
+
+    def _confine_again(self, groups: NodeGroups, found: Sequence[_Tracked]) -> None:
+        """Hold nodes that an earlier gateway started to the limits of their tier, which may be set nowhere now."""
+        for tracked in found:
+            node, process = tracked.file, tracked.file.process
+            if process is not None and self._is_alive(tracked):
+                members = processes.members_of_session(process.pid)
+                try:
+                    groups.confine(node.token, members, node.memory_bytes, node.cpu_vcpu)
+                except OSError as error:
+                    _log.warning("node_not_confined", node=node.token, error=str(error))
 
     # Watching.
 

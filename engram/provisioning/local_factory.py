@@ -24,7 +24,7 @@ CACHE_FOLDER = "cache"
 def local_backend(ports: BackendPorts) -> NodeBackend:
     """Return the backend whose nodes are processes of this machine, in the data folder."""
     settings, data_dir = ports.settings, ports.data_dir
-    groups = cgroups.find()
+    groups = cgroups.find(leaf=os.environ.get(cgroups.LEAF_VARIABLE, ""))
     lite = rules.tiers(settings.pricing.lite_usd_per_hour)[TierName.LITE]
     miner = settings.miner
     return LocalBackend(

@@ -33,6 +33,8 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     memory_bytes: int
     storage_bytes: int
+    cpu_vcpu: int = 0
+    """0 in the files of older versions, which did not keep it."""
     process: ProcessId | None = None
     """None from the decision to start until the process is known."""
 

@@ -179,6 +179,11 @@ def rss_by_session() -> dict[int, int]:
     return summed
 
 
+def members_of_session(leader: int) -> list[int]:
+    """Return the pids of the session that `leader` leads. Scans /proc."""
+    return [found.pid for found in all_processes() if found.session == leader]
+
+
 def session_leaders_naming(text: str) -> list[tuple[int, list[str]]]:
     """Pid and arguments of the session leaders with `text` in their command line. Scans /proc."""
     wanted = text.encode()

@@ -5,9 +5,11 @@
    is, is not used. */
 #include <Python.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 static const char *const PATHS[] = {"app", "packages", "lib/" PYTHON_NAME, "lib/" PYTHON_NAME "/lib-dynload"};
@@ -20,6 +22,14 @@ static int find_folder(void) {
     folder[length] = 0;
     *strrchr(folder, '/') = 0;
     return 0;
+}
+
+/* Locks the folder for as long as this process lives, so that the stub does not remove it (native/stub.c). */
+static void hold_folder(void) {
+    int opened = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (opened < 0) return;
+    if (!flock(opened, LOCK_SH | LOCK_NB)) fcntl(opened, F_DUPFD_CLOEXEC, STDERR_FILENO + 1); /* stdin may be closed */
+    close(opened);
 }
 
 static PyStatus configure(PyConfig *config, int argc, char **argv) {
@@ -54,6 +64,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "engram cannot start: /proc/self/exe cannot be read (%s); mount /proc\n", strerror(errno));
         return 2;
     }
+    hold_folder();
     PyPreConfig before;
     PyPreConfig_InitIsolatedConfig(&before);
     before.utf8_mode = 1;

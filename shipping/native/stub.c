@@ -6,7 +6,8 @@
 
    A folder is renamed into place only when it is whole, on disk, and the stream had the right hash. Its file .files names
    each file with its size, and every start looks whether they are there: programs that clear caches remove single files. A
-   folder that is not whole is put aside, since something may run from it, and is unpacked again.
+   folder that is not whole is put aside and unpacked again. What was put aside is removed when nothing runs from it: every
+   program holds a lock on its own folder (program.c).
 
    The lock CACHE/.lock is shared by starts, from that look until they have become the program, and held by one alone while
    it unpacks, or while `engram upgrade` removes folders. What a killed start left is removed by the next. A cache that
@@ -266,14 +267,19 @@ static void name_loader(const char *program, const char *home) {
     damaged("its program names no loader");
 }
 
-static void remove_leftovers(const char *base) {
+/* Removes the folders in `base` whose names begin so; of those `locked`, the ones that no program has locked. */
+static void remove_named(const char *base, const char *beginning, int locked) {
     DIR *entries = opendir(base);
     struct dirent *entry;
     char path[PATH_MAX];
-    while (entries && (entry = readdir(entries)))
-        if (!strncmp(entry->d_name, ".unpacking-", 11) &&
-            snprintf(path, sizeof path, "%s/%s", base, entry->d_name) < (int)sizeof path)
-            remove_tree(path);
+    while (entries && (entry = readdir(entries))) {
+        if (strncmp(entry->d_name, beginning, strlen(beginning)) ||
+            snprintf(path, sizeof path, "%s/%s", base, entry->d_name) >= (int)sizeof path)
+            continue;
+        int folder = locked ? open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) : -1;
+        if (!locked || (folder >= 0 && !flock(folder, LOCK_EX | LOCK_NB))) remove_tree(path);
+        if (folder >= 0) close(folder);
+    }
     if (entries) closedir(entries);
 }
 
@@ -300,9 +306,9 @@ static void put_aside(const char *base, const char *home, const char *id) {
 
 static void unpack_once(int self, const struct trailer *trailer, const char *base, const char *home) {
     static struct source from;
-    char path[PATH_MAX];
+    char path[PATH_MAX], aside[128];
     struct statvfs disk;
-    remove_leftovers(base);
+    remove_named(base, ".unpacking-", 0);
     if (!statvfs(base, &disk) && (uint64_t)disk.f_bavail * disk.f_frsize < trailer->unpacked + SPARE_BYTES)
         fail("%s has %llu MB free, unpacking needs %llu MB; free some, or set ENGRAM_UNPACK_DIR", base,
              (unsigned long long)disk.f_bavail * disk.f_frsize >> 20,
@@ -323,6 +329,8 @@ static void unpack_once(int self, const struct trailer *trailer, const char *bas
     put_aside(base, home, trailer->id);
     if (chmod(staged, 0755) || rename(staged, home)) cannot_write(home);
     *staged = 0;
+    snprintf(aside, sizeof aside, ".broken-%.64s-", trailer->id); /* of this build alone: older ones hold no lock */
+    remove_named(base, aside, 1);
 }
 
 int main(int argc, char **argv) {

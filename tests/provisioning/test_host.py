@@ -70,8 +70,8 @@ class Tree:
             raise OSError(errno.ENODATA, "no such attribute")
         return b"1"
 
-    def find(self) -> cgroups.NodeGroups | None:
-        return cgroups.find(self.mounted, self.own, self.attribute)
+    def find(self, leaf: str = "") -> cgroups.NodeGroups | None:
+        return cgroups.find(self.mounted, self.own, self.attribute, leaf)
 
 
 UNIT = "system.slice/engram.service"
@@ -82,7 +82,7 @@ def test_limits_are_set_where_a_group_is_delegated(tmp_path: Path, mark: str) ->
     tree = Tree(tmp_path, f"/{UNIT}/gateway", UNIT, mark=mark, handed_on="cpu memory pids")
     groups = tree.find()
     assert groups is not None
-    groups.confine("t", 42, 2 * GB, 2)
+    groups.confine("t", [42], 2 * GB, 2)
     group = tree.mounted / UNIT / "engram-t"
     assert (group / "memory.max").read_text() == str(2 * GB)
     assert (group / "cpu.max").read_text() == "200000 100000"
@@ -119,6 +119,51 @@ def test_a_group_that_was_not_delegated_to_us_is_left_alone(
     before = {path: path.read_text() for path in tree.mounted.rglob("cgroup.*")}
     assert tree.find() is None
     assert {path: path.read_text() for path in tree.mounted.rglob("cgroup.*")} == before
+
+
+def test_where_no_leaf_is_made_for_it_the_gateway_makes_its_own_and_takes_along_what_is_there(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, f"/{UNIT}", UNIT, handed_on="")
+    unit = tree.mounted / UNIT
+    (unit / "cgroup.controllers").write_text("cpu io memory pids\n")
+    (unit / "cgroup.procs").write_text("41\n42\n")
+    groups = tree.find(leaf="main")
+    assert groups is not None
+    assert (unit / "main/cgroup.procs").read_text() == "42"
+    assert (unit / "cgroup.subtree_control").read_text() == "+cpu +memory"
+    groups.confine("t", [42], 2 * GB, 0)  # found again, of an older version
+    assert (unit / "engram-t/memory.max").read_text() == str(2 * GB)
+    assert not (unit / "engram-t/cpu.max").exists()
+
+
+@pytest.mark.parametrize(
+    ("leaf", "controllers", "marked"),
+    [
+        ("", "cpu memory", UNIT),  # its unit does not say that it takes the controllers back
+        ("../main", "cpu memory", UNIT),
+        ("main", "cpu pids", UNIT),
+        ("main", "cpu memory", "system.slice"),
+    ],
+)
+def test_no_leaf_is_made_elsewhere(tmp_path: Path, leaf: str, controllers: str, marked: str) -> None:
+    tree = Tree(tmp_path, f"/{UNIT}/deeper/own", f"{UNIT}/deeper/own" if marked == UNIT else marked, handed_on="")
+    (tree.mounted / UNIT / "deeper/own/cgroup.controllers").write_text(controllers)
+    before = sorted(tree.mounted.rglob("*"))
+    assert tree.find(leaf=leaf) is None
+    assert sorted(tree.mounted.rglob("*")) == before
+
+
+def test_a_leaf_that_the_manager_has_made_is_kept(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, f"/{UNIT}/gateway", UNIT, handed_on="cpu memory")
+    assert tree.find(leaf="main") is not None
+    assert not (tree.mounted / UNIT / "gateway/main").exists()
+
+
+def test_a_leaf_that_cannot_be_entered_leaves_limits_unset(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, f"/{UNIT}", UNIT, handed_on="")
+    (tree.mounted / UNIT / "cgroup.controllers").write_text("cpu memory")
+    (tree.mounted / UNIT / "cgroup.procs").write_text("41\n")
+    (tree.mounted / UNIT / "main/cgroup.procs").mkdir(parents=True)
+    assert tree.find(leaf="main") is None
 
 
 def test_without_cgroups_of_version_2_nothing_is_claimed(tmp_path: Path) -> None:

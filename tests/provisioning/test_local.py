@@ -12,9 +12,11 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from engram.nodes import launch
 from engram.provisioning import NoCapacity, NodeSpec, Offers, Rejected, Unavailable, local, node_folder, processes
+from engram.provisioning.cgroups import NodeGroups
 from engram.provisioning.local import LocalBackend, LocalSettings
 from engram.provisioning.node_folder import NodeSettings
 from tests.fakes import fake_node
@@ -22,7 +24,11 @@ from tests.provisioning import contract
 
 
 def a_backend(
-    tmp_path: Path, *behaviours: str, ledger_id: str = contract.LEDGER_ID, grace_s: float = 2.0
+    tmp_path: Path,
+    *behaviours: str,
+    ledger_id: str = contract.LEDGER_ID,
+    grace_s: float = 2.0,
+    groups: NodeGroups | None = None,
 ) -> LocalBackend:
     return LocalBackend(
         LocalSettings(
@@ -36,7 +42,8 @@ def a_backend(
             grace_s=grace_s,
             watch_interval_s=0.1,
             environment=local.scrubbed(os.environ),
-        )
+        ),
+        groups,
     )
 
 
@@ -74,6 +81,33 @@ async def test_gateways_with_one_folder_find_and_end_each_others_nodes(tmp_path:
     assert (held.alive, held.reference) == (True, again.reference)
     await there.destroy(second.token)
     assert not (tmp_path / "nodes" / "s1").exists()
+
+
+async def test_the_next_gateway_holds_the_nodes_it_finds_to_their_limits(tmp_path: Path) -> None:
+    spec = a_spec()
+    started = await a_backend(tmp_path).launch(spec)
+    groups = tmp_path / "groups"
+    groups.mkdir()
+    next_ = a_backend(tmp_path, groups=NodeGroups(groups))
+    found = await next_.inspect(spec.token)
+    assert (found and found.alive, found and found.reference) == (True, started.reference)
+    group = groups / f"engram-{spec.token}"
+    assert (group / "memory.max").read_text() == str(spec.tier.memory_bytes)
+    assert (group / "cpu.max").read_text() == f"{spec.tier.cpu_vcpu * 100_000} 100000"
+    assert json.loads(started.reference)["pid"] == int((group / "cgroup.procs").read_text())
+    await next_.destroy(spec.token)
+
+
+async def test_a_node_that_cannot_be_held_to_its_limits_is_found_all_the_same(tmp_path: Path) -> None:
+    spec = a_spec()
+    await a_backend(tmp_path).launch(spec)
+    next_ = a_backend(tmp_path, groups=NodeGroups(tmp_path / "missing"))
+    with capture_logs() as logged:
+        found = await next_.inspect(spec.token)
+    assert found is not None
+    assert found.alive
+    assert [line["node"] for line in logged if line["event"] == "node_not_confined"] == [spec.token]
+    await next_.destroy(spec.token)
 
 
 async def ask(endpoint: str, path: str = "/health") -> dict[str, object]:

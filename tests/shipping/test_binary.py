@@ -1,6 +1,7 @@
 """The one file itself: built, and run where there is nothing else."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -107,6 +108,31 @@ def test_it_needs_no_library_of_the_machine(binary: Path, unpacked: Path) -> Non
     )
     mapped = {line.split()[-1] for line in process.stdout.splitlines() if " r-xp " in line and "/" in line}
     assert [path for path in mapped if not path.startswith(str(there))] == []
+
+
+def test_a_program_that_runs_holds_its_folder(binary: Path, unpacked: Path) -> None:
+    script = unpacked.with_name("wait.py")
+    script.write_text("import sys\nprint('up', flush=True)\nsys.stdin.read()\n")
+    command = [str(binary), "--engram-script", str(script)]
+    with subprocess.Popen(
+        command, env={"ENGRAM_UNPACK_DIR": str(unpacked)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        assert is_held(home(unpacked))
+        process.communicate()
+    assert not is_held(home(unpacked))
+
+
+def is_held(folder: Path) -> bool:
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
 
 
 def write_probe(folder: Path) -> Path:

@@ -5,6 +5,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from tests.shipping.test_units import UNITS
+
+pytestmark = pytest.mark.skipif(shutil.which("dpkg") is None, reason="needs dpkg")
 SCRIPTS = Path(__file__).parents[2] / "deploy" / "debian"
 
 
@@ -12,7 +17,7 @@ def script(name: str, root: Path, version: str, *arguments: str) -> subprocess.C
     """Run a script of the package on folders below `root`, without users; services are those of a `systemctl` there."""
     text = (SCRIPTS / name).read_text().replace("@VERSION@", version)
     text = text.replace("/usr/lib/engram", str(root / "lib")).replace("/run/systemd/system", str(root / "systemd"))
-    text = text.replace("/var/lib/engram", str(root / "data"))
+    text = text.replace("/var/lib/engram", str(root / "data")).replace("/lib/systemd/system", str(UNITS))
     stubs = root / "stubs"
     stubs.mkdir(exist_ok=True)
     for stub in ("getent", "useradd", "install"):
@@ -57,6 +62,20 @@ def test_the_same_version_again_keeps_one_folder(tmp_path: Path) -> None:
     installed(tmp_path, "1.0.0")
     upgraded(tmp_path, "1.0.0", "1.0.0")
     assert [path.name for path in (tmp_path / "lib").iterdir()] == ["1.0.0"]
+
+
+def test_on_the_way_back_the_next_stop_still_takes_the_controllers_back(tmp_path: Path) -> None:
+    left = tmp_path / "systemd/engram-gateway.service.d/groups.conf"
+    (tmp_path / "systemd").mkdir()
+    installed(tmp_path, "2.0.0")
+    script("prerm", tmp_path, "2.0.0", "upgrade", "3.0.0")
+    assert not left.exists()
+    script("prerm", tmp_path, "2.0.0", "upgrade", "1.0.0")
+    lines = (UNITS / "engram-gateway.service").read_text().splitlines()
+    assert left.read_text().splitlines() == [
+        "[Service]",
+        *(line for line in lines if line.startswith("ExecStopPost=")),
+    ]
 
 
 def test_removing_the_package_leaves_the_data(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The one file's stub, on a payload of its own: a program that prints what it was given."""
 
+import fcntl
 import json
 import os
 import re
@@ -125,11 +126,27 @@ def test_a_folder_that_is_not_whole_any_more_is_put_aside_and_unpacked_again(
     again = start(binary, ENGRAM_UNPACK_DIR=str(tmp_path))
     assert again.returncode == 0, again.stderr
     assert {path.name: path.stat().st_size for path in (tmp_path / home).rglob("*") if path.is_file()} == before
-    aside, ours = cached(tmp_path)
-    assert ours == home
-    assert re.fullmatch(rf"\.broken-{home}-\d+", aside)
+    assert cached(tmp_path) == [home]
+
+
+def test_a_folder_that_something_runs_from_stays_when_it_is_put_aside_and_goes_afterwards(
+    binary: Path, tmp_path: Path
+) -> None:
     assert start(binary, ENGRAM_UNPACK_DIR=str(tmp_path)).returncode == 0
-    assert cached(tmp_path) == [aside, ours]
+    (home,) = cached(tmp_path)
+    running = os.open(tmp_path / home, os.O_RDONLY)
+    fcntl.flock(running, fcntl.LOCK_SH)  # as the program does (native/program.c)
+    for _ in range(2):
+        (tmp_path / home / "data/random").unlink()
+        assert start(binary, ENGRAM_UNPACK_DIR=str(tmp_path)).returncode == 0
+        aside, ours = cached(tmp_path)
+        assert ours == home
+        assert re.fullmatch(rf"\.broken-{home}-\d+", aside)
+        assert os.stat(running).st_ino == (tmp_path / aside).stat().st_ino
+    os.close(running)
+    (tmp_path / home / "data/random").unlink()
+    assert start(binary, ENGRAM_UNPACK_DIR=str(tmp_path)).returncode == 0
+    assert cached(tmp_path) == [home]
 
 
 @pytest.mark.parametrize("at", [0.3, 0.6, 0.95])

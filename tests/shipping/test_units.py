@@ -1,6 +1,7 @@
 """The units of systemd: complete, confined, and with the names that the program reads."""
 
 import re
+import shlex
 import shutil
 import subprocess
 from configparser import ConfigParser
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import config
+from engram.provisioning import cgroups
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 MOST_EXPOSED = 1.5
@@ -59,6 +61,22 @@ def test_nodes_outlive_the_gateway_in_groups_of_their_own() -> None:
     assert (service["KillMode"], service["OOMPolicy"]) == ("process", "continue")
     assert (service["Delegate"], service["DelegateSubgroup"]) == ("memory cpu", "gateway")
     assert "PrivateUsers" not in service  # or the next process does not see them
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["by the gateway", "by systemd"])
+def test_controllers_are_taken_back_where_the_gateway_has_made_its_own_group(tmp_path: Path, made: bool) -> None:
+    service = unit("engram-gateway.service")["Service"]
+    name, leaf = service["Environment"].split("=")
+    assert name == cgroups.LEAF_VARIABLE
+    group = tmp_path / "system.slice/engram-gateway.service"
+    group.joinpath(leaf if made else service["DelegateSubgroup"]).mkdir(parents=True)
+    (group / "cgroup.subtree_control").write_text("cpu memory\n")
+    (tmp_path / "own").write_text("0::/system.slice/engram-gateway.service/.control\n")
+    words = shlex.split(service["ExecStopPost"].removeprefix("-").replace("$$", "$").replace("%%", "%"))
+    script = words[-1].replace("/proc/self/cgroup", str(tmp_path / "own")).replace("/sys/fs/cgroup", str(tmp_path))
+    subprocess.run([*words[:-1], script], check=True)
+    left = (group / "cgroup.subtree_control").read_text()
+    assert left == ("-memory -cpu\n" if made else "cpu memory\n")
 
 
 def test_a_weekly_restart_is_an_option_of_miners() -> None:
