@@ -32,6 +32,7 @@ from engram.archive.errors import (
 from engram.archive.item_keys import SCHEMES, EthereumKey
 from engram.archive.model import HEADER
 from engram.archive.place import MOST_BYTES, MOST_HEADER, Place
+from engram.archive.upload_payment import Authorized, UploadWallet, decode, encode
 
 KEYS: Final = "keys/"
 _APP: Final = ("App-Name", "Engram-Archive")
@@ -44,6 +45,8 @@ _ITEM_BYTES: Final = 512
 _MOST_HEADERS: Final = 200
 """Archives of one name that are looked at to find an owner's."""
 _SENT: Final = ".sent"
+_PAYMENT: Final = ".payment"
+"""An authorization that may have been sent with the item."""
 _ID: Final = ".id"
 
 
@@ -67,7 +70,8 @@ class ArweavePlace:
     """Items of one key, tagged with the archive's name and the part's. `spool` keeps what is not seen yet, by key.
 
     `key` pays and signs; where an archive is only read, the address of that key is enough. `most` is what all parts
-    together may cost, in winston credits, as long as this object lives.
+    together may cost, in winston credits, as long as this object lives. With a `wallet` each part is paid for by x402
+    instead, within the wallet's own limit, and prices are millionths of a USDC.
     """
 
     def __init__(
@@ -77,8 +81,10 @@ class ArweavePlace:
         archive: str,
         spool: Path,
         most: int,
+        wallet: UploadWallet | None = None,
     ) -> None:
         self._bundler = bundler
+        self._wallet = wallet
         self._key = key
         self._archive = archive
         self.owner = key if isinstance(key, str) else ans104.text_id(hashlib.sha256(key.owner).digest())
@@ -102,8 +108,14 @@ class ArweavePlace:
 
     async def price(self, sizes: Sequence[int]) -> int:
         counts = Counter(size + _ITEM_BYTES for size in sizes)
+        what = f"{len(sizes)} parts of {sum(sizes)} bytes"
+        if self._wallet is not None:
+            network = self._wallet.network
+            price = sum([count * await self._bundler.usdc_price(size, network) for size, count in counts.items()])
+            self._wallet.require_within(price, what)
+            return price
         price = sum([count * await self._bundler.price(size) for size, count in counts.items()])
-        self._require_within(price, f"{len(sizes)} parts of {sum(sizes)} bytes")
+        self._require_within(price, what)
         return price
 
     async def put(self, name: str, content: bytes) -> None:
@@ -166,10 +178,14 @@ class ArweavePlace:
     async def _bring(self, name: str, item: bytes) -> None:
         """Send an item, once, and wait until it is seen. What is known not to have been sent leaves nothing behind."""
         parsed = ans104.parse(item, SCHEMES)
-        if self._was_sent(name):
-            if await self._bundler.is_known(parsed.id) or await self._bundler.read(parsed.id, MOST_BYTES) is not None:
-                await self._see(name, parsed.id, parsed.data)
-                return
+        if self._was_sent(name) and (
+            await self._bundler.is_known(parsed.id) or await self._bundler.read(parsed.id, MOST_BYTES) is not None
+        ):
+            await self._see(name, parsed.id, parsed.data)
+            return
+        if self._wallet is not None:
+            await self._buy(self._wallet, name, item)
+        elif self._was_sent(name):
             await self._bundler.send(item)
         else:
             try:
@@ -181,6 +197,33 @@ class ArweavePlace:
                 self._path(name).unlink(missing_ok=True)
                 raise
         await self._see(name, parsed.id, parsed.data)
+
+    async def _buy(self, wallet: UploadWallet, name: str, item: bytes) -> None:
+        """Return once an item is taken and paid for by x402. What no payment was sent for leaves nothing behind.
+
+        Raises PaymentUnknown when what was authorized earlier may have been paid.
+        """
+        path, was_sent = self._path(name, _PAYMENT), self._was_sent(name)
+        held: Authorized | None = None
+        if path.exists():
+            held = decode(await trio.to_thread.run_sync(path.read_bytes), str(path))
+            if await wallet.is_void(held):
+                path.unlink()
+                held = None
+        if held is None:
+            try:
+                await trio.to_thread.run_sync(self._note_sent, name)
+                terms = await self._bundler.terms(item, wallet.network)
+                if terms is None:
+                    return
+                held = wallet.authorize(terms, f"{len(item)} bytes")
+            except (TooDear, PaymentWanted, NotAccepted):
+                if not was_sent:
+                    self._path(name, _SENT).unlink(missing_ok=True)
+                    self._path(name).unlink(missing_ok=True)
+                raise
+            await trio.to_thread.run_sync(self._written, path, encode(held))
+        await self._bundler.pay(item, held.header)
 
     async def _require_affordable(self, size: int) -> None:
         price = await self._bundler.price(size)
@@ -210,7 +253,7 @@ class ArweavePlace:
         try:
             self._spool.mkdir(mode=0o700, parents=True, exist_ok=True)
             files.put(self._path(name, _ID), item_id.encode())
-            for suffix in ("", _SENT):
+            for suffix in ("", _SENT, _PAYMENT):
                 self._path(name, suffix).unlink(missing_ok=True)
         except OSError as error:
             raise PlaceUnavailable(f"{self._spool} cannot be written: {error}") from error
@@ -236,8 +279,11 @@ class ArweavePlace:
         return self._path(name, _SENT).exists()
 
     def _note_sent(self, name: str) -> None:
+        self._written(self._path(name, _SENT), b"")
+
+    def _written(self, path: Path, content: bytes) -> None:
         try:
-            files.put(self._path(name, _SENT), b"")
+            files.put(path, content)
         except OSError as error:
             raise PlaceUnavailable(f"{self._spool} cannot be written: {error}") from error
 

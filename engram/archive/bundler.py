@@ -11,8 +11,12 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from engram import wire
-from engram.archive.errors import Damaged, NotAccepted, PaymentWanted, PlaceUnavailable
+from engram.archive.errors import Damaged, NotAccepted, PaymentUnknown, PaymentWanted, PlaceUnavailable
 from engram.http.client import HttpClient, HttpError, Response, TooLarge
+from engram.payments import x402
+from engram.payments.errors import MalformedPayment
+from engram.payments.model import Requirements
+from engram.payments.networks import Network
 
 _UPLOAD_S: Final = 120.0
 _ASK_S: Final = 30.0
@@ -22,6 +26,7 @@ _MOST_PAGE_BYTES: Final = 65_536
 _PAGE: Final = 100
 _MOST_PAGES: Final = 1_000
 _ELSEWHERE: Final = (301, 302, 303, 307, 308)
+_PAID: Final = "/v1/x402/data-item/signed"
 _FAILED: Final = "FAILED"
 """The status of an item that was taken and came to nothing: it may be sent again."""
 _QUERY: Final = (
@@ -84,6 +89,10 @@ class _Price(msgspec.Struct, frozen=True):
     winc: str
 
 
+class _UsdcPrice(msgspec.Struct, frozen=True, rename="camel"):
+    usdc_amount: str
+
+
 class _Status(msgspec.Struct, frozen=True):
     status: str
 
@@ -91,6 +100,7 @@ class _Status(msgspec.Struct, frozen=True):
 _decode_answer = wire.decoder(_Answer).decode
 _decode_status = wire.decoder(_Status).decode
 _decode_price = wire.decoder(_Price).decode
+_decode_usdc_price = wire.decoder(_UsdcPrice).decode
 
 
 @final
@@ -123,14 +133,64 @@ class Bundler:
 
         Raises PaymentWanted, NotAccepted, PlaceUnavailable (it may have taken them).
         """
-        headers = {"content-type": "application/octet-stream"}
-        url = f"{self._upload}/v1/tx/ethereum"
-        answer = await self._request("POST", url, content=item, headers=headers, total_s=_UPLOAD_S)
+        answer = await self._post("/v1/tx/ethereum", item)
+        if answer.status == 402:
+            said = _said(answer) or "it says no more"
+            raise PaymentWanted(f"{self._upload} wants to be paid for {len(item)} bytes: {said}")
+        self._require_taken(answer)
+
+    async def usdc_price(self, size: int, network: Network) -> int:
+        """Return about what `size` bytes cost by x402, in millionths of a USDC; the terms say it exactly.
+
+        Raises PlaceUnavailable.
+        """
+        url = f"{self._upload}/v1/price/x402/data-item/usdc-{network.v1_name}/{size}"
+        answer = await self._request("GET", url)
+        try:
+            price = int(_decode_usdc_price(answer.content).usdc_amount) if answer.status == 200 else -1
+        except (msgspec.MsgspecError, ValueError):
+            price = -1
+        if price < 0:
+            raise PlaceUnavailable(f"{self._upload} answered {answer.status} and no price in USDC for {size} bytes")
+        return price
+
+    async def terms(self, item: bytes, network: Network) -> Requirements | None:
+        """Bring an item where x402 is taken; return what it asks to be paid, None when it took the item as it is.
+
+        Raises PaymentWanted when it asks for what cannot be paid, NotAccepted, PlaceUnavailable (it may have taken it).
+        """
+        answer = await self._post(_PAID, item)
+        if answer.status != 402:
+            self._require_taken(answer)
+            return None
+        try:
+            offers = x402.decode_v1_offers(answer.content)
+        except MalformedPayment as error:
+            raise PaymentWanted(f"{self._upload} wants to be paid, and its terms cannot be read: {error}") from None
+        for offer in offers:
+            if offer.network == network:
+                return offer
+        raise PaymentWanted(f"{self._upload} wants to be paid, and not in USDC on {network.v1_name}")
+
+    async def pay(self, item: bytes, payment: str) -> None:
+        """Return once the bundler has taken an item with the X-PAYMENT header `payment`.
+
+        Raises PlaceUnavailable: it may have taken the item, the money, both or none. PaymentUnknown says why.
+        """
+        answer = await self._post(_PAID, item, {"x-payment": payment})
+        try:
+            self._require_taken(answer)
+        except NotAccepted as error:
+            raise PaymentUnknown(f"{error} (a payment was sent with it, and will be sent again unchanged)") from None
+
+    async def _post(self, path: str, item: bytes, headers: dict[str, str] | None = None) -> Response:
+        complete = {"content-type": "application/octet-stream", **(headers or {})}
+        return await self._request("POST", f"{self._upload}{path}", content=item, headers=complete, total_s=_UPLOAD_S)
+
+    def _require_taken(self, answer: Response) -> None:
         if answer.status in (200, 201, 202):
             return
-        said = answer.content[:200].decode("utf-8", "replace")
-        if answer.status == 402:
-            raise PaymentWanted(f"{self._upload} wants to be paid for {len(item)} bytes: {said or 'it says no more'}")
+        said = _said(answer)
         if 400 <= answer.status < 500 and answer.status not in (408, 425, 429):
             raise NotAccepted(f"{self._upload} answered {answer.status}: {said}")
         raise PlaceUnavailable(f"{self._upload} answered {answer.status}: it may have taken the item; send it again")
@@ -232,3 +292,7 @@ class Bundler:
             raise Damaged(f"{url} answers with more than {most} bytes") from None
         except HttpError as error:
             raise PlaceUnavailable(f"{url} does not answer: {error}") from error
+
+
+def _said(answer: Response) -> str:
+    return answer.content[:200].decode("utf-8", "replace")

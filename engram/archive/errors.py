@@ -69,6 +69,10 @@ class PaymentWanted(ArchiveError):
     """The place takes the part only when it is paid for."""
 
 
+class PaymentUnknown(PlaceUnavailable):
+    """A payment was authorized and sent, and the part is not taken: nothing else is paid for it until that is clear."""
+
+
 class NotAccepted(ArchiveError):
     """The place refused the part for good."""
 

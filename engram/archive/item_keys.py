@@ -9,6 +9,9 @@ from Crypto.Hash import keccak
 
 from engram.archive.ans104 import ItemScheme
 from engram.archive.errors import MalformedItem
+from engram.payments import eip712
+from engram.payments.model import Authorization
+from engram.payments.networks import Network
 
 ED25519: Final = 2
 ETHEREUM: Final = 3
@@ -35,6 +38,10 @@ class EthereumKey:
         """Sign as a wallet does that is shown a message (EIP-191), by RFC 6979."""
         signature: bytes = self._key.sign_recoverable(_digest(message), hasher=None)
         return signature[:64] + bytes([27 + signature[64]])
+
+    def authorize(self, authorization: Authorization, network: Network) -> bytes:
+        """Sign a transfer of USDC from the key's address (EIP-3009): whoever holds it can have the money moved."""
+        return eip712.sign(authorization, network, self._key)
 
 
 @final

@@ -137,6 +137,8 @@ class Journal:
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
         self._pass = 0
+        self._not_seen_yet = 0
+        """At least as many as the rows that this pass has not seen."""
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -181,17 +183,22 @@ class Journal:
     def begin_pass(self) -> None:
         """Forget which rows were seen."""
         self._pass ^= 1
+        self._not_seen_yet = len(self._rows)
 
     def see(self, digest: bytes) -> bool:
         """Return whether a living row has this digest; it was seen in this pass then."""
         mark = self._rows.get(digest)
         if mark is None:
             return False
-        self._rows.put(digest, mark & ~1 | self._pass)
+        if mark & 1 != self._pass:
+            self._not_seen_yet -= 1
+            self._rows.put(digest, mark ^ 1)
         return True
 
     def unseen(self) -> list[bytes]:
         """Return the living rows that were not seen in this pass."""
+        if not self._not_seen_yet:
+            return []
         return [digest for digest, mark in self._rows.items() if mark & 1 != self._pass]
 
     def segment_of(self, digest: bytes) -> str | None:

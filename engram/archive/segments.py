@@ -91,30 +91,27 @@ def unpack(content: bytes) -> Rows:
         segment = _decode_segment(content)
         inflating = zlib.decompressobj()
         values = _decode_values(inflating.decompress(segment.packed, _MOST_UNPACKED))
-        rows: list[Row] = list(zip(*values, strict=True))
-    except (msgspec.MsgspecError, zlib.error, ValueError) as error:
+    except (msgspec.MsgspecError, zlib.error) as error:
         raise Damaged(f"its rows cannot be read: {error}") from None
-    if inflating.unconsumed_tail or len(values) != len(segment.columns):
+    is_even = len({len(column) for column in values}) <= 1
+    if inflating.unconsumed_tail or not is_even or not segment.blob < len(values) == len(segment.columns):
         raise Damaged("its rows have other columns than it says")
     if segment.blob >= 0:
-        rows = list(_with_blobs(segment, rows))
-    return Rows(segment.kind, segment.columns, rows)
+        values[segment.blob] = list(_with_blobs(values[segment.blob], segment.blobs))
+    return Rows(segment.kind, segment.columns, list(zip(*values, strict=True)))
 
 
-def _with_blobs(segment: Segment, rows: Iterable[Row]) -> Iterator[Row]:
-    at, blob = 0, segment.blob
-    if blob >= len(segment.columns):
-        raise Damaged("its rows have other columns than it says")
-    for row in rows:
-        length = row[blob]
-        if type(length) is not int:
-            yield row
+def _with_blobs(column: list[object], blobs: bytes) -> Iterator[object]:
+    """Yield the values of a column with bytes in place of their lengths."""
+    at = 0
+    for value in column:
+        if type(value) is not int:
+            yield value
             continue
-        end = at + length
-        if not 0 <= length <= len(segment.blobs) - at:
+        if not 0 <= value <= len(blobs) - at:
             raise Damaged("its vectors are cut off")
-        yield (*row[:blob], segment.blobs[at:end], *row[blob + 1 :])
-        at = end
+        yield blobs[at : at + value]
+        at += value
 
 
 def digester(kind: str, columns: Sequence[str]) -> Callable[[Row], tuple[bytes, int]]:

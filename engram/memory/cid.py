@@ -6,7 +6,6 @@ Source: the canonical (native) form of the original, whose vectors are in tests/
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -17,14 +16,17 @@ from engram import wire
 
 PREFIX = "v1"
 _DIGEST_LENGTH = 64
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+_decode_metadata = wire.decoder(dict[str, str]).decode
+_canonical = msgspec.json.Encoder(order="sorted").encode
 _HEX = frozenset("0123456789abcdef")
+_TOP_OF_NON_FINITE = (0x7F, 0xFF)
+"""The highest byte of every f32 that is infinite or no number, and of finite ones from 2^127 on."""
 
 
 def canonical_metadata(metadata: Mapping[str, str], model_version: str) -> bytes:
     """Return compact JSON in raw UTF-8, keys in byte order; `model_version` wins over a key of that name."""
     complete = {**metadata, "model_version": model_version}
-    return _canonical(complete).encode()
+    return _canonical(complete)
 
 
 def compute(embedding: bytes, metadata: Mapping[str, str], model_version: str = "v1") -> str:
@@ -45,13 +47,21 @@ def is_cid(text: str) -> bool:
 def fault_of(cid: str, embedding: bytes, metadata: str, model_version: str) -> str | None:
     """Return what is wrong with a stored record; None when it matches its CID."""
     try:
-        decoded = wire.decode(metadata, dict[str, str])
+        decoded = _decode_metadata(metadata)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return "its metadata is no JSON object of strings"
     computed = compute(embedding, decoded, model_version)
     if computed != cid:
         return f"its vector and metadata give {computed}"
-    # The sum of 32-bit numbers is finite exactly when all of them are; checking it is four times as fast.
-    if len(embedding) % 4 or not math.isfinite(sum(struct.unpack(f"<{len(embedding) // 4}f", embedding))):
+    if not _is_finite(embedding):
         return "its vector has numbers that are none"
     return None
+
+
+def _is_finite(embedding: bytes) -> bool:
+    if len(embedding) % 4:
+        return False
+    tops = embedding[3::4]
+    if not any(top in tops for top in _TOP_OF_NON_FINITE):  # 1 µs; unpacking takes 12
+        return True
+    return math.isfinite(sum(struct.unpack(f"<{len(embedding) // 4}f", embedding)))

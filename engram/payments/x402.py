@@ -20,7 +20,7 @@ from engram.payments import extensions
 from engram.payments.errors import MalformedPayment, UnprovenReceipt
 from engram.payments.keccak import checksummed
 from engram.payments.model import AcceptedTerms, Authorization, Payload, Payment, Quote, Requirements
-from engram.payments.networks import NETWORKS, short_name
+from engram.payments.networks import NETWORKS, Network, short_name
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 """Header lines as received (an ASGI scope's)."""
@@ -179,16 +179,20 @@ def payload_json(authorization: Authorization, signature: bytes, requirements: R
     return {
         "x402Version": 2,
         "accepted": requirements_json(requirements),
-        "payload": {
-            "signature": "0x" + signature.hex(),
-            "authorization": {
-                "from": checksummed(authorization.payer),
-                "to": checksummed(authorization.pay_to),
-                "value": str(authorization.value),
-                "validAfter": str(authorization.valid_after),
-                "validBefore": str(authorization.valid_before),
-                "nonce": "0x" + authorization.nonce.hex(),
-            },
+        "payload": _signed_json(authorization, signature),
+    }
+
+
+def _signed_json(authorization: Authorization, signature: bytes) -> JsonObject:
+    return {
+        "signature": "0x" + signature.hex(),
+        "authorization": {
+            "from": checksummed(authorization.payer),
+            "to": checksummed(authorization.pay_to),
+            "value": str(authorization.value),
+            "validAfter": str(authorization.valid_after),
+            "validBefore": str(authorization.valid_before),
+            "nonce": "0x" + authorization.nonce.hex(),
         },
     }
 
@@ -250,6 +254,29 @@ def parse_requirements(offer: Mapping[str, object]) -> Requirements | None:
         pay_to=_hex(offer, "payTo", 20),
         max_timeout_s=_seconds(offer, "maxTimeoutSeconds"),
     )
+
+
+def decode_v1_offers(content: bytes) -> list[Requirements]:
+    """Return the offers of a v1 402's body that are `exact` on a known network and its known token.
+
+    Raises MalformedPayment.
+    """
+    offers = _object(strict_json(content), "the answer").get("accepts")
+    if not isinstance(offers, list):
+        raise MalformedPayment("accepts must be a list")
+    found = (_object(offer, "accepts[]") for offer in offers)
+    read = (parse_requirements({**offer, "amount": offer.get("maxAmountRequired")}) for offer in found)
+    return [each for each in read if each is not None]
+
+
+def v1_payload_json(authorization: Authorization, signature: bytes, network: Network) -> JsonObject:
+    """x402 v1 PaymentPayload, for the X-PAYMENT header."""
+    return {
+        "x402Version": 1,
+        "scheme": SCHEME,
+        "network": network.v1_name,
+        "payload": _signed_json(authorization, signature),
+    }
 
 
 def encode_payload(payload: JsonObject) -> str:

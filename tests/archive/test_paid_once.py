@@ -22,6 +22,7 @@ from tests.archive.mortal import place_in
 from tests.archive.nodes import OWNER, Node, content, entry
 from tests.archive.test_crashes import HEADING, SECRET
 from tests.fakes.bundler import Arweave
+from tests.fakes.evm import FakeChain
 from tests.fakes.responder import Responder
 from tests.warmed import WarmProgram
 
@@ -44,6 +45,8 @@ class Bench:
         shutil.copytree(self._saved, self.folder)
         self._arweave.items = dict(self._items)
         self._arweave.charged.clear()
+        self._arweave.payments.clear()
+        self._arweave.chain = FakeChain()
         self._arweave.sent = 0
 
     async def run(self, step: int, work: str) -> int:
@@ -70,12 +73,13 @@ class Bench:
         assert {name for name in paid if name.startswith("segments/")} <= named
 
 
-@pytest.mark.parametrize("work", ["update", "shred"])
+@pytest.mark.parametrize("work", ["update", "buy", "shred"])
 @pytest.mark.parametrize("every", [23, pytest.param(1, marks=pytest.mark.nightly)])
 async def test_wherever_an_archiver_is_killed_every_part_is_sent_and_paid_once(
     tmp_path: Path, nursery: trio.Nursery, work: str, every: int
 ) -> None:
     arweave = Arweave()
+    arweave.takes_usdc = work == "buy"
     url = await nursery.start(Responder(arweave.answer).run)
     client = HttpClient()
     bench = Bench(tmp_path, url, arweave)
@@ -92,9 +96,11 @@ async def test_wherever_an_archiver_is_killed_every_part_is_sent_and_paid_once(
     for step in range(1, steps + 1, every):
         bench.back()
         assert await bench.run(step, work) == -signal.SIGKILL, step
-        if work == "update" or not bench.has_shredded():  # a second shredding archives everything again, as it must
+        if work != "shred" or not bench.has_shredded():  # a second shredding archives everything again, as it must
             assert await bench.run(0, work) == 0, step
         await bench.require_whole(client)
+        if work == "buy":
+            assert len(arweave.chain.used) == len(arweave.charged) == len(set(arweave.payments)), step
     await client.aclose()
 
 

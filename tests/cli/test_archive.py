@@ -380,6 +380,40 @@ def test_what_an_update_costs_is_said_and_kept_within_the_limit(
     assert re.search(r"sending 3 parts, [0-9,]+ bytes, for [0-9,]+ winston credits", done.err)
 
 
+def test_paying_in_usdc_needs_a_limit_a_network_and_a_node_of_it(
+    command: Command, run: Run, here: Path, kept: Node, monkeypatch: pytest.MonkeyPatch, arweave: tuple[Arweave, str]
+) -> None:
+    on_arweave(here, monkeypatch, arweave[1], most="0")
+    show = ("archive", "show", "ar://memory")
+    for wrong in ("-1", "1e3", "0.0000001", "much"):
+        monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_USDC", wrong)
+        monkeypatch.setenv("ENGRAM_ARWEAVE_RPC_URL", f"{arweave[1]}/rpc")
+        assert "it must be dollars with at most six decimals" in command.fails(*show)
+    monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_USDC", "0.25")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_USDC_NETWORK", "engram-play")
+    assert "must be base or base-sepolia" in command.fails(*show)
+    monkeypatch.delenv("ENGRAM_ARWEAVE_USDC_NETWORK")
+    monkeypatch.delenv("ENGRAM_ARWEAVE_RPC_URL")
+    assert "a JSON-RPC node of base: it proves what became of a payment" in command.fails(*show)
+
+
+def test_what_an_update_costs_in_usdc_is_said_and_kept_within_its_own_limit(
+    command: Command, run: Run, here: Path, kept: Node, monkeypatch: pytest.MonkeyPatch, arweave: tuple[Arweave, str]
+) -> None:
+    on_arweave(here, monkeypatch, arweave[1], most="0")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_USDC", "0.05")
+    monkeypatch.setenv("ENGRAM_ARWEAVE_RPC_URL", f"{arweave[1]}/rpc")
+    command("archive", "create", "ar://memory", "--key", "owner")  # the double takes it for nothing
+    update = ("archive", "update", "node", "ar://memory", "--key", "owner")
+    sent = arweave[0].sent
+    assert re.search(r"cost 0\.[0-9]{6} USDC; at most 0\.050000 are paid at once", command.fails(*update))
+    assert arweave[0].sent == sent
+    monkeypatch.setenv("ENGRAM_ARWEAVE_MOST_USDC", "1")
+    done = run(*update)
+    assert done.code == 0
+    assert re.search(r"sending 3 parts, [0-9,]+ bytes, for about 0\.[0-9]{6} USDC", done.err)
+
+
 def test_a_node_is_restored_from_an_archive_as_from_a_backup(command: Command, here: Path, kept: Node) -> None:
     command("archive", "create", "shelf", "--key", "owner")
     command("archive", "update", "node", "shelf", "--key", "owner")

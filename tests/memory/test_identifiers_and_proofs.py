@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -43,6 +44,27 @@ def test_every_cid_has_the_form_of_one_and_ignores_the_order_of_keys(data: bytes
     made = cid.compute(data, metadata)
     assert cid.is_cid(made)
     assert made == cid.compute(data, dict(reversed(metadata.items())))
+
+
+@given(st.dictionaries(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8"))))
+def test_metadata_is_hashed_as_pythons_own_json_writes_it(metadata: dict[str, str]) -> None:
+    complete = {**metadata, "model_version": "v1"}
+    written = json.dumps(complete, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert cid.canonical_metadata(metadata, "v1") == written.encode()
+
+
+@given(st.lists(st.floats(width=32)))
+def test_a_vector_is_faulty_exactly_when_one_of_its_numbers_is_none(numbers: list[float]) -> None:
+    vector = struct.pack(f"<{len(numbers)}f", *numbers)
+    fault = cid.fault_of(cid.compute(vector, {}), vector, "{}", "v1")
+    assert (fault is None) == all(map(math.isfinite, numbers))
+
+
+@pytest.mark.parametrize("top", [b"\x7f", b"\xff"])
+def test_numbers_from_2_to_the_127_on_are_numbers_until_they_are_infinite(top: bytes) -> None:
+    for second, is_sound in ((b"\x00", True), (b"\x7f", True), (b"\x80", False), (b"\xff", False)):
+        vector = b"\x00\x00" + second + top
+        assert (cid.fault_of(cid.compute(vector, {}), vector, "{}", "v1") is None) == is_sound
 
 
 @pytest.mark.parametrize(

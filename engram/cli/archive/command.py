@@ -23,6 +23,7 @@ from engram.cli.archive.common import (
     archive_errors,
     owner_of,
     passphrase,
+    pays_by_x402,
     place_of,
     require_writer,
     secret_of,
@@ -335,7 +336,8 @@ def _archived(to: _Target, work: Work, outcome: str) -> "Made":
 
 def _say_price(parts: int, size: int, price: int) -> None:
     if price:
-        print(f"sending {parts} parts, {size:,} bytes, for {price:,} winston credits", file=sys.stderr)
+        cost = f"about {price / 1e6:.6f} USDC" if pays_by_x402() else f"{price:,} winston credits"
+        print(f"sending {parts} parts, {size:,} bytes, for {cost}", file=sys.stderr)
 
 
 def _journal_path(data: Path, header: "Header") -> Path:

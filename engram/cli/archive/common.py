@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engram.archive.item_keys import EthereumKey
     from engram.archive.model import Header
     from engram.archive.place import Place
+    from engram.archive.upload_payment import UploadWallet
     from engram.http.client import HttpClient
 
 JOURNALS: Final = "archives"
@@ -25,6 +26,11 @@ JOURNALS: Final = "archives"
 PASSPHRASE_VARIABLE: Final = "ENGRAM_ARCHIVE_PASSPHRASE"  # noqa: S105 (the variable's name)
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _SECRET_BYTES: Final = 32
+_MOST_USDC: Final = "ENGRAM_ARWEAVE_MOST_USDC"
+_USDC: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
+_RPC_S: Final = 30.0
+_CONFIRMATIONS: Final = 12
+"""Blocks, 24 s on Base, on top of the one at which what became of a payment is final."""
 Where = Annotated[
     str,
     Parameter(
@@ -105,8 +111,39 @@ async def _arweave(name: str, client: "HttpClient", hotkey: Keypair | None, owne
         key: EthereumKey | str = _paying_key(key_file, hotkey)
     else:
         key = await address_of(bundler, name, lambda stored: _is_header_of(stored, owner))
-    place = ArweavePlace(bundler, key, name, folder / "spool" / name, int(most))
+    wallet = _upload_wallet(key, client)
+    place = ArweavePlace(bundler, key, name, folder / "spool" / name, int(most), wallet)
     return SplitPlace(FolderPlace(folder / "keys" / name), place) if needed["ENGRAM_ARWEAVE_FOLDER"] else place
+
+
+def pays_by_x402() -> bool:
+    """Return whether what is sent to Arweave is paid for in USDC, part by part."""
+    return bool(os.environ.get(_MOST_USDC))
+
+
+def _upload_wallet(key: "EthereumKey | str", client: "HttpClient") -> "UploadWallet | None":
+    """Return what pays for uploads by x402 where a limit in USDC is set. Raises CommandFailed."""
+    from engram.archive.upload_payment import UploadWallet
+    from engram.payments.evm_rpc import EvmRpc, json_rpc
+    from engram.payments.networks import BASE, BASE_SEPOLIA
+
+    if not pays_by_x402() or isinstance(key, str):
+        return None
+    most, named = os.environ[_MOST_USDC], os.environ.get("ENGRAM_ARWEAVE_USDC_NETWORK") or BASE.v1_name
+    if not _USDC.fullmatch(most):
+        raise CommandFailed(f"{_MOST_USDC} is {most!r}; it must be dollars with at most six decimals, such as 0.25")
+    network = {each.v1_name: each for each in (BASE, BASE_SEPOLIA)}.get(named)
+    if network is None:
+        raise CommandFailed(f"ENGRAM_ARWEAVE_USDC_NETWORK is {named!r}; it must be base or base-sepolia")
+    if not os.environ.get("ENGRAM_ARWEAVE_RPC_URL"):
+        raise CommandFailed(
+            f"{_MOST_USDC} needs ENGRAM_ARWEAVE_RPC_URL, a JSON-RPC node of {named}: it proves what became of a payment"
+        )
+    url = _url("ENGRAM_ARWEAVE_RPC_URL", "")
+    chain = EvmRpc(json_rpc(client, url, _RPC_S), network, _CONFIRMATIONS)
+    dollars, _, decimals = most.partition(".")
+    micros = int(dollars) * 1_000_000 + int(decimals.ljust(6, "0"))
+    return UploadWallet(key, network, chain.look, micros, SystemClock().now)
 
 
 def _is_header_of(stored: bytes, owner: bytes | None) -> bool:

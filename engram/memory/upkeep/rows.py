@@ -93,18 +93,26 @@ class NewStores:
         self._notebook.execute("BEGIN")
         self._sequence = 0
 
-    def add(self, kind: Kind, columns: Sequence[str], rows: Iterable[Row]) -> None:
+    def add(self, kind: Kind, columns: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert rows. Raises UnknownColumns."""
         connection = self._truth if kind == "record" else self._notebook
         unknown = set(columns) - set(_columns(connection, kind))
         if unknown:
             raise UnknownColumns(f"{kind} rows have {', '.join(sorted(unknown))}: a newer version of Engram reads them")
-        names = list(columns)
+        if not rows:
+            return
+        needless = _null_by_default(connection, kind)
+        filled: dict[str, Iterable[object]] = {
+            name: _quick_to_bind(values)
+            for name, values in zip(columns, zip(*rows, strict=True), strict=True)
+            if name not in needless or values.count(None) < len(values)
+        }
         if kind == "record":
-            names.append(_COUNTED_AGAIN)
-            rows = self._numbered(rows)
-        places = ", ".join("?" * len(names))
-        connection.executemany(f"INSERT INTO {SOURCES[kind].table} ({', '.join(names)}) VALUES ({places})", rows)
+            filled[_COUNTED_AGAIN] = range(self._sequence + 1, self._sequence + 1 + len(rows))
+            self._sequence += len(rows)
+        places = ", ".join("?" * len(filled))
+        statement = f"INSERT INTO {SOURCES[kind].table} ({', '.join(filled)}) VALUES ({places})"
+        connection.executemany(statement, zip(*filled.values(), strict=True))
 
     def close(self, *, keep: bool) -> None:
         """Commit where `keep` says so; close both databases."""
@@ -114,11 +122,6 @@ class NewStores:
             connection.execute("COMMIT" if keep else "ROLLBACK")
             connection.execute("PRAGMA journal_mode = DELETE")  # one file each, to be put in place
             connection.close()
-
-    def _numbered(self, rows: Iterable[Row]) -> Iterator[Row]:
-        for row in rows:
-            self._sequence += 1
-            yield (*row, self._sequence)
 
 
 @contextmanager
@@ -139,3 +142,14 @@ def write(folder: Path, truth_id: str) -> Iterator[NewStores]:
 def _columns(connection: sqlite3.Connection, kind: Kind) -> tuple[str, ...]:
     found = connection.execute(f"SELECT name FROM pragma_table_info('{SOURCES[kind].table}') ORDER BY cid")
     return tuple(name for (name,) in found if name != _COUNTED_AGAIN)
+
+
+def _null_by_default(connection: sqlite3.Connection, kind: Kind) -> frozenset[str]:
+    """Return the columns that are NULL where an INSERT leaves them out. Binding a NULL takes the driver 1 µs."""
+    found = connection.execute(f"SELECT name FROM pragma_table_info('{SOURCES[kind].table}') WHERE dflt_value IS NULL")
+    return frozenset(name for (name,) in found)
+
+
+def _quick_to_bind(values: Sequence[object]) -> Iterable[object]:
+    """Return the same values in types for which the driver does not look for an adapter: a third of an INSERT."""
+    return map(bytearray, values) if {*map(type, values)} == {bytes} else values  # type: ignore[arg-type]

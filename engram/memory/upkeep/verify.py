@@ -18,6 +18,8 @@ from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, Progress, StoreDama
 
 _MOST_LISTED = 1_000
 _PROGRESS_EVERY = 1_000
+_COLUMNS = ("namespace", "cid", "embedding", "metadata", "model_version")
+_TYPES = (str, str, bytes, str, str)
 
 
 class Bad(msgspec.Struct, frozen=True):
@@ -76,12 +78,9 @@ def _records(path: Path, on_progress: Progress) -> CheckResult:
         problems = [f"{path}: {problem}" for problem in data_files.problems_of(connection)]
         (total,) = connection.execute("SELECT count(*) FROM records").fetchone()
         dimension: int | None = None
-        for namespace, cid, embedding, metadata, model_version in connection.execute(
-            "SELECT namespace, cid, embedding, metadata, model_version FROM records ORDER BY id"
-        ):
-            if not isinstance(embedding, bytes) or not all(
-                isinstance(text, str) for text in (namespace, cid, metadata, model_version)
-            ):
+        for row in connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM records ORDER BY id"):
+            namespace, cid, embedding, metadata, model_version = row
+            if tuple(map(type, row)) != _TYPES:
                 raise sqlite3.DatabaseError(f"the columns of record {cid} have other types than they must")
             reason = cids.fault_of(cid, embedding, metadata, model_version)
             dimension = dimension or len(embedding)
