@@ -7,7 +7,7 @@ from typing import Final, final
 import structlog
 import trio
 
-from engram.ledger import LedgerUnavailable
+from engram.ledger import LedgerError
 from engram.provisioning.akash import events, records, transactions
 from engram.provisioning.akash.chain_model import Lease
 from engram.provisioning.akash.escrow import Escrows
@@ -30,7 +30,7 @@ SLOW_CLOSE_S: Final = 300.0
 NEW_LEASE_S: Final = 60.0
 """A lease this young may not be shown by every endpoint."""
 
-OUTAGES: Final = (Unavailable, LedgerUnavailable)
+OUTAGES: Final = (Unavailable, LedgerError)
 """Of the chain, of a provider and of the ledger's server: the next look comes to what this one did not."""
 
 _log = structlog.get_logger("engram.provisioning.akash")
