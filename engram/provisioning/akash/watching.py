@@ -1,4 +1,7 @@
-"""Watches what serves: leases on chain, nodes at their providers, escrows, and the chain against the ledger."""
+"""Watches what serves: leases on chain, nodes at their providers, escrows, and the chain against the ledger.
+
+Of several gateways that share the ledger, each watches the deployments of the sessions that it works.
+"""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -127,7 +130,7 @@ class Watching:
     async def _reconcile(self) -> None:
         """Finish closes that nobody waits for, and compare with the chain; none of it waits for another."""
         async with trio.open_nursery() as nursery:
-            for row in await self._parts.ledger.read(records.all_live):
+            for row in await self._parts.ledger.read(records.live_here):
                 if row.state is DeploymentState.CLOSING:
                     await self._tell_slow_close(row)
                 if row.state is DeploymentState.CLOSING or row.token.endswith(SUCCESSOR):
@@ -170,7 +173,7 @@ class Watching:
 
     async def _look(self) -> None:
         serving = [
-            row for row in await self._parts.ledger.read(records.all_live) if row.state is DeploymentState.SERVING
+            row for row in await self._parts.ledger.read(records.live_here) if row.state is DeploymentState.SERVING
         ]
         known = {row.dseq for row in serving}
         self._not_running = {dseq: looks for dseq, looks in self._not_running.items() if dseq in known}
