@@ -10,6 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 import msgspec
@@ -25,11 +26,13 @@ MOST_WAITING: Final = 8_192
 
 
 class WriteRequest(msgspec.Struct, Generic[H], frozen=True):
-    """A transaction and the receiver of its outcome. `size` is its weight in a group of at most `max_group`."""
+    """A transaction and the receiver of its outcome. `size` is its weight in a group of at most `max_group`; after
+    `begin_by` (monotonic seconds) it is not begun any more, and was not done."""
 
     transaction: Callable[[H], Any]
     deliver: Callable[[Outcome], None]
     size: int = 1
+    begin_by: float = inf
 
 
 class CommitThread(ABC, Generic[H]):
@@ -141,6 +144,9 @@ class CommitThread(ABC, Generic[H]):
                         self._hand_back([], Group(0.0, [], 0), fatal)
                         return
                     continue
+                batch = self._still_wanted(batch)
+                if not batch:
+                    continue
                 began = time.perf_counter()
                 outcomes = self._commit([request.transaction for request in batch])
                 fatal = next((each.error for each in outcomes if isinstance(each.error, OutcomeUnknown)), None)
@@ -176,6 +182,16 @@ class CommitThread(ABC, Generic[H]):
             return None
         self._queue.put(None)  # finish the group first, then end
         return batch
+
+    def _still_wanted(self, batch: list[WriteRequest[H]]) -> list[WriteRequest[H]]:
+        """Answer those that have waited for too long; return the others."""
+        now = time.monotonic()
+        late = [request for request in batch if request.begin_by < now]
+        if late:
+            error = self._not_done(f"nothing was written: {self._name} is too slow for all that waits")
+            self.commits.failed += len(late)
+            self._hand_back(late, Group(0.0, [Outcome(error=error) for _ in late], self._queue.qsize()), None)
+        return [request for request in batch if request.begin_by >= now]
 
     def _hand_back(self, batch: Sequence[WriteRequest[H]], group: Group, fatal: DurableError | None) -> None:
         def deliver_all() -> None:

@@ -3,7 +3,14 @@
 from engram.durable import Commits, Group
 from engram.ledger.actor import CountCommits, LedgerActor, LedgerClient, Transact
 from engram.ledger.connection import LEDGER_FILE
-from engram.ledger.errors import CommitUnknown, FolderInUse, LedgerError, LedgerUnavailable, LedgerUnusable
+from engram.ledger.errors import (
+    CommitPending,
+    CommitUnknown,
+    FolderInUse,
+    LedgerError,
+    LedgerUnavailable,
+    LedgerUnusable,
+)
 from engram.ledger.folder import data_folder
 from engram.ledger.inline import InlineLedger, open_inline
 from engram.ledger.lane import LaneClosed, Lookup, lookup
@@ -12,6 +19,7 @@ from engram.ledger.prepared import Prepared, Row
 
 __all__ = [
     "LEDGER_FILE",
+    "CommitPending",
     "CommitUnknown",
     "Commits",
     "CountCommits",

@@ -1,5 +1,6 @@
 """The ledger's actor: it owns the writer and answers each transaction after its COMMIT. It calls no other actor."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,10 +9,10 @@ from typing import TypeVar, cast, final
 import trio
 from sqlalchemy import Connection
 
-from actors import LATER, Actor, ActorRef, Context, ExitReason, MailboxPolicy, Message
+from actors import LATER, Actor, ActorDown, ActorRef, CallTimeout, Context, ExitReason, MailboxPolicy, Message
 from engram.durable import Commits, CommitThread, DurableError, Group, Outcome, Readers, Writer, WriteRequest
 from engram.ledger.connection import LEDGER, LEDGER_FILE
-from engram.ledger.errors import LedgerError
+from engram.ledger.errors import CommitPending, LedgerError, LedgerUnavailable
 from engram.ledger.lane import Lane, LaneClosed, Lookup, R
 from engram.ledger.port import Reading, Server
 
@@ -19,7 +20,9 @@ T = TypeVar("T")
 Transaction = Callable[[Connection], object]
 
 WRITE_TIMEOUT_S = 30.0
-"""If the disk has not committed after this, callers get an unknown outcome (actors.CallTimeout)."""
+"""If the disk or the server has not committed after this, callers get an unknown outcome (CommitPending)."""
+BEGIN_WITHIN_S = 20.0
+"""A transaction that has waited for this long is not begun any more: nothing was written."""
 READ_BUDGET_S = 30.0
 """A report over a large ledger takes seconds; a longer query is interrupted."""
 READERS = 4
@@ -82,7 +85,7 @@ class LedgerActor(Actor[Transact | CountCommits]):
                     else:
                         reply_to.reply(outcome.value)
 
-                self._writer.submit(WriteRequest(transaction, deliver))
+                self._writer.submit(WriteRequest(transaction, deliver, begin_by=time.monotonic() + BEGIN_WITHIN_S))
                 return LATER
 
     async def on_stop(self, reason: ExitReason) -> None:
@@ -116,7 +119,12 @@ class LedgerClient:
         return self._server is None or self._server.holds
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
-        return cast("T", await self._ref.call(Transact(transaction), timeout=WRITE_TIMEOUT_S))
+        try:
+            return cast("T", await self._ref.call(Transact(transaction), timeout=WRITE_TIMEOUT_S))
+        except (CallTimeout, ActorDown) as error:
+            if error.taken:
+                raise CommitPending(f"not known to be written yet: {error}") from error
+            raise LedgerUnavailable(f"nothing was written: {error}") from error
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         return await self._readers.read(query, READ_BUDGET_S)

@@ -21,6 +21,11 @@ class CommitUnknown(LedgerError, OutcomeUnknown):
     """COMMIT failed in a way that leaves open whether it took effect. The process ends; the next start finds out."""
 
 
+class CommitPending(CommitUnknown):
+    """The writer has not answered in time: the transaction may still be committed, or not. The process goes on, and
+    reading the ledger later finds out."""
+
+
 class LedgerUnusable(LedgerError, Unusable):
     """The file cannot be opened as a ledger: damaged, newer than this program, or not a ledger at all."""
 

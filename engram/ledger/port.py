@@ -22,7 +22,7 @@ class Ledger(Protocol):
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """Run a short transaction without I/O, atomically. Raises what it raises, LedgerUnavailable (not done) or
-        CommitUnknown."""
+        CommitUnknown; its kind CommitPending where the ledger is only slow."""
         ...
 
     async def read(self, query: Callable[[Connection], T]) -> T:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, select
 
 from actors import Context, Job
 from engram.ledger import owners
-from engram.ledger.errors import LedgerUnavailable
+from engram.ledger.errors import LedgerError
 from engram.ledger.port import Ledger
 from engram.ledger.tables import singletons
 
@@ -70,7 +70,7 @@ async def _claimed(ledger: Ledger, role: str) -> bool:
     try:
         # Reading first: where another has the role for days, nothing is written.
         return await ledger.read(partial(_is_free, role=role)) and await ledger.write(partial(claim, role=role))
-    except LedgerUnavailable as error:
+    except LedgerError as error:
         _log.warning("turn_not_known", role=role, reason=str(error))
         return False
 

@@ -27,7 +27,7 @@ from actors import (
     MaxChildren,
     SupervisorSpec,
 )
-from engram.ledger import LedgerUnavailable, owners
+from engram.ledger import LedgerError, owners
 from engram.provisioning import node_keys, records, saga
 from engram.provisioning.backends import Backends
 from engram.provisioning.errors import Unavailable, Unknown
@@ -104,7 +104,7 @@ class Provisioner(Actor[FleetMessage]):
     async def handle(self, message: FleetMessage) -> None:
         try:
             await self._handle(message)
-        except LedgerUnavailable as error:  # a full disk, say: nothing was done, and the next look finds the same work
+        except LedgerError as error:  # a full disk, say: nothing was done, and the next look finds the same work
             _log.error("look_failed", message=type(message).__name__, reason=str(error))
 
     async def _handle(self, message: FleetMessage) -> None:
@@ -182,7 +182,7 @@ class Provisioner(Actor[FleetMessage]):
                 await self._compare(backend)
         except (Unavailable, Unknown) as error:
             _log.warning("nodes_not_listed", backend=backend.name, reason=str(error))
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             _log.error("look_failed", message=CheckNodes.__name__, reason=str(error))
         finally:
             self._checking.discard(backend.name)
@@ -216,7 +216,7 @@ class Provisioner(Actor[FleetMessage]):
     async def _tell_end(self, session_id: str) -> None:
         try:
             await saga.tell_end(self._fleet, session_id)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             self._informed.discard(session_id)
             _log.error("look_failed", message="the end of a node's paid time", reason=str(error))
 

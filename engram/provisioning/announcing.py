@@ -31,7 +31,7 @@ from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock
 from engram.hotkeys import Keypair, ss58
 from engram.http.client import HttpClient
-from engram.ledger import Ledger, LedgerUnavailable
+from engram.ledger import Ledger, LedgerError
 from engram.provisioning import session_keys
 from engram.provisioning.errors import NodeKeyError
 from engram.provisioning.hotkey_ring import HotkeyRing
@@ -88,7 +88,7 @@ async def announce_for_ever(ports: AnnouncingPorts, context: Context, look_s: fl
     while True:
         try:
             await _follow(ports, known)
-        except (LedgerUnavailable, ActorsError) as error:
+        except (LedgerError, ActorsError) as error:
             _log.warning("nodes_not_announced", reason=str(error))
         await trio.sleep(look_s)
 
@@ -108,7 +108,7 @@ def address_of(endpoint: str, found: str, *, allows_private: bool) -> ServingAdd
 
 
 async def _follow(ports: AnnouncingPorts, known: dict[str, Place]) -> None:
-    """Compare the places with the announcers. Raises LedgerUnavailable, ActorsError.
+    """Compare the places with the announcers. Raises LedgerError, ActorsError.
 
     A node whose key cannot be read keeps no other from being announced.
     """

@@ -8,7 +8,7 @@ import trio
 
 from actors import Context
 from engram.hints import Hints
-from engram.ledger import Ledger, LedgerUnavailable
+from engram.ledger import Ledger, LedgerError
 from engram.provisioning import session_keys
 from engram.provisioning.enrollment import Enrollment
 from engram.sessions import Instants, RunningSession, SessionEvent
@@ -36,13 +36,13 @@ async def certify_for_ever(ports: CertifierPorts, context: Context) -> None:
     while True:
         try:
             await sweep(ports)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             _log.error("certificates_not_renewed", reason=str(error))
         await trio.sleep(SWEEP_S)
 
 
 async def sweep(ports: CertifierPorts) -> None:
-    """Attend every active session whose node signs by a session key once. Raises LedgerUnavailable when they cannot be
+    """Attend every active session whose node signs by a session key once. Raises LedgerError when they cannot be
     read; one that cannot be attended holds up no other."""
     room = trio.CapacityLimiter(_AT_ONCE)
 
@@ -51,7 +51,7 @@ async def sweep(ports: CertifierPorts) -> None:
             try:
                 if not await ports.enrollment.attend(session.endpoint, session.token, launching=False):
                     await _degrade(ports, session.session_id)
-            except LedgerUnavailable as error:  # here, since a nursery hands on groups of errors
+            except LedgerError as error:  # here, since a nursery hands on groups of errors
                 _log.error("certificates_not_renewed", node=session.token, reason=str(error))
 
     async with trio.open_nursery() as nursery:

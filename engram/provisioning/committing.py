@@ -32,7 +32,7 @@ from engram.chain.submit.sender import Sender
 from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock
 from engram.hotkeys import PublicKey
-from engram.ledger import Ledger, LedgerUnavailable
+from engram.ledger import Ledger, LedgerError
 from engram.provisioning import session_keys
 from engram.provisioning.commitment_notes import CommitmentNotes, InFlight
 from engram.provisioning.errors import NodeKeyError
@@ -88,7 +88,7 @@ async def commit_for_ever(ports: CommittingNodesPorts, context: Context, look_s:
     while True:
         try:
             await _look(ports, standings)
-        except (ChainError, LedgerUnavailable) as error:
+        except (ChainError, LedgerError) as error:
             _log.warning("nodes_not_committed", reason=str(error))
         await trio.sleep(look_s)
 

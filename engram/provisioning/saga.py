@@ -9,7 +9,7 @@ import trio
 from sqlalchemy import Connection
 
 from engram import kill_points
-from engram.ledger import owners
+from engram.ledger import LedgerError, owners
 from engram.provisioning import node_keys, records, rules
 from engram.provisioning.errors import NoCapacity, ProvisioningError, Rejected, Unavailable, Unknown
 from engram.provisioning.fleet import END_GRACE_S, Fleet
@@ -32,11 +32,14 @@ _log = structlog.get_logger("engram.provisioning")
 async def run(fleet: Fleet, session_id: str) -> None:
     """Bring the session as far as it can go now; returns when nothing is left to do.
 
-    A crash is counted in the session's row before it is raised: the fifth one puts the session into quarantine.
+    A crash is counted in the session's row before it is raised: the fifth one puts the session into quarantine. A
+    ledger that is away or slow is no crash.
     """
     fleet.pokes.listen(session_id)
     try:
         await Worker(fleet, session_id).run()
+    except LedgerError as error:  # not this session's fault: the next sweep begins its saga again, from its rows
+        _log.warning("saga_interrupted", session=session_id, reason=str(error))
     except Exception:  # the supervision seam: whatever it was, it is counted and goes on to the supervisor
         at = fleet.instants.now().wall
         await fleet.ledger.write(lambda c: session_records.count_crash(c, session_id, at, QUARANTINE_AFTER))

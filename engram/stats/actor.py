@@ -14,7 +14,7 @@ from config.model import StatsSettings
 from engram.api.node_model import NodeStats
 from engram.hints import Hints
 from engram.http.errors import HttpError
-from engram.ledger import Ledger, LedgerUnavailable
+from engram.ledger import Ledger, LedgerError
 from engram.sessions import Instants, SessionEvent
 from engram.sessions import records as session_records
 from engram.stats import records, rules
@@ -125,7 +125,7 @@ class StatsPoller(Actor[StatsMessage]):
     async def _reread_quietly(self) -> None:
         try:
             await self._reread(at_boot=False)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             _log.error("targets_not_read", reason=str(error))
 
     async def _reread(self, *, at_boot: bool) -> None:
@@ -224,7 +224,7 @@ class StatsPoller(Actor[StatsMessage]):
             won = await self._ledger.write(
                 lambda connection: session_records.transition(connection, watched.session_id, event, now)
             )
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             _log.error("state_not_written", session=watched.session_id, reason=str(error))
             return
         watched.degraded = degraded

@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,12 @@ import pytest
 import trio
 from sqlalchemy import Connection
 
-from actors import ActorDown, ChildSpec, Intensity, Registry, SupervisorSpec, System, open_system
+from actors import ChildSpec, Intensity, Registry, SupervisorSpec, System, open_system
 from engram.durable import Outcome
 from engram.durable.driver import sqlite3
 from engram.ledger import (
     LEDGER_FILE,
+    CommitPending,
     CommitUnknown,
     LedgerActor,
     LedgerClient,
@@ -129,6 +131,35 @@ async def test_a_writer_that_fails_ends_the_process_and_hangs_nobody(
         assert len(fatal) == 1
 
 
+async def test_a_write_that_is_not_answered_in_time_is_pending_and_what_waited_for_too_long_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are errors of the ledger, which its callers expect: nothing crashes, and no process ends."""
+    fatal: list[LedgerError] = []
+    goes_on = threading.Event()
+
+    def slow(connection: Connection) -> None:
+        put(connection, "slow", "1")
+        assert goes_on.wait(20)
+
+    async with running(tmp_path, fatal) as (_, ledger):
+        monkeypatch.setattr("engram.ledger.actor.WRITE_TIMEOUT_S", 0.05)
+        with pytest.raises(CommitPending, match="not known to be written yet"):
+            await ledger.write(slow)
+        monkeypatch.setattr("engram.ledger.actor.BEGIN_WITHIN_S", 0.0)
+        with pytest.raises(CommitPending):
+            await ledger.write(partial(put, key="late", value="1"))
+        monkeypatch.undo()
+        goes_on.set()
+        await ledger.write(partial(put, key="after", value="1"))
+        found = [await ledger.read(partial(get, key=key)) for key in ("slow", "late", "after")]
+        assert found == ["1", None, "1"]
+        monkeypatch.setattr("engram.ledger.actor.BEGIN_WITHIN_S", -1.0)
+        with pytest.raises(LedgerUnavailable, match="too slow for all that waits"):
+            await ledger.write(partial(put, key="late", value="1"))
+    assert fatal == []
+
+
 async def test_a_query_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engram.ledger.actor.READ_BUDGET_S", 0.05)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -138,10 +169,10 @@ async def test_a_query_that_takes_too_long_is_given_up(tmp_path: Path, monkeypat
         assert await ledger.read(lambda connection: get(connection, "a")) is None
 
 
-async def test_a_closed_tree_answers_actor_down(tmp_path: Path) -> None:
+async def test_a_closed_tree_has_written_nothing(tmp_path: Path) -> None:
     async with running(tmp_path, []) as (_, ledger):
         pass
-    with pytest.raises(ActorDown):
+    with pytest.raises(LedgerUnavailable, match="nothing was written"):
         await ledger.write(lambda connection: put(connection, "a", "1"))
 
 

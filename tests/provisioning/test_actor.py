@@ -11,7 +11,7 @@ from sqlalchemy import Connection, update
 from trio.testing import MockClock
 
 from actors import Registry, System, open_system
-from engram.ledger import LedgerUnavailable
+from engram.ledger import CommitPending, LedgerError, LedgerUnavailable
 from engram.ledger.inline import open_inline
 from engram.provisioning import NodeSpec, Unavailable, actor, records
 from engram.provisioning.actor import PROVISIONER, Provisioner
@@ -231,11 +231,14 @@ async def test_a_session_whose_work_crashes_is_quarantined_and_hurts_nobody_else
     assert world.ledger.write_now(records.open_work) == []
 
 
-async def test_a_ledger_that_fails_for_a_while_stops_nothing(autojump_clock: MockClock, world: World) -> None:
+@pytest.mark.parametrize("fault", [LedgerUnavailable("the disk is full"), CommitPending("no answer within 30 s")])
+async def test_a_ledger_that_fails_for_a_while_stops_nothing(
+    autojump_clock: MockClock, world: World, fault: LedgerError
+) -> None:
     world.sell()
 
     def full() -> None:
-        raise LedgerUnavailable("the disk is full")
+        raise fault
 
     async with running(world.fleet) as system:
         await until(world, "active")

@@ -8,6 +8,7 @@ import trio.testing
 from sqlalchemy import update
 from trio.testing import MockClock
 
+from engram.ledger import CommitPending, LedgerError, LedgerUnavailable
 from engram.ledger.inline import open_inline
 from engram.provisioning import NoCapacity, NodeState, Rejected, Unavailable, Unknown, node_keys, records, saga
 from engram.provisioning.fleet import END_GRACE_S, Pokes
@@ -272,6 +273,24 @@ async def test_a_session_that_waits_for_its_payment_or_does_not_exist_has_no_wor
     await saga.run(world.fleet, "s")
     await saga.run(world.fleet, "nobody")
     assert not world.double.launches
+
+
+@pytest.mark.parametrize("fault", [LedgerUnavailable("the server is away"), CommitPending("no answer within 30 s")])
+async def test_a_ledger_that_is_away_or_slow_is_no_crash_of_a_session(
+    autojump_clock: MockClock, world: World, fault: LedgerError
+) -> None:
+    world.sell()
+    faults = [fault]
+
+    def slow() -> None:
+        if faults:
+            raise faults.pop()
+
+    world.ledger.before_commit = slow
+    await saga.run(world.fleet, "s")
+    assert (faults, world.session().crashes, world.state()) == ([], 0, "provisioning")
+    await saga.run(world.fleet, "s")
+    assert world.state() == "active"
 
 
 async def test_a_crash_is_counted_and_a_success_wipes_the_count(autojump_clock: MockClock, world: World) -> None:

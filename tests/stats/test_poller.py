@@ -17,7 +17,7 @@ from config.model import StatsSettings
 from engram.clock import TrioClock
 from engram.http.client import HttpClient
 from engram.http.errors import BadAnswer, HttpError, NotSent
-from engram.ledger import LedgerUnavailable
+from engram.ledger import CommitPending, LedgerError, LedgerUnavailable
 from engram.ledger.inline import InlineLedger, open_inline
 from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, records
 from engram.stats import NodeStats, RereadSessions, StatsPoller, StatsPorts, StatsView, ask_stats, rules
@@ -207,15 +207,16 @@ async def test_a_node_that_moves_is_asked_at_its_new_address(autojump_clock: Moc
     assert world.asked[-1][1] == "http://moved"
 
 
+@pytest.mark.parametrize("fault", [LedgerUnavailable("full"), CommitPending("no answer within 30 s")])
 async def test_a_ledger_that_fails_does_not_stop_the_polls(
-    autojump_clock: MockClock, ledger: InlineLedger, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: MockClock, ledger: InlineLedger, monkeypatch: pytest.MonkeyPatch, fault: LedgerError
 ) -> None:
     world = World(ledger)
     world.runs("s")
     world.silent.add("http://s")
 
     def full() -> None:
-        raise LedgerUnavailable("full")
+        raise fault
 
     async with running(world) as system:
         await trio.sleep(1.0)

@@ -7,6 +7,7 @@
 | the lease is another's | ends, and the process with it |
 | nothing is written | renews the lease every quarter of its ttl, and takes over what ended gateways left |
 | much is written | does the same at least every half of its ttl |
+| much was left | takes it over page by page, and commits what waits after each page |
 """
 
 import threading
@@ -29,8 +30,6 @@ from engram.ledger.postgres.link import Link
 RECONNECT_S: Final = 0.2
 SETTLE_S: Final = 600.0
 """After this long without a server the outcome of a lost COMMIT is given up as unknown, and the process ends."""
-_MOST_PAGES: Final = 1_000
-"""Taken over in a row; the next look goes on."""
 
 _log = structlog.get_logger("engram.ledger")
 
@@ -60,6 +59,8 @@ class PostgresWriter(CommitThread[Connection]):
         self._closing = threading.Event()
         self._looked_at = time.monotonic() if lease is not None else 0.0
         """When it last looked at what other gateways have left."""
+        self._more_is_left = False
+        self._callers_are_next = False
         self._on_drain: Callable[[], None] | None = on_drain
 
     def _commit(self, transactions: Sequence[Callable[[Connection], Any]]) -> list[Outcome]:
@@ -87,18 +88,22 @@ class PostgresWriter(CommitThread[Connection]):
         return CommitUnknown(str(error))
 
     def _patience(self) -> float | None:
+        if self._more_is_left:
+            return 0.0
         return self._lease.due_in_s if self._lease else None
 
     def _is_overdue(self) -> bool:
+        if self._callers_are_next:
+            self._callers_are_next = False
+            return False
+        if self._more_is_left:
+            return True
         return self._lease is not None and time.monotonic() - self._looked_at > self._lease.ttl_s / 2
 
     def _idle(self) -> DurableError | None:
-        """Renew the lease; take over what gateways have left that are gone, all of it."""
-        fatal, left = self._look()
-        for _ in range(_MOST_PAGES):
-            if fatal is not None or not left:
-                break
-            fatal, left = self._look()
+        """Renew the lease, and take over a page of what gateways have left that are gone."""
+        fatal, self._more_is_left = self._look()
+        self._callers_are_next = self._more_is_left
         return fatal
 
     def _look(self) -> tuple[DurableError | None, bool]:

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 import trio
 
-from engram.ledger import LedgerUnavailable
+from engram.ledger import LedgerError
 from engram.provisioning.akash import bidding, events, records
 from engram.provisioning.akash.escrow import Escrows
 from engram.provisioning.akash.model import BLOCKS_PER_HOUR, PICO, SUCCESSOR, Deployment, DeploymentState
@@ -74,7 +74,7 @@ class AkashBackend:
         wallet = self._watching.wallet
         try:
             live = await self._parts.ledger.read(records.all_live)
-        except LedgerUnavailable as error:
+        except LedgerError as error:
             raise Unavailable(str(error)) from error
         left = wallet.left(live, self._parts.clock.now())
         hourly = {tier: int(price * BLOCKS_PER_HOUR) for tier, price in self._parts.max_price.items()}
@@ -145,7 +145,7 @@ class AkashBackend:
         while not self._is_our_account:
             try:
                 await self._require_account()
-            except (Unavailable, LedgerUnavailable) as error:
+            except (Unavailable, LedgerError) as error:
                 _log.error("akash_other_account", reason=str(error))
                 await trio.sleep(self._parts.reconcile_s)
         await self._watching.run(exited)

@@ -103,10 +103,10 @@ class Escrows:
             _log.error("akash_top_up_refused", dseq=settled.dseq, reason=(settled.log or "")[:300])
 
     async def fill_all(self) -> None:
-        """Look at every deployment that serves, and at deposits of those that do not any more."""
-        live = await self._parts.ledger.read(records.all_live)
-        self._capped &= {row.dseq for row in live}
-        for row in live:
+        """Look at every deployment here that serves, and at deposits of those that do not any more."""
+        here, live = await self._parts.ledger.read(lambda c: (records.live_here(c), records.all_live(c)))
+        self._capped &= {row.dseq for row in here}
+        for row in here:
             try:
                 await self.fill(row)
             except Unavailable as error:

@@ -7,7 +7,7 @@ import trio
 from sqlalchemy import Connection
 
 from engram import kill_points
-from engram.provisioning.akash import bidding, events, numbering, records, rules, transactions, tx
+from engram.provisioning.akash import bidding, events, records, rules, transactions, tx
 from engram.provisioning.akash.bidding import BidLimits
 from engram.provisioning.akash.events import Event
 from engram.provisioning.akash.messages import Message
@@ -44,8 +44,6 @@ class Placing:
         self._parts = parts
         self._chain = Transacting(parts)
         self._pace = Pace(parts)
-        self._numbering = trio.Lock()
-        self._last_dseq = 0
 
     async def create(self, spec: NodeSpec, *, wide: bool) -> Deployment:
         """Commit to a new deployment and follow its create; the row comes back in the state that this led to.
@@ -130,11 +128,7 @@ class Placing:
         return await self._parts.chain.min_deposit_uact(int(self._parts.max_deposit_act * 1_000_000))
 
     async def _next_dseq(self, now: float) -> int:
-        """Return a number that none of our deployments has or will get."""
-        async with self._numbering:
-            last = max(self._last_dseq, await self._parts.ledger.read(records.last_dseq))
-            self._last_dseq = numbering.next_dseq(self._parts.ledger_id, now, last)
-            return self._last_dseq
+        return await self._parts.ledger.write(lambda c: records.draw_dseq(c, self._parts.ledger_id, now))
 
     async def drive(self, row: Deployment) -> Deployment:
         """Bring the deployment further until it serves or is closed. Goes on through outages."""

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 import trio
 
-from engram.ledger import LedgerUnavailable
+from engram.ledger import LedgerError
 from engram.provisioning.akash import chain_model, reconciling_rules, records
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
 from engram.provisioning.akash.model import Deployment
@@ -114,7 +114,7 @@ class Reconciler:
             try:
                 with trio.move_on_after(self._parts.reconcile_s):
                     outcome = await self.close(dseq)
-            except (Unavailable, LedgerUnavailable) as error:
+            except (Unavailable, LedgerError) as error:
                 outcome = str(error)
         if outcome != TxState.INCLUDED:  # the next comparison finds it again
             _log.error("akash_orphan_not_closed", dseq=dseq, outcome=outcome)

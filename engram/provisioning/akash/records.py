@@ -1,16 +1,21 @@
 """Deployments and providers in the ledger. Functions are called inside `ledger.write` or `ledger.read`."""
 
 from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, delete, func, insert, literal_column, select, update
 
 from engram import wire
-from engram.ledger.sql import upsert
+from engram.ledger import facts, owners
+from engram.ledger.sql import OWNER, upsert
 from engram.provisioning.akash.bidding import Attempt
 from engram.provisioning.akash.model import Deployment, DeploymentState, ProviderMemory
+from engram.provisioning.akash.numbering import next_dseq
 from engram.provisioning.akash.tables import deployments, providers, transactions
+from engram.sessions.tables import sessions
 
+_DRAWN: Final = "akash_dseq"
 _CLOSED = str(DeploymentState.CLOSED)
 KEPT_S = 90 * 86_400.0
 """Closed deployments are kept this long, for `engram akash costs`."""
@@ -51,6 +56,14 @@ def all_live(connection: Connection) -> list[Deployment]:
     """Return every deployment that is not closed, oldest first."""
     query = select(deployments).where(deployments.c.state != _CLOSED).order_by(deployments.c.dseq)
     return [_deployment(row) for row in connection.execute(query).mappings()]
+
+
+def live_here(connection: Connection) -> list[Deployment]:
+    """Return those of them whose session no other gateway works, oldest first."""
+    is_others = sessions.c[OWNER] != owners.me(connection)
+    others = select(sessions.c.id).where(is_others, sessions.c.ended_at.is_(None))
+    query = select(deployments).where(deployments.c.state != _CLOSED, deployments.c.session_id.not_in(others))
+    return [_deployment(row) for row in connection.execute(query.order_by(deployments.c.dseq)).mappings()]
 
 
 def live_numbers(connection: Connection) -> set[int]:
@@ -100,9 +113,13 @@ def by_hash(connection: Connection, hashes: Iterable[bytes]) -> dict[bytes, Depl
     return found
 
 
-def last_dseq(connection: Connection) -> int:
-    """Return the highest number given so far, 0 for none."""
-    return connection.execute(select(func.max(deployments.c.dseq))).scalar_one_or_none() or 0
+def draw_dseq(connection: Connection, ledger_id: str, now: float) -> int:
+    """Return the number of a deployment that is made at `now` (unix seconds), and give it to nobody else: gateways that
+    share the ledger draw at the same time."""
+    highest = connection.execute(select(func.max(deployments.c.dseq))).scalar_one_or_none() or 0
+    drawn = next_dseq(ledger_id, now, max(highest, int(facts.get(connection, _DRAWN) or 0)))
+    facts.put(connection, _DRAWN, str(drawn))
+    return drawn
 
 
 def set_values(connection: Connection, dseq: int, **values: float | str | None) -> None:

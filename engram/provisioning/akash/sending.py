@@ -5,7 +5,7 @@
 
 The chain takes unordered transactions: any number is in flight at once, and sending one twice does nothing. That one is
 not there is certain only when its time is over and `quorum` endpoints say so. A chain that refuses unordered ones gets
-ordered ones, one at a time (`turn`).
+ordered ones, one at a time (`turn`), of all gateways that share the ledger: there, one that is open is the turn.
 """
 
 import base64
@@ -38,6 +38,9 @@ INDEX_LAG_S: Final = 15.0
 """An endpoint may find a transaction this much later than its block was made."""
 ALONE_S: Final = 600.0
 """So long after its time one endpoint's word is enough that a transaction is not there: the others may be gone."""
+ORDERED_S: Final = 300.0
+"""An ordered transaction is over after this for certain (signing.TTL_BLOCKS): one that nobody follows delays no other
+for longer."""
 RENUMBERED: Final = 5
 LOOK_S: Final = 0.5
 LOOK_AGAIN_S: Final = 2.0
@@ -60,6 +63,7 @@ class Absent(msgspec.Struct, frozen=True):
     """An endpoint does not find the transaction."""
 
 
+_NO_TURN: Final = "an ordered transaction of another gateway is under way; the account's next one waits for it"
 Also: TypeAlias = Callable[[Connection], object]
 Settled: TypeAlias = Callable[[Connection, Outgoing], None]
 
@@ -87,7 +91,7 @@ class Sender:
     async def turn(self) -> AsyncIterator[None]:
         """Hold this from `prepare` to the end of `follow`: ordered transactions go one after the other.
 
-        Raises Unavailable.
+        Raises Unavailable, also where those of other gateways leave no room.
         """
         await self._signing.probe()
         if not self.is_ordered:
@@ -95,6 +99,11 @@ class Sender:
             yield
             return
         async with self._one_at_a_time:
+            with trio.move_on_after(ORDERED_S) as patience:
+                while await self._ledger.read(self._is_ordered_open):  # noqa: ASYNC110 - of another process
+                    await trio.sleep(self._settings.look_s)
+            if patience.cancelled_caught:
+                raise Unavailable(_NO_TURN)
             yield
 
     async def prepare(
@@ -106,19 +115,25 @@ class Sender:
     async def commit(self, outgoing: Outgoing, also: Also = lambda connection: True) -> bool:
         """Write the transaction down, with what is committed together with it; False when `also` returned False.
 
-        Raises what the ledger raises.
+        Raises what the ledger raises, and Unavailable where another gateway has an ordered one under way: two would
+        bear the same sequence.
         """
 
         def work(connection: Connection) -> bool:
-            if also(connection) is False:
-                return False
-            transactions.add(connection, outgoing)
-            return True
+            if outgoing.sequence is not None and self._is_ordered_open(connection):
+                raise Unavailable(_NO_TURN)
+            return _add(connection, outgoing, also)
 
+        return await self._commit(outgoing, work)
+
+    async def _commit(self, outgoing: Outgoing, work: Callable[[Connection], bool]) -> bool:
         if not await self._ledger.write(work):
             return False
         self._fresh.add(outgoing.hash)
         return True
+
+    def _is_ordered_open(self, connection: Connection) -> bool:
+        return transactions.is_ordered_open(connection, self._clock.now() - ORDERED_S)
 
     async def follow(self, outgoing: Outgoing, also: Settled | None = None) -> Outgoing:
         """Send it and return it once its state is final; that state is committed, together with what `also` writes.
@@ -143,7 +158,8 @@ class Sender:
         """Sign the same messages under the sequence that the chain wants; the old one can never be on chain."""
         again = await self._signing.renumber(outgoing, sequence)
         expired = msgspec.structs.replace(outgoing, state=TxState.EXPIRED, settled_at=self._clock.now())
-        await self.commit(again, partial(_settle, after=expired))
+        also = partial(_settle, after=expired)  # open until here: no other gateway has begun one
+        await self._commit(again, partial(_add, outgoing=again, also=also))
         return again
 
     # Following.
@@ -297,6 +313,13 @@ class Sender:
         if outgoing.timeout_height is not None:
             return head.height > outgoing.timeout_height + blocks(margin_s)
         return head.time > outgoing.timeout_ns / NS + margin_s
+
+
+def _add(connection: Connection, outgoing: Outgoing, also: Also) -> bool:
+    if also(connection) is False:
+        return False
+    transactions.add(connection, outgoing)
+    return True
 
 
 def _settle(connection: Connection, after: Outgoing, also: Settled | None = None) -> None:

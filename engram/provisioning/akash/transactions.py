@@ -115,6 +115,14 @@ def open_ones(connection: Connection, subject: Subject) -> list[Outgoing]:
     return [_outgoing(row) for row in connection.execute(query).mappings()]
 
 
+def is_ordered_open(connection: Connection, since: float) -> bool:
+    """Return whether an ordered transaction made after `since` (unix seconds) is under way, of any gateway."""
+    query = select(transactions.c.hash).where(
+        transactions.c.state == "open", transactions.c.sequence.is_not(None), transactions.c.created_at > since
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def of_deployment(connection: Connection, dseq: int | None) -> list[Outgoing]:
     """Return the deployment's transactions, oldest first."""
     query = select(transactions).where(transactions.c.dseq == dseq).order_by(transactions.c.created_at)

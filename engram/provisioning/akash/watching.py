@@ -1,4 +1,7 @@
-"""Watches what serves: leases on chain, nodes at their providers, escrows, and the chain against the ledger."""
+"""Watches what serves: leases on chain, nodes at their providers, escrows, and the chain against the ledger.
+
+Of several gateways that share the ledger, each watches the deployments of the sessions that it works.
+"""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -7,7 +10,7 @@ from typing import Final, final
 import structlog
 import trio
 
-from engram.ledger import LedgerUnavailable
+from engram.ledger import LedgerError
 from engram.provisioning.akash import events, records, transactions
 from engram.provisioning.akash.chain_model import Lease
 from engram.provisioning.akash.escrow import Escrows
@@ -30,7 +33,7 @@ SLOW_CLOSE_S: Final = 300.0
 NEW_LEASE_S: Final = 60.0
 """A lease this young may not be shown by every endpoint."""
 
-OUTAGES: Final = (Unavailable, LedgerUnavailable)
+OUTAGES: Final = (Unavailable, LedgerError)
 """Of the chain, of a provider and of the ledger's server: the next look comes to what this one did not."""
 
 _log = structlog.get_logger("engram.provisioning.akash")
@@ -127,7 +130,7 @@ class Watching:
     async def _reconcile(self) -> None:
         """Finish closes that nobody waits for, and compare with the chain; none of it waits for another."""
         async with trio.open_nursery() as nursery:
-            for row in await self._parts.ledger.read(records.all_live):
+            for row in await self._parts.ledger.read(records.live_here):
                 if row.state is DeploymentState.CLOSING:
                     await self._tell_slow_close(row)
                 if row.state is DeploymentState.CLOSING or row.token.endswith(SUCCESSOR):
@@ -170,7 +173,7 @@ class Watching:
 
     async def _look(self) -> None:
         serving = [
-            row for row in await self._parts.ledger.read(records.all_live) if row.state is DeploymentState.SERVING
+            row for row in await self._parts.ledger.read(records.live_here) if row.state is DeploymentState.SERVING
         ]
         known = {row.dseq for row in serving}
         self._not_running = {dseq: looks for dseq, looks in self._not_running.items() if dseq in known}

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, insert, select
 from actors import ChildSpec, Intensity, Registry, SupervisorSpec, open_system
 from engram.cli.operate import gateways
 from engram.cli.options import Sources
+from engram.durable import WriteRequest
 from engram.ledger import LedgerActor, LedgerClient, LedgerError, LedgerUnavailable, owners
 from engram.ledger.facts import get, put
 from engram.ledger.postgres import lease
@@ -123,22 +124,39 @@ async def test_the_work_of_a_gateway_that_is_silent_is_taken_over_and_it_is_fenc
         assert await other.read(lambda c: get(c, "zombie")) is None
 
 
-async def test_a_gateway_that_writes_without_a_pause_takes_over_all_the_same(url: str) -> None:
-    async def write_on(ledger: LedgerClient) -> None:
-        number = 0
-        while True:
-            number += 1
-            await ledger.write(partial(put, key="busy", value=str(number)))
+def left_behind(connection: Connection) -> None:
+    for number in range(2 * lease.PAGE + 1):
+        owned(connection, number)
 
-    async with running(url, [], ttl_s=2.0) as busy, trio.open_nursery() as nursery:
-        nursery.start_soon(write_on, busy)
+
+def seen_open(connection: Connection) -> int:
+    return len(records.due(connection, 1e12, 1_000))
+
+
+async def test_a_gateway_that_writes_without_a_pause_takes_over_all_the_same(url: str) -> None:
+    async with running(url, [], ttl_s=2.0) as busy:
         async with running(url, []) as ends:
-            for number in range(2 * lease.PAGE + 1):
-                await ends.write(partial(owned, number=number))
+            await ends.write(left_behind)
         with trio.fail_after(20):
-            while len(await busy.read(lambda c: records.due(c, 1e12, 1_000))) <= 2 * lease.PAGE:
-                await trio.testing.wait_all_tasks_blocked(0.05)
-        nursery.cancel_scope.cancel()
+            while await busy.write(seen_open) <= 2 * lease.PAGE:
+                pass
+
+
+def test_what_waits_to_be_written_is_committed_after_each_page_that_is_taken_over(url: str) -> None:
+    """Else buyers wait until all of it is taken over: a minute, where a large gateway has ended."""
+    ends, survives = (PostgresServer(url).open_writer(lambda e: None, lambda g: None) for _ in range(2))
+    assert ends._commit([left_behind])[0].error is None
+    ends._close()
+    assert survives._idle() is None
+    seen = []
+    while not seen or seen[-1] <= 2 * lease.PAGE:
+        survives.submit(WriteRequest(seen_open, lambda outcome: None))
+        if batch := survives._next_batch():
+            seen.append(survives._commit([batch[0].transaction])[0].value)
+        else:
+            assert survives._idle() is None
+    assert seen == [lease.PAGE, 2 * lease.PAGE, 2 * lease.PAGE + 1]
+    survives._close()
 
 
 async def test_a_gateway_that_ends_leaves_its_work_to_the_others_at_once(url: str) -> None:

@@ -1,11 +1,15 @@
 """A chain that takes numbered transactions only, and another program that uses the account at the same time."""
 
+from functools import partial
+
 import pytest
 import trio
 
+from engram.provisioning import NodeSpec
 from engram.provisioning.akash import transactions, tx
+from engram.provisioning.akash.backend import AkashBackend
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
-from engram.provisioning.akash.transactions import Subject, TxState
+from engram.provisioning.akash.transactions import Subject, TxState, of_deployment
 from engram.provisioning.errors import Unavailable
 from tests.doubles.akash.errors import WRONG_SEQUENCE
 from tests.doubles.akash.transaction import decode
@@ -76,3 +80,29 @@ async def test_no_numbered_transaction_is_lost_or_doubled_beside_a_second_writer
         await many_sessions(made, 3)
         assert made.parts.sender.is_ordered
         assert made.double.control.state()["failed"] == []
+
+
+async def test_two_gateways_of_one_ledger_sign_no_sequence_twice(virtual_time: None) -> None:
+    """What is signed under a sequence that is taken waits in vain until its time is over."""
+    async with world() as made:
+        numbered(made)
+        backends = (made.backend, AkashBackend(made.make_parts()))
+        async with trio.open_nursery() as nursery:
+            for number in range(4):
+                spec = made.spec(f"s{number}", f"t{number}")
+                nursery.start_soon(launched, backends[number % 2], spec)
+        assert len(made.active()) == 4
+        sent = [one for row in made.rows() for one in made.ledger.write_now(partial(of_deployment, dseq=row.dseq))]
+        assert {one.state for one in sent} == {TxState.INCLUDED}
+        assert sorted(one.sequence for one in sent if one.sequence is not None) == list(range(len(sent)))
+
+
+async def launched(backend: AkashBackend, spec: NodeSpec) -> None:
+    """Launch as a saga does: again where it is not possible now."""
+    while True:
+        try:
+            await backend.launch(spec)
+        except Unavailable:
+            await trio.sleep(0.2)
+        else:
+            return

@@ -8,11 +8,13 @@ import msgspec
 import pytest
 import trio
 
+from engram.ledger.inline import open_inline
 from engram.provisioning import Rejected
 from engram.provisioning.akash import records, tables, transactions
 from engram.provisioning.akash.backend import AkashBackend
 from engram.provisioning.akash.cosmos import Coin
 from engram.provisioning.akash.escrow import Escrows
+from engram.provisioning.akash.factory import make_parts
 from engram.provisioning.akash.messages import AccountDeposit, Deposit, EscrowID, EscrowScope
 from engram.provisioning.akash.model import DeploymentState
 from engram.provisioning.akash.transactions import Subject, TxState
@@ -59,7 +61,8 @@ def paid_leases(made: World) -> int:
 
 async def second_writer(made: World, stop: trio.Event) -> None:
     """Another program with the same key: deposits into one of the account's escrows, again and again."""
-    sender = made.make_parts().sender
+    own = open_inline()
+    sender = make_parts(made.settings, KEY, own, made.ledger_id, made.http, made.clock, made.metrics).sender
     while not stop.is_set():
         dseq = next(iter(made.active()), None)
         if dseq is not None:
@@ -69,6 +72,7 @@ async def second_writer(made: World, stop: trio.Event) -> None:
             if isinstance(outgoing, transactions.Outgoing) and await sender.commit(outgoing):
                 await sender.follow(outgoing)
         await trio.sleep(0.05)
+    own.close()
 
 
 async def many_sessions(made: World, count: int) -> None:
