@@ -60,7 +60,7 @@ MINERS = 256
 ROUNDS = 2 if QUICK else 3
 WARM = 1 if QUICK else 4
 """Rounds before the first that is measured: by then most records are there that a miner holds at once."""
-QUERIES, CHALLENGES = 4, 2
+QUERIES, CHALLENGES, DECOYS = 4, 2, 2
 KEPT = 100 if QUICK else 1_000
 WANTED = {
     "round_s": "<= 2",
@@ -236,6 +236,7 @@ async def measure(folder: Path, port: int) -> dict[str, float]:
         netuid=450,
         queries=QUERIES,
         challenges=CHALLENGES,
+        decoys=DECOYS,
         least_planted=5,
         concurrency=64,
         deadline_s=60.0,

@@ -517,6 +517,9 @@ class ValidatorSettings(Section, frozen=True):
     """Searches a miner and round."""
     challenges: Count = 2
     """Storage proofs a miner and round."""
+    decoys: Annotated[int, Meta(ge=0, le=10)] = 2
+    """Searches, and as many challenges, a miner and round by the validator's own hotkey about records that the miner
+    lists of its customers. They earn nothing: they keep a miner from telling what is planted by what is asked."""
     planted: Count = 20
     """Records planted at most a miner and round. Each is deleted again after 2 to `planted_rounds` rounds."""
     planted_rounds: Annotated[int, Meta(ge=3, le=1_000)] = 24

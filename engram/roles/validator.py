@@ -114,6 +114,7 @@ class ValidatorPorts:
                 netuid=at.netuid,
                 queries=at.queries,
                 challenges=at.challenges,
+                decoys=at.decoys,
                 least_planted=at.least_planted,
                 concurrency=at.concurrency,
                 deadline_s=at.deadline_s,

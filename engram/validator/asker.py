@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final, final
 
+import msgspec
 import structlog
 import trio
 from sqlalchemy import Connection
@@ -100,9 +101,11 @@ class Asker:
                 await self._ledger.write(write)
 
     async def _put(self, question: Question, sheet: Sheet) -> Answer:
-        if question.kind is Kind.CHALLENGE:
+        if question.kind in (Kind.CHALLENGE, Kind.DECOY_CHALLENGE):
             (cid,) = question.truth
             tried = await self._client.challenge(sheet.url, self._keypair, cid, question.vector, sheet.hotkey)
+            if question.kind is Kind.DECOY_CHALLENGE:  # no vector is known here to hold the proof against
+                tried = msgspec.structs.replace(tried, proved=False, detail="")
             return _answer(question, tried, recall=0.0)
         signer = self._keypair if question.own_key else self._signer(sheet.seeds)
         tried = await self._client.query(sheet.url, signer, question.vector)
@@ -114,9 +117,11 @@ class Asker:
     async def _note_lengths(self, sheet: Sheet) -> None:
         """Keep the lengths of a miner's public texts; those of before where it does not say, or says too little.
 
-        It is signed by a key that only this miner sees: the validator's own would tell it who is asking.
+        It is signed by a key of its own: the validator's would tell the miner who is asking, and one that has planted
+        would tell it what is planted.
         """
-        texts = await self._client.public_texts(sheet.url, self._signer(sheet.seeds))
+        signer = Keypair.from_seed(self._rng.randbytes(32)) if sheet.seeds else self._keypair
+        texts = await self._client.public_texts(sheet.url, signer)
         lengths, at = planting.length_sample(texts or ()), self._clock.now()
         if not lengths:
             return

@@ -16,6 +16,9 @@ from engram import wire
 from engram.validator.errors import WordsInvalid
 
 ATTEMPTS: Final = 8
+EXCERPT: Final = 80
+LOOKED_AT: Final = 2_000
+"""Characters of another's text that an excerpt is drawn from."""
 SENTENCE: Final = 72
 """Characters of a sentence; a note of fewer begins as something jotted down."""
 
@@ -179,6 +182,25 @@ def _attempt(rng: Random, about: Family, length: int, words: Vocabulary) -> str:
 def question(rng: Random, about: Family, words: Vocabulary = PUBLISHED) -> str:
     """Draw a question that the notes about the matter answer."""
     return _filled(rng, rng.choice(words.questions), about)
+
+
+def question_about(rng: Random, words_of_another: str, words: Vocabulary = PUBLISHED) -> str:
+    """Draw a question about a few words of a text that is not ours, as those are that planted notes answer."""
+    return question(rng, msgspec.structs.replace(family(rng, words), place=words_of_another), words)
+
+
+def excerpt(rng: Random, text: str) -> str:
+    """Return two to four words that follow one another in a text, at most EXCERPT characters; empty when it has none.
+
+    >>> excerpt(Random(1), "one"), excerpt(Random(1), " ")
+    ('one', '')
+    """
+    found = text[:LOOKED_AT].split()
+    if not found:
+        return ""
+    count = min(len(found), rng.randint(2, 4))
+    start = rng.randrange(len(found) - count + 1)
+    return " ".join(found[start : start + count])[:EXCERPT]
 
 
 def _filled(rng: Random, template: str, about: Family) -> str:

@@ -69,6 +69,21 @@ class MinerReply(msgspec.Struct, frozen=True, kw_only=True):
     """The answer is larger than MAX_ANSWER_BYTES."""
 
 
+class PublicRecord(msgspec.Struct, frozen=True):
+    """A record of a miner's public ones, as it lists them. `text` is empty where it says none."""
+
+    cid: str
+    text: str
+
+
+class ListedPage(msgspec.Struct, frozen=True):
+    """A page of a miner's public records; None where it does not say."""
+
+    records: list[PublicRecord] | None
+    too_large: bool = False
+    """It does not say, as the answer is larger than MAX_ANSWER_BYTES."""
+
+
 def next_stamp(last_ms: int, now_ms: int) -> int:
     """Return the time to sign a request with: now, or a millisecond after the last one where that is not later.
 
@@ -181,20 +196,26 @@ class MinerClient:
         texts: list[str] = []
         limit, offset = PAGE, 0
         for _ in range(PAGES):
-            reply, answer = await self._post(url, api.LIST, signer, {"limit": limit, "offset": offset})
-            if reply.too_large and limit > SMALLEST_PAGE:
+            page = await self.page(url, signer, offset, limit)
+            if page.too_large and limit > SMALLEST_PAGE:
                 limit //= 5
                 continue
-            found = None if answer is None else _decoded(answer, Listing)
-            if found is None:
+            if page.records is None:
                 return texts or None
-            given = found.records[:limit]
-            held = [record.metadata.get("text") for record in given]
-            texts += [text for text in held if isinstance(text, str)]
-            offset += len(given)
-            if len(given) < limit or offset >= TEXTS:
+            texts += [each.text for each in page.records if each.text]
+            offset += len(page.records)
+            if len(page.records) < limit or offset >= TEXTS:
                 break
         return texts
+
+    async def page(self, url: str, signer: Keypair, offset: int, limit: int) -> ListedPage:
+        """Return the miner's public records from the `offset`th on, at most `limit`, as anyone may list them."""
+        reply, answer = await self._post(url, api.LIST, signer, {"limit": limit, "offset": offset})
+        found = None if answer is None else _decoded(answer, Listing)
+        if found is None:
+            return ListedPage(None, reply.too_large)
+        given = ((record.cid, record.metadata.get("text")) for record in found.records[:limit])
+        return ListedPage([PublicRecord(cid, text if isinstance(text, str) else "") for cid, text in given])
 
     async def _post(
         self, url: str, route: Route[Any, Any], signer: Keypair, fields: JsonObject

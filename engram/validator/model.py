@@ -103,6 +103,13 @@ class Kind(StrEnum):
 
     QUERY = "query"
     CHALLENGE = "challenge"
+    DECOY_QUERY = "decoy query"
+    """A search about a record of a customer: its answer earns nothing."""
+    DECOY_CHALLENGE = "decoy challenge"
+    """A demand for the proof of such a record, of which only the CID is known here."""
+
+
+SCORED: Final = frozenset({Kind.QUERY, Kind.CHALLENGE})
 
 
 class Outcome(StrEnum):
@@ -122,7 +129,8 @@ class Outcome(StrEnum):
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
-    """One question of a round to one miner. `truth` are CIDs, nearest first; of a challenge, the one CID.
+    """One question of a round to one miner. `truth` are CIDs, nearest first; of a challenge, the one CID; of a decoy
+    search none, and no text either: a customer's words are not kept.
 
     `vector` is that of the query, or that of the record to be proved; empty once the round is over.
     """

@@ -64,6 +64,13 @@ class Signing(msgspec.Struct, frozen=True):
     mean_gap_s: float
 
 
+class _Arriving(msgspec.Struct, frozen=True):
+    """A signer that comes within a period, and when it leaves its records in it."""
+
+    signing: Signing
+    times_s: list[float]
+
+
 class Plan(msgspec.Struct, frozen=True):
     """The records of one round for one miner, and the signers that go on into the next."""
 
@@ -85,19 +92,23 @@ def plan(
     """Plan what is planted at one miner within the next `period_s` seconds: at most `most` records.
 
     Signers that are `under_way` go on first (signer -1 is the first of them); new ones come in between at random.
-    The number of records is itself random, from half of `most` on: it must not tell the validator either.
+    The number of records is itself random, from half of `most` on: it must not tell the validator either. Where they
+    would be more than `most`, new signers stay away: records taken out here and there would make all of ours slower
+    than customers are. What one alone leaves beyond `most` comes in the next period.
     """
     wanted = rng.randint(max(1, most // 2), most)
-    events: list[tuple[float, int]] = []
+    known: list[tuple[float, int]] = []
     for index, signing in enumerate(under_way):
-        events += [(at, -1 - index) for at in _arrivals(rng, 0.0, signing, period_s)]
-    made: list[Signing] = []
-    while len(events) < wanted:
+        known += [(at, -1 - index) for at in _arrivals(rng, 0.0, signing, period_s)[: most - len(known)]]
+    new: list[_Arriving] = []
+    while (count := sum(len(each.times_s) for each in new)) < wanted - len(known):
         signing = Signing(records_of_signer(rng), math.exp(rng.gauss(math.log(period_s / 8), 1.0)))
-        index = len(made)
-        made.append(signing)
-        events += [(at, index) for at in _arrivals(rng, rng.uniform(0.0, period_s), signing, period_s)]
-    events = sorted(rng.sample(events, wanted) if len(events) > wanted else events)
+        times = _arrivals(rng, rng.uniform(0.0, period_s), signing, period_s)
+        while new and count + len(times) > most - len(known):
+            count -= len(new.pop(0).times_s)
+        new.append(_Arriving(signing, times[: most - len(known)]))
+    made = [each.signing for each in new]
+    events = sorted([*known, *((at, index) for index, each in enumerate(new) for at in each.times_s)])
     records = tuple(
         Planned(
             family=rng.randrange(families),

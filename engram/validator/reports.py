@@ -15,6 +15,7 @@ from engram.validator.records import standings as miner_records
 from engram.validator.standing import Standing
 
 PLANTS_SHOWN: Final = 200
+OF_A_CUSTOMER: Final = "a public record of a customer"
 
 
 class RoundRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +72,7 @@ class ExplainedQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: str
     about: str
-    """The text of a query; the CID of a challenge."""
+    """The text of a query; the CID of a challenge; OF_A_CUSTOMER of a decoy search, whose words are not kept."""
     truth: int
     """How many records are right."""
     planted: int
@@ -230,15 +231,16 @@ def _score(result: Result, known: Mapping[bytes, Known]) -> MinerScore:
 
 def _explained(question: Question, answer: Answer) -> ExplainedQuestion:
     is_query = question.kind is Kind.QUERY
+    is_challenge = question.kind is Kind.CHALLENGE
     return ExplainedQuestion(
         kind=str(question.kind),
-        about=question.text if is_query else question.truth[0],
+        about=question.text or next(iter(question.truth), OF_A_CUSTOMER),
         truth=len(question.truth),
         planted=question.planted,
         own_key=question.own_key,
         outcome=str(answer.outcome),
         recall=answer.recall if is_query else None,
-        proved=None if is_query else answer.proved,
+        proved=answer.proved if is_challenge else None,
         latency_ms=answer.latency_ms,
         detail=answer.detail,
     )

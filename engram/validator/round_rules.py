@@ -9,7 +9,7 @@ import msgspec
 
 from engram.validator import peers, planting, scoring, standing
 from engram.validator.miner_client import median_ms
-from engram.validator.model import Answer, Held, Kind, Known, Miner, Offers, Outcome, Question, Result
+from engram.validator.model import SCORED, Answer, Held, Kind, Known, Miner, Offers, Outcome, Question, Result
 from engram.validator.scoring import Parts
 from engram.validator.standing import Standing, Tally
 
@@ -48,7 +48,7 @@ def is_worth_asking(query: Question, kept: Sequence[Question], *, most: int, lea
 
 def parts_of(answers: Iterable[tuple[Kind, Answer]]) -> tuple[Parts, Tally] | None:
     """Return the parts of a miner's score and the tally of its challenges; None when it was asked nothing."""
-    found = list(answers)
+    found = [(kind, answer) for kind, answer in answers if kind in SCORED]
     queries = [answer for kind, answer in found if kind is Kind.QUERY]
     challenges = [answer for kind, answer in found if kind is Kind.CHALLENGE]
     if not found:

@@ -23,6 +23,7 @@ from engram.validator import corpus, peers, round_rules
 from engram.validator.asker import Asker
 from engram.validator.commitments import Committed, no_commitments
 from engram.validator.corpus import PUBLISHED, Vocabulary
+from engram.validator.decoys import Decoys
 from engram.validator.garden import Embeds
 from engram.validator.gardening import Gardener
 from engram.validator.miner_client import MinerClient
@@ -54,6 +55,8 @@ class RoundTerms(msgspec.Struct, frozen=True, kw_only=True):
     netuid: int
     queries: int
     challenges: int
+    decoys: int
+    """Searches, and challenges, about records of customers that are asked beside them at most."""
     least_planted: int
     """Records about a matter that a miner must hold before it is asked about it, and right answers that must be
     planted records for a question to be asked."""
@@ -98,6 +101,9 @@ class Rounds:
         self._clock = clock
         self._rng = rng
         self._gardener = gardener
+        self._decoys = Decoys(
+            ledger, client, keypair, rng, embeds, terms.words, at_once=terms.concurrency, a_round=terms.decoys
+        )
         self._embeds = embeds
         self._boot = boot
         self._closed = closed
@@ -117,8 +123,13 @@ class Rounds:
         await self._ask_and_close(left)
 
     async def prepare(self, metagraph: Metagraph) -> None:
-        """Draft and embed what is planted until the next round. Raises EmbeddingFailed."""
-        await self._gardener.draft(await self._miners(metagraph), await self._next_id())
+        """Draft and embed what is planted until the next round, and read what the miners list of their customers.
+
+        Raises EmbeddingFailed.
+        """
+        miners = await self._miners(metagraph)
+        await self._gardener.draft(miners, await self._next_id())
+        await self._decoys.prepare(miners)
 
     async def rest(self, metagraph: Metagraph) -> None:
         """Hold no rounds for now: nothing is drafted, and what is planted is deleted when its time is over."""
@@ -177,10 +188,11 @@ class Rounds:
                     kept.append(msgspec.structs.replace(query, own_key=bool(len(kept) % 2)))
         drawn: list[Question] = []
         for hotkey, kept in queries.items():
-            drawn += kept
             # Without a query its score would lack the recall, through no fault of its own.
-            proved = round_rules.to_challenge(self._rng, holdings[hotkey].records, terms.challenges) if kept else []
-            drawn += [_challenge(hotkey, each) for each in proved]
+            if kept:
+                proved = round_rules.to_challenge(self._rng, holdings[hotkey].records, terms.challenges)
+                asked = [*kept, *(_challenge(hotkey, each) for each in proved), *self._decoys.take(hotkey)]
+                drawn += self._rng.sample(asked, len(asked))  # what counts is not to be told by its place
         return drawn
 
     async def _queries(

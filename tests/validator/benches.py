@@ -174,6 +174,7 @@ class Bench:
             "netuid": NETUID,
             "queries": 4,
             "challenges": 3,
+            "decoys": 2,
             "least_planted": 5,
             "deadline_s": 5.0,
             "keep_rounds": 100,

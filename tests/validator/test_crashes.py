@@ -31,7 +31,7 @@ async def run(bench: Bench, rounds: int) -> None:
         await bench.hold()
 
 
-COMMITS = 49
+COMMITS = 51
 """Of a life without a crash."""
 CASES = [(moment, commit) for commit in range(1, COMMITS + 1) for moment in ("before", "after")]
 

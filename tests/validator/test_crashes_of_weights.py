@@ -222,7 +222,7 @@ class Life:
 
 
 POINTS = ("round:opened", "round:answered", "round:asked", "plant:before", "plant:after")
-ROUND_COMMITS, WEIGHTS_COMMITS = 52, 10
+ROUND_COMMITS, WEIGHTS_COMMITS = 66, 10
 """Of a life without a kill."""
 MODES = ("plain", "timelocked", "timelocked, LastUpdate at the reveal", "hash")
 OF_ROUNDS = [

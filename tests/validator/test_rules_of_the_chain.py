@@ -371,7 +371,7 @@ async def test_a_commit_that_an_epoch_s_end_may_have_revealed_stays_unknown(tmp_
         for blocks in (1, TIMELOCKED_BLOCKS):
             seal(at, blocks)
             await at.look()
-        assert [each.epoch for each in at.settled].count(sent.epoch) == 1, "once"
+        assert [each.id for each in at.settled].count(sent.id) == 1, "once"
         assert (await at.sent())[-1].state is SentState.UNKNOWN
 
 

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, RowMapping, bindparam, case, delete, func, insert, select, update
 
 from engram import wire
+from engram.ledger import Prepared
 from engram.ledger.sql import one_of
 from engram.validator.corpus import Family
 from engram.validator.model import (
@@ -39,6 +40,11 @@ UNSURE_MOST: Final = 200
 """Records of one miner that count as uncertain after their rounds, at most: twice what it is given to hold."""
 DELETIONS: Final = 208
 """Attempts after which a deletion is given up: a week."""
+
+
+_CIDS: Final = Prepared(
+    select(planted.c.cid).where(planted.c.hotkey == bindparam("hotkey"), planted.c.cid.is_not(None))
+)
 
 
 def live_families(connection: Connection, hotkey: bytes, round_id: int) -> dict[int, Family]:
@@ -118,6 +124,11 @@ def texts(connection: Connection, hotkey: bytes) -> set[str]:
     """Return the texts of the records that are, or will be, at a miner."""
     query = select(planted.c.text).where(planted.c.hotkey == hotkey, _MAY_BE_THERE)
     return set(connection.execute(query).scalars())
+
+
+def cids(connection: Connection, hotkey: bytes) -> frozenset[str]:
+    """Return the CIDs of all that was planted at a miner, those of the ground-truth file among them."""
+    return frozenset(cid for (cid,) in _CIDS.rows(connection, {"hotkey": hotkey}))
 
 
 def plants(connection: Connection, hotkey: bytes, states: Iterable[PlantState]) -> list[Plant]:
