@@ -33,5 +33,5 @@ export default defineConfig({
       ]),
     ),
   },
-  test: { environment: "node", include: ["tests/**/*.test.ts"] },
+  test: { environment: "node", include: ["tests/**/*.test.ts"], testTimeout: 60_000 },
 });

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 
 import { Failure } from "../src/core/failures";
 import { Handover } from "../src/ui/handover.svelte";
-import { openWallet, standIn, type Reply } from "./stand-ins";
+import { MemoryStore, openWallet, standIn, type Reply } from "./stand-ins";
 
 const wallet = await openWallet();
 const other = await openWallet();
@@ -22,14 +22,16 @@ async function made() {
     world.asked += 1;
     return world.left(id);
   }, () => world.nowMs);
-  const handover = new Handover(shop, () => world.open);
+  const store = new MemoryStore();
+  const loaded = () => new Handover(store, shop, () => world.open);
+  const handover = loaded();
   const code = await handover.make(wallet.open!, "me", true);
   const later = async (seconds: number): Promise<string> => {
     world.nowMs += seconds * 1000;
     await handover.work();
     return handover.state;
   };
-  return { world, handover, code, later };
+  return { world, handover, code, later, loaded, store };
 }
 
 test("the device that made a code is told when another has taken the identity, and asks no more then", async () => {
@@ -39,13 +41,13 @@ test("the device that made a code is told when another has taken the identity, a
   expect(await later(1)).toBe("waiting");
   expect(world.asked).toBe(0);
   expect(await later(2)).toBe("waiting");
-  handover.saw();
+  await handover.saw();
   expect(handover.state).toBe("waiting");
   world.left = (id) => ({ status: 200, body: { id, taken: true, expires_at: ENDS } });
   expect(await later(3)).toBe("taken");
   expect(await later(3)).toBe("taken");
   expect(world.asked).toBe(2);
-  handover.saw();
+  await handover.saw();
   expect(handover.state).toBe("none");
 });
 
@@ -73,4 +75,32 @@ test("what is not known is asked for again, and never of another identity", asyn
   world.open = wallet.open;
   world.left = (id) => ({ status: 200, body: { id, taken: true, expires_at: ENDS } });
   expect(await later(3)).toBe("taken");
+});
+
+test("a page that is loaded again goes on watching, until the person has seen what became of it", async () => {
+  const { world, code, loaded, store } = await made();
+  expect(JSON.stringify([...store.kept])).not.toContain(code);
+  const again = loaded();
+  await again.begin();
+  expect([again.state, again.of, again.expiresAt]).toEqual(["waiting", wallet.open!.signer.address, ENDS]);
+  world.left = (id) => ({ status: 200, body: { id, taken: true, expires_at: ENDS } });
+  world.nowMs += 3_000;
+  await again.work();
+  expect(again.state).toBe("taken");
+  const unseen = loaded();
+  await unseen.begin();
+  expect(unseen.state).toBe("taken");
+  await unseen.saw();
+  const seen = loaded();
+  await seen.begin();
+  expect(seen.state).toBe("none");
+});
+
+test("a code that was replaced or not taken is not watched by a page that is loaded again", async () => {
+  const { world, later, loaded } = await made();
+  world.left = () => ({ status: 404, body: { code: "no_transfer" } });
+  expect(await later(900)).toBe("over");
+  const again = loaded();
+  await again.begin();
+  expect(again.state).toBe("none");
 });

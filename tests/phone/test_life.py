@@ -106,6 +106,7 @@ def test_a_one_time_code_brings_the_identity_to_another_device_once(gateway: Gat
     browser.do("sees", "Works once")
     code = browser.do("evaluate", SHOWN_CODE)
     browser.do("click", "Close")
+    browser.do("reload")
     for profile, typed, said in (
         ("mistyped", code[:-1], "That is no code"),
         ("gets it", code.lower().replace("-", " "), "Your nodes"),

@@ -66,8 +66,8 @@ class App {
     this.sessions = new Sessions(this.store, this.shop);
     this.purchases = new Purchases(this.store, this.shop, () => this.wallet.open, (purchase) => this.#bought(purchase), this.sessions, () => this.mine);
     this.links = new Links(this.store, this.shop, () => this.wallet.open, (sessionId) => this.#paidByLink(sessionId));
-    this.handover = new Handover(this.shop, () => this.wallet.open);
-    await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin(), this.links.begin()]);
+    this.handover = new Handover(this.store, this.shop, () => this.wallet.open);
+    await Promise.all([this.shop.begin(), this.wallet.begin(), this.purchases.begin(), this.links.begin(), this.handover.begin()]);
     this.#turn = takeTurn((mine) => void this.#signs(mine));
     setTimeout(() => (this.elsewhere = !this.mine), TURN_MS);
     // Before the gateway is asked, which may take its time: what happens meanwhile is not missed.

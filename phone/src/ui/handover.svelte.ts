@@ -2,6 +2,7 @@
 
 import { Failure } from "../core/failures";
 import type { OpenIdentity } from "../core/identity";
+import type { Store } from "../core/store";
 import type { Shop } from "./shop.svelte";
 
 export type HandoverState = "none" | "waiting" | "taken" | "replaced" | "over";
@@ -10,6 +11,14 @@ interface Left {
   id: string;
   taken: boolean;
   expires_at: number;
+}
+
+/** What a reload finds again. The id opens nothing: that takes the code, which is kept nowhere. */
+interface Watched {
+  id: string;
+  of: string;
+  expiresAt: number;
+  taken: boolean;
 }
 
 const LOOK_S = 3;
@@ -27,9 +36,18 @@ export class Handover {
   #looking = false;
 
   constructor(
+    private readonly store: Store,
     private readonly shop: Shop,
     private readonly identity: () => OpenIdentity | null,
   ) {}
+
+  /** Go on watching the code that was made before the page was loaded again. */
+  async begin(): Promise<void> {
+    const kept = await this.store.get<Watched>("seen", "handover");
+    if (!kept || this.#id) return;
+    [this.#id, this.of, this.expiresAt] = [kept.id, kept.of, kept.expiresAt];
+    this.state = kept.taken ? "taken" : "waiting";
+  }
 
   /** Leave an identity under a new code, which takes the place of the one before, and return the code. Throws Failure. */
   async make(open: OpenIdentity, name: string, checked: boolean): Promise<string> {
@@ -42,6 +60,7 @@ export class Handover {
     [this.#id, this.of, this.#nextAt] = [passage.id, open.signer.address, this.shop.clock.nowS() + LOOK_S];
     this.expiresAt = expires_at;
     this.state = "waiting";
+    await this.#keep();
     return code;
   }
 
@@ -61,10 +80,19 @@ export class Handover {
       this.#nextAt = this.shop.clock.nowS() + LOOK_S;
       this.#looking = false;
     }
+    if (id === this.#id && (this.state as HandoverState) !== "waiting") await this.#keep();
   }
 
   /** The person was told. */
-  saw(): void {
-    if (this.state !== "waiting") this.state = "none";
+  async saw(): Promise<void> {
+    if (this.state === "waiting") return;
+    this.state = "none";
+    await this.#keep();
+  }
+
+  async #keep(): Promise<void> {
+    const watched: Watched = { id: this.#id, of: this.of, expiresAt: this.expiresAt, taken: this.state === "taken" };
+    if (this.state === "waiting" || watched.taken) await this.store.put("seen", "handover", watched);
+    else await this.store.remove("seen", "handover");
   }
 }
