@@ -228,6 +228,28 @@ async def test_a_receiver_that_does_not_repeat_its_answers_gets_all_the_same_wha
     assert set(states(ledger)) == {"delivered"}
 
 
+async def test_a_receiver_that_is_slow_to_repeat_its_answers_gets_what_comes_meanwhile(
+    ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver = Fails()
+
+    async def submit(signed: Signed) -> Outcome:
+        if json.loads(signed.body)["block"] in receiver.held:
+            await trio.sleep(25.0)
+        return await Fails.submit(receiver, signed)
+
+    receiver.submit = submit  # type: ignore[method-assign]
+    receiver.next_outcome = lambda block: Answered(503) if block == 1002 else Answered(200)
+    queue(ledger, 1, 2)
+    async with emitting(ledger, receiver, ask_terms=receiver.ask_terms) as ref:
+        for block in range(20):
+            await trio.sleep(60)
+            queue_scores(ledger, block)
+            ref.tell(OutboxGrew())
+            await trio.sleep(25.0 + 10.0 + 2.0)
+            assert block in receiver.held
+
+
 @pytest.mark.parametrize("outcome", FAILS)
 async def test_a_gap_marker_is_kept_until_it_is_delivered_or_refused(
     outcome: Outcome, ledger: InlineLedger, autojump_clock: trio.testing.MockClock

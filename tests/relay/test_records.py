@@ -11,6 +11,7 @@ from engram.relay import (
     NodeMemory,
     NoSuchEntry,
     NotAbandoned,
+    NotWaiting,
     is_signed,
     memory_payload,
     records,
@@ -175,6 +176,28 @@ def test_only_dead_letters_are_retried_or_discarded(ledger: InlineLedger) -> Non
         write(ledger, lambda c: records.dlq_discard(c, 1, NOW))
     with pytest.raises(NoSuchEntry, match="no entry 9"):
         write(ledger, lambda c: records.dlq_show(c, 9))
+
+
+def test_an_entry_that_waits_is_parked_behind_its_marker_and_its_marker_can_be_given_up(ledger: InlineLedger) -> None:
+    queue(ledger, 1, 2)
+    attempt(ledger, Answered(503))
+    write(ledger, lambda c: records.dlq_park(c, 1, NOW))
+    parked, _ = write(ledger, lambda c: records.dlq_show(c, 1))
+    assert (parked.state, parked.last_reason) == (EntryState.ABANDONED, "parked by the operator")
+    (marker,) = write(ledger, lambda c: records.due(c, NOW))
+    assert (marker.kind, marker.block) == ("gap", 1001), "at once, however long the entry was to wait"
+    write(ledger, lambda c: records.dlq_park(c, marker.id, NOW))
+    counted = write(ledger, records.count_by_state)
+    assert (counted["pending"], counted["abandoned"], counted["discarded"]) == (1, 1, 1)
+    sent = claim(ledger)
+    assert sent is not None
+    assert sent.block == 1002
+    with pytest.raises(NotWaiting, match="entry 2 is sending, not pending: try again in a moment"):
+        write(ledger, lambda c: records.dlq_park(c, sent.id, NOW))
+    with pytest.raises(NotWaiting, match="entry 1 is abandoned, not pending: nothing to do"):
+        write(ledger, lambda c: records.dlq_park(c, 1, NOW))
+    with pytest.raises(NoSuchEntry, match="no entry 9"):
+        write(ledger, lambda c: records.dlq_park(c, 9, NOW))
 
 
 def test_the_status_counts_what_waits_what_failed_and_what_went_out(ledger: InlineLedger) -> None:
