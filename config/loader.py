@@ -321,6 +321,9 @@ def _read(reading: _Reading, path: Path, origin: Origin, *, missing_ok: bool) ->
         if not missing_ok:
             reading.refuse(origin, "", "there is no such file")
     except (OSError, UnicodeDecodeError) as error:
+        closed = isinstance(error, PermissionError) and not os.access(path.parent, os.X_OK, effective_ids=True)
+        if missing_ok and closed:  # such as another user's home, in which this user was told to run a command
+            return None
         reading.refuse(origin, "", f"cannot be read: {error}")
     return None
 

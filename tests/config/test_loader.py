@@ -1,12 +1,15 @@
 """Settings come from their sources in order, and what cannot be read is refused with what would be right."""
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import config
-from config import ConfigError, Origin
+from config import ConfigError, Origin, Settings
 from config.keys import KEYS
 
 pytestmark = pytest.mark.rules
@@ -324,3 +327,31 @@ def test_a_misspelt_variable_of_the_process_is_a_warning_that_names_the_right_on
         ("X402_NETWRK", "is read by nothing here; did you mean 'X402_NETWORK'?"),
     ]
     assert loaded.settings.payments.network == "eip155:31337"
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the privileges of root, where the tests have them."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(was)
+
+
+def test_env_files_of_a_working_directory_that_is_closed_to_this_user_are_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sudo -u engram engram …` in the home of an operator."""
+    (tmp_path / ".env").write_text("LOG_LEVEL=DEBUG\n")
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0)
+    with as_nobody():
+        settings = config.load(environ={}).settings
+    tmp_path.chmod(0o755)
+    assert settings.log.level == Settings().log.level
+    (tmp_path / ".env").chmod(0)
+    with as_nobody(), pytest.raises(ConfigError, match=r"\.env: cannot be read"):
+        config.load(environ={})

@@ -17,6 +17,7 @@ def script(name: str, root: Path, version: str, *arguments: str) -> subprocess.C
     """Run a script of the package on folders below `root`, without users; services are those of a `systemctl` there."""
     text = (SCRIPTS / name).read_text().replace("@VERSION@", version)
     text = text.replace("/usr/lib/engram", str(root / "lib")).replace("/run/systemd/system", str(root / "systemd"))
+    text = text.replace("/var/cache/engram", str(root / "cache")).replace("/etc/systemd", str(root / "etc"))
     text = text.replace("/var/lib/engram", str(root / "data")).replace("/lib/systemd/system", str(UNITS))
     stubs = root / "stubs"
     stubs.mkdir(exist_ok=True)
@@ -84,6 +85,32 @@ def test_removing_the_package_leaves_the_data(tmp_path: Path) -> None:
     script("prerm", tmp_path, "1.0.0", "remove")
     script("postrm", tmp_path, "1.0.0", "purge")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "stubs"]
+
+
+def test_a_version_that_nodes_run_from_outlives_the_package_and_is_named(tmp_path: Path) -> None:
+    home = installed(tmp_path, "1.0.0")
+    installed(tmp_path, "0.9.0")
+    with subprocess.Popen([str(home / "engram"), "600"]) as node:
+        script("prerm", tmp_path, "1.0.0", "remove")
+        shutil.rmtree(home)  # as dpkg does
+        said = script("postrm", tmp_path, "1.0.0", "remove").stderr
+        left = sorted(str(path.relative_to(tmp_path / "lib")) for path in (tmp_path / "lib").rglob("*"))
+        node.kill()
+    assert f"nodes of sold sessions run from {home}, which stays" in said
+    assert left == ["1.0.0", "1.0.0/build.json", "1.0.0/engram"]
+    assert script("postrm", tmp_path, "1.0.0", "purge").stderr == ""
+    assert not (tmp_path / "lib").exists()
+
+
+def test_a_purge_disables_the_units(tmp_path: Path) -> None:
+    wants = tmp_path / "etc/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    for unit in ("engram-gateway.service", "engram-miner@a.service", "other.service"):
+        (wants / unit).symlink_to("/nowhere")
+    script("postrm", tmp_path, "1.0.0", "remove")
+    assert len(list(wants.iterdir())) == 3
+    script("postrm", tmp_path, "1.0.0", "purge")
+    assert [path.name for path in wants.iterdir()] == ["other.service"]
 
 
 def configured(root: Path, *, active: bool, accepts: bool, starts: bool) -> tuple[int, list[str], str]:
