@@ -148,7 +148,7 @@ def test_what_waits_to_be_written_is_committed_after_each_page_that_is_taken_ove
     assert ends._commit([left_behind])[0].error is None
     ends._close()
     assert survives._idle() is None
-    seen = []
+    seen: list[int] = []
     while not seen or seen[-1] <= 2 * lease.PAGE:
         survives.submit(WriteRequest(seen_open, lambda outcome: None))
         if batch := survives._next_batch():
