@@ -1,4 +1,4 @@
-"""What gateways that share a ledger must have in common: each notes its own, and is told where another's differs."""
+"""What gateways that share a ledger must have in common: each notes its own, and logs where another's differs."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -42,7 +42,7 @@ def compare(connection: Connection, here: Mapping[str, str]) -> list[Difference]
         return []
     facts.put(connection, f"{_NOTED}{me}", msgspec.json.encode(dict(here)).decode())
     live = connection.exec_driver_sql("SELECT epoch, name FROM gateways WHERE ended_at IS NULL").all()
-    names: dict[int, str] = {epoch: name for epoch, name in live}
+    names = {int(epoch): str(name) for epoch, name in live}
     found: list[Difference] = []
     noted = select(meta.c.key, meta.c.value).where(meta.c.key.startswith(_NOTED, autoescape=True)).order_by(meta.c.key)
     for key, text in connection.execute(noted).all():
@@ -62,14 +62,14 @@ def compare(connection: Connection, here: Mapping[str, str]) -> list[Difference]
 async def tell_differences(ledger: Ledger, here: Mapping[str, str], context: Context) -> None:
     """Log each difference once, for as long as it lasts; a job, endless."""
     context.ready()
-    told: set[Difference] = set()
+    logged: set[Difference] = set()
     while True:
         try:
             found = set(await ledger.write(partial(compare, here=here)))
         except LedgerError as error:
             _log.warning("gateways_not_compared", reason=str(error))
         else:
-            for each in sorted(found - told, key=lambda one: (one.gateway, one.setting)):
+            for each in sorted(found - logged, key=lambda one: (one.gateway, one.setting)):
                 _log.error("gateways_differ", **msgspec.structs.asdict(each))
-            told = found
+            logged = found
         await trio.sleep(LOOK_S)
