@@ -16,6 +16,7 @@ from engram.hotkeys import Keypair, WalletFileError, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.tls import Certificates
 from engram.ledger import Ledger, LedgerError
+from engram.ledger.agreement import tell_differences
 from engram.ledger.singletons import one_at_a_time
 from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
 from engram.payments.refund_settings import open_refund_key, with_play_recipient
@@ -56,6 +57,11 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
             ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
             spare("loop_lag", lambda: loop_lag_job(p.metrics)),
             *([spare("parent", lambda: Job(end_with_parent))] if p.is_worker else []),
+            *(
+                [spare("agreement", lambda: Job(partial(tell_differences, p.ledger, ports.common)))]
+                if p.settings.ledger.url
+                else []
+            ),
             *([spare("backups", lambda: Job(p.back_up))] if p.settings.backup.folder else []),
             *([facilitator(p)] if p.settings.payments.facilitator_url == "embedded" else []),
             spare("chain", ports.syncer),

@@ -111,6 +111,14 @@ class GatewayPorts:
         )
         self._selling = Selling(p.ledger, default=at.selling)
         self._samples = StatsView(p.clock)
+        self.common = {
+            "payments.recipient": settings.payments.recipient,
+            "payments.network": settings.payments.network,
+            "payments.facilitator_url": settings.payments.facilitator_url,
+            "gateway.hotkey_file": keypair.ss58,
+            "ledger.lease_s": str(settings.ledger.lease_s),
+        }
+        """What must be the same at all gateways of a ledger, by setting; keys are named by their address."""
         self.feed = EventFeed(p.ledger)
         self._hints = GatewayHints(p.registry, self.feed, self._samples)
         self._losses = RoundLosses(p.metrics)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     Label,
     ScalarSelect,
+    Select,
     bindparam,
     delete,
     exists,
@@ -99,6 +100,12 @@ def is_mine(connection: Connection, session_id: str) -> bool:
     """Return whether this process works the session; of processes that share a ledger, one does."""
     query = select(sessions.c[OWNER] == owners.me(connection)).where(sessions.c.id == session_id)
     return bool(connection.execute(query).scalar_one_or_none())
+
+
+def worked_elsewhere(connection: Connection) -> Select[tuple[str]]:
+    """Return the query of the ids of sessions that have not ended and that another process works."""
+    is_others = sessions.c[OWNER] != owners.me(connection)
+    return select(sessions.c.id).where(is_others, sessions.c.ended_at.is_(None))
 
 
 def state_of(connection: Connection, session_id: str) -> SessionState | None:

@@ -7,13 +7,13 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, delete, func, insert, literal_column, select, update
 
 from engram import wire
-from engram.ledger import facts, owners
-from engram.ledger.sql import OWNER, upsert
+from engram.ledger import facts
+from engram.ledger.sql import upsert
 from engram.provisioning.akash.bidding import Attempt
 from engram.provisioning.akash.model import Deployment, DeploymentState, ProviderMemory
 from engram.provisioning.akash.numbering import next_dseq
 from engram.provisioning.akash.tables import deployments, providers, transactions
-from engram.sessions.tables import sessions
+from engram.sessions import records as session_records
 
 _DRAWN: Final = "akash_dseq"
 _CLOSED = str(DeploymentState.CLOSED)
@@ -60,9 +60,8 @@ def all_live(connection: Connection) -> list[Deployment]:
 
 def live_here(connection: Connection) -> list[Deployment]:
     """Return those of them whose session no other gateway works, oldest first."""
-    is_others = sessions.c[OWNER] != owners.me(connection)
-    others = select(sessions.c.id).where(is_others, sessions.c.ended_at.is_(None))
-    query = select(deployments).where(deployments.c.state != _CLOSED, deployments.c.session_id.not_in(others))
+    elsewhere = session_records.worked_elsewhere(connection)
+    query = select(deployments).where(deployments.c.state != _CLOSED, deployments.c.session_id.not_in(elsewhere))
     return [_deployment(row) for row in connection.execute(query.order_by(deployments.c.dseq)).mappings()]
 
 
