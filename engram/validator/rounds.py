@@ -191,8 +191,8 @@ class Rounds:
             # Without a query its score would lack the recall, through no fault of its own.
             if kept:
                 proved = round_rules.to_challenge(self._rng, holdings[hotkey].records, terms.challenges)
-                asked = [*kept, *(_challenge(hotkey, each) for each in proved), *self._decoys.take(hotkey)]
-                drawn += self._rng.sample(asked, len(asked))  # what counts is not to be told by its place
+                sheet = [*kept, *(_challenge(hotkey, each) for each in proved), *self._decoys.take(hotkey)]
+                drawn += self._rng.sample(sheet, len(sheet))  # what counts is not to be told by its place
         return drawn
 
     async def _queries(

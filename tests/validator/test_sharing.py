@@ -107,7 +107,8 @@ async def test_who_announces_a_stranger_s_address_takes_nothing_from_the_strange
     for _ in range(3):
         await bench.hold()
     found = await last(bench)
-    assert found[1].shared_score == found[1].score == pytest.approx(1.0, abs=0.05)
+    # Records of the impostors may be nearer to a question than some of its own: a tenth of the recall at times.
+    assert found[1].shared_score == found[1].score == pytest.approx(1.0, abs=0.1)
     assert {each.group_of for each in found.values()} == {None}
     made = await bench.weights()
     assert made.pop(stranger.keypair.public_key) == found[1].ema
