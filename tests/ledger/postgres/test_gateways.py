@@ -357,8 +357,10 @@ def test_after_an_outage_longer_than_the_lease_each_comes_back_and_only_who_stay
             assert writer._look() == (None, False)
         live = "SELECT epoch FROM gateways WHERE ended_at IS NULL ORDER BY epoch"
         assert rows(url, live) == [(1,), (2,), (3,)]
-        renewed(writers[:2], 3 * ttl_s)
-        assert rows(url, live) == [(1,), (2,)]
+        until = time.monotonic() + 60.0  # who stalls for half a lease begins anew to judge
+        while rows(url, live) != [(1,), (2,)]:
+            assert time.monotonic() < until
+            renewed(writers[:2], ttl_s / 2)
         for writer in writers:
             writer._close()
 
