@@ -48,6 +48,7 @@ port = {port}
 hotkey_file = "{folder}/hotkey"
 dry_run = false
 round_s = 3.0
+decoys = 0
 timeout_s = 20.0
 deadline_s = 60.0
 private_addresses = true
