@@ -38,6 +38,18 @@ class Taken(msgspec.Struct, frozen=True):
 
 
 @final
+class _PermitReading:
+    """The permits of a block while they are read, for one key."""
+
+    def __init__(self, block: tuple[int, int]) -> None:
+        self.block = block
+        """Subnet and number."""
+        self.ended = trio.Event()
+        self.holders: frozenset[PublicKey] | None = None
+        """None until they are known."""
+
+
+@final
 class XerisReceiver:
     """The receiver: its key, its ledger and its terms."""
 
@@ -97,8 +109,8 @@ class XerisReceiver:
         self._judged = judged
         self._at_work = set[tuple[PublicKey, str]]()
         """Signer and signed_hash of what waits for the chain."""
-        self._reads_permits_for = set[PublicKey]()
-        """Signers for which permits are being read."""
+        self._permit_readings = dict[PublicKey, _PermitReading]()
+        """By signer: the block whose permits are being read for it."""
         self._head = 0
         """The newest finalized block that `read_head` has seen."""
         self.arrivals = Arrivals()
@@ -189,13 +201,19 @@ class XerisReceiver:
             if not self._is_registered(netuid, signer):
                 raise refused
             read = self._read_permits_for_others or read
-        if signer in self._reads_permits_for:
-            raise Refused("at_work", "another block is being read for this key: send it again later")
-        self._reads_permits_for.add(signer)
+        if (other := self._permit_readings.get(signer)) is not None:
+            if other.block != (netuid, block):
+                raise Refused("at_work", "another block is being read for this key: send it again later")
+            await other.ended.wait()  # scores and ranking of one round come together
+            if other.holders is None:
+                raise refused
+            return other.holders
+        reading = self._permit_readings[signer] = _PermitReading((netuid, block))
         try:
-            holders = await read(netuid, block)
+            holders = reading.holders = await read(netuid, block)
         finally:
-            self._reads_permits_for.discard(signer)
+            del self._permit_readings[signer]
+            reading.ended.set()
         if holders is None:
             raise refused
         if signer in holders:

@@ -137,15 +137,16 @@ async def test_registered_keys_that_held_no_permit_take_no_room_from_those_that_
     bench.receiver._read_permits_for_others = reading(of_others)
     answers = list[str]()
 
-    async def submit(keypair: Keypair, nonce: str) -> None:
-        _, answer = await bench.post(resigned(scores(keypair) | {"nonce": nonce}, keypair))
+    async def submit(keypair: Keypair, block: int, number: int) -> None:
+        changed = {"block": block, "nonce": f"{block}:{number}:1"}
+        _, answer = await bench.post(resigned(scores(keypair) | changed, keypair))
         answers.append(answer["code"])
 
     crowd = [Keypair.from_seed(bytes([100 + number]) * 32) for number in range(8)]
     async with trio.open_nursery() as nursery:
         for number, keypair in enumerate(crowd):
-            nursery.start_soon(submit, keypair, f"1000:{number}:1")
-            nursery.start_soon(submit, keypair, f"1000:{number}:2")
+            nursery.start_soon(submit, keypair, 1_000, number)
+            nursery.start_soon(submit, keypair, 1_001, number)
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert of_others._room.borrowed_tokens == READS_AT_ONCE, "no more, and one of each key"
         assert Counter(answers) == {"permits_unknown": 8, "at_work": 4}
@@ -153,6 +154,30 @@ async def test_registered_keys_that_held_no_permit_take_no_room_from_those_that_
             assert (await bench.post(scores()))[0] == 200, "its permit at the nearest block is known"
         go_on.set()
     assert Counter(answers) == {"permits_unknown": 8, "at_work": 4, "no_permit": 4}
+
+
+async def test_two_payloads_of_one_key_and_block_wait_for_one_reading(bench: Bench) -> None:
+    """Scores and ranking of a round come together: the second was sent away for half a minute."""
+    await bench.permit(900, ONE)
+    await bench.permit(1_100, TWO)
+    read, go_on, codes = list[int](), trio.Event(), list[int]()
+
+    async def slow(_: int, block: int) -> frozenset[bytes]:
+        read.append(block)
+        await go_on.wait()
+        return frozenset({ONE.public_key})
+
+    async def submit(nonce: str) -> None:
+        codes.append((await bench.post(resigned(scores() | {"nonce": nonce})))[0])
+
+    bench.receiver._read_permits = slow
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(submit, "1000:5:1")
+        nursery.start_soon(submit, "1000:5:2")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert (read, codes) == ([1_000], [])
+        go_on.set()
+    assert (read, codes) == ([1_000], [200, 200])
 
 
 async def test_the_finalized_head_is_that_of_the_chain_and_nothing_while_no_endpoint_answers(
