@@ -20,6 +20,7 @@ from tests.phone.test_updates import WAKE
 
 pytestmark = [needs_app, pytest.mark.heavy, pytest.mark.external, pytest.mark.xdist_group("engine")]
 
+PUT_AWAY = "document.querySelectorAll('main details[open]').forEach((each) => (each.open = false))"
 WORDS = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 OTHER_SEED = b"\x11" * 32
 GOLDEN = Path(__file__).parent / "golden"
@@ -137,6 +138,7 @@ def test_every_screen_is_as_it_was_looked_at(tmp_path: Path, theme: str, width: 
         browser.do("go", f"node/{session_id}")
         browser.do("status", "active")
         browser.do("says", "Live")
+        browser.do("evaluate", PUT_AWAY)  # open where the app has not read its steps back yet
         browser.do("click", "Stop")
         browser.do("sees", "Stop this node?")
         look("stop")
