@@ -6,7 +6,7 @@ and is logged with its cause.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, NotRequired, TypedDict, Unpack
 
 import trio
 
@@ -82,75 +82,55 @@ class App:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def new_app(
-    name: str,
-    *,
-    settings: HttpSettings,
-    clock: Clock,
-    ids: Ids,
-    metrics: Metrics,
-    max_body_bytes: int | None = None,
-    single_headers: Iterable[bytes] = (),
-    free_below: tuple[bytes, ...] = (),
-) -> App:
+class Given(TypedDict):
+    """What a surface is made with."""
+
+    settings: HttpSettings
+    clock: Clock
+    ids: Ids
+    metrics: Metrics
+    max_body_bytes: NotRequired[int | None]
+    """Replaces the setting where a surface takes more."""
+    single_headers: NotRequired[Iterable[bytes]]
+    """Request headers that must not be repeated (a signature scheme's)."""
+    free_below: NotRequired[tuple[bytes, ...]]
+    """Paths that end with a slash. Paths with empty segments or encoded slashes are refused, except below these."""
+
+
+def new_app(name: str, **given: Unpack[Given]) -> App:
     """Return a surface called `name` (its metrics' label), without routes.
 
-    `max_body_bytes` replaces the setting where a surface takes more; `single_headers` are request headers that must
-    not be repeated (a signature scheme's). Paths with empty segments or encoded slashes are refused, except
-    below those of `free_below`, which end with a slash. Raises ValueError for invalid settings (a trusted proxy that is
-    no network).
+    Raises ValueError for invalid settings (a trusted proxy that is no network).
     """
     app = App()
-    equip(
-        app,
-        _nothing_here,
-        name,
-        settings=settings,
-        clock=clock,
-        ids=ids,
-        metrics=metrics,
-        max_body_bytes=max_body_bytes,
-        single_headers=single_headers,
-        free_below=free_below,
-    )
+    equip(app, _nothing_here, name, **given)
     return app
 
 
-def equip(
-    app: App,
-    inner: AsgiApp,
-    name: str,
-    *,
-    settings: HttpSettings,
-    clock: Clock,
-    ids: Ids,
-    metrics: Metrics,
-    max_body_bytes: int | None = None,
-    single_headers: Iterable[bytes] = (),
-    free_below: tuple[bytes, ...] = (),
-) -> None:
+def equip(app: App, inner: AsgiApp, name: str, **given: Unpack[Given]) -> None:
     """Give a surface what all have, with `inner` behind its Edge. Raises ValueError as `new_app`."""
+    settings, clock, metrics = given["settings"], given["clock"], given["metrics"]
     app.surface = name
     app.metrics = metrics
-    app.single_headers = tuple(single_headers)
+    app.single_headers = tuple(given.get("single_headers", ()))
     app.body_timeout_s = settings.body_timeout_s
     app.max_event_streams = settings.event_streams
     app.open_event_streams = 0
     app.draining = trio.Event()
     per_ip, per_hotkey = settings.requests_per_minute_per_ip, settings.requests_per_minute_per_hotkey
     app.hotkey_limiter = Limiter(per_hotkey, burst_of(per_hotkey), clock.monotonic)
-    limit = max_body_bytes or settings.max_body_bytes
+    limit = given.get("max_body_bytes") or settings.max_body_bytes
     app.edge = Edge(
         inner,
         surface=name,
-        ids=ids,
+        ids=given["ids"],
         metrics=metrics,
         max_body_bytes=limit,
         body_room=BodyRoom(max(_BODIES_BYTES, 4 * limit)),
         address_limiter=Limiter(per_ip, burst_of(per_ip), clock.monotonic),
         client_address=ClientAddress(settings.trusted_proxies),
         cors=Cors(settings.cors_origins),
-        free_below=free_below,
+        free_below=given.get("free_below", ()),
     )
 
 

@@ -4,8 +4,8 @@ Handlers are Quart's; `exchange` has what they need of the request in addition. 
 ApiError; any other exception of a handler becomes a 500 with a request id and is logged with its cause.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, cast, final
+from collections.abc import Awaitable, Callable
+from typing import Any, Unpack, cast, final
 
 import structlog
 from quart import Response
@@ -16,14 +16,11 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest, TrioResponse
 from werkzeug.exceptions import BadRequest, HTTPException
 
-from config.model import HttpSettings
-from engram.clock import Clock, Ids
 from engram.http import exchange
-from engram.http.app import App, equip
+from engram.http.app import App, Given, equip
 from engram.http.asgi import error_body, header_lines, respond
 from engram.http.errors import CODES, TEXTS, ApiError
 from engram.http.request import Handler, Request, Stream
-from engram.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("engram.http")
 
@@ -42,30 +39,11 @@ class QuartApp(App, QuartTrio):
         return _StreamResponse(result) if isinstance(result, Stream) else await super().make_response(result)
 
 
-def new_quart_app(
-    name: str,
-    *,
-    settings: HttpSettings,
-    clock: Clock,
-    ids: Ids,
-    metrics: Metrics,
-    max_body_bytes: int | None = None,
-    single_headers: Iterable[bytes] = (),
-) -> QuartApp:
+def new_quart_app(name: str, **given: Unpack[Given]) -> QuartApp:
     """Return a surface as `new_app` does, whose requests go to Quart. Raises ValueError as it does."""
     app = QuartApp(name, static_folder=None)
-    equip(
-        app,
-        app.asgi_app,
-        name,
-        settings=settings,
-        clock=clock,
-        ids=ids,
-        metrics=metrics,
-        max_body_bytes=max_body_bytes,
-        single_headers=single_headers,
-    )
-    app.config["MAX_CONTENT_LENGTH"] = max_body_bytes or settings.max_body_bytes
+    equip(app, app.asgi_app, name, **given)
+    app.config["MAX_CONTENT_LENGTH"] = given.get("max_body_bytes") or given["settings"].max_body_bytes
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False  # otherwise Quart redirects to whatever host the request names
     app.json.sort_keys = False  # type: ignore[attr-defined]  # DefaultJSONProvider's
