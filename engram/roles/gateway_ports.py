@@ -10,6 +10,8 @@ import msgspec
 from sqlalchemy import Connection
 
 from actors import ActorsError, Context
+from config.keys import mask_url
+from config.model import Settings
 from engram.api import node_model
 from engram.chain.model import Metagraph
 from engram.chain.read.endpoints import open_endpoints
@@ -111,14 +113,7 @@ class GatewayPorts:
         )
         self._selling = Selling(p.ledger, default=at.selling)
         self._samples = StatsView(p.clock)
-        self.common = {
-            "payments.recipient": settings.payments.recipient,
-            "payments.network": settings.payments.network,
-            "payments.facilitator_url": settings.payments.facilitator_url,
-            "gateway.hotkey_file": keypair.ss58,
-            "ledger.lease_s": str(settings.ledger.lease_s),
-        }
-        """What must be the same at all gateways of a ledger, by setting; keys are named by their address."""
+        self.common = common_of(settings, keypair.ss58)
         self.feed = EventFeed(p.ledger)
         self._hints = GatewayHints(p.registry, self.feed, self._samples)
         self._losses = RoundLosses(p.metrics)
@@ -476,6 +471,20 @@ class GatewayPorts:
             return await self._p.registry.ref(RelayEmitter, RELAY_EMITTER).call(GetRelayStatus())
 
         return ops_app(self.services, self._status, refresh, relay)
+
+
+def common_of(settings: Settings, hotkey: str) -> dict[str, str]:
+    """Return what must be the same at all gateways of a ledger, by setting.
+
+    The key is named by its address, and the URL bears no secret: all of it is written down and logged.
+    """
+    return {
+        "payments.recipient": settings.payments.recipient,
+        "payments.network": settings.payments.network,
+        "payments.facilitator_url": mask_url(settings.payments.facilitator_url),
+        "gateway.hotkey_file": hotkey,
+        "ledger.lease_s": str(settings.ledger.lease_s),
+    }
 
 
 def _shown(standing: Standing) -> dict[str, object]:
