@@ -109,7 +109,8 @@ def new_app(name: str, **given: Unpack[Given]) -> App:
 
 def equip(app: App, inner: AsgiApp, name: str, **given: Unpack[Given]) -> None:
     """Give a surface what all have, with `inner` behind its Edge. Raises ValueError as `new_app`."""
-    settings, clock, metrics = given["settings"], given["clock"], given["metrics"]
+    settings: HttpSettings = given["settings"]
+    clock, metrics = given["clock"], given["metrics"]
     app.surface = name
     app.metrics = metrics
     app.single_headers = tuple(given.get("single_headers", ()))
